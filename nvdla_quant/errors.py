@@ -1,0 +1,46 @@
+"""Errors that a user can act on.
+
+Every message says what is wrong, where (file, layer, entry or field), what was found, what was
+expected and what to do. The command line prints the message alone and exits with status 2;
+anything that is not an `NvdlaQuantError` is a defect of this project.
+"""
+
+
+class NvdlaQuantError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ConfigError(NvdlaQuantError):
+    """The configuration is wrong."""
+
+
+class NetworkError(NvdlaQuantError):
+    """A network file is malformed, inconsistent or uses what this package cannot read."""
+
+
+class DatasetError(NvdlaQuantError):
+    """A data set is missing, malformed or too small for what was asked."""
+
+
+class CacheError(NvdlaQuantError):
+    """A calibration cache is malformed or does not belong to the network."""
+
+
+class TableError(NvdlaQuantError):
+    """A calibration table is malformed, incomplete or holds an impossible scale."""
+
+
+class LoadableError(NvdlaQuantError):
+    """A loadable is malformed: not the format, or an entry outside what it declares."""
+
+
+class CompileError(NvdlaQuantError):
+    """The network cannot be compiled for this target and precision."""
+
+
+class EmulationError(NvdlaQuantError):
+    """A loadable asks for something that the firmware or the emulator refuses."""
+
+
+class DumpError(NvdlaQuantError):
+    """A raw dump is malformed or of another shape than expected."""

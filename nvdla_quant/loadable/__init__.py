@@ -1,0 +1,1 @@
+"""The `.nvdla` loadable: its flatbuffer, the firmware's descriptors in it, reading, writing, describing."""

@@ -1,0 +1,1 @@
+"""Networks: a small immutable graph, and readers, writers and passes over it."""

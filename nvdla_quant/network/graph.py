@@ -1,0 +1,320 @@
+"""The network as this package sees it: named layers in order, each writing one tensor of its own.
+
+Caffe's in-place layers become ordinary layers: each layer writes a tensor with the layer's own name, so a
+tensor has one writer and a scale has one meaning. The Caffe blob that a tensor lived in is kept, since
+TensorRT names its tensors after blobs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from types import MappingProxyType
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvdla_quant.errors import NetworkError
+
+Weights = NDArray[np.float32]
+Pair = tuple[int, int]
+"""(vertical, horizontal), in pixels."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One activation of one image.
+
+    Attributes
+    ----------
+    name : str
+        Unique in the network: the name of the layer that writes it, or of the input blob.
+    shape : tuple[int, ...]
+        Shape without the batch: ``(channels, height, width)`` or ``(features,)``.
+    blob : str
+        Caffe blob that held it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    blob: str
+
+    @property
+    def chw(self) -> tuple[int, int, int]:
+        """Shape as channels, height, width; a vector is 1 x 1 pixels of `features` channels."""
+        if len(self.shape) == 3:
+            return self.shape
+        return (prod(self.shape), 1, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Convolution:
+    """2-D convolution; `weights` is (outputs, inputs / group, height, width), `bias` (outputs,)."""
+
+    kind: ClassVar[str] = "Convolution"
+    weights: Weights
+    bias: Weights | None
+    stride: Pair = (1, 1)
+    pad: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    group: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Deconvolution:
+    """Transposed convolution; `weights` is (inputs, outputs / group, height, width) as in Caffe."""
+
+    kind: ClassVar[str] = "Deconvolution"
+    weights: Weights
+    bias: Weights | None
+    stride: Pair = (1, 1)
+    pad: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    group: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class InnerProduct:
+    """Fully connected layer over the flattened input; `weights` is (outputs, inputs in C, H, W order)."""
+
+    kind: ClassVar[str] = "InnerProduct"
+    weights: Weights
+    bias: Weights | None
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """Pooling with Caffe's rounding of the output size, see `caffe_pooling_size`.
+
+    `kernel` is the whole input where the prototxt says ``global_pooling``. Averages divide by the window clipped to
+    the padded image, as Caffe does.
+    """
+
+    kind: ClassVar[str] = "Pooling"
+    method: Literal["max", "average"]
+    kernel: Pair
+    stride: Pair = (1, 1)
+    pad: Pair = (0, 0)
+
+
+@dataclass(frozen=True)
+class ReLU:
+    """max(0, x), or x * negative_slope below zero."""
+
+    kind: ClassVar[str] = "ReLU"
+    negative_slope: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class PReLU:
+    """ReLU with a learned slope a channel (or one for all)."""
+
+    kind: ClassVar[str] = "PReLU"
+    slope: Weights
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """1 / (1 + exp(-x))."""
+
+    kind: ClassVar[str] = "Sigmoid"
+
+
+@dataclass(frozen=True)
+class TanH:
+    """Hyperbolic tangent."""
+
+    kind: ClassVar[str] = "TanH"
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """Softmax over the channels."""
+
+    kind: ClassVar[str] = "Softmax"
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Identity at test time."""
+
+    kind: ClassVar[str] = "Dropout"
+
+
+@dataclass(frozen=True)
+class Flatten:
+    """(C, H, W) to (C*H*W,)."""
+
+    kind: ClassVar[str] = "Flatten"
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """Another view of the same elements; `shape` is the shape without the batch, resolved."""
+
+    kind: ClassVar[str] = "Reshape"
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNorm:
+    """(x - mean) / sqrt(variance + eps), a channel; already divided by Caffe's moving-average factor."""
+
+    kind: ClassVar[str] = "BatchNorm"
+    mean: Weights
+    variance: Weights
+    eps: float
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """x * gamma + beta, a channel."""
+
+    kind: ClassVar[str] = "Scale"
+    gamma: Weights
+    beta: Weights | None
+
+
+@dataclass(frozen=True)
+class Power:
+    """(shift + scale * x) ** power."""
+
+    kind: ClassVar[str] = "Power"
+    power: float = 1.0
+    scale: float = 1.0
+    shift: float = 0.0
+
+
+@dataclass(frozen=True)
+class Eltwise:
+    """Element-wise combination of two or more inputs; `coefficients` only with ``sum``."""
+
+    kind: ClassVar[str] = "Eltwise"
+    operation: Literal["sum", "max", "prod"]
+    coefficients: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Concat:
+    """Concatenation along the channels."""
+
+    kind: ClassVar[str] = "Concat"
+
+
+@dataclass(frozen=True)
+class LRN:
+    """Local response normalisation across channels: x / (k + alpha / n * sum of squares) ** beta."""
+
+    kind: ClassVar[str] = "LRN"
+    local_size: int
+    alpha: float
+    beta: float
+    k: float
+
+
+Operation = (
+    Convolution
+    | Deconvolution
+    | InnerProduct
+    | Pooling
+    | ReLU
+    | PReLU
+    | Sigmoid
+    | TanH
+    | Softmax
+    | Dropout
+    | Flatten
+    | Reshape
+    | BatchNorm
+    | Scale
+    | Power
+    | Eltwise
+    | Concat
+    | LRN
+)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer: it reads the tensors `inputs` and writes the tensor that has its own name."""
+
+    name: str
+    operation: Operation
+    inputs: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        """Caffe's type of the layer."""
+        return self.operation.kind
+
+
+@dataclass(frozen=True)
+class Network:
+    """Layers in file order, which is an order of execution.
+
+    Attributes
+    ----------
+    name : str
+        Name in the file; may be empty.
+    inputs : tuple[Tensor, ...]
+        Network inputs; their tensor name is the blob name.
+    layers : tuple[Layer, ...]
+        Layers that run at test time, without ``Input``.
+    tensors : Mapping[str, Tensor]
+        Every tensor by name: the inputs, then one for each layer, in order.
+    """
+
+    name: str
+    inputs: tuple[Tensor, ...]
+    layers: tuple[Layer, ...]
+    tensors: Mapping[str, Tensor] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Freeze the mapping and check that each layer reads what was written before it."""
+        object.__setattr__(self, "tensors", MappingProxyType(dict(self.tensors)))
+        written = {tensor.name for tensor in self.inputs}
+        for layer in self.layers:
+            if layer.name in written:
+                raise NetworkError(f"layer {layer.name!r}: the name is used twice; rename one of the layers")
+            for name in layer.inputs:
+                if name not in written:
+                    raise NetworkError(f"layer {layer.name!r}: reads {name!r}, which no earlier layer writes")
+            written.add(layer.name)
+        if missing := written - set(self.tensors):
+            raise NetworkError(f"network {self.name!r}: no shape for {', '.join(sorted(missing))}")
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Layer]:
+        """Layers by name."""
+        return MappingProxyType({layer.name: layer for layer in self.layers})
+
+    @cached_property
+    def consumers(self) -> Mapping[str, tuple[Layer, ...]]:
+        """Layers that read each tensor, in order."""
+        readers: dict[str, list[Layer]] = {name: [] for name in self.tensors}
+        for layer in self.layers:
+            for name in dict.fromkeys(layer.inputs):
+                readers[name].append(layer)
+        return MappingProxyType({name: tuple(layers) for name, layers in readers.items()})
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """Tensors that no layer reads, in order."""
+        return tuple(self.tensors[layer.name] for layer in self.layers if not self.consumers[layer.name])
+
+
+def convolution_size(size: int, kernel: int, stride: int, pad: int, dilation: int = 1) -> int:
+    """Output size of a convolution along one axis (Caffe rounds down)."""
+    return (size + 2 * pad - (dilation * (kernel - 1) + 1)) // stride + 1
+
+
+def caffe_pooling_size(size: int, kernel: int, stride: int, pad: int) -> int:
+    """Output size of a pooling along one axis.
+
+    Caffe rounds up, then drops a last window that would start in the padding (only where there is padding).
+    """
+    count = -((size + 2 * pad - kernel) // -stride) + 1
+    if pad and (count - 1) * stride >= size + pad:
+        count -= 1
+    return count

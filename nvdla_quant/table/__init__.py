@@ -1,0 +1,1 @@
+"""Calibration caches and tables: formats, names, and scales that must agree."""
