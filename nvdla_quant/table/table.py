@@ -28,7 +28,9 @@ class CalibrationTable:
         object.__setattr__(self, "scales", MappingProxyType(dict(self.scales)))
         for name, scale in self.scales.items():
             if not (math.isfinite(scale) and scale > 0):
-                raise TableError(f"calibration table: entry {name!r} has scale {scale}, expected a finite number above 0")
+                raise TableError(
+                    f"calibration table: entry {name!r} has scale {scale}, expected a finite number above 0"
+                )
 
     def __getitem__(self, name: str) -> float:
         """Return the scale of `name`; a missing one is a `TableError`."""
