@@ -1,0 +1,1 @@
+"""Where loadables run: the emulator and the real runtimes, behind one interface."""
