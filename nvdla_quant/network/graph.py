@@ -303,10 +303,23 @@ class Network:
         """Tensors that no layer reads, in order."""
         return tuple(self.tensors[layer.name] for layer in self.layers if not self.consumers[layer.name])
 
+    @property
+    def logits(self) -> Tensor | None:
+        """What the final Softmax reads; None where the network does not end in exactly one Softmax."""
+        match self.outputs:
+            case (output,) if isinstance(self.by_name[output.name].operation, Softmax):
+                return self.tensors[self.by_name[output.name].inputs[0]]
+        return None
+
 
 def convolution_size(size: int, kernel: int, stride: int, pad: int, dilation: int = 1) -> int:
     """Output size of a convolution along one axis (Caffe rounds down)."""
     return (size + 2 * pad - (dilation * (kernel - 1) + 1)) // stride + 1
+
+
+def deconvolution_size(size: int, kernel: int, stride: int, pad: int, dilation: int = 1) -> int:
+    """Output size of a transposed convolution along one axis."""
+    return stride * (size - 1) + dilation * (kernel - 1) + 1 - 2 * pad
 
 
 def caffe_pooling_size(size: int, kernel: int, stride: int, pad: int) -> int:
