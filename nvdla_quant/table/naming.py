@@ -1,0 +1,207 @@
+"""Names of the tensors in a cache that TensorRT took through its Caffe parser, and the layers they belong to.
+
+The parser names a tensor after its blob where its layer is the last writer of that blob. Every other tensor keeps the
+default ``(Unnamed Layer* i) [Type]_output``, i counting TensorRT's layers. So ``conv1`` in a cache is the output of the
+last in-place layer on blob ``conv1``, not of the layer called conv1. (Measured on public caches and on our own.)
+"""
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from nvdla_quant.errors import CacheError
+from nvdla_quant.network.graph import Network
+from nvdla_quant.table.cache import CalibrationCache
+from nvdla_quant.table.changes import Change
+from nvdla_quant.table.fusion import FUSED_AFTER, FUSION_STARTS, VIEWS, sole_reader
+from nvdla_quant.table.table import CalibrationTable
+
+_ALIASES = frozenset({"Dropout", "Flatten"})
+"""Layers that the parser drops: their top is the tensor of their bottom."""
+
+_TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "Convolution": ("Convolution",),
+        "Deconvolution": ("Deconvolution",),
+        "InnerProduct": ("Fully Connected",),
+        "Pooling": ("Pooling",),
+        "ReLU": ("Activation",),
+        "Sigmoid": ("Activation",),
+        "TanH": ("Activation",),
+        "PReLU": ("Constant", "Parametric ReLU"),
+        "Softmax": ("SoftMax",),
+        "Reshape": ("Shuffle",),
+        "BatchNorm": ("Scale",),
+        "Scale": ("Scale",),
+        "Power": ("Scale",),
+        "Eltwise": ("ElementWise",),
+        "Concat": ("Concatenation",),
+        "LRN": ("LRN",),
+    }
+)
+"""TensorRT's layers of each Caffe layer; the last writes the layer's tensor. The names of PReLU's are not measured."""
+
+_UNNAMED = re.compile(r"\(Unnamed Layer\* \d+\) \[(?P<type>[^\]]*)\]_output\Z")
+_BEFORE_FUSION = re.compile(r"TRT-\d+-(EntropyCalibration2|MinMaxCalibration)\Z|nvdla-quant-")
+_AFTER_FUSION = re.compile(r"TRT-\d+-(EntropyCalibration|LegacyCalibration)\Z")
+
+
+def tensor_names(network: Network) -> Mapping[str, str]:
+    """Return the name in a cache of every tensor of `network` that has one, in the cache's order.
+
+    Parameters
+    ----------
+    network : Network
+        The network as calibrated: before anything is folded or rewritten.
+
+    Returns
+    -------
+    Mapping[str, str]
+        Cache name by tensor name (layer name, or blob name of an input). Dropout and Flatten have none of their own.
+
+    Raises
+    ------
+    CacheError
+        A layer overwrites the blob of a network input: the cache would have one name for two tensors.
+    """
+    names = {tensor.name: tensor.name for tensor in network.inputs}
+    holder = {tensor.blob: tensor.name for tensor in network.inputs}
+    index = 0
+    for layer in network.layers:
+        blob = network.tensors[layer.name].blob
+        if layer.kind in _ALIASES:
+            holder[blob] = holder[network.tensors[layer.inputs[0]].blob]
+            continue
+        types = _TYPES[layer.kind]
+        index += len(types)
+        names[layer.name] = f"(Unnamed Layer* {index - 1}) [{types[-1]}]_output"
+        holder[blob] = layer.name
+    # The parser renames in the order of a std::map of blobs: of two blobs on one tensor the last in byte order wins.
+    for blob in sorted(holder, key=str.encode):
+        names[holder[blob]] = blob
+    owners: dict[str, str] = {}
+    for tensor, name in names.items():
+        if name in owners:
+            raise CacheError(
+                f"layer {tensor!r}: writes blob {name!r} of a network input in place, so that a calibration cache has "
+                f"one name for it and {owners[name]!r}; give the layer's top another name in the prototxt"
+            )
+        owners[name] = tensor
+    return MappingProxyType(names)
+
+
+def match(cache: CalibrationCache, network: Network) -> tuple[CalibrationTable, tuple[Change, ...]]:
+    """Key the scales of `cache` by the layers of `network`.
+
+    A cache taken after layer fusion (EntropyCalibration without 2, LegacyCalibration) lacks the layers that were fused
+    into a later one. Such a layer takes the entry of the first later layer of its group that has one: along sole
+    readers through BatchNorm, Scale, Power, activations and an element-wise combination.
+
+    Parameters
+    ----------
+    cache : CalibrationCache
+        Taken from `network`.
+    network : Network
+        The network as calibrated: before anything is folded or rewritten.
+
+    Returns
+    -------
+    CalibrationTable
+        Scale of each network input and of each layer but Dropout, Flatten and Reshape, in network order.
+    tuple[Change, ...]
+        How each name was found.
+
+    Raises
+    ------
+    CacheError
+        The cache has entries that are no tensors of the network, or lacks tensors; the message names them.
+    """
+    names = tensor_names(network)
+    scales = cache.scales
+    _refuse_strangers(cache, network, names)
+    fused = _taken_after_fusion(cache, names)
+    table: dict[str, float] = {}
+    changes: list[Change] = []
+    missing: list[str] = []
+    for tensor, name in names.items():
+        if tensor in network.by_name and network.by_name[tensor].kind in VIEWS:
+            if name in scales:
+                changes.append(Change("", name, scales[name], scales[name], "unused", f"layer {tensor} has no scale"))
+            continue
+        source = tensor if name in scales else _group_entry(network, names, scales, tensor) if fused else None
+        if source is None:
+            missing.append(f"{name!r} (of {tensor})")
+            continue
+        entry = names[source]
+        table[tensor] = scales[entry]
+        rule, reason = _how(network, tensor, source, entry)
+        changes.append(Change(tensor, entry, scales[entry], scales[entry], rule, reason))
+    if missing:
+        raise CacheError(
+            f"calibration cache ({cache.header}): lacks {len(missing)} of the {len(names)} tensors of the network: "
+            f"{_some(missing)}; "
+            + (
+                "no fused layer after them has an entry either; "
+                if fused
+                else "a cache of this kind has one for each layer; "
+            )
+            + "was it cut, or taken from another version of the network? Calibrate again"
+        )
+    return CalibrationTable(table), tuple(changes)
+
+
+def _refuse_strangers(cache: CalibrationCache, network: Network, names: Mapping[str, str]) -> None:
+    """Refuse a cache that holds tensors which the network lacks; the slopes of PReLU may stand there."""
+    known = set(names.values())
+    has_slopes = any(layer.kind == "PReLU" for layer in network.layers)
+    strangers = []
+    for name, _ in cache.entries:
+        unnamed = _UNNAMED.match(name)
+        if name not in known and not (has_slopes and unnamed and unnamed["type"] == "Constant"):
+            strangers.append(repr(name))
+    if strangers:
+        raise CacheError(
+            f"calibration cache ({cache.header}): a cache of another network: {len(cache.entries) - len(strangers)} of "
+            f"its {len(cache.entries)} entries match the {len(known)} tensors of network {network.name!r}, and these do "
+            f"not: {_some(strangers)}; give the prototxt that was calibrated"
+        )
+
+
+def _taken_after_fusion(cache: CalibrationCache, names: Mapping[str, str]) -> bool:
+    """Tell whether fused layers may be absent: by the header, else by the lack of all unnamed tensors."""
+    if _AFTER_FUSION.match(cache.header):
+        return True
+    if _BEFORE_FUSION.match(cache.header):
+        return False
+    unnamed = {name for name in names.values() if _UNNAMED.match(name)}
+    return unnamed.isdisjoint(cache.scales)
+
+
+def _group_entry(network: Network, names: Mapping[str, str], scales: Mapping[str, float], tensor: str) -> str | None:
+    """Return the first tensor with an entry among those that the absent `tensor` was fused into."""
+    while names[tensor] not in scales:
+        reader = sole_reader(network, tensor)
+        if reader is None or tensor not in network.by_name or network.by_name[tensor].kind not in FUSION_STARTS:
+            return None
+        if reader.kind not in FUSED_AFTER | {"Eltwise"}:
+            return None
+        tensor = reader.name
+    return tensor
+
+
+def _how(network: Network, tensor: str, source: str, entry: str) -> tuple[str, str]:
+    """Return the rule that led from `tensor` to the entry of `source`, and the reason."""
+    if source != tensor:
+        return "fused", f"absent: TensorRT fused it into {source}, whose entry it takes"
+    if tensor not in network.by_name:
+        return "input", "network input"
+    if _UNNAMED.match(entry):
+        blob = network.tensors[tensor].blob
+        return "unnamed", f"a later layer overwrites blob {blob}: TensorRT's default name for this layer's output"
+    return "last-writer", f"the tensor that blob {entry} ends with"
+
+
+def _some(items: list[str], most: int = 8) -> str:
+    """Return the first items of a list as text."""
+    rest = len(items) - most
+    return ", ".join(items[:most]) + (f" and {rest} more" if rest > 0 else "")
