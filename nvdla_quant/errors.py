@@ -44,3 +44,7 @@ class EmulationError(NvdlaQuantError):
 
 class DumpError(NvdlaQuantError):
     """A raw dump is malformed or of another shape than expected."""
+
+
+class ReportError(NvdlaQuantError):
+    """A record that a report is made from is malformed, or two of them contradict each other."""
