@@ -1,0 +1,281 @@
+"""The comparison as a table: TSV for programs, LaTeX for a paper, text for the terminal.
+
+All three show the same rows. Shares are in percent, differences to fp32 in percentage points, intervals are 95 %; an
+empty cell is "not applicable" or, beside an entry under ``error``, "no number because the output means nothing".
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from io import StringIO
+from itertools import groupby
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from nvdla_quant.errors import ReportError
+from nvdla_quant.evaluation.accuracy import Accuracy, Figures, Interval
+from nvdla_quant.files import write_text
+
+Row = dict[str, str | int | float | bool | None]
+"""One line of the summary: a cell for each of `COLUMNS`."""
+
+_FIGURE_COLUMNS = (
+    "top1",
+    "top1_low",
+    "top1_high",
+    "delta",
+    "delta_low",
+    "delta_high",
+    "mcnemar_p",
+    "top5",
+    "top5_low",
+    "top5_high",
+    "ties",
+    "ties5",
+    "agreement",
+    "distinct_outputs",
+    "error",
+)
+
+COLUMNS = (
+    "model",
+    "dataset",
+    "target",
+    "variant",
+    "precision",
+    "mode",
+    "calibrator",
+    "preparation",
+    "feeding",
+    "unified_scales",
+    "calibrate_backend",
+    "compile_backend",
+    "run_backend",
+    "exactness",
+    "n",
+    "classes",
+    *_FIGURE_COLUMNS,
+    *(f"logits_{name}" for name in _FIGURE_COLUMNS),
+)
+"""Columns of ``summary.tsv``; those of ``logits_`` are from the tensor before the final Softmax."""
+
+
+def summarize(records: Iterable[Accuracy]) -> list[Row]:
+    """Return the rows of the summary: cases in the order given, within a case fp32 first, then as given.
+
+    Raises
+    ------
+    ReportError
+        Two records for one model, data set, target and variant.
+    """
+    rows: dict[tuple[str, str, str | None, str], Row] = {}
+    for record in records:
+        subject = record.subject
+        key = (subject.model, subject.dataset, subject.target, subject.variant)
+        if key in rows:
+            raise ReportError(f"summary: two accuracy records for {' / '.join(part or '-' for part in key)}")
+        rows[key] = {
+            **asdict(subject),
+            "exactness": record.exactness,
+            "n": record.n,
+            "classes": record.classes,
+            **_figure_cells(record.output),
+            **{f"logits_{name}": cell for name, cell in _figure_cells(record.logits).items()},
+        }
+    cases = list(dict.fromkeys(key[:2] for key in rows))
+    order = sorted(rows, key=lambda key: (cases.index(key[:2]), key[2] is not None))
+    return [{name: rows[key][name] for name in COLUMNS} for key in order]
+
+
+def _figure_cells(figures: Figures | None) -> Row:
+    """Return the cells of one tensor's figures, in percent and points."""
+    if figures is None:
+        return dict.fromkeys(_FIGURE_COLUMNS)
+    return {
+        **_interval_cells("top1", figures.top1),
+        **_interval_cells("delta", figures.delta),
+        "mcnemar_p": figures.mcnemar_p,
+        **_interval_cells("top5", figures.top5),
+        "ties": _percent(figures.ties),
+        "ties5": _percent(figures.ties5),
+        "agreement": _percent(figures.agreement),
+        "distinct_outputs": figures.distinct_outputs,
+        # One line, so that each format can hold it.
+        "error": None if figures.error is None else " ".join(figures.error.split()),
+    }
+
+
+def _interval_cells(name: str, interval: Interval | None) -> Row:
+    """Return an interval as three cells in percent."""
+    low, high = (None, None) if interval is None else (interval.low, interval.high)
+    value = None if interval is None else interval.value
+    return {name: _percent(value), f"{name}_low": _percent(low), f"{name}_high": _percent(high)}
+
+
+def _percent(share: float | None) -> float | None:
+    """Return `share` in percent, rounded where one image of a million would show."""
+    return None if share is None else round(100 * share, 4) + 0.0
+
+
+def write_summary_tsv(path: Path | str, rows: Sequence[Row]) -> None:
+    """Write ``summary.tsv``: a header of `COLUMNS`, then one line for each row."""
+    lines = ["\t".join(COLUMNS), *("\t".join(_tsv_cell(row[name]) for name in COLUMNS) for row in rows)]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _tsv_cell(cell: str | int | float | bool | None) -> str:
+    """Return a cell as text without tabs and line ends."""
+    if cell is None:
+        return ""
+    if isinstance(cell, bool):
+        return str(cell).lower()
+    return " ".join(str(cell).split()) if isinstance(cell, str) else repr(cell)
+
+
+# ---- LaTeX
+
+_LATEX_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    **{character: f"\\{character}" for character in "{}$&#_%"},
+}
+_LATEX_PATTERN = re.compile("|".join(re.escape(character) for character in _LATEX_SPECIAL))
+
+_LATEX_HEADER = (
+    "% \\usepackage{booktabs,longtable} and \\usepackage[T1]{fontenc}\n"
+    "\\begin{longtable}{llrrlrlrrrr}\n"
+    "\\toprule\n"
+    "Target & Variant & $n$ & Top-1 & 95\\,\\% interval & $\\Delta$ fp32 & 95\\,\\% interval & Top-5 & Ties & "
+    "Agreement & Logits top-1 \\\\\n"
+    " & & & \\% & \\% & points & points & \\% & \\% & \\% & \\% \\\\\n"
+    "\\midrule\n"
+    "\\endhead\n"
+    "\\bottomrule\n"
+    "\\endlastfoot\n"
+)
+
+
+def escape_latex(text: str) -> str:
+    """Return `text` so that LaTeX prints it as it is (with the T1 font encoding)."""
+    return _LATEX_PATTERN.sub(lambda match: _LATEX_SPECIAL[match.group()], text)
+
+
+def write_summary_tex(path: Path | str, rows: Sequence[Row]) -> None:
+    """Write ``summary.tex``: a `longtable` with booktabs rules, for LaTeX's input command; a heading for each case."""
+    parts = []
+    for (model, dataset), group in _cases(rows):
+        heading = escape_latex(f"{model} on {dataset}")
+        parts.append(f"\\multicolumn{{11}}{{l}}{{\\textbf{{{heading}}}}} \\\\*\n" + "".join(map(_latex_line, group)))
+    write_text(path, _LATEX_HEADER + "\\midrule\n".join(parts) + "\\end{longtable}\n")
+
+
+def _latex_line(row: Row) -> str:
+    """Return one row of the LaTeX table."""
+    start = [escape_latex(str(row["target"] or "")), escape_latex(str(row["variant"])), str(row["n"])]
+    if row["error"] is not None:
+        start.append(f"\\multicolumn{{8}}{{l}}{{\\emph{{error: {escape_latex(str(row['error']))}}}}}")
+        return " & ".join(start) + " \\\\\n"
+    numbers = [
+        _number(row["top1"]),
+        _interval(row, "top1"),
+        _number(row["delta"], sign=True),
+        _interval(row, "delta", sign=True),
+        _number(row["top5"]),
+        _number(row["ties"]),
+        _number(row["agreement"]),
+        _number(row["logits_top1"]),
+    ]
+    return " & ".join([*start, *(number.replace("-", "$-$") for number in numbers)]) + " \\\\\n"
+
+
+# ---- terminal
+
+_TERMINAL_COLUMNS = ("target", "variant", "n", "top-1 %", "95 % interval", "vs fp32", "agree %", "ties %", "logits %")
+
+
+def render_summary(rows: Sequence[Row], *, width: int = 100, colour: bool = False) -> str:
+    """Return the rows as a short table for the terminal, one for each case, with a final newline.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        From `summarize`.
+    width : int
+        Columns of the terminal; long names and errors are folded.
+    colour : bool
+        Use ANSI colours.
+    """
+    stream = StringIO()
+    console = Console(
+        file=stream,
+        width=width,
+        force_terminal=colour,
+        color_system="standard" if colour else None,
+        legacy_windows=False,
+    )
+    for (model, dataset), group in _cases(rows):
+        sizes = {row["n"] for row in group}
+        title = f"{model} on {dataset}" + (f", {group[0]['n']} images" if len(sizes) == 1 else "")
+        columns = [name for name in _TERMINAL_COLUMNS if name != "n" or len(sizes) > 1]
+        if all(row["logits_top1"] is None for row in group):
+            columns.remove("logits %")
+        table = Table(
+            box=SIMPLE_HEAD, title=Text(title), title_justify="left", pad_edge=False, padding=0, collapse_padding=True
+        )
+        for name in columns:
+            is_name = name in ("target", "variant")
+            table.add_column(name, justify="left" if is_name else "right", overflow="fold", no_wrap=not is_name)
+        for row in group:
+            style = "" if row["error"] is None else "red"
+            cells = _terminal_cells(row)
+            table.add_row(*(Text(cells[name], style=style) for name in columns))
+        console.print(table)
+        for row in group:
+            if row["error"] is not None:
+                place = " ".join(str(row[name]) for name in ("target", "variant") if row[name] is not None)
+                console.print(Text(f"error: {place}: {row['error']}", style="red"))
+        console.print()
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()).strip("\n") + "\n"
+
+
+def _terminal_cells(row: Row) -> dict[str, str]:
+    """Return the cells of one row for the terminal, by `_TERMINAL_COLUMNS`."""
+    return {
+        "target": str(row["target"] or "-"),
+        "variant": str(row["variant"]),
+        "n": str(row["n"]),
+        "top-1 %": _number(row["top1"]) if row["error"] is None else "error",
+        "95 % interval": _interval(row, "top1"),
+        "vs fp32": _number(row["delta"], sign=True),
+        "agree %": _number(row["agreement"]),
+        "ties %": _number(row["ties"]),
+        "logits %": _number(row["logits_top1"]),
+    }
+
+
+def _cases(rows: Sequence[Row]) -> list[tuple[tuple[str, str], list[Row]]]:
+    """Return the rows of each case; `summarize` leaves them together."""
+    return [(case, list(group)) for case, group in groupby(rows, lambda row: (str(row["model"]), str(row["dataset"])))]
+
+
+def _number(cell: object, *, sign: bool = False) -> str:
+    """Return a number with two decimals, an empty cell as nothing."""
+    if not isinstance(cell, float):
+        return ""
+    text = f"{cell:+.2f}" if sign else f"{cell:.2f}"
+    return "0.00" if float(text) == 0 else text
+
+
+def _interval(row: Row, name: str, *, sign: bool = False) -> str:
+    """Return the bounds of an interval."""
+    low, high = _number(row[f"{name}_low"], sign=sign), _number(row[f"{name}_high"], sign=sign)
+    return f"[{low}, {high}]" if low else ""

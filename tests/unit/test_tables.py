@@ -1,0 +1,197 @@
+"""The summary in its three forms: same rows, right units, nothing that breaks a format."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nvdla_quant.errors import ReportError
+from nvdla_quant.evaluation.accuracy import Accuracy, Figures, Interval, Subject
+from nvdla_quant.report.tables import (
+    COLUMNS,
+    escape_latex,
+    render_summary,
+    summarize,
+    write_summary_tex,
+    write_summary_tsv,
+)
+
+FIGURES = Figures(
+    top1=Interval(0.98, 0.9688, 0.9873),
+    top5=Interval(1.0, 0.9962, 1.0),
+    ties=0.25,
+    ties5=0.5,
+    agreement=0.9875,
+    delta=Interval(-0.004, -0.0081, 0.0002),
+    mcnemar_p=0.125,
+    distinct_outputs=812,
+    error=None,
+)
+BROKEN = Figures(None, None, None, None, None, None, None, 1, "constant: all 1000 images\thave\nthe same scores")
+REFERENCE = Accuracy(
+    subject=Subject(
+        model="lenet_1",
+        dataset="mnist",
+        target=None,
+        variant="fp32",
+        precision="fp32",
+        mode=None,
+        calibrator=None,
+        preparation=None,
+        feeding=None,
+        unified_scales=None,
+        calibrate_backend=None,
+        compile_backend=None,
+        run_backend="onnxruntime",
+    ),
+    n=1000,
+    classes=10,
+    exactness="fp32",
+    output=replace(FIGURES, delta=None, mcnemar_p=None, agreement=None, ties=0.0),
+    logits=None,
+)
+
+
+def _variant(target: str, variant: str, output: Figures = FIGURES, **subject: str) -> Accuracy:
+    full = replace(
+        REFERENCE.subject, target=target, variant=variant, precision="int8", mode="per-filter", unified_scales=True
+    )
+    return Accuracy(replace(full, **subject), 1000, 10, "bit-exact", output, FIGURES)  # type: ignore[arg-type]
+
+
+RECORDS = [
+    _variant("nv_small", "int8-per-filter-entropy"),
+    _variant("nv_small", "int8-per-kernel-entropy", BROKEN),
+    _variant("nv_small", "int8-per-filter-entropy", model="resnet"),
+    REFERENCE,
+    _variant("nv_full", "fp16"),
+]
+
+
+def test_rows_are_grouped_with_fp32_first() -> None:
+    rows = summarize(RECORDS)
+    assert [(row["model"], row["target"], row["variant"]) for row in rows] == [
+        ("lenet_1", None, "fp32"),
+        ("lenet_1", "nv_small", "int8-per-filter-entropy"),
+        ("lenet_1", "nv_small", "int8-per-kernel-entropy"),
+        ("lenet_1", "nv_full", "fp16"),
+        ("resnet", "nv_small", "int8-per-filter-entropy"),
+    ]
+    assert all(tuple(row) == COLUMNS for row in rows)
+
+
+def test_units() -> None:
+    row = summarize(RECORDS)[1]
+    assert (row["top1"], row["top1_low"], row["top1_high"]) == (98.0, 96.88, 98.73)
+    assert (row["delta"], row["delta_low"], row["delta_high"]) == (-0.4, -0.81, 0.02)
+    assert (row["ties"], row["agreement"], row["mcnemar_p"]) == (25.0, 98.75, 0.125)
+    assert row["logits_top1"] == 98.0
+
+
+def test_errors_have_no_numbers() -> None:
+    row = summarize(RECORDS)[2]
+    assert row["error"] == "constant: all 1000 images have the same scores"
+    assert all(row[name] is None for name in ("top1", "top1_low", "delta", "top5", "ties", "agreement"))
+    assert row["distinct_outputs"] == 1
+
+
+def test_two_records_for_one_row_are_refused() -> None:
+    with pytest.raises(ReportError, match="lenet_1 / mnist / nv_full / fp16"):
+        summarize([*RECORDS, RECORDS[-1]])
+
+
+def test_tsv_is_read_back(tmp_path: Path) -> None:
+    rows = summarize(RECORDS)
+    write_summary_tsv(tmp_path / "summary.tsv", rows)
+    with (tmp_path / "summary.tsv").open(encoding="utf-8", newline="") as file:
+        back = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    assert len(back) == len(rows)
+    assert tuple(back[0]) == COLUMNS
+    assert back[0]["target"] == ""
+    assert back[1]["top1"] == "98.0"
+    assert back[1]["unified_scales"] == "true"
+    assert back[2]["error"] == "constant: all 1000 images have the same scores"
+    assert back[2]["top1"] == ""
+
+
+def test_tex_by_hand(tmp_path: Path) -> None:
+    write_summary_tex(tmp_path / "summary.tex", summarize(RECORDS))
+    lines = (tmp_path / "summary.tex").read_text(encoding="utf-8").splitlines()
+    assert r"\multicolumn{11}{l}{\textbf{lenet\_1 on mnist}} \\*" in lines
+    assert r" & fp32 & 1000 & 98.00 & [96.88, 98.73] &  &  & 100.00 & 0.00 &  &  \\" in lines
+    delta = "$-$0.40 & [$-$0.81, +0.02]"
+    assert rf"nv\_full & fp16 & 1000 & 98.00 & [96.88, 98.73] & {delta} & 100.00 & 25.00 & 98.75 & 98.00 \\" in lines
+    broken = next(line for line in lines if "error" in line)
+    assert broken.startswith(r"nv\_small & int8-per-kernel-entropy & 1000 & \multicolumn{8}{l}{\emph{error: constant")
+    for line in lines:
+        if line.endswith(r"\\") and "multicolumn" not in line:
+            assert line.count("&") == 10
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a_b", r"a\_b"),
+        ("50 % & 3 $ #1 {x}", r"50 \% \& 3 \$ \#1 \{x\}"),
+        (r"\_", r"\textbackslash{}\_"),
+        ("a~b^c<d>", r"a\textasciitilde{}b\textasciicircum{}c\textless{}d\textgreater{}"),
+    ],
+)
+def test_latex_escapes(text: str, expected: str) -> None:
+    assert escape_latex(text) == expected
+
+
+@given(st.text(alphabet='ab\\{}$&#_%~^<>|"', max_size=20))
+def test_latex_escapes_lose_nothing(text: str) -> None:
+    back = escape_latex(text)
+    for command, character in (
+        ("textbackslash", "\0"),
+        ("textasciitilde", "~"),
+        ("textasciicircum", "^"),
+        ("textless", "<"),
+        ("textgreater", ">"),
+        ("textbar", "|"),
+        ("textquotedbl", '"'),
+    ):
+        back = back.replace(f"\\{command}{{}}", character)
+    for character in "{}$&#_%":
+        back = back.replace(f"\\{character}", character)
+    assert back.replace("\0", "\\") == text
+
+
+def test_terminal_table() -> None:
+    text = render_summary(summarize(RECORDS))
+    assert "\x1b" not in text
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert lines[0].strip() == "lenet_1 on mnist, 1000 images"
+    assert any(line.split()[:3] == ["-", "fp32", "98.00"] for line in lines)
+    row = next(line for line in lines if "nv_full" in line)
+    assert row.split() == ["nv_full", "fp16", "98.00", "[96.88,", "98.73]", "-0.40", "98.75", "25.00", "98.00"]
+    assert any(line.startswith("error: nv_small int8-per-kernel-entropy: constant") for line in lines)
+    assert "\x1b" in render_summary(summarize(RECORDS), colour=True)
+
+
+def test_terminal_table_shows_only_columns_that_differ_or_exist() -> None:
+    records = [replace(REFERENCE, n=500), replace(_variant("nv_full", "fp16", model="lenet_1"), logits=None)]
+    text = render_summary(summarize(records))
+    assert "images" not in text
+    assert "logits" not in text
+    assert any(line.split()[:3] == ["nv_full", "fp16", "1000"] for line in text.splitlines())
+
+
+@pytest.mark.parametrize("width", [60, 80, 90, 200])
+def test_terminal_table_keeps_to_the_width(width: int) -> None:
+    text = render_summary(summarize(RECORDS), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert text.count("[96.88, 98.73]") == 4
+    assert ("int8-per-filter-entropy" in text) == (width >= 90)
+
+
+def test_nothing_to_show(tmp_path: Path) -> None:
+    assert summarize([]) == []
+    write_summary_tsv(tmp_path / "summary.tsv", [])
+    assert (tmp_path / "summary.tsv").read_text().count("\n") == 1
