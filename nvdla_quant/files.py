@@ -4,12 +4,16 @@ import json
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+
+from nvdla_quant.errors import DumpError
 
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 """Earliest time that a zip entry can hold: archives must not depend on when they were written."""
@@ -110,3 +114,26 @@ def write_npz(path: Path | str, arrays: Mapping[str, ArrayLike], *, compress: bo
             # force_zip64: the size is unknown when the entry is opened, and it may pass 2 GiB.
             with archive.open(entry, "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, np.asarray(values, order="C"), version=(1, 0), allow_pickle=False)
+
+
+def read_npz(*paths: Path) -> dict[str, NDArray[Any]]:
+    """Read the arrays of one or several ``.npz`` files; those of several are joined along the first axis, by name.
+
+    Raises
+    ------
+    DumpError
+        A file is missing or damaged, or the files hold arrays of other names or shapes.
+    """
+    parts: list[dict[str, NDArray[Any]]] = []
+    for path in paths:
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                parts.append({name: archive[name] for name in archive.files})
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            raise DumpError(f"{path}: not a readable npz file ({error}); remove it and run again") from error
+        if parts[-1].keys() != parts[0].keys():
+            raise DumpError(f"{path}: holds {', '.join(parts[-1])}, but {paths[0]} holds {', '.join(parts[0])}")
+    try:
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    except ValueError as error:
+        raise DumpError(f"{', '.join(map(str, paths))}: arrays that do not fit together ({error})") from error

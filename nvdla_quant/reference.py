@@ -4,8 +4,9 @@ The same images, batch size and processor class give the same bytes; another bat
 last bits, since the order of the sums does.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import singledispatchmethod
+from math import prod
 
 import numpy as np
 import onnx
@@ -113,8 +114,9 @@ class Reference:
         )
         self.batch_size = batch_size
         self._computed = [name for name in self.tensors if name != self.input.name]
-        # Without any computed tensor there is still a model to run, and it checks the images' shape.
-        model = to_onnx(network, self._computed or None)
+        model = to_onnx(
+            network, self._computed or None
+        )  # A model needs an output, even where only the input is asked for.
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -150,8 +152,9 @@ class Reference:
             )
         for start in range(0, len(images), self.batch_size):
             batch = np.ascontiguousarray(images[start : start + self.batch_size])
-            values = dict(zip(self._computed, self._session.run(self._computed, {self.input.name: batch}), strict=True))
-            yield {name: batch if name == self.input.name else values[name] for name in self.tensors}
+            results = self._session.run(self._computed, {self.input.name: batch}) if self._computed else []
+            values = {self.input.name: batch, **dict(zip(self._computed, results, strict=True))}
+            yield {name: values[name] for name in self.tensors}
 
     def run(self, images: Images) -> dict[str, NDArray[np.float32]]:
         """Tensors of all images: (n, *shape of the tensor) by tensor name; parameters and errors as `batches`."""
@@ -174,8 +177,42 @@ def scores(network: Network, images: Images, *, threads: int = 1, batch_size: in
     if len(network.outputs) != 1:
         names = ", ".join(tensor.name for tensor in network.outputs)
         raise NetworkError(f"network {network.name!r} has {len(network.outputs)} outputs ({names}), expected 1")
-    reference = Reference(network, threads=threads, batch_size=batch_size)
-    return reference.run(images)[network.outputs[0].name].reshape(len(images), -1)
+    output = network.outputs[0]
+    results = Reference(network, threads=threads, batch_size=batch_size).run(images)
+    return results[output.name].reshape(len(images), prod(output.shape))
+
+
+def scores_and_logits(
+    network: Network, images: Images, progress: Callable[[int, int], None] | None = None
+) -> dict[str, NDArray[np.float32]]:
+    """Output of each image, and the tensor before a final Softmax.
+
+    Parameters
+    ----------
+    network : Network
+        With one input and one output.
+    images : NDArray[float32], shape (n, channels, height, width)
+        In the network's own domain, after preprocessing.
+    progress : callable, optional
+        Called with images done and images in all.
+
+    Returns
+    -------
+    dict[str, NDArray[float32]]
+        ``scores`` (n, classes), and ``logits`` (n, classes) where the network ends in a Softmax.
+    """
+    names = {"scores": network.only_output.name}
+    if network.logits is not None:
+        names["logits"] = network.logits.name
+    parts: dict[str, list[NDArray[np.float32]]] = {key: [] for key in names}
+    done = 0
+    for batch in Reference(network, list(names.values())).batches(images):
+        for key, name in names.items():
+            parts[key].append(batch[name].reshape(len(batch[name]), -1))
+        done += len(batch[names["scores"]])
+        if progress is not None:
+            progress(done, len(images))
+    return {key: np.concatenate(values) for key, values in parts.items()}
 
 
 def _value(network: Network, name: str) -> onnx.ValueInfoProto:

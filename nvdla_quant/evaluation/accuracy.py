@@ -89,6 +89,12 @@ class Subject:
     run_backend: str
 
 
+def fp32_subject(model: str, dataset: str) -> Subject:
+    """Return the subject of the fp32 reference of a case."""
+    named = {"model": model, "dataset": dataset, "variant": "fp32", "precision": "fp32", "run_backend": "onnxruntime"}
+    return Subject(**{field.name: named.get(field.name) for field in fields(Subject)})  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True)
 class Accuracy:
     """One row of the comparison.

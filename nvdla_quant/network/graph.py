@@ -304,12 +304,28 @@ class Network:
         return tuple(self.tensors[layer.name] for layer in self.layers if not self.consumers[layer.name])
 
     @property
+    def only_input(self) -> Tensor:
+        """The network's input, where it has exactly one; else a `NetworkError`."""
+        return _only(self.inputs, f"network {self.name!r}: input")
+
+    @property
+    def only_output(self) -> Tensor:
+        """The network's output, where it has exactly one; else a `NetworkError`."""
+        return _only(self.outputs, f"network {self.name!r}: output")
+
+    @property
     def logits(self) -> Tensor | None:
         """What the final Softmax reads; None where the network does not end in exactly one Softmax."""
         match self.outputs:
             case (output,) if isinstance(self.by_name[output.name].operation, Softmax):
                 return self.tensors[self.by_name[output.name].inputs[0]]
         return None
+
+
+def _only(tensors: tuple[Tensor, ...], what: str) -> Tensor:
+    if len(tensors) != 1:
+        raise NetworkError(f"{what}s are {', '.join(tensor.name for tensor in tensors) or 'none'}, expected exactly one")
+    return tensors[0]
 
 
 def convolution_size(size: int, kernel: int, stride: int, pad: int, dilation: int = 1) -> int:

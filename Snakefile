@@ -1,0 +1,55 @@
+# nvdla-quant: from a trained network to NVDLA loadables and what each quantization choice costs.
+#
+# Every path carries only names of configuration records; no code parses a path.
+#
+#   <results>/{model}/{dataset}/
+#       images/calibration-{calibrator}.npz  images/test-{shard}.npz     what was chosen, as the network sees it
+#       network/{preparation}/deploy.prototxt  weights.caffemodel        the network as it is compiled
+#       reference/{shard}.npz  reference/accuracy.json                   fp32
+#       calibration/{calibrator}/calibration.cache  table.raw.json       TensorRT's text format; the same as JSON
+#       calibration/{calibrator}/{table}/table.fixed.json  changes.tsv   layer names, consistent scales
+#       {target}/support.json                                            what the hardware can run, before compiling
+#       {target}/{variant}/loadable.nvdla  compile.json                  NVDLA's program
+#       {target}/{variant}/dumps/{shard}.npz                             what the device gives, unscaled
+#       {target}/{variant}/dumps/{shard}.dimg/                           the same as nvdla_runtime's files, on request
+#       {target}/{variant}/accuracy.json
+#   <results>/summary.tsv  summary.tex  report/  manifest.json
+from snakemake.utils import min_version
+
+min_version("9.19.0")
+
+
+configfile: "config.yaml"
+
+
+report: "report/workflow.rst"
+
+
+pathvars:
+    logs="results/logs",
+    benchmarks="results/benchmarks",
+    case="<results>/{model}/{dataset}",
+    case_logs="<logs>/{model}/{dataset}",
+    case_benchmarks="<benchmarks>/{model}/{dataset}",
+
+
+include: "rules/common.smk"
+include: "rules/images.smk"
+include: "rules/network.smk"
+include: "rules/reference.smk"
+include: "rules/calibration.smk"
+include: "rules/tables.smk"
+include: "rules/compilation.smk"
+include: "rules/runtime.smk"
+include: "rules/evaluation.smk"
+include: "rules/reporting.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        final_outputs(),
+
+
+onsuccess:
+    print_summary()

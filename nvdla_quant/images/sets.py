@@ -1,0 +1,84 @@
+"""From a data set record of the configuration to the images that calibrate and the images that test."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nvdla_quant.errors import DatasetError
+from nvdla_quant.images.datasets import dataset_record, open_dataset
+from nvdla_quant.images.preprocess import Preprocessing
+from nvdla_quant.images.selection import ImageBundle, draw, gather, split
+
+Shape = tuple[int, int, int]
+
+
+def calibration_images(
+    record: Mapping[str, Any], preprocessing: Preprocessing, shape: Shape, *, count: int, seed: int
+) -> ImageBundle:
+    """Images that a calibrator sees: `count` of the data set's calibration images, drawn with `seed`.
+
+    Parameters
+    ----------
+    record : Mapping
+        ``datasets.<name>`` of the configuration: either its own ``calibration_source``, or a ``calibration_pool`` set
+        aside from ``source`` with ``pool_seed``.
+    preprocessing : Preprocessing
+        Geometry and channel order.
+    shape : (int, int, int)
+        Channels, height and width of the network's input.
+
+    Raises
+    ------
+    DatasetError
+        Files are missing or malformed, or there are fewer images than asked for.
+    """
+    selection: dict[str, Any] = {"images": count, "seed": seed}
+    if "calibration_source" in record:
+        dataset = open_dataset(dataset_record(record["calibration_source"]))
+        pool = np.arange(len(dataset), dtype=np.int64)
+    else:
+        dataset = open_dataset(dataset_record(record["source"]))
+        pool = split(len(dataset), record["calibration_pool"], record["pool_seed"]).calibration
+        selection |= {"calibration_pool": record["calibration_pool"], "pool_seed": record["pool_seed"]}
+    return gather(dataset, draw(pool, count, seed), preprocessing, shape, selection)
+
+
+def test_images(
+    record: Mapping[str, Any], preprocessing: Preprocessing, shape: Shape, classes: int, *, shard: int, shards: int
+) -> ImageBundle:
+    """One shard of the test images: all images of ``source`` outside the calibration pool, or the first of them.
+
+    Parameters
+    ----------
+    record : Mapping
+        ``datasets.<name>`` of the configuration.
+    preprocessing : Preprocessing
+        Geometry and channel order.
+    shape : (int, int, int)
+        Channels, height and width of the network's input.
+    classes : int
+        Outputs of the network; a label beyond them is an error.
+    shard, shards : int
+        Which part (from 0) of how many; parts follow one another and differ by at most one image.
+
+    Raises
+    ------
+    DatasetError
+        Files are missing or malformed, a label fits no output, or there are fewer images than asked for.
+    """
+    dataset = open_dataset(dataset_record(record["source"]))
+    dataset.check_labels(classes)
+    chosen = split(len(dataset), record.get("calibration_pool", 0), record["pool_seed"]).test
+    limit = record.get("test_images", len(chosen))
+    if limit > len(chosen):
+        raise DatasetError(f"test_images: {limit} asked for, the data set has {len(chosen)} test images")
+    part = np.array_split(chosen[:limit], shards)[shard]
+    selection = {
+        "test_images": limit,
+        "calibration_pool": record.get("calibration_pool", 0),
+        "pool_seed": record["pool_seed"],
+        "shard": shard,
+        "shards": shards,
+    }
+    return gather(dataset, part, preprocessing, shape, selection)

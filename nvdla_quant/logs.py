@@ -1,0 +1,70 @@
+"""One log file for each job: messages, warnings, progress and what libraries print."""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nvdla_quant.errors import NvdlaQuantError
+
+LOGGER = logging.getLogger("nvdla_quant")
+
+Progress = Callable[[int, int], None]
+"""Called with images done and images in all."""
+
+
+@contextmanager
+def capture(path: str | Path) -> Iterator[None]:
+    """Send everything that a job says to the log at `path`; end the job with one line where the user can act.
+
+    Standard output and error are redirected at the level of file descriptors, so that C libraries are caught too.
+
+    Raises
+    ------
+    SystemExit
+        With status 2, after an `NvdlaQuantError`, whose message is the log's last line.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", buffering=1, encoding="utf-8") as log:
+        kept = [(stream, os.dup(stream.fileno())) for stream in (sys.stdout, sys.stderr)]
+        handler = logging.StreamHandler(log)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.captureWarnings(True)
+        root = logging.getLogger()
+        root.addHandler(handler)
+        LOGGER.setLevel(logging.INFO)
+        try:
+            for stream, _ in kept:
+                stream.flush()
+                os.dup2(log.fileno(), stream.fileno())
+            yield
+        except NvdlaQuantError as error:
+            print(f"error: {error}", file=log)
+            raise SystemExit(2) from error
+        finally:
+            root.removeHandler(handler)
+            for stream, descriptor in kept:
+                stream.flush()
+                os.dup2(descriptor, stream.fileno())
+                os.close(descriptor)
+
+
+def log_progress(what: str, every: float = 5.0) -> Progress:
+    """Return a `Progress` that logs images done, rate and time left, at most once in `every` seconds and at the end."""
+    start = last = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done < total and now - last < every:
+            return
+        last = now
+        rate = done / max(now - start, 1e-9)
+        left = (total - done) / max(rate, 1e-9)
+        LOGGER.info("%s: %d of %d images, %.0f images/s, %.0f s left", what, done, total, rate, left)
+
+    return report

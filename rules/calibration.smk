@@ -1,0 +1,31 @@
+# Find the scale of each tensor.
+#
+# Needs: the model, images/calibration-{calibrator}.npz.
+# Makes: calibration/{calibrator}/calibration.cache in TensorRT's text format; its header says who wrote it.
+
+
+rule calibrate:
+    input:
+        prototxt=prototxt_of,
+        caffemodel=caffemodel_of,
+        images="<case>/images/calibration-{calibrator}.npz",
+    output:
+        cache="<case>/calibration/{calibrator}/calibration.cache",
+    log:
+        "<case_logs>/calibrate/{calibrator}.log",
+    benchmark:
+        "<case_benchmarks>/calibrate/{calibrator}.tsv"
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        preprocessing=preprocessing_of,
+        calibrator=calibrator_of,
+        code=code_of("calibrate"),
+    message:
+        "Calibrate {wildcards.model} on {wildcards.dataset}, {wildcards.calibrator}"
+    script:
+        "../scripts/calibrate.py"

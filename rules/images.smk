@@ -1,0 +1,58 @@
+# Choose images and bring them to the network's geometry.
+#
+# Needs: the configuration's data set files and the model's prototxt (for the size of its input).
+# Makes: images/calibration-{calibrator}.npz, images/test-{shard}.npz: uint8 pixels, labels, and what was chosen.
+
+
+rule select_calibration_images:
+    input:
+        files=calibration_files_of,
+        prototxt=prototxt_of,
+    output:
+        images="<case>/images/calibration-{calibrator}.npz",
+    log:
+        "<case_logs>/select_calibration_images/{calibrator}.log",
+    benchmark:
+        "<case_benchmarks>/select_calibration_images/{calibrator}.tsv"
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        dataset=dataset_of,
+        preprocessing=preprocessing_of,
+        calibrator=calibrator_of,
+        code=code_of("select_calibration_images"),
+    message:
+        "Choose the calibration images of {wildcards.dataset} for {wildcards.model}, {wildcards.calibrator}"
+    script:
+        "../scripts/select_calibration_images.py"
+
+
+rule select_test_images:
+    input:
+        files=test_files_of,
+        prototxt=prototxt_of,
+    output:
+        images="<case>/images/test-{shard}.npz",
+    log:
+        "<case_logs>/select_test_images/{shard}.log",
+    benchmark:
+        "<case_benchmarks>/select_test_images/{shard}.tsv"
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    params:
+        dataset=dataset_of,
+        preprocessing=preprocessing_of,
+        part=part_of,
+        code=code_of("select_test_images"),
+    message:
+        "Prepare the test images of {wildcards.dataset} for {wildcards.model}, shard {wildcards.shard}"
+    script:
+        "../scripts/select_test_images.py"

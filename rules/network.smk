@@ -1,0 +1,56 @@
+# Bring the network to the form that is compiled, and check what each target can run of it.
+#
+# Needs: the model's prototxt and caffemodel.
+# Makes: network/{preparation}/deploy.prototxt, weights.caffemodel; {target}/support.json.
+
+
+rule prepare_network:
+    input:
+        prototxt=prototxt_of,
+        caffemodel=caffemodel_of,
+    output:
+        prototxt="<case>/network/{preparation}/deploy.prototxt",
+        caffemodel="<case>/network/{preparation}/weights.caffemodel",
+    log:
+        "<case_logs>/prepare_network/{preparation}.log",
+    benchmark:
+        "<case_benchmarks>/prepare_network/{preparation}.tsv"
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        preparation="{preparation}",
+        code=code_of("prepare_network"),
+    message:
+        "Prepare {wildcards.model} ({wildcards.preparation})"
+    script:
+        "../scripts/prepare_network.py"
+
+
+rule check_support:
+    input:
+        prototxt=prototxt_of,
+        caffemodel=caffemodel_of,
+    output:
+        support="<case>/{target}/support.json",
+    log:
+        "<case_logs>/check_support/{target}.log",
+    benchmark:
+        "<case_benchmarks>/check_support/{target}.tsv"
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        target="{target}",
+        precisions=precisions_of,
+        code=code_of("check_support"),
+    message:
+        "Check what {wildcards.target} can run of {wildcards.model}"
+    script:
+        "../scripts/check_support.py"

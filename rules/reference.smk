@@ -1,0 +1,30 @@
+# The fp32 network, which every variant is compared with.
+#
+# Needs: the model, images/test-{shard}.npz.
+# Makes: reference/{shard}.npz: scores, and the tensor before the final Softmax.
+
+
+rule compute_reference:
+    input:
+        prototxt=prototxt_of,
+        caffemodel=caffemodel_of,
+        images="<case>/images/test-{shard}.npz",
+    output:
+        scores="<case>/reference/{shard}.npz",
+    log:
+        "<case_logs>/compute_reference/{shard}.log",
+    benchmark:
+        "<case_benchmarks>/compute_reference/{shard}.tsv"
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        preprocessing=preprocessing_of,
+        code=code_of("compute_reference"),
+    message:
+        "Run {wildcards.model} in fp32 on {wildcards.dataset}, shard {wildcards.shard}"
+    script:
+        "../scripts/compute_reference.py"

@@ -1,0 +1,58 @@
+# Run loadables on test images.
+#
+# Needs: loadable.nvdla, images/test-{shard}.npz, the fixed table (int8; for the scale of the input).
+# Makes: dumps/{shard}.npz, in the device's domain; dumps/{shard}.dimg/ as nvdla_runtime writes it, on request.
+
+
+rule run_loadable:
+    input:
+        loadable="<case>/{target}/{variant}/loadable.nvdla",
+        images="<case>/images/test-{shard}.npz",
+        table=table_of,
+    output:
+        dumps="<case>/{target}/{variant}/dumps/{shard}.npz",
+    log:
+        "<case_logs>/run_loadable/{target}/{variant}/{shard}.log",
+    benchmark:
+        "<case_benchmarks>/run_loadable/{target}/{variant}/{shard}.tsv"
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=240,
+    params:
+        target="{target}",
+        preprocessing=preprocessing_of,
+        options=run_options_of,
+        emulator=SETTINGS["emulator"],
+        code=code_of("run_loadable"),
+    message:
+        "Run {wildcards.model} on {wildcards.target}, {wildcards.variant}, shard {wildcards.shard}"
+    script:
+        "../scripts/run_loadable.py"
+
+
+rule write_raw_dumps:
+    input:
+        dumps="<case>/{target}/{variant}/dumps/{shard}.npz",
+    output:
+        folder=directory("<case>/{target}/{variant}/dumps/{shard}.dimg"),
+    log:
+        "<case_logs>/write_raw_dumps/{target}/{variant}/{shard}.log",
+    benchmark:
+        "<case_benchmarks>/write_raw_dumps/{target}/{variant}/{shard}.tsv"
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=20,
+    params:
+        target="{target}",
+        raw_dumps=SETTINGS["raw_dumps"],
+        code=code_of("write_raw_dumps"),
+    message:
+        "Write dumps as nvdla_runtime does: {wildcards.target}, {wildcards.variant}, shard {wildcards.shard}"
+    script:
+        "../scripts/write_raw_dumps.py"

@@ -1,0 +1,54 @@
+# From the calibration cache to the table that the compiler takes.
+#
+# Needs: calibration.cache, the model's prototxt.
+# Makes: table.raw.json (names as in the cache); {table}/table.fixed.json (layer names, consistent scales), changes.tsv.
+
+
+rule convert_cache:
+    input:
+        cache="<case>/calibration/{calibrator}/calibration.cache",
+    output:
+        table="<case>/calibration/{calibrator}/table.raw.json",
+    log:
+        "<case_logs>/convert_cache/{calibrator}.log",
+    benchmark:
+        "<case_benchmarks>/convert_cache/{calibrator}.tsv"
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        code=code_of("convert_cache"),
+    message:
+        "Convert the calibration cache of {wildcards.model}, {wildcards.calibrator}"
+    script:
+        "../scripts/convert_cache.py"
+
+
+rule fix_table:
+    input:
+        cache="<case>/calibration/{calibrator}/calibration.cache",
+        prototxt=prototxt_of,
+    output:
+        table="<case>/calibration/{calibrator}/{table}/table.fixed.json",
+        changes="<case>/calibration/{calibrator}/{table}/changes.tsv",
+    log:
+        "<case_logs>/fix_table/{calibrator}/{table}.log",
+    benchmark:
+        "<case_benchmarks>/fix_table/{calibrator}/{table}.tsv"
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        options=table_options_of,
+        preprocessing=preprocessing_of,
+        code=code_of("fix_table"),
+    message:
+        "Fix names and scales of the table of {wildcards.model}, {wildcards.calibrator}, {wildcards.table}"
+    script:
+        "../scripts/fix_table.py"

@@ -1,0 +1,18 @@
+"""Score the fp32 network."""
+
+from pathlib import Path
+
+from nvdla_quant import logs
+from nvdla_quant.evaluation.accuracy import fp32_subject, measure, write_accuracy
+from nvdla_quant.files import read_npz
+
+with logs.capture(snakemake.log[0]):
+    reference = read_npz(*map(Path, snakemake.input.reference))
+    accuracy = measure(
+        fp32_subject(**snakemake.params.subject),
+        reference["labels"],
+        reference["scores"],
+        logits=reference.get("logits"),
+        exactness="fp32",
+    )
+    write_accuracy(Path(snakemake.output.accuracy), accuracy)

@@ -1,0 +1,129 @@
+"""The configuration: defaults, names, and messages that name the key."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from nvdla_quant.config import load_configuration, load_schema, render_markdown
+from nvdla_quant.errors import ConfigError
+
+
+@pytest.fixture
+def config(repository: Path) -> dict[str, Any]:
+    return yaml.safe_load((repository / "config.yaml").read_text())
+
+
+def test_default_configuration_has_thirteen_runs(config: dict[str, Any]) -> None:
+    """3 targets x 2 modes x 2 calibrators in int8, and fp16 on nv_full alone: 13."""
+    assert len(list(load_configuration(config).runs())) == 13
+
+
+def test_defaults_come_from_the_schema(config: dict[str, Any]) -> None:
+    del config["targets"], config["shards"]
+    configuration = load_configuration(config)
+    assert configuration.settings["targets"] == ["nv_full", "nv_large", "nv_small"]
+    assert configuration.shards == ("1-of-1",)
+    assert configuration.settings["models"]["lenet"]["preprocessing"]["mean"] == [0]
+    assert configuration.settings["emulator"]["batch_size"] == 64
+
+
+def test_loading_leaves_the_input_alone(config: dict[str, Any]) -> None:
+    before = copy.deepcopy(config)
+    load_configuration(config)
+    assert config == before
+
+
+@pytest.mark.parametrize(
+    ("record", "name"),
+    [
+        ({"precision": "fp16"}, "fp16"),
+        ({"precision": "int8", "mode": "per-filter", "calibrator": "entropy"}, "int8-per-filter-entropy"),
+        (
+            {"precision": "int8", "mode": "per-kernel", "calibrator": "minmax", "preparation": "as-is"},
+            "int8-per-kernel-minmax-as-is",
+        ),
+        (
+            {
+                "precision": "int8",
+                "mode": "per-kernel",
+                "calibrator": "minmax",
+                "feeding": "stock-runtime",
+                "unify_scales": False,
+            },
+            "int8-per-kernel-minmax-stock-runtime-not-unified",
+        ),
+        ({"precision": "fp16", "name": "half"}, "half"),
+    ],
+)
+def test_variant_names(config: dict[str, Any], record: dict[str, Any], name: str) -> None:
+    config["variants"] = [record]
+    assert list(load_configuration(config).variants) == [name]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shard": 2}, r"unknown key 'shard' \(did you mean 'shards'\?\)"),
+        ({"targets": ["nv_tiny"]}, r"targets\[0\]: 'nv_tiny' is not one of"),
+        (
+            {"cases": [{"model": "vgg", "dataset": "mnist"}]},
+            r"cases\[0\]\.model: no model is called 'vgg'; there",
+        ),
+        ({"cases": [{"model": "lenet", "dataset": "mnist"}] * 2}, "cases: lenet/mnist stands twice"),
+        ({"variants": [{"precision": "int8"}]}, r"variants\[0\]: missing 'mode', 'calibrator'$"),
+        ({"variants": [{"precision": "fp16", "mode": "per-kernel"}]}, r"variants\[0\]\.mode: only an int8 variant"),
+        ({"variants": [{"precision": "fp16"}, {"precision": "fp16"}]}, "two variants are called 'fp16'"),
+        (
+            {"variants": [{"precision": "int8", "mode": "per-kernel", "calibrator": "kl"}]},
+            "no calibrator is called 'kl'; there are entropy, minmax",
+        ),
+        (
+            {"targets": ["nv_small"], "variants": [{"precision": "fp16", "targets": ["nv_full"]}]},
+            "nv_full is not among the configuration's targets",
+        ),
+        ({"shards": 0}, "shards: 0 is less than the minimum of 1"),
+    ],
+)
+def test_mistakes_are_named(config: dict[str, Any], change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_configuration({**config, **change})
+
+
+def test_unknown_keys_deep_inside_are_named(config: dict[str, Any]) -> None:
+    config["models"]["lenet"]["preprocessing"]["means"] = [1]
+    with pytest.raises(ConfigError, match=r"lenet\.preprocessing: unknown key 'means' \(did you mean 'mean'\?\)"):
+        load_configuration(config)
+
+
+def test_names_stay_out_of_trouble_in_paths(config: dict[str, Any]) -> None:
+    config["models"]["../evil"] = config["models"]["lenet"]
+    with pytest.raises(ConfigError, match=r"'\.\./evil' does not match"):
+        load_configuration(config)
+
+
+def test_a_data_set_has_one_origin_of_calibration_images(config: dict[str, Any]) -> None:
+    del config["datasets"]["mnist"]["calibration_pool"]
+    with pytest.raises(ConfigError, match="give exactly one of calibration_source, calibration_pool"):
+        load_configuration(config)
+
+
+def test_every_key_of_the_schema_is_described() -> None:
+    def check(schema: dict[str, Any], where: str) -> None:
+        for key, value in schema.get("properties", {}).items():
+            referred = value.get("$ref", "").startswith("#/$defs/") or "const" in value
+            assert "description" in value or referred, f"{where}.{key}"
+            check(value, f"{where}.{key}")
+
+    schema = load_schema()
+    check(schema, "config")
+    for name, definition in schema["$defs"].items():
+        check(definition, name)
+
+
+def test_config_readme_is_current(repository: Path) -> None:
+    assert (repository / "config" / "README.md").read_text() == render_markdown(), (
+        "run: python -m nvdla_quant.config > config/README.md"
+    )
