@@ -162,7 +162,7 @@ def _refuse_strangers(cache: CalibrationCache, network: Network, names: Mapping[
     if strangers:
         raise CacheError(
             f"calibration cache ({cache.header}): a cache of another network: {len(cache.entries) - len(strangers)} of "
-            f"its {len(cache.entries)} entries match the {len(known)} tensors of network {network.name!r}, and these do "
+            f"its {len(cache.entries)} entries match the {len(known)} tensors of network {network.name!r}; these do "
             f"not: {_some(strangers)}; give the prototxt that was calibrated"
         )
 

@@ -1,0 +1,185 @@
+"""What int8 costs, in floating point: the fp32 graph with weights and tensors rounded to int8 steps.
+
+It has the scales and the fusion of an NVDLA loadable but not its arithmetic: accumulators do not saturate, rescaling is
+exact, and halves round to even. A loadable that is right comes close to it, whatever compiled it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from nvdla_quant.errors import NetworkError
+from nvdla_quant.hardware import QuantizationMode
+from nvdla_quant.network.graph import Convolution, Deconvolution, InnerProduct, Layer, Network, Weights
+from nvdla_quant.reference import Images, to_onnx
+from nvdla_quant.table.consistency import check_complete
+from nvdla_quant.table.fusion import VIEWS, fused_end
+from nvdla_quant.table.table import CalibrationTable
+
+INT8_MIN, INT8_MAX = -128, 127
+"""What the SDP saturates to (nvdla/hw)."""
+
+
+class Simulation:
+    """A network with int8 steps, ready to run.
+
+    Parameters
+    ----------
+    network : Network
+        The network that is compiled; with one input, and its weights.
+    table : CalibrationTable
+        Its scales, by layer.
+    mode : QuantizationMode
+        One weight scale a filter, or one for a layer's whole kernel.
+    tensors : Sequence[str], optional
+        Tensors of layers to return; the network's outputs where not given.
+    threads : int
+        Threads of onnxruntime.
+    batch_size : int
+        Images computed at once; it bounds the memory.
+
+    Raises
+    ------
+    TableError
+        The table lacks an entry.
+    NetworkError
+        The network has several inputs, or no layer of a name that was asked for.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        table: CalibrationTable,
+        mode: QuantizationMode,
+        tensors: Sequence[str] | None = None,
+        *,
+        threads: int = 1,
+        batch_size: int = 64,
+    ) -> None:
+        if len(network.inputs) != 1:
+            raise NetworkError(f"network {network.name!r} has {len(network.inputs)} inputs, expected 1")
+        check_complete(network, table)
+        self.network = network
+        self.input = network.inputs[0]
+        self.tensors = tuple(tensor.name for tensor in network.outputs) if tensors is None else tuple(tensors)
+        self.batch_size = batch_size
+        model = to_onnx(quantize_weights(network, mode), self.tensors)
+        _insert_steps(model.graph, {name: table[name] for name in quantized_tensors(network)})
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.use_deterministic_compute = True
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+
+    def batches(self, images: Images) -> Iterator[dict[str, NDArray[np.float32]]]:
+        """Tensors of `batch_size` images at a time (fewer at the end), in order.
+
+        Parameters
+        ----------
+        images : NDArray[float32], shape (n, channels, height, width)
+            In the network's own domain, after preprocessing; they are rounded to the input's steps.
+
+        Yields
+        ------
+        dict[str, NDArray[float32]]
+            (batch, *shape of the tensor) by tensor name, in real values: multiples of the scale where the tensor is
+            one that the hardware writes.
+
+        Raises
+        ------
+        NetworkError
+            The images are not what the network's input takes.
+        """
+        if images.shape[1:] != self.input.shape or images.dtype != np.float32:
+            raise NetworkError(
+                f"images have the shape {images.shape} and type {images.dtype}, expected (n, "
+                f"{str(self.input.shape)[1:-1]}) of float32 for the input {self.input.name!r}"
+            )
+        for start in range(0, len(images), self.batch_size):
+            feed = {self.input.name: np.ascontiguousarray(images[start : start + self.batch_size])}
+            yield dict(zip(self.tensors, self._session.run(list(self.tensors), feed), strict=True))
+
+    def run(self, images: Images) -> dict[str, NDArray[np.float32]]:
+        """Tensors of all images: (n, *shape of the tensor) by tensor name; parameters and errors as `batches`."""
+        empty = {name: [np.empty((0, *self.network.tensors[name].shape), np.float32)] for name in self.tensors}
+        for batch in self.batches(images):
+            for name, values in batch.items():
+                empty[name].append(values)
+        return {name: np.concatenate(parts) for name, parts in empty.items()}
+
+
+def quantized_tensors(network: Network) -> tuple[str, ...]:
+    """Return the tensors that the hardware writes as int8: the last of each fused operation, and the inputs."""
+    return tuple(
+        name
+        for name in network.tensors
+        if fused_end(network, name) == name and (name not in network.by_name or network.by_name[name].kind not in VIEWS)
+    )
+
+
+def quantize_weights(network: Network, mode: QuantizationMode) -> Network:
+    """Return `network` with the weights of convolutions and inner products rounded to int8 steps; biases stay."""
+    return replace(network, layers=tuple(_quantize_layer(layer, mode) for layer in network.layers))
+
+
+def weight_steps(weights: Weights, mode: QuantizationMode, filter_axis: int = 0) -> NDArray[np.float32]:
+    """Return the real value of one int8 step of `weights`, in a shape that broadcasts: the largest magnitude / 127.
+
+    `nvdla_compiler` scales so: by the largest weight of a filter, or of all. A filter of zeros has step 1.
+    """
+    axes = tuple(axis for axis in range(weights.ndim) if mode == QuantizationMode.PER_KERNEL or axis != filter_axis)
+    steps = np.abs(weights).max(axis=axes, keepdims=True) / np.float32(INT8_MAX)
+    return np.where(steps > 0, steps, np.float32(1)).astype(np.float32)
+
+
+def _quantize_layer(layer: Layer, mode: QuantizationMode) -> Layer:
+    operation = layer.operation
+    if not isinstance(operation, Convolution | Deconvolution | InnerProduct):
+        return layer
+    axis = 1 if isinstance(operation, Deconvolution) else 0
+    steps = weight_steps(operation.weights, mode, axis)
+    rounded = (np.clip(np.round(operation.weights / steps), -INT8_MAX, INT8_MAX) * steps).astype(np.float32)
+    return replace(layer, operation=replace(operation, weights=rounded))
+
+
+def _insert_steps(graph: onnx.GraphProto, scales: dict[str, float]) -> None:
+    """Round and saturate each value in `scales` to int8 steps, where it is computed and before anything reads it.
+
+    Plain arithmetic, not QuantizeLinear: onnxruntime turns pairs of that into integer kernels of its own.
+    """
+    inputs = {value.name for value in graph.input}
+    bounds = {"low": np.float32(INT8_MIN), "high": np.float32(INT8_MAX)}
+    for what, bound in bounds.items():
+        graph.initializer.append(numpy_helper.from_array(np.array(bound), f"int8:{what}"))
+    nodes = []
+    for name in scales.keys() & inputs:
+        nodes += _steps(graph, name, f"{name}:int8", scales[name])
+    for node in graph.node:
+        node.input[:] = [f"{name}:int8" if name in inputs and name in scales else name for name in node.input]
+        nodes.append(node)
+        (name,) = node.output
+        if name in scales:
+            node.output[0] = f"{name}:fp32"
+            nodes += _steps(graph, f"{name}:fp32", name, scales[name])
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _steps(graph: onnx.GraphProto, source: str, target: str, scale: float) -> list[onnx.NodeProto]:
+    """Return the nodes of ``clip(round(source / scale)) * scale``, and add their constant."""
+    constant = f"{target}:scale"
+    graph.initializer.append(numpy_helper.from_array(np.array(scale, np.float32), constant))
+    return [
+        helper.make_node("Div", [source, constant], [f"{target}:steps"]),
+        helper.make_node("Round", [f"{target}:steps"], [f"{target}:rounded"]),
+        helper.make_node("Clip", [f"{target}:rounded", "int8:low", "int8:high"], [f"{target}:saturated"]),
+        helper.make_node("Mul", [f"{target}:saturated", constant], [target]),
+    ]
