@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from nvdla_quant.errors import DatasetError
 from nvdla_quant.images.datasets import dataset_record, open_dataset
 from nvdla_quant.images.preprocess import Preprocessing
 from nvdla_quant.images.selection import ImageBundle, draw, gather, split
@@ -47,7 +46,7 @@ def calibration_images(
 def test_images(
     record: Mapping[str, Any], preprocessing: Preprocessing, shape: Shape, classes: int, *, shard: int, shards: int
 ) -> ImageBundle:
-    """One shard of the test images: all images of ``source`` outside the calibration pool, or the first of them.
+    """One shard of the test images: all images of ``source`` outside the calibration pool, or some of them.
 
     Parameters
     ----------
@@ -69,14 +68,12 @@ def test_images(
     """
     dataset = open_dataset(dataset_record(record["source"]))
     dataset.check_labels(classes)
-    chosen = split(len(dataset), record.get("calibration_pool", 0), record["pool_seed"]).test
-    limit = record.get("test_images", len(chosen))
-    if limit > len(chosen):
-        raise DatasetError(f"test_images: {limit} asked for, the data set has {len(chosen)} test images")
-    part = np.array_split(chosen[:limit], shards)[shard]
+    pool = record.get("calibration_pool", 0)
+    chosen = split(len(dataset), pool, record["pool_seed"], test=record.get("test_images")).test
+    part = np.array_split(chosen, shards)[shard]
     selection = {
-        "test_images": limit,
-        "calibration_pool": record.get("calibration_pool", 0),
+        "test_images": len(chosen),
+        "calibration_pool": pool,
         "pool_seed": record["pool_seed"],
         "shard": shard,
         "shards": shards,
