@@ -7,7 +7,7 @@ from nvdla_quant.config import load_configuration
 
 CONFIGURATION = load_configuration(config)
 SETTINGS = CONFIGURATION.settings
-SCRIPTS = Path(workflow.current_basedir).parent / "scripts"
+CHECKOUT = Path(workflow.current_basedir).parent
 
 
 def alternatives(names):
@@ -28,7 +28,7 @@ wildcard_constraints:
 
 def code_of(rule_name):
     """Digest of a script and of every module of the package that it imports: editing one reruns its rule."""
-    return provenance.source_digest(SCRIPTS / f"{rule_name}.py")
+    return provenance.source_digest(CHECKOUT / "scripts" / f"{rule_name}.py", package=CHECKOUT / "nvdla_quant")
 
 
 def model_of(wildcards):

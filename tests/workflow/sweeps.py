@@ -1,0 +1,81 @@
+"""Helpers of the workflow tests: a tiny network, dry runs within this process, whole runs in another."""
+
+import contextlib
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from snakemake.api import SnakemakeApi
+from snakemake.settings.enums import Quietness
+from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
+
+from nvdla_quant.network.graph import Convolution, InnerProduct, Layer, Network, Pooling, ReLU, Softmax, Tensor
+
+Jobs = dict[str, int]
+"""How many jobs of each rule would run."""
+
+
+def tiny_network(seed: int) -> Network:
+    """Convolution, ReLU, pooling, fully connected, Softmax over 1 x 8 x 8 images; random weights."""
+    rng = np.random.default_rng(seed)
+
+    def weights(*shape: int) -> np.ndarray:
+        return rng.normal(0, 0.3, shape).astype(np.float32)
+
+    layers = (
+        Layer("conv1", Convolution(weights(4, 1, 3, 3), weights(4)), ("data",)),
+        Layer("relu1", ReLU(), ("conv1",)),
+        Layer("pool1", Pooling("max", (2, 2), (2, 2)), ("relu1",)),
+        Layer("ip1", InnerProduct(weights(6, 36), weights(6)), ("pool1",)),
+        Layer("prob", Softmax(), ("ip1",)),
+    )
+    shapes = {
+        "data": (1, 8, 8),
+        "conv1": (4, 6, 6),
+        "relu1": (4, 6, 6),
+        "pool1": (4, 3, 3),
+        "ip1": (6,),
+        "prob": (6,),
+    }
+    tensors = {name: Tensor(name, shape, "conv1" if name == "relu1" else name) for name, shape in shapes.items()}
+    return Network("tiny", (tensors["data"],), layers, tensors)
+
+
+def plan(checkout: Path, config: dict[str, Any]) -> Jobs:
+    """Jobs that a dry run in `checkout` lists, by rule, without `all`."""
+    configfile = checkout / "config.yaml"
+    configfile.write_text(yaml.safe_dump(config))
+    printed = io.StringIO()
+    quiet = {Quietness.HOST, Quietness.REASON}
+    before, path = Path.cwd(), list(sys.path)
+    try:
+        with (
+            contextlib.redirect_stderr(printed),
+            contextlib.redirect_stdout(printed),
+            SnakemakeApi(OutputSettings(dryrun=True, quiet=quiet)) as api,
+        ):
+            workflow = api.workflow(
+                resource_settings=ResourceSettings(cores=2),
+                config_settings=ConfigSettings(configfiles=[configfile]),
+                snakefile=checkout / "Snakefile",
+                workdir=checkout,
+            )
+            workflow.dag(DAGSettings()).execute_workflow(executor="dryrun")
+    finally:
+        os.chdir(before)
+        sys.path[:] = path
+    table = printed.getvalue().rpartition("Job stats:")[2]
+    rows = re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)
+    return {rule: int(count) for rule, count in rows if rule not in ("all", "total")}
+
+
+def run(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run snakemake in `checkout` with the interpreter of the tests."""
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+    return subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)

@@ -1,0 +1,89 @@
+"""Every rule keeps the contract: log, benchmark, environment, resources, a script of its own name; no `run:`."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nvdla_quant import provenance
+
+RULE = re.compile(r"^rule (\w+):\n((?:    .*\n|\n)+)", re.MULTILINE)
+DISTRIBUTION_OF = {"PIL": "pillow", "google": "protobuf", "yaml": "pyyaml", "vl_convert": "vl-convert-python"}
+
+
+def rules_of(repository: Path) -> dict[str, str]:
+    return {
+        name: body
+        for path in sorted((repository / "rules").glob("*.smk"))
+        for name, body in RULE.findall(path.read_text())
+    }
+
+
+def test_there_are_rules(repository: Path) -> None:
+    assert len(rules_of(repository)) == 15 + 1
+
+
+def test_every_rule_keeps_the_contract(repository: Path) -> None:
+    for name, body in rules_of(repository).items():
+        for directive in ("log", "benchmark", "conda", "threads", "resources", "message", "script", "input", "output"):
+            assert re.search(rf"^    {directive}:", body, re.MULTILINE), f"{name}: no {directive}"
+        assert "mem_mb=" in body, name
+        assert "runtime=" in body, name
+        assert f'"../scripts/{name}.py"' in body, name
+        assert f'code=code_of("{name}")' in body, name
+        assert not re.search(r"^    run:", body, re.MULTILINE), name
+
+
+def test_scripts_are_adapters(repository: Path) -> None:
+    """At most 15 lines besides docstring, imports and blank lines, and no definitions."""
+    scripts = sorted((repository / "scripts").glob("*.py"))
+    assert {path.stem for path in scripts} == set(rules_of(repository))
+    for path in scripts:
+        tree = ast.parse(path.read_text())
+        assert ast.get_docstring(tree), path.name
+        glue = [node for node in tree.body[1:] if not isinstance(node, ast.Import | ast.ImportFrom)]
+        lines = sum(node.end_lineno - node.lineno + 1 for node in glue)
+        assert lines <= 15, f"{path.name}: {lines} lines"
+        assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.walk(tree)), path.name
+
+
+def test_environments_cover_what_their_scripts_import(repository: Path) -> None:
+    """The packages that a script's import closure names are in the conda environment of its rule, each pinned."""
+    for name, body in rules_of(repository).items():
+        environment = yaml.safe_load((repository / "rules" / re.search(r'"(\.\./envs/.+?)"', body)[1]).read_text())
+        assert environment["channels"] == ["conda-forge", "nodefaults"]
+        pins = dict(re.fullmatch(r"([\w-]+) =([\d.]+)", item).groups() for item in environment["dependencies"])
+        imported = set()
+        for path in [
+            repository / "scripts" / f"{name}.py",
+            *provenance.source_files(repository / "scripts" / f"{name}.py"),
+        ]:
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    imported.add(node.module.split(".")[0])
+        needed = {DISTRIBUTION_OF.get(module, module) for module in imported - set(sys.stdlib_module_names)}
+        needed = {"python-flatbuffers" if module == "flatbuffers" else module for module in needed - {"nvdla_quant"}}
+        assert needed <= set(pins), f"{name}: {needed - set(pins)} missing in the environment"
+
+
+@pytest.mark.parametrize("snakefile", ["Snakefile", "workflow/Snakefile"])
+def test_lint_is_clean(repository: Path, snakefile: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--lint", "--snakefile", snakefile],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Congratulations" in result.stdout + result.stderr
+
+
+def test_snakefile_is_a_table_of_contents(repository: Path) -> None:
+    assert len((repository / "Snakefile").read_text().splitlines()) <= 60

@@ -1,0 +1,129 @@
+"""Only what is stale runs again."""
+
+import copy
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sweeps import plan, tiny_network
+
+from nvdla_quant.network.caffe_writer import write_caffemodel
+
+REPORT = {"summarize_sweep": 1, "plot_accuracy": 1, "write_manifest": 1}
+INT8_RUNS = {"compile_loadable": 2, "run_loadable": 2, "score_variant": 2}
+
+
+@contextmanager
+def edited(path: Path, content: bytes) -> Iterator[None]:
+    """Replace the content of `path` for a while; afterwards content and time stamp are as before."""
+    before, status = path.read_bytes(), path.stat()
+    path.write_bytes(content)
+    try:
+        yield
+    finally:
+        path.write_bytes(before)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_a_second_run_does_nothing(finished: Path, tiny_config: dict[str, Any]) -> None:
+    assert plan(finished, tiny_config) == {}
+
+
+def test_first_plan(new_checkout: Any, tiny_config: dict[str, Any]) -> None:
+    assert plan(new_checkout(), tiny_config) == {
+        "select_calibration_images": 1,
+        "select_test_images": 1,
+        "prepare_network": 1,
+        "check_support": 2,
+        "compute_reference": 1,
+        "calibrate": 1,
+        "convert_cache": 1,
+        "fix_table": 1,
+        "compile_loadable": 3,
+        "run_loadable": 3,
+        "score_reference": 1,
+        "score_variant": 3,
+        **REPORT,
+    }
+
+
+def test_another_calibrator(finished: Path, tiny_config: dict[str, Any]) -> None:
+    """The variant is another one then, so its folder is new; images, reference and fp16 stay."""
+    config = copy.deepcopy(tiny_config)
+    config["variants"][1]["calibrator"] = "minmax"
+    assert plan(finished, config) == {
+        "select_calibration_images": 1,
+        "calibrate": 1,
+        "convert_cache": 1,
+        "fix_table": 1,
+        **INT8_RUNS,
+        **REPORT,
+    }
+
+
+def test_another_number_of_calibration_images(finished: Path, tiny_config: dict[str, Any]) -> None:
+    config = copy.deepcopy(tiny_config)
+    config["calibrators"]["entropy"]["images"] = 12
+    assert plan(finished, config) == {
+        "select_calibration_images": 1,
+        "calibrate": 1,
+        "convert_cache": 1,
+        "fix_table": 1,
+        **INT8_RUNS,
+        **REPORT,
+    }
+
+
+def test_another_model_file(finished: Path, tiny_config: dict[str, Any], tmp_path: Path) -> None:
+    """New weights: everything but the choice of images, which takes the size of the input from the prototxt."""
+    write_caffemodel(tiny_network(2), tmp_path / "new.caffemodel")
+    with edited(finished / "inputs" / "tiny.caffemodel", (tmp_path / "new.caffemodel").read_bytes()):
+        assert plan(finished, tiny_config) == {
+            "prepare_network": 1,
+            "check_support": 2,
+            "compute_reference": 1,
+            "calibrate": 1,
+            "convert_cache": 1,
+            "fix_table": 1,
+            "compile_loadable": 3,
+            "run_loadable": 3,
+            "score_reference": 1,
+            "score_variant": 3,
+            **REPORT,
+        }
+
+
+@pytest.mark.parametrize(
+    ("module", "jobs"),
+    [
+        ("runtime/dimg.py", {}),
+        ("emulator/pdp.py", {"run_loadable": 3, "score_variant": 3, **REPORT}),
+        ("compiler/emit.py", {"compile_loadable": 3, "run_loadable": 3, "score_variant": 3, **REPORT}),
+        ("calibration/entropy.py", {"calibrate": 1, "convert_cache": 1, "fix_table": 1, **INT8_RUNS, **REPORT}),
+        ("table/consistency.py", {"fix_table": 1, **INT8_RUNS, **REPORT}),
+        ("evaluation/accuracy.py", {"score_reference": 1, "score_variant": 3, **REPORT}),
+        ("report/plots.py", {"plot_accuracy": 1, "write_manifest": 1}),
+    ],
+)
+def test_an_edited_module_of_the_package(
+    finished: Path, tiny_config: dict[str, Any], module: str, jobs: dict[str, int]
+) -> None:
+    path = finished / "nvdla_quant" / module
+    with edited(path, path.read_bytes() + b"\n# an edit\n"):
+        assert plan(finished, tiny_config) == jobs
+
+
+def test_one_more_variant(finished: Path, tiny_config: dict[str, Any]) -> None:
+    """The other mode with the same calibrator: its own compile, run and score on both targets, and the report."""
+    config = copy.deepcopy(tiny_config)
+    config["variants"].append({"precision": "int8", "mode": "per-kernel", "calibrator": "entropy"})
+    assert plan(finished, config) == {**INT8_RUNS, **REPORT}
+
+
+def test_one_variant_less_only_reports_again(finished: Path, tiny_config: dict[str, Any]) -> None:
+    config = copy.deepcopy(tiny_config)
+    del config["variants"][0]
+    assert plan(finished, config) == REPORT
