@@ -14,6 +14,7 @@ Files that hold many images are read whole; of a folder only the images asked fo
 
 import gzip
 import hashlib
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -295,10 +296,11 @@ def _in_memory(
         raise DatasetError(
             f"{source}: {len(images)} images, but {len(labels)} labels; the files do not belong together"
         )
-    if len(labels) and labels.min() < 0:
-        raise DatasetError(f"{source}: image {int(labels.argmin())} has label {labels.min()}, expected 0 or above")
+    classes = labels.astype(np.int64)
+    if len(classes) and classes.min() < 0:
+        raise DatasetError(f"{source}: image {int(classes.argmin())} has label {classes.min()}, expected 0 or above")
     names = tuple(str(index) for index in range(len(labels)))
-    return Dataset(source, labels.astype(np.int64), names, _read_names(record), images.__getitem__, files)
+    return Dataset(source, classes, names, _read_names(record), images.__getitem__, files)
 
 
 def _open_folder(record: FolderRecord) -> Dataset:
@@ -323,10 +325,10 @@ def _read_label_list(path: Path) -> tuple[tuple[str, ...], Labels]:
     for number, line in enumerate(_read_text(path, "labels").splitlines(), 1):
         if not line.strip():
             continue
-        name, _, label = line.strip().rpartition(" ")
-        name = name.rstrip()
-        if not name or not (label.isascii() and label.isdigit()):
+        match = re.fullmatch(r"(.*\S)\s+([0-9]{1,9})", line.strip())
+        if match is None:
             raise DatasetError(f"{path} (key labels), line {number}: {line!r}, expected 'relative/path label'")
+        name, label = match.groups()
         if Path(name).is_absolute():
             raise DatasetError(f"{path} (key labels), line {number}: {name} must be relative to the images' folder")
         if name in labels:

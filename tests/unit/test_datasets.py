@@ -158,7 +158,7 @@ def folder(tmp_path: Path) -> FolderRecord:
     Image.fromarray(_random(5, 6, 3)).save(tmp_path / "photos" / "sub folder" / "colour.png")
     (tmp_path / "photos" / "broken.jpg").write_bytes(b"not an image")
     record = FolderRecord(tmp_path / "photos", tmp_path / "list.txt")
-    record.labels.write_text("gray.png 1\n\nsub folder/colour.png  20\nbroken.jpg 0\nabsent.png 3\n")
+    record.labels.write_text("gray.png 1\n\nsub folder/colour.png\t20\nbroken.jpg 0\nabsent.png 3\n")
     return record
 
 
