@@ -105,10 +105,8 @@ class Reference:
     def __init__(
         self, network: Network, tensors: Sequence[str] | None = None, *, threads: int = 1, batch_size: int = 64
     ) -> None:
-        if len(network.inputs) != 1:
-            raise NetworkError(f"network {network.name!r} has {len(network.inputs)} inputs, expected 1")
         self.network = network
-        self.input = network.inputs[0]
+        self.input = network.only_input
         self.tensors = (
             tuple(tensor.name for tensor in network.outputs) if tensors is None else tuple(dict.fromkeys(tensors))
         )
@@ -174,10 +172,7 @@ def scores(network: Network, images: Images, *, threads: int = 1, batch_size: in
     NetworkError
         The network has several outputs, or as `Reference`.
     """
-    if len(network.outputs) != 1:
-        names = ", ".join(tensor.name for tensor in network.outputs)
-        raise NetworkError(f"network {network.name!r} has {len(network.outputs)} outputs ({names}), expected 1")
-    output = network.outputs[0]
+    output = network.only_output
     results = Reference(network, threads=threads, batch_size=batch_size).run(images)
     return results[output.name].reshape(len(images), prod(output.shape))
 

@@ -47,6 +47,22 @@ def write_random(folder: Path, text: str, seed: int = 0) -> tuple[Path, Path]:
     return structure, weights
 
 
+def values(item: Operation) -> dict[str, object]:
+    """Fields of an operation in a form that compares by value, weights by their bytes."""
+    result = {field.name: getattr(item, field.name) for field in fields(item)}
+    return {
+        name: (value.shape, value.dtype, value.tobytes()) if isinstance(value, np.ndarray) else value
+        for name, value in result.items()
+    }
+
+
+def assert_equal(got: Network, expected: Network) -> None:
+    assert (got.name, got.inputs, dict(got.tensors)) == (expected.name, expected.inputs, dict(expected.tensors))
+    assert [(x.name, x.kind, x.inputs) for x in got.layers] == [(x.name, x.kind, x.inputs) for x in expected.layers]
+    for ours, theirs in zip(got.layers, expected.layers, strict=True):
+        assert values(ours.operation) == values(theirs.operation), ours.name
+
+
 ALL_OPERATIONS = prototxt(
     layer(
         "conv", "Convolution", "data", "convolution_param { num_output: 8 kernel_size: 3 pad: 1 stride: 2 group: 2 }"

@@ -109,7 +109,7 @@ def _parse_binary(path: Path) -> pb.NetParameter:
     """Caffemodel as a message of modern layers."""
     try:
         message = pb.NetParameter.FromString(_read(path))
-    except DecodeError as error:
+    except (DecodeError, UnicodeDecodeError) as error:  # The latter from protobuf's implementation in Python alone.
         raise NetworkError(
             f"{path}: not a caffemodel, or cut off ({error}); compare its size with the original's"
         ) from error
