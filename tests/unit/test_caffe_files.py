@@ -189,7 +189,7 @@ def test_no_caffemodel_at_all(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_no_text(tmp_path: Path) -> None:
-    """protobuf's compiled implementation hands such a name out as bytes, which match no layer; its Python one raises."""
+    """protobuf's compiled implementation returns such a name as bytes, which match no layer; its Python one raises."""
     paths = write_random(tmp_path, SMALL)
     paths[1].write_bytes(paths[1].read_bytes().replace(b"\x0a\x04conv", b"\x0a\x04c\xffnv"))
     with pytest.raises(NetworkError, match=r"model\.caffemodel: (not a caffemodel|layer 'conv' .* has no weights)"):
