@@ -214,6 +214,9 @@ def load_configuration(config: Mapping[str, Any]) -> Configuration:
             if case[kind] not in settings[f"{kind}s"]:
                 known = ", ".join(settings[f"{kind}s"])
                 raise ConfigError(f"config: cases[{i}].{kind}: no {kind} is called {case[kind]!r}; there are {known}")
+    for name, calibrator in settings["calibrators"].items():
+        if ("percentile" in calibrator) != (calibrator["method"] == "percentile"):
+            raise ConfigError(f"config: calibrators.{name}: `percentile` belongs to method percentile, which needs it")
     cases = tuple(Case(**case) for case in settings["cases"])
     if twice := sorted({f"{c.model}/{c.dataset}" for c in cases if cases.count(c) > 1}):
         raise ConfigError(f"config: cases: {', '.join(twice)} stands twice")

@@ -23,7 +23,7 @@ rule calibrate:
         runtime=60,
     params:
         preprocessing=preprocessing_of,
-        calibrator=calibrator_of,
+        calibrator=method_of,
         code=code_of("calibrate"),
     message:
         "Calibrate {wildcards.model} on {wildcards.dataset}, {wildcards.calibrator}"

@@ -55,6 +55,11 @@ def calibrator_of(wildcards):
     return SETTINGS["calibrators"][wildcards.calibrator]
 
 
+def method_of(wildcards):
+    """What a calibrator does with its images, whichever they are."""
+    return {key: value for key, value in calibrator_of(wildcards).items() if key not in ("images", "seed")}
+
+
 def variant_of(wildcards):
     return CONFIGURATION.variants[wildcards.variant]
 

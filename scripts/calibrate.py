@@ -14,5 +14,5 @@ with logs.capture(snakemake.log[0]):
     network = read_network(Path(snakemake.input.prototxt), Path(snakemake.input.caffemodel))
     images = read_images(Path(snakemake.input.images))
     inputs = normalise(images.pixels, Preprocessing.from_config(snakemake.params.preprocessing))
-    cache = calibrate(network, inputs, snakemake.params.calibrator, progress=logs.log_progress("calibration"))
+    cache = calibrate(network, inputs, Calibrator(**snakemake.params.calibrator), progress=logs.log_progress("calibration"))
     write_cache(cache, Path(snakemake.output.cache))

@@ -84,6 +84,10 @@ def test_variant_names(config: dict[str, Any], record: dict[str, Any], name: str
             {"targets": ["nv_small"], "variants": [{"precision": "fp16", "targets": ["nv_full"]}]},
             "nv_full is not among the configuration's targets",
         ),
+        (
+            {"calibrators": {"entropy": {"method": "percentile"}, "minmax": {"method": "minmax"}}},
+            "entropy: `percentile`",
+        ),
         ({"shards": 0}, "shards: 0 is less than the minimum of 1"),
     ],
 )

@@ -1,0 +1,88 @@
+"""Preparation leaves what a network computes as it is."""
+
+import numpy as np
+import pytest
+
+from nvdla_quant.errors import ConfigError
+from nvdla_quant.network.graph import (
+    BatchNorm,
+    Convolution,
+    Eltwise,
+    InnerProduct,
+    Layer,
+    Network,
+    Power,
+    ReLU,
+    Scale,
+    Tensor,
+)
+from nvdla_quant.network.passes import prepare
+from nvdla_quant.reference import Reference
+
+
+def residual_network() -> Network:
+    """A convolution with BatchNorm, Scale and ReLU in place, read twice; another with both; their sum; a head."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.normal(0, 1, shape).astype(np.float32)
+
+    layers = (
+        Layer("conv1", Convolution(normal(4, 3, 3, 3), None, pad=(1, 1)), ("data",)),
+        Layer("bn1", BatchNorm(normal(4), np.abs(normal(4)) + 0.5, 1e-5), ("conv1",)),
+        Layer("scale1", Scale(normal(4), normal(4)), ("bn1",)),
+        Layer("relu1", ReLU(), ("scale1",)),
+        Layer("conv2", Convolution(normal(4, 4, 3, 3), normal(4), pad=(1, 1)), ("relu1",)),
+        Layer("scale2", Scale(normal(4), None), ("conv2",)),
+        Layer("sum", Eltwise("sum"), ("relu1", "scale2")),
+        Layer("scale3", Scale(normal(4), normal(4)), ("sum",)),
+        Layer("ip", InnerProduct(normal(5, 100), None), ("scale3",)),
+        Layer("power", Power(1.0, 0.5, 2.0), ("ip",)),
+    )
+    shapes = {layer.name: (4, 5, 5) for layer in layers} | {"data": (3, 5, 5), "ip": (5,), "power": (5,)}
+    blobs = {"bn1": "conv1", "scale1": "conv1", "relu1": "conv1", "scale2": "conv2"}
+    tensors = {name: Tensor(name, shapes[name], blobs.get(name, name)) for name in ("data", *shapes)}
+    return Network("residual", (tensors["data"],), layers, tensors)
+
+
+def test_folding_merges_what_follows_a_layer_with_weights() -> None:
+    """`scale3` follows a sum, which has no weights: it stays."""
+    prepared = prepare(residual_network(), "fold")
+    assert [layer.name for layer in prepared.network.layers] == [
+        "conv1",
+        "relu1",
+        "conv2",
+        "sum",
+        "scale3",
+        "ip",
+    ]
+    assert dict(prepared.absorbed) == {"conv1": "scale1", "conv2": "scale2", "ip": "power"}
+    assert prepared.network.by_name["sum"].inputs == ("relu1", "conv2")
+    assert prepared.network.tensors["ip"].blob == "power"
+
+
+def test_folding_leaves_the_result() -> None:
+    network = residual_network()
+    images = np.random.default_rng(1).normal(0, 1, (8, 3, 5, 5)).astype(np.float32)
+    before = Reference(network).run(images)["power"]
+    after = Reference(prepare(network, "fold").network).run(images)["ip"]
+    assert np.abs(after - before).max() <= 2e-6 * np.abs(before).max()
+
+
+def test_a_tensor_that_is_read_twice_is_not_merged() -> None:
+    network = residual_network()
+    layers = tuple(
+        Layer("sum", layer.operation, ("conv2", "scale2")) if layer.name == "sum" else layer for layer in network.layers
+    )
+    prepared = prepare(Network("twice", network.inputs, layers, network.tensors), "fold")
+    assert "scale2" in prepared.network.by_name
+
+
+def test_as_is_changes_nothing() -> None:
+    network = residual_network()
+    assert prepare(network, "as-is").network is network
+
+
+def test_an_unknown_preparation_is_named() -> None:
+    with pytest.raises(ConfigError, match="preparation is 'squash', expected one of fold, as-is"):
+        prepare(residual_network(), "squash")
