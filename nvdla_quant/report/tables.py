@@ -172,7 +172,7 @@ def escape_latex(text: str) -> str:
 def write_summary_tex(path: Path | str, rows: Sequence[Row]) -> None:
     """Write ``summary.tex``: a `longtable` with booktabs rules, for LaTeX's input command; a heading for each case."""
     parts = []
-    for (model, dataset), group in _cases(rows):
+    for (model, dataset), group in by_case(rows):
         heading = escape_latex(f"{model} on {dataset}")
         parts.append(f"\\multicolumn{{11}}{{l}}{{\\textbf{{{heading}}}}} \\\\*\n" + "".join(map(_latex_line, group)))
     write_text(path, _LATEX_HEADER + "\\midrule\n".join(parts) + "\\end{longtable}\n")
@@ -222,7 +222,7 @@ def render_summary(rows: Sequence[Row], *, width: int = 100, colour: bool = Fals
         color_system="standard" if colour else None,
         legacy_windows=False,
     )
-    for (model, dataset), group in _cases(rows):
+    for (model, dataset), group in by_case(rows):
         sizes = {row["n"] for row in group}
         title = f"{model} on {dataset}" + (f", {group[0]['n']} images" if len(sizes) == 1 else "")
         columns = [name for name in _TERMINAL_COLUMNS if name != "n" or len(sizes) > 1]
@@ -262,7 +262,7 @@ def _terminal_cells(row: Row) -> dict[str, str]:
     }
 
 
-def _cases(rows: Sequence[Row]) -> list[tuple[tuple[str, str], list[Row]]]:
+def by_case(rows: Sequence[Row]) -> list[tuple[tuple[str, str], list[Row]]]:
     """Return the rows of each case; `summarize` leaves them together."""
     return [(case, list(group)) for case, group in groupby(rows, lambda row: (str(row["model"]), str(row["dataset"])))]
 

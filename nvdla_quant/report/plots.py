@@ -1,0 +1,216 @@
+"""The comparison as a picture: accuracy of each variant on each target, and its difference to fp32.
+
+Bars start at zero, because a bar's length is read as its value; that hides small differences, so a second panel shows
+the paired difference to fp32 as points with intervals, on an axis of its own. The numbers stand beside the marks.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import altair as alt
+
+from nvdla_quant.errors import ReportError
+from nvdla_quant.files import atomic_path
+from nvdla_quant.report.tables import Row, by_case
+
+_WIDTH = 300
+_ROW_HEIGHT = 22
+_FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
+_INK = "#333333"
+_ERROR = "#b2182b"
+_COLOURS = {
+    # Okabe and Ito's palette, told apart by colour-blind readers.
+    "fp16": "#009e73",
+    "int8 per-kernel": "#e69f00",
+    "int8 per-filter": "#56b4e9",
+}
+_FORMATS = {".svg": "svg", ".pdf": "pdf", ".html": "html", ".png": "png"}
+
+
+def accuracy_chart(rows: Sequence[Row]) -> alt.ConcatChart:
+    """Return the plot of `rows`: two panels for each case and target.
+
+    Left: top-1 as bars from zero with Wilson intervals, fp32 as a dashed line. Right: the difference to fp32 in points
+    with paired intervals. A variant whose output means nothing has no bar but the word "error" and why.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        From `summarize`; of one case, or of several, which are drawn below each other.
+
+    Raises
+    ------
+    ReportError
+        No row has a target: there is nothing to draw.
+    """
+    panels: list[alt.LayerChart] = []
+    colour = _colour(rows)
+    for (model, dataset), group in by_case(rows):
+        reference = next((row for row in group if row["target"] is None), None)
+        domain = _difference_domain(group)
+        for target in dict.fromkeys(row["target"] for row in group if row["target"] is not None):
+            variants = [row for row in group if row["target"] == target]
+            heading = f"{model} on {dataset}, {target}"
+            panels += [
+                _accuracy_panel(heading, variants, reference, colour),
+                _difference_panel(variants, domain, colour),
+            ]
+    if not panels:
+        raise ReportError("plot: no variant was measured on any target, only fp32 or nothing; is the sweep empty?")
+    # One font face and no transparency: the PDF writer orders several of either at random.
+    return (
+        alt.concat(*panels, columns=2, spacing={"row": 28, "column": 24})
+        .configure(font=_FONT, background="white", padding=12)
+        .configure_title(anchor="start", fontWeight="normal", fontSize=13, subtitleColor="#666666", offset=8)
+        .configure_axis(titleFontWeight="normal", labelColor=_INK, titleColor=_INK, gridColor="#e5e5e5")
+        .configure_legend(titleFontWeight="normal", orient="top")
+        .configure_view(stroke=None)
+    )
+
+
+def write_chart(path: Path | str, chart: alt.ConcatChart) -> None:
+    """Write `chart` as SVG, PDF, PNG or HTML, by the suffix of `path`, atomically and with stable bytes.
+
+    Neither a browser nor the network is needed; the HTML holds its scripts and opens offline.
+
+    Raises
+    ------
+    ReportError
+        Another suffix.
+    """
+    path = Path(path)
+    if path.suffix not in _FORMATS:
+        raise ReportError(f"{path}: unknown plot format {path.suffix!r}, expected one of {', '.join(_FORMATS)}")
+    with atomic_path(path) as temporary:
+        if path.suffix == ".html":
+            # A fixed name: by default altair draws a random one for each file.
+            temporary.write_text(chart.to_html(inline=True, output_div="plot"), encoding="utf-8")
+        else:
+            chart.save(str(temporary), format=_FORMATS[path.suffix], ppi=144)
+
+
+def _accuracy_panel(heading: str, rows: Sequence[Row], reference: Row | None, colour: alt.Color) -> alt.LayerChart:
+    """Return the bars of one case and target."""
+    base = alt.Chart(_data(rows)).encode(y=_variant_axis(rows, labels=True))
+    x = alt.X("top1:Q", scale=alt.Scale(domain=[0, 100]), title="top-1 accuracy (%)")
+    layers = [
+        base.mark_bar(height={"band": 0.7}).encode(x=x, color=colour, tooltip=_tooltip()),
+        base.mark_rule(color=_INK, strokeWidth=1.5).encode(x="top1_low:Q", x2="top1_high:Q"),
+        _number_text(base, "top1_text"),
+        base.mark_text(color=_ERROR, align="left", limit=_WIDTH - 8).encode(
+            x=alt.value(4), text="error_text:N", tooltip=alt.Tooltip("error:N")
+        ),
+    ]
+    fp32 = "no fp32 reference"
+    if reference is not None and reference["error"] is not None:
+        fp32 = f"fp32: error: {reference['error']}"
+    elif reference is not None:
+        fp32 = f"dashed: fp32, {reference['top1']:.2f} %"
+        line = alt.Chart(alt.Data(values=[{"fp32": reference["top1"]}]))
+        layers.append(line.mark_rule(color=_INK, strokeDash=[4, 3]).encode(x="fp32:Q"))
+    title = alt.TitleParams(heading, subtitle=[f"{_images(rows)}; {fp32}; whiskers: 95 %", _backends(rows)])
+    return alt.layer(*layers).properties(title=title, width=_WIDTH, height=alt.Step(_ROW_HEIGHT))
+
+
+def _difference_panel(rows: Sequence[Row], domain: tuple[float, float], colour: alt.Color) -> alt.LayerChart:
+    """Return the differences to fp32 of one case and target."""
+    base = alt.Chart(_data(rows)).encode(y=_variant_axis(rows, labels=False))
+    x = alt.X("delta:Q", scale=alt.Scale(domain=list(domain), nice=False), title="difference to fp32 (points)")
+    zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(color=_INK, strokeDash=[4, 3]).encode(x="zero:Q")
+    title = alt.TitleParams(
+        "Difference to fp32", subtitle=["same images; whiskers: 95 %, paired", "dashed: no difference"]
+    )
+    return alt.layer(
+        zero,
+        base.mark_rule(strokeWidth=1.5).encode(x="delta_low:Q", x2="delta_high:Q", color=colour),
+        base.mark_point(filled=True, size=55, opacity=1).encode(x=x, color=colour, tooltip=_tooltip()),
+        _number_text(base, "delta_text"),
+    ).properties(title=title, width=_WIDTH, height=alt.Step(_ROW_HEIGHT))
+
+
+def _data(rows: Sequence[Row]) -> alt.Data:
+    """Return the rows with the texts that are drawn."""
+    return alt.Data(
+        values=[
+            {
+                **row,
+                "kind": _kind(row),
+                "top1_text": _text(row["top1"], ".2f"),
+                "delta_text": _text(row["delta"], "+.2f"),
+                "error_text": "" if row["error"] is None else f"error: {row['error']}",
+            }
+            for row in rows
+        ]
+    )
+
+
+def _text(cell: object, form: str) -> str:
+    """Return a number as drawn, with a true minus sign, and no sign before zero."""
+    if not isinstance(cell, float):
+        return ""
+    text = format(cell, form)
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+
+
+def _kind(row: Row) -> str:
+    """Return the group that sets the colour: precision and quantization mode."""
+    return " ".join(str(row[name]) for name in ("precision", "mode") if row[name] is not None)
+
+
+def _variant_axis(rows: Sequence[Row], *, labels: bool) -> alt.Y:
+    """Return the axis of variants, in the order of the rows."""
+    axis = alt.Axis(title=None, labelLimit=300, ticks=False, domain=False, labelPadding=6) if labels else None
+    return alt.Y("variant:N", sort=[str(row["variant"]) for row in rows], axis=axis)
+
+
+def _number_text(base: alt.Chart, field: str) -> alt.Chart:
+    """Return the numbers in a column at the right of a panel, where they cover nothing."""
+    return base.mark_text(color=_INK, align="right").encode(x=alt.value(_WIDTH + 44), text=f"{field}:N")
+
+
+def _colour(rows: Sequence[Row]) -> alt.Color:
+    """Return the colours of the kinds in `rows`: one scale for all panels, since they share a legend."""
+    present = {_kind(row) for row in rows if row["target"] is not None}
+    kinds = [kind for kind in _COLOURS if kind in present]
+    return alt.Color("kind:N", title=None, scale=alt.Scale(domain=kinds, range=[_COLOURS[kind] for kind in kinds]))
+
+
+def _tooltip() -> list[alt.Tooltip]:
+    """Return what hovering shows."""
+    names = (
+        "variant",
+        "n",
+        "top1",
+        "top1_low",
+        "top1_high",
+        "delta",
+        "delta_low",
+        "delta_high",
+        "ties",
+        "agreement",
+        "compile_backend",
+        "run_backend",
+        "exactness",
+    )
+    return [alt.Tooltip(f"{name}:N", title=name) for name in names]
+
+
+def _images(rows: Sequence[Row]) -> str:
+    """Return the number of images, or its range."""
+    counts = sorted({int(str(row["n"])) for row in rows})
+    return f"{counts[0]} images" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} images"
+
+
+def _backends(rows: Sequence[Row]) -> str:
+    """Return which backends made the rows."""
+    made = dict.fromkeys(f"{row['compile_backend']}, run on {row['run_backend']}" for row in rows)
+    return "compiled by " + "; by ".join(made)
+
+
+def _difference_domain(rows: Sequence[Row]) -> tuple[float, float]:
+    """Return one axis for all targets of a case: zero and every interval, at least a point wide."""
+    bounds = [row[name] for row in rows for name in ("delta_low", "delta_high")]
+    numbers = [bound for bound in bounds if isinstance(bound, float)]
+    low, high = min([0.0, *numbers]), max([0.0, *numbers])
+    margin = max(0.04 * (high - low), (1 - (high - low)) / 2)
+    return round(low - margin, 4), round(high + margin, 4)
