@@ -1,0 +1,71 @@
+"""The SDP's look-up table, integer (arithmetic notes, section 4, LUT)."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvdla_quant.emulator.operations import Lut, TableHalf
+from nvdla_quant.emulator.rounding import Int64, saturate, shift_left, shift_right
+
+FRACTION_BITS = 35
+
+
+def look_up(values: Int64, lut: Lut) -> Int64:
+    """Return what the two tables make of int32 `values`."""
+    exp, exp_under, exp_over = _half(values, lut.linear_exp)
+    only, only_under, only_over = _half(values, lut.linear_only)
+    exp_hit, only_hit = ~(exp_under | exp_over), ~(only_under | only_over)
+    # 0 takes linear_exp, 1 linear_only: the only table that hits, else the priority of the case.
+    choice = np.full(values.shape, lut.hybrid_priority)
+    choice = np.where(exp_under & only_under, lut.underflow_priority, choice)
+    choice = np.where(exp_over & only_over, lut.overflow_priority, choice)
+    choice = np.where(exp_hit & ~only_hit, 0, choice)
+    choice = np.where(only_hit & ~exp_hit, 1, choice)
+    return np.where(choice == 0, exp, only)
+
+
+def _half(values: Int64, half: TableHalf) -> tuple[Int64, NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return (value, underflow, overflow) of one table."""
+    last = len(half.entries) - 1
+    distance = values - half.start
+    under = values <= half.start
+    positive = np.where(under, 1, distance)
+    if half.exponential:
+        # log2 of a positive integer below 2**33 is exact enough in float64 for its floor: frexp has no rounding.
+        exponent = np.frexp(positive.astype(np.float64))[1].astype(np.int64) - 1
+        offset = _signed8(half.select)
+        under = under | (exponent < offset)
+        index = exponent - offset
+        fraction = (positive - (np.int64(1) << exponent)) << np.maximum(FRACTION_BITS - exponent, 0)
+    else:
+        select = _signed8(half.select)
+        if select >= 0:
+            index = positive >> min(select, 62)
+            low = positive & ((1 << min(select, FRACTION_BITS)) - 1)
+            fraction = low << (FRACTION_BITS - min(select, FRACTION_BITS))
+        else:
+            # A negative select spreads values over entries: no fraction is left. Far beyond the table is overflow.
+            index = np.minimum(positive, last) << min(-select, 30)
+            fraction = np.zeros_like(positive)
+    over = ~under & (index >= last)
+    index = np.where(under | over, 0, index)
+    y0, y1 = half.entries[index], half.entries[index + 1]
+    one = np.int64(1) << FRACTION_BITS
+    hit = shift_right(y0 * (one - fraction) + y1 * fraction, FRACTION_BITS, 32)
+    offset_under = half.start
+    if half.exponential and _signed8(half.select) > 0:
+        offset_under += 1 << min(_signed8(half.select), 32)
+    below = _extend(values, half.entries[0], offset_under, half.underflow)
+    above = _extend(values, half.entries[last], half.end, half.overflow)
+    return np.where(under, below, np.where(over, above, hit)), under, over
+
+
+def _extend(values: Int64, end: np.int64, offset: int, slope: tuple[int, int]) -> Int64:
+    """Return ``end + round((x - offset) * scale >> shift)``, saturated: what lies outside a table."""
+    scale, shift = slope
+    product = (values - offset) * scale
+    moved = shift_right(product, shift, 48) if shift >= 0 else shift_left(product, -shift, 32)
+    return saturate(end + moved, 32)
+
+
+def _signed8(value: int) -> int:
+    return ((value & 0xFF) ^ 0x80) - 0x80

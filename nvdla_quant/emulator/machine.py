@@ -1,0 +1,202 @@
+"""Run a decoded program on batches of images."""
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
+
+from nvdla_quant.emulator.cpu import run_cpu
+from nvdla_quant.emulator.memory import DeviceMemory
+from nvdla_quant.emulator.operations import CpuOperation, Operation, PdpOperation, SdpOperation
+from nvdla_quant.emulator.pdp import pool_bytes, pool_floats
+from nvdla_quant.emulator.program import Program
+from nvdla_quant.emulator.sdp_run import PreparedSdp, prepare_sdp, run_sdp
+from nvdla_quant.emulator.tiles import Workspace
+from nvdla_quant.errors import EmulationError
+from nvdla_quant.hardware import Precision
+
+CHUNK_BYTES = 64 << 20
+"""Device memory of the images that run together, unless the caller says how many: far below any machine's memory."""
+MAX_CHUNK_IMAGES = 256
+"""More images than this in one chunk gain nothing."""
+
+Values = NDArray[np.int8] | NDArray[np.float16]
+OnStep = Callable[[Operation, Values, int], None]
+"""Called with an operation, what it wrote ``(n, c, h, w)``, and the number of the first image."""
+
+
+def run(
+    program: Program,
+    inputs: Values,
+    *,
+    batch: int | None = None,
+    threads: int = 1,
+    on_step: OnStep | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Values:
+    """Run a program of one input and one output.
+
+    Parameters
+    ----------
+    program : Program
+        What `decode` returned.
+    inputs : NDArray[np.int8] or NDArray[np.float16]
+        ``(n, c, h, w)`` in the device's domain, c, h and w as in the loadable's tensor descriptor.
+    batch : int, optional
+        Images that run together; the default bounds the memory. Results do not depend on it.
+    threads : int
+        Threads that share the images; results do not depend on it.
+    on_step : callable, optional
+        See `OnStep`; chunks then run one after the other.
+    progress : callable, optional
+        Called with the number of images that are done.
+
+    Returns
+    -------
+    NDArray[np.int8] or NDArray[np.float16]
+        ``(n, c, h, w)`` in the device's domain.
+
+    Raises
+    ------
+    EmulationError
+        The program has several inputs or outputs (see `run_tensors`), or `inputs` has another shape or type.
+    """
+    if len(program.inputs) != 1 or len(program.outputs) != 1:
+        raise EmulationError(
+            f"the program has {len(program.inputs)} inputs and {len(program.outputs)} outputs: use run_tensors"
+        )
+    named = {program.inputs[0].name: inputs}
+    outputs = run_tensors(program, named, batch=batch, threads=threads, on_step=on_step, progress=progress)
+    return outputs[program.outputs[0].name]
+
+
+def run_tensors(
+    program: Program,
+    inputs: Mapping[str, Values],
+    *,
+    batch: int | None = None,
+    threads: int = 1,
+    on_step: OnStep | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Values]:
+    """Run a program; `inputs` and the result go by tensor name. See `run`."""
+    images = _check_inputs(program, inputs)
+    if threads < 1 or (batch is not None and batch < 1):
+        raise EmulationError(f"batch is {batch} and threads is {threads}, expected at least 1 each")
+    outputs: dict[str, Values] = {port.name: np.empty((images, *port.shape), port.dtype) for port in program.outputs}
+    if batch is None:
+        batch = min(max(CHUNK_BYTES // max(program.image_bytes, 1), 1), MAX_CHUNK_IMAGES)
+        batch = min(batch, max(-(-images // threads), 1))
+    prepared = _prepared(program)
+    done = 0
+    lock = threading.Lock()
+    local = threading.local()
+
+    def work(first: int) -> None:
+        nonlocal done
+        count = min(batch, images - first)
+        memory = getattr(local, "memory", None)
+        if memory is None or memory.images != count:
+            local.workspace = getattr(local, "workspace", Workspace())
+            memory = local.memory = DeviceMemory(program.regions, count)
+        else:
+            memory.reset()
+        for port in program.inputs:
+            memory.scatter(port.cube, inputs[port.name][first : first + count])
+        for operation in program.operations:
+            _execute(operation, prepared, memory, local.workspace)
+            if on_step is not None:
+                on_step(operation, memory.gather(operation.destination, _dtype(operation)), first)
+        for port in program.outputs:
+            outputs[port.name][first : first + count] = memory.gather(port.cube, port.dtype)
+        with lock:
+            done += count
+            if progress is not None:
+                progress(done)
+
+    with _one_blas_thread():
+        firsts = range(0, images, batch)
+        if threads == 1 or on_step is not None or len(firsts) < 2:
+            for first in firsts:
+                work(first)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                for future in [pool.submit(work, first) for first in firsts]:
+                    future.result()
+    return outputs
+
+
+def _check_inputs(program: Program, inputs: Mapping[str, Values]) -> int:
+    names = {port.name for port in program.inputs}
+    if set(inputs) != names:
+        raise EmulationError(f"inputs {sorted(inputs)} given, the loadable has {sorted(names)}")
+    counts = set()
+    for port in program.inputs:
+        values = inputs[port.name]
+        if values.ndim != 4 or values.shape[1:] != port.shape or values.dtype != port.dtype:
+            expected = ", ".join(map(str, ("n", *port.shape)))
+            raise EmulationError(
+                f"input {port.name!r}: {values.dtype} of shape {values.shape}, expected {port.dtype} of ({expected})"
+            )
+        counts.add(len(values))
+    if len(counts) != 1:
+        raise EmulationError(f"inputs have {sorted(counts)} images, expected the same number")
+    return counts.pop()
+
+
+_programs: "weakref.WeakKeyDictionary[Program, dict[int, PreparedSdp]]" = weakref.WeakKeyDictionary()
+_programs_lock = threading.Lock()
+
+
+def _prepared(program: Program) -> dict[int, PreparedSdp]:
+    """Return the unpacked weights and operands of `program`, by operation; they are made once."""
+    with _programs_lock:
+        if program not in _programs:
+            _programs[program] = {
+                operation.index: prepare_sdp(operation, program)
+                for operation in program.operations
+                if isinstance(operation, SdpOperation)
+            }
+        return _programs[program]
+
+
+def _dtype(operation: Operation) -> np.dtype[np.int8] | np.dtype[np.float16]:
+    return np.dtype(np.int8) if operation.destination.element_bytes == 1 else np.dtype(np.float16)
+
+
+def _execute(
+    operation: Operation, prepared: Mapping[int, PreparedSdp], memory: DeviceMemory, workspace: Workspace
+) -> None:
+    if isinstance(operation, SdpOperation):
+        run_sdp(prepared[operation.index], memory, workspace)
+    elif isinstance(operation, CpuOperation):
+        values = memory.gather(operation.source, _dtype(operation))
+        memory.scatter(operation.destination, run_cpu(operation, values))
+    else:
+        _pool(operation, memory)
+
+
+def _pool(operation: PdpOperation, memory: DeviceMemory) -> None:
+    if operation.precision is Precision.FP16:
+        values = memory.gather(operation.source, np.dtype(np.float16)).astype(np.float32)
+        memory.scatter(operation.destination, pool_floats(operation, values).astype(np.float16))
+        return
+    source = memory.bytes_of(operation.source.memory)
+    if operation.source.overlaps(operation.destination):
+        source = source.copy()
+    pool_bytes(operation, source, memory.bytes_of(operation.destination.memory))
+
+
+@lru_cache(maxsize=1)
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def _one_blas_thread() -> "Iterator[None]":
+    """Keep matrix products on the calling thread: images are what is shared out, and nested threads only contend."""
+    return _controller().limit(limits=1, user_api="blas")

@@ -1,0 +1,80 @@
+"""The device's memory for a batch of images, and feature cubes in it.
+
+Each memory region is one array: ``(n, bytes)`` where an inference writes it, ``(1, bytes)`` where it holds constants.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvdla_quant.emulator.operations import Cube, Region
+
+INT_DTYPES = {1: np.dtype(np.int8), 2: np.dtype(np.int16)}
+"""Integer element types by size."""
+
+
+class DeviceMemory:
+    """Memory regions of `images` images.
+
+    Parameters
+    ----------
+    regions : Mapping[int, Region]
+        Regions by memory id.
+    images : int
+        Images that run together.
+    """
+
+    def __init__(self, regions: Mapping[int, Region], images: int) -> None:
+        self.images = images
+        self._regions = regions
+        self._bytes = {
+            id_: np.zeros((images, region.size), np.int8)
+            if region.written or region.initial is None
+            else region.initial.view(np.int8)[None]
+            for id_, region in regions.items()
+        }
+
+    def reset(self) -> None:
+        """Bring every region to its state before an inference: declared contents, else zeros."""
+        for id_, region in self._regions.items():
+            if region.written:
+                self._bytes[id_][:] = 0 if region.initial is None else region.initial.view(np.int8)
+
+    def bytes_of(self, memory: int) -> NDArray[np.int8]:
+        """Return the raw bytes of a region, ``(n or 1, size)``."""
+        return self._bytes[memory]
+
+    def view(self, cube: Cube, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
+        """Return `cube` in place as ``(n, surfaces, height, width, atom)``; writing to it writes the memory."""
+        memory = self._bytes[cube.memory]
+        return np.ndarray(
+            (len(memory), cube.surfaces, cube.height, cube.width, cube.atom),
+            dtype,
+            memory.data,
+            cube.offset,
+            (
+                memory.strides[0],
+                cube.surface_stride,
+                cube.line_stride,
+                cube.atom * cube.element_bytes,
+                cube.element_bytes,
+            ),
+        )
+
+    def gather(self, cube: Cube, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
+        """Copy `cube` as ``(n, channels, height, width)``."""
+        atoms = self.view(cube, dtype).transpose(0, 1, 4, 2, 3)
+        planes = atoms.reshape(len(atoms), -1, cube.height, cube.width)
+        return np.ascontiguousarray(planes[:, : cube.channels])
+
+    def scatter(self, cube: Cube, values: NDArray[np.generic]) -> None:
+        """Write ``(n, channels, height, width)`` into `cube`; unused channels of the last atom become 0."""
+        view = self.view(cube, values.dtype)
+        whole = cube.channels // cube.atom
+        shape = (len(values), whole, cube.atom, cube.height, cube.width)
+        view[:, :whole] = values[:, : whole * cube.atom].reshape(shape).transpose(0, 1, 3, 4, 2)
+        if whole < cube.surfaces:
+            rest = cube.channels - whole * cube.atom
+            view[:, whole, :, :, :rest] = values[:, whole * cube.atom :].transpose(0, 2, 3, 1)
+            view[:, whole, :, :, rest:] = 0

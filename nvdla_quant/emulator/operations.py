@@ -1,0 +1,308 @@
+"""What a decoded loadable consists of: typed, frozen, every address resolved to a memory and a byte offset."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvdla_quant.hardware import Precision
+from nvdla_quant.loadable.structs import EmuOperation, PoolMode, SdpAlu
+
+
+@dataclass(frozen=True)
+class Cube:
+    """A feature cube or an interleaved image in one memory.
+
+    Element ``(c, y, x)`` stands at byte ``offset + (c // atom) * surface_stride + y * line_stride + (x * atom + c %
+    atom) * element_bytes``; an image with four interleaved components is a cube whose only atom has four channels.
+
+    Attributes
+    ----------
+    memory : int
+        Memory id.
+    offset : int
+        Byte of element (0, 0, 0).
+    channels, height, width : int
+        Elements; the last atom may be partly used.
+    atom : int
+        Channels that stand together.
+    element_bytes : int
+        1 or 2.
+    line_stride, surface_stride : int
+        Bytes between rows, and between groups of `atom` channels.
+    """
+
+    memory: int
+    offset: int
+    channels: int
+    height: int
+    width: int
+    atom: int
+    element_bytes: int
+    line_stride: int
+    surface_stride: int
+
+    @property
+    def surfaces(self) -> int:
+        """Number of surfaces, each of `atom` channels."""
+        return -(-self.channels // self.atom)
+
+    @property
+    def end(self) -> int:
+        """First byte behind the cube; atoms are always whole."""
+        last_line = (self.surfaces - 1) * self.surface_stride + (self.height - 1) * self.line_stride
+        return self.offset + last_line + self.width * self.atom * self.element_bytes
+
+    def overlaps(self, other: "Cube") -> bool:
+        """Whether the byte ranges of the two cubes meet (gaps between rows count as part of a cube)."""
+        return self.memory == other.memory and self.offset < other.end and other.offset < self.end
+
+
+@dataclass(frozen=True)
+class Window:
+    """A byte range of a memory."""
+
+    memory: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Converter:
+    """``round((x - offset) * scale / 2**shift)``, saturated by whoever uses it."""
+
+    offset: int
+    scale: int
+    shift: int
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether it changes nothing (up to saturation)."""
+        return (self.offset, self.scale, self.shift) == (0, 1, 0)
+
+
+@dataclass(frozen=True)
+class ConvOperation:
+    """A direct convolution, up to the accumulator.
+
+    Attributes
+    ----------
+    index : int
+        Number of the operation in the program.
+    source : Cube
+        Features or image.
+    weights : Window
+        Packed weights.
+    out_channels, out_height, out_width : int
+        Size of what it hands to the SDP.
+    kernel_height, kernel_width : int
+        Taps (of the network, not of the extended descriptor).
+    image : bool
+        The source is an image: weights are packed by pre- and post-extension.
+    post_extension : int
+        Log2 of the kernel rows that one MAC operation takes (images).
+    stride, dilation : tuple[int, int]
+        (y, x).
+    pad_top, pad_left : int
+        Rows and columns before the cube.
+    pad_value : int
+        Value of every coordinate outside the cube, after the input converter.
+    precision : Precision
+        Of source and weights.
+    converter : Converter or None
+        Input converter of an integer source.
+    signed : bool
+        Whether source bytes are signed.
+    truncate : int
+        Right shift of the accumulator's output.
+    """
+
+    index: int
+    source: Cube
+    weights: Window
+    out_channels: int
+    out_height: int
+    out_width: int
+    kernel_height: int
+    kernel_width: int
+    image: bool
+    post_extension: int
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    pad_top: int
+    pad_left: int
+    pad_value: int
+    precision: Precision
+    converter: Converter | None
+    signed: bool
+    truncate: int
+
+    unit = "CONV"
+
+    @property
+    def multiplications(self) -> int:
+        """Multiplications of one image."""
+        taps = self.kernel_height * self.kernel_width * self.source.channels
+        return taps * self.out_channels * self.out_height * self.out_width
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Where an SDP unit's operand comes from: a register, an array (one value for each channel), or a cube.
+
+    Exactly one is set. Arrays are int64 or float32, decoded once.
+    """
+
+    register: float | int | None = None
+    channels: NDArray[np.int64] | NDArray[np.float32] | None = None
+    cube: Cube | None = None
+
+
+@dataclass(frozen=True)
+class SdpUnit:
+    """X1 or X2 (ALU, then multiplier), or Y (multiplier, then ALU, then table), as the firmware programs it.
+
+    Attributes
+    ----------
+    name : str
+        "x1", "x2" or "y".
+    alu : SdpAlu or None
+        None: bypassed.
+    alu_operand, mul_operand : Operand or None
+        None where the part is bypassed. Per-point BOTH operands share one cube, whose elements alternate (alu, mul).
+    interleaved : bool
+        Whether per-point operands alternate.
+    alu_shift : int
+        Left shift of the ALU operand (X).
+    truncate : int
+        Right shift behind the multiplier; applied even where it is bypassed (X).
+    relu, prelu : bool
+        Clamp at zero; multiply only negative values.
+    alu_converter, mul_converter : Converter or None
+        Operand converters (Y, operands from memory).
+    lookup : bool
+        Apply the table (Y).
+    """
+
+    name: str
+    alu: SdpAlu | None
+    alu_operand: Operand | None
+    mul_operand: Operand | None
+    interleaved: bool
+    alu_shift: int
+    truncate: int
+    relu: bool
+    prelu: bool
+    alu_converter: Converter | None = None
+    mul_converter: Converter | None = None
+    lookup: bool = False
+
+
+@dataclass(frozen=True)
+class TableHalf:
+    """One of the two tables of a LUT: `linear_exp` (65 entries) or `linear_only` (257)."""
+
+    entries: NDArray[np.int64]
+    start: int
+    end: int
+    exponential: bool
+    select: int
+    underflow: tuple[int, int]
+    overflow: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Lut:
+    """A look-up table; a priority is 0 for `linear_exp`, 1 for `linear_only`."""
+
+    linear_exp: TableHalf
+    linear_only: TableHalf
+    hybrid_priority: int
+    underflow_priority: int
+    overflow_priority: int
+
+
+@dataclass(frozen=True)
+class SdpOperation:
+    """A single-point operation: source -> X1 -> X2 -> Y -> output converter -> memory.
+
+    `constants` are the windows that its arrays of operands were decoded from.
+    """
+
+    index: int
+    source: Cube | ConvOperation
+    units: tuple[SdpUnit, ...]
+    lut: Lut | None
+    converter: Converter
+    precision: Precision
+    destination: Cube
+    constants: tuple[Window, ...]
+
+    unit = "SDP"
+
+
+@dataclass(frozen=True)
+class PdpOperation:
+    """Pooling; `padding_values[i]` stands for i + 1 padded cells in a row (average only)."""
+
+    index: int
+    source: Cube
+    destination: Cube
+    mode: PoolMode
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    pad_top: int
+    pad_left: int
+    padding_values: tuple[int, ...]
+    precision: Precision
+
+    unit = "PDP"
+
+
+@dataclass(frozen=True)
+class CpuOperation:
+    """An operation of the runtime's CPU emulator (EMU task)."""
+
+    index: int
+    kind: EmuOperation
+    source: Cube
+    destination: Cube
+    input_scale: float
+    output_scale: float
+    power: float
+    scale: float
+    shift: float
+
+    unit = "EMU"
+
+
+Operation = SdpOperation | PdpOperation | CpuOperation
+"""What writes memory. A convolution is the source of the SDP operation that it feeds."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A memory: its size, its bytes at the start of an inference, and whether an inference changes it."""
+
+    size: int
+    written: bool
+    initial: NDArray[np.uint8] | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Port:
+    """A bindable tensor."""
+
+    name: str
+    cube: Cube
+    precision: Precision
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.cube.channels, self.cube.height, self.cube.width
+
+    @property
+    def dtype(self) -> np.dtype[np.int8] | np.dtype[np.float16]:
+        """Type of its elements in the device's domain."""
+        return np.dtype(np.int8) if self.precision is Precision.INT8 else np.dtype(np.float16)

@@ -1,0 +1,133 @@
+"""Pooling (arithmetic notes, section 5)."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvdla_quant.emulator._jit import jit
+from nvdla_quant.emulator.operations import PdpOperation
+from nvdla_quant.hardware import POOLING_RECIPROCALS
+from nvdla_quant.loadable.structs import PoolMode
+
+
+def pool_bytes(operation: PdpOperation, source: NDArray[np.int8], destination: NDArray[np.int8]) -> None:
+    """Pool int8 cubes in device memory; whole atoms are pooled, unused channels included.
+
+    Parameters
+    ----------
+    operation : PdpOperation
+        What to do.
+    source, destination : NDArray[np.int8]
+        Memories ``(n, bytes)``.
+    """
+    src, dst = operation.source, operation.destination
+    _pool(
+        source,
+        (src.offset, src.line_stride, src.surface_stride),
+        (src.height, src.width),
+        destination,
+        (dst.offset, dst.line_stride, dst.surface_stride),
+        (dst.height, dst.width),
+        src.surfaces,
+        src.atom,
+        int(operation.mode),
+        operation.kernel,
+        operation.stride,
+        (operation.pad_top, operation.pad_left),
+        np.array((0, *operation.padding_values), np.int32),
+        (POOLING_RECIPROCALS[operation.kernel[0] - 1], POOLING_RECIPROCALS[operation.kernel[1] - 1]),
+    )
+
+
+def pool_floats(operation: PdpOperation, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Pool ``(n, c, h, w)`` in float32: the fast mode of fp16.
+
+    Maximum and minimum are exact; averages lack the FP17 roundings of the hardware.
+    """
+    src, dst = operation.source, operation.destination
+    (height, width), (stride_y, stride_x) = operation.kernel, operation.stride
+    neutral = {PoolMode.AVERAGE: 0.0, PoolMode.MAX: -np.inf, PoolMode.MIN: np.inf}[operation.mode]
+    below = max(0, (dst.height - 1) * stride_y + height - operation.pad_top - src.height)
+    right = max(0, (dst.width - 1) * stride_x + width - operation.pad_left - src.width)
+    pads = ((0, 0), (0, 0), (operation.pad_top, below), (operation.pad_left, right))
+    padded = np.pad(values, pads, constant_values=neutral)
+    combine = {PoolMode.AVERAGE: np.add, PoolMode.MAX: np.maximum, PoolMode.MIN: np.minimum}[operation.mode]
+    result = np.full((*values.shape[:2], dst.height, dst.width), neutral, np.float32)
+    for y in range(height):
+        for x in range(width):
+            rows = slice(y, y + (dst.height - 1) * stride_y + 1, stride_y)
+            columns = slice(x, x + (dst.width - 1) * stride_x + 1, stride_x)
+            combine(result, padded[:, :, rows, columns], out=result)
+    return result / np.float32(height * width) if operation.mode is PoolMode.AVERAGE else result
+
+
+@jit
+def _pool(
+    source: NDArray[np.int8],
+    src_place: tuple[int, int, int],
+    src_size: tuple[int, int],
+    destination: NDArray[np.int8],
+    dst_place: tuple[int, int, int],
+    dst_size: tuple[int, int],
+    surfaces: int,
+    atom: int,
+    mode: int,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    pad: tuple[int, int],
+    padding: NDArray[np.int32],
+    reciprocals: tuple[int, int],
+) -> None:
+    """Reduce rows first (whole lines, which vectorises), then columns; modes: 0 average, 1 maximum, 2 minimum."""
+    length = src_size[1] * atom
+    line = np.empty(length, np.int32)
+    cell = np.empty(atom, np.int32)
+    for image in range(destination.shape[0]):
+        memory = source[min(image, source.shape[0] - 1)]
+        out = destination[image]
+        for surface in range(surfaces):
+            for y in range(dst_size[0]):
+                top = y * stride[0] - pad[0]
+                y0, y1 = max(top, 0), min(top + kernel[0], src_size[0])
+                for i in range(length):
+                    line[i] = 0 if mode == 0 else (-128 if mode == 1 else 127)
+                for sy in range(y0, y1):
+                    start = src_place[0] + sy * src_place[1] + surface * src_place[2]
+                    if mode == 0:
+                        for i in range(length):
+                            line[i] += memory[start + i]
+                    elif mode == 1:
+                        for i in range(length):
+                            line[i] = max(line[i], np.int32(memory[start + i]))
+                    else:
+                        for i in range(length):
+                            line[i] = min(line[i], np.int32(memory[start + i]))
+                valid = max(y1 - y0, 0)
+                # A padded cell of a row counts in each row that exists; a padded row counts as kernel-width cells.
+                below = padding[min(kernel[0] - valid, 7)] * kernel[1]
+                for x in range(dst_size[1]):
+                    left = x * stride[1] - pad[1]
+                    x0, x1 = max(left, 0), min(left + kernel[1], src_size[1])
+                    to = dst_place[0] + y * dst_place[1] + surface * dst_place[2] + x * atom
+                    beside = padding[min(kernel[1] - max(x1 - x0, 0), 7)] * valid
+                    for c in range(atom):
+                        cell[c] = beside + below if mode == 0 else (-128 if mode == 1 else 127)
+                    for sx in range(x0, x1):
+                        if mode == 0:
+                            for c in range(atom):
+                                cell[c] += line[sx * atom + c]
+                        elif mode == 1:
+                            for c in range(atom):
+                                cell[c] = max(cell[c], line[sx * atom + c])
+                        else:
+                            for c in range(atom):
+                                cell[c] = min(cell[c], line[sx * atom + c])
+                    if mode == 0:
+                        for c in range(atom):
+                            v = np.int64(cell[c]) * reciprocals[1]
+                            v = (v + 32768) >> 16 if v >= 0 else -((32768 - v) >> 16)
+                            v = v * reciprocals[0]
+                            v = (v + 32768) >> 16 if v >= 0 else -((32768 - v) >> 16)
+                            out[to + c] = np.int8(v)
+                    else:
+                        for c in range(atom):
+                            out[to + c] = np.int8(cell[c])

@@ -1,0 +1,265 @@
+"""Decode a loadable once into operations in the order in which they can run.
+
+Every address, size, stride and count is checked against the buffers that the loadable declares, so that running the
+result needs no further checks. Firmware facts: nvdla/sw ``kmd/firmware`` (``engine.c``, ``scheduler.c``).
+"""
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvdla_quant.emulator import decode_dla, decode_emu
+from nvdla_quant.emulator.addresses import AddressSpace, static_bytes
+from nvdla_quant.emulator.operations import ConvOperation, Cube, Operation, Port, Region, SdpOperation, Window
+from nvdla_quant.errors import EmulationError, LoadableError
+from nvdla_quant.hardware import NV_FULL, NV_SMALL, Precision, Target
+from nvdla_quant.loadable.records import (
+    DataCategory,
+    DataFormat,
+    DataType,
+    Interface,
+    Loadable,
+    MemoryFlags,
+    PixelFormat,
+    Task,
+    TensorDescriptor,
+)
+from nvdla_quant.loadable.structs import EmuOperation
+
+MAX_IMAGE_BYTES = 1 << 30
+"""Most memory that a loadable may declare for one image (the boards of NVDLA have no more)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A loadable, decoded.
+
+    Attributes
+    ----------
+    target : Target
+        Hardware that it runs on.
+    operations : tuple[Operation, ...]
+        In the order of execution; each writes one cube.
+    regions : Mapping[int, Region]
+        Memory regions by memory id.
+    inputs, outputs : tuple[Port, ...]
+        Bindable tensors in bind order.
+    warnings : tuple[str, ...]
+        What the hardware ignores although the loadable asks for it.
+    """
+
+    target: Target
+    operations: tuple[Operation, ...]
+    regions: Mapping[int, Region]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of memory that each image needs."""
+        return sum(region.size for region in self.regions.values() if region.written)
+
+    @property
+    def precision(self) -> Precision:
+        """Precision of the arithmetic: fp16 where any operation is."""
+        fp16 = any(getattr(operation, "precision", None) is Precision.FP16 for operation in self.operations)
+        return Precision.FP16 if fp16 else Precision.INT8
+
+    @property
+    def before_softmax(self) -> Cube | None:
+        """What the last Softmax reads, where the program ends in one; top-k is also taken from it."""
+        last = self.operations[-1] if self.operations else None
+        if last is None or getattr(last, "kind", None) is not EmuOperation.SOFTMAX:
+            return None
+        return last.source if isinstance(last.source, Cube) else None
+
+
+def default_target(loadable: Loadable) -> Target:
+    """Return nv_small where feature atoms are 8 bytes, else nv_full (whose loadables nv_large can run too)."""
+    small = any(tensor.pixel_format == PixelFormat.FEATURE_X8 for tensor in loadable.tensors)
+    return NV_SMALL if small else NV_FULL
+
+
+def decode(loadable: Loadable, target: Target | None = None) -> Program:
+    """Decode a loadable into a program.
+
+    Parameters
+    ----------
+    loadable : Loadable
+        What `read_loadable` returned; its contents are not trusted.
+    target : Target, optional
+        Hardware; see `default_target`.
+
+    Raises
+    ------
+    LoadableError
+        An entry points outside what the loadable declares, or the operations can never all run.
+    EmulationError
+        An operation that the firmware refuses or that this emulator does not model; the message names it.
+    """
+    target = target or default_target(loadable)
+    _check_sizes(loadable)
+    static = static_bytes(loadable)
+    operations: list[Operation] = []
+    warnings: list[str] = []
+    base = 0
+    for task in _tasks_in_order(loadable):
+        space = AddressSpace(loadable, task, static)
+        if task.interface == Interface.DLA1:
+            decoded = decode_dla.decode_task(space, target, base, warnings)
+            operations += _in_order(decoded, space.where)
+            base += decoded.count
+        elif task.interface == Interface.EMU1:
+            cpu = decode_emu.decode_task(space, base)
+            operations += cpu
+            base += len(cpu)
+        else:
+            raise LoadableError(f"{space.where}: interface {task.interface} is neither DLA (1) nor EMU (2)")
+    inputs = tuple(_port(loadable, tensor) for tensor in loadable.inputs)
+    outputs = tuple(_port(loadable, tensor) for tensor in loadable.outputs)
+    if not inputs or not outputs:
+        raise LoadableError(f"loadable: {len(inputs)} inputs and {len(outputs)} outputs, expected at least one of each")
+    regions = _regions(loadable, operations, (*inputs, *outputs), static)
+    _check_constants(operations, inputs)
+    return Program(target, tuple(operations), MappingProxyType(regions), inputs, outputs, tuple(warnings))
+
+
+def _check_sizes(loadable: Loadable) -> None:
+    total = sum(memory.size for memory in loadable.memories)
+    if total > MAX_IMAGE_BYTES:
+        raise EmulationError(f"loadable: memories of {total} bytes in all, at most {MAX_IMAGE_BYTES} can be emulated")
+
+
+def _tasks_in_order(loadable: Loadable) -> list[Task]:
+    tasks = {task.id: task for task in loadable.tasks}
+    order: list[Task] = []
+    for submit in sorted(loadable.submits, key=lambda submit: submit.id):
+        for id_ in submit.task_ids:
+            if id_ not in tasks:
+                raise LoadableError(f"loadable: submit {submit.id} names task {id_}, which does not exist")
+            order.append(tasks.pop(id_))
+    if not order:
+        raise LoadableError("loadable: no submit names any task, so nothing would run")
+    return order
+
+
+def _in_order(decoded: decode_dla.DecodedTask, where: str) -> list[Operation]:
+    """Order operations so that each comes after all that it waits for, lowest index first.
+
+    The firmware counts `dependency_count` down with each event; an operation whose count never reaches zero hangs it.
+    """
+    followers: dict[int, list[int]] = {index: [] for index in range(decoded.count)}
+    waiting = [0] * decoded.count
+    for before, after in decoded.consumers:
+        followers[before].append(after)
+        waiting[after] += 1
+    parents = Counter(parent for _, parent in decoded.parents)
+    for index, declared in enumerate(decoded.dependency_counts):
+        found = waiting[index] + parents[index]
+        if found != declared:
+            raise LoadableError(
+                f"{where} operation {index}: dependency_count is {declared}, but {found} operations signal it"
+            )
+    ready = [index for index, count in enumerate(waiting) if count == 0]
+    order: list[int] = []
+    while ready:
+        index = heapq.heappop(ready)
+        order.append(index)
+        for follower in followers[index]:
+            waiting[follower] -= 1
+            if waiting[follower] == 0:
+                heapq.heappush(ready, follower)
+    if len(order) != decoded.count:
+        stuck = next(index for index, count in enumerate(waiting) if count > 0)
+        raise LoadableError(f"{where} operation {stuck}: waits for itself through its dependencies; it would hang")
+    return [operation for index in order if (operation := decoded.operations.get(index)) is not None]
+
+
+def _port(loadable: Loadable, tensor: TensorDescriptor) -> Port:
+    where = f"tensor {tensor.name!r}"
+    types = {DataType.INT8: Precision.INT8, DataType.HALF: Precision.FP16}
+    if tensor.data_type not in types:
+        raise EmulationError(f"{where}: data_type {tensor.data_type} is not modelled, expected INT8 (4) or HALF (2)")
+    if tensor.n != 1:
+        raise EmulationError(f"{where}: batch {tensor.n} in one tensor is not modelled, expected 1")
+    element_bytes = 1 if tensor.data_type == DataType.INT8 else 2
+    if tensor.data_format == DataFormat.NHWC and tensor.data_category == DataCategory.IMAGE:
+        atom = tensor.c
+    elif tensor.data_format == DataFormat.NCXHWX:
+        small = tensor.pixel_format == PixelFormat.FEATURE_X8
+        atom = (NV_SMALL if small else NV_FULL).feature_atom_bytes // element_bytes
+    else:
+        raise EmulationError(
+            f"{where}: data_format {tensor.data_format} with category {tensor.data_category} is not modelled, "
+            "expected an NHWC image or NCxHWx features"
+        )
+    memory = next((memory for memory in loadable.memories if memory.id == tensor.mem_id), None)
+    if memory is None:
+        raise LoadableError(f"{where}: memory {tensor.mem_id} does not exist")
+    if not memory.flags & (MemoryFlags.INPUT | MemoryFlags.OUTPUT):
+        raise LoadableError(f"{where}: memory {tensor.mem_id} is neither an input nor an output")
+    if min(tensor.c, tensor.h, tensor.w) < 1:
+        raise LoadableError(f"{where}: shape {tensor.c}x{tensor.h}x{tensor.w} is empty")
+    line, surface = tensor.strides[1:3]
+    cube = Cube(memory.id, tensor.offset, tensor.c, tensor.h, tensor.w, atom, element_bytes, line, surface)
+    if cube.end > memory.size:
+        raise LoadableError(f"{where}: ends at byte {cube.end} of memory {memory.id}, which has {memory.size}")
+    return Port(tensor.name, cube, types[DataType(tensor.data_type)])
+
+
+def _reads(operation: Operation) -> Iterable[Cube]:
+    source = operation.source
+    yield source.source if isinstance(source, ConvOperation) else source
+    for unit in operation.units if isinstance(operation, SdpOperation) else ():
+        for operand in (unit.alu_operand, unit.mul_operand):
+            if operand is not None and operand.cube is not None:
+                yield operand.cube
+
+
+def _regions(
+    loadable: Loadable, operations: list[Operation], ports: tuple[Port, ...], static: Mapping[int, NDArray[np.uint8]]
+) -> dict[int, Region]:
+    """Keep the memories that operations and tensors use; one that nobody writes is shared by all images."""
+    written = {operation.destination.memory for operation in operations} | {port.cube.memory for port in ports}
+    used = written | {cube.memory for operation in operations for cube in _reads(operation)}
+    used |= {window.memory for operation in operations for window in constant_windows(operation)}
+    sizes = {memory.id: memory.size for memory in loadable.memories}
+    regions = {}
+    for id_ in sorted(used):
+        initial = static.get(id_)
+        if initial is None and id_ not in written:
+            initial = np.zeros(sizes[id_], np.uint8)
+        regions[id_] = Region(sizes[id_], id_ in written, initial)
+    return regions
+
+
+def _check_constants(operations: list[Operation], inputs: tuple[Port, ...]) -> None:
+    """Refuse programs that compute weights, operands or descriptors: they are decoded once, before anything runs."""
+    writes = [("an input", port.cube) for port in inputs]
+    writes += [(f"operation {operation.index}", operation.destination) for operation in operations]
+    for operation in operations:
+        for window in constant_windows(operation):
+            for writer, cube in writes:
+                disjoint = cube.offset >= window.offset + window.size or window.offset >= cube.end
+                if cube.memory == window.memory and not disjoint:
+                    raise EmulationError(
+                        f"operation {operation.index} ({operation.unit}): its constants at byte {window.offset} of "
+                        f"memory {window.memory} are written by {writer}; computed weights are not modelled"
+                    )
+
+
+def constant_windows(operation: Operation) -> tuple[Window, ...]:
+    """Return the constants that `operation` reads: weights of its convolution, arrays of its SDP units."""
+    if not isinstance(operation, SdpOperation):
+        return ()
+    weights = (operation.source.weights,) if isinstance(operation.source, ConvOperation) else ()
+    return weights + operation.constants
+
+
+__all__ = ["Program", "constant_windows", "decode", "default_target"]

@@ -1,0 +1,190 @@
+"""Run SDP operations, with the convolutions that feed them, tile by tile."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvdla_quant.emulator import conv
+from nvdla_quant.emulator.memory import DeviceMemory
+from nvdla_quant.emulator.operations import ConvOperation, Cube, SdpOperation
+from nvdla_quant.emulator.program import Program
+from nvdla_quant.emulator.rounding import shift_right
+from nvdla_quant.emulator.sdp import (
+    Stage,
+    constant_operands,
+    integer_chain,
+    linear_stages,
+    pack_stages,
+    write_stages,
+)
+from nvdla_quant.emulator.sdp_float import float_chain
+from nvdla_quant.emulator.tiles import Reader, Tile, Tiling, Workspace, plan
+from nvdla_quant.hardware import Precision
+
+INT32_LIMIT = 1 << 31
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedSdp:
+    """An SDP operation, ready to run.
+
+    Attributes
+    ----------
+    operation : SdpOperation
+        What it computes.
+    convolution : Convolution or None
+        Where its values come from; None: memory, through `reader`.
+    reader : Reader
+        Source in memory, of the convolution or of the SDP itself.
+    tiling : Tiling
+        How the output is cut.
+    stages : tuple[Stage, ...] or None
+        Rounding steps; None where the operation needs the general chain.
+    packed : tuple of arrays or None
+        `stages` for the compiled loop.
+    operands : Mapping
+        Operands of registers and arrays, for the general chain and fp16.
+    """
+
+    operation: SdpOperation
+    convolution: conv.Convolution | None
+    reader: Reader
+    tiling: Tiling
+    stages: tuple[Stage, ...] | None
+    packed: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None
+    operands: Mapping[tuple[str, str], NDArray[np.generic]]
+
+
+def prepare_sdp(operation: SdpOperation, program: Program) -> PreparedSdp:
+    """Unpack weights and operands of `operation`."""
+    output = operation.destination
+    integer = operation.precision is Precision.INT8
+    if isinstance(operation.source, ConvOperation):
+        window = operation.source.weights
+        memory = program.regions[window.memory].initial
+        assert memory is not None, "decode checks that the loadable provides the weights"
+        packed = memory[window.offset : window.offset + window.size]
+        convolution = conv.prepare(operation.source, packed, program.target)
+        reader, tiling, bound = convolution.reader, convolution.tiling, convolution.bound
+        plain = operation.source.truncate == 0 and bound < INT32_LIMIT
+    else:
+        convolution, bound, plain = None, 128, True
+        reader = Reader(operation.source, np.arange(output.channels))
+        tiling = plan(output.height, output.width, 8 * output.channels)
+    stages = linear_stages(operation, output.channels, bound) if integer and plain else None
+    return PreparedSdp(
+        operation,
+        convolution,
+        reader,
+        tiling,
+        stages,
+        None if stages is None else pack_stages(stages),
+        constant_operands(operation.units) if integer else _float_operands(operation),
+    )
+
+
+def _float_operands(operation: SdpOperation) -> dict[tuple[str, str], NDArray[np.float32]]:
+    return {
+        (unit.name, part): np.asarray(operand.register if operand.channels is None else operand.channels, np.float32)
+        for unit in operation.units
+        for part, operand in (("alu", unit.alu_operand), ("mul", unit.mul_operand))
+        if operand is not None and operand.cube is None
+    }
+
+
+def run_sdp(prepared: PreparedSdp, memory: DeviceMemory, workspace: Workspace) -> None:
+    """Run an SDP operation, and the convolution that feeds it, on every image of `memory`."""
+    operation = prepared.operation
+    source = _unharmed(memory, prepared.reader.cube, operation.destination, prepared.convolution is None)
+    points = {cube: _unharmed(memory, cube, operation.destination, True) for cube in _operand_cubes(operation)}
+    for tile in prepared.tiling.tiles(memory.images):
+        if prepared.convolution is not None:
+            sums = prepared.convolution.accumulate(source, tile, workspace)
+        else:
+            sums = _read(prepared, source, tile, workspace)
+        if prepared.stages is not None and prepared.packed is not None:
+            destination = memory.bytes_of(operation.destination.memory)
+            operand = next(iter(points.values()), None)
+            write_stages(sums, prepared.stages, prepared.packed, operand, destination, operation.destination, tile)
+        else:
+            _write_general(prepared, sums, points, memory, tile)
+
+
+def _unharmed(memory: DeviceMemory, source: Cube, destination: Cube, point_by_point: bool) -> NDArray[np.int8]:
+    """Return the memory of `source`, copied where writing `destination` tile by tile would change what is yet to read.
+
+    An operation that reads and writes the same points in the same places may do so in place.
+    """
+    values = memory.bytes_of(source.memory)
+    harmless = not source.overlaps(destination) or (point_by_point and source == destination)
+    return values if harmless else values.copy()
+
+
+def _operand_cubes(operation: SdpOperation) -> list[Cube]:
+    cubes = []
+    for unit in operation.units:
+        for operand in (unit.alu_operand, unit.mul_operand):
+            if operand is not None and operand.cube is not None and operand.cube not in cubes:
+                cubes.append(operand.cube)
+    return cubes
+
+
+def _read(prepared: PreparedSdp, source: NDArray[np.int8], tile: Tile, workspace: Workspace) -> NDArray[np.float32]:
+    """Return the values of a tile as ``(1, pixels, channels)``."""
+    output = prepared.operation.destination
+    values = workspace.take("sums", tile.images, tile.rows, output.width, output.channels)
+    integer = prepared.operation.precision is Precision.INT8
+    read = prepared.reader.read_bytes if integer else prepared.reader.read_halves
+    read(source, tile.first, tile.row, 0, values)
+    return values.reshape(1, -1, output.channels)
+
+
+def _write_general(
+    prepared: PreparedSdp,
+    sums: NDArray[np.float32],
+    points: Mapping[Cube, NDArray[np.int8]],
+    memory: DeviceMemory,
+    tile: Tile,
+) -> None:
+    operation = prepared.operation
+    output = operation.destination
+    shape = tile.images, tile.rows, output.width, output.channels
+    operands = dict(prepared.operands)
+    for unit in operation.units:
+        for part, operand in (("alu", unit.alu_operand), ("mul", unit.mul_operand)):
+            if operand is not None and operand.cube is not None:
+                values = _points(points[operand.cube], operand.cube, operation.precision, tile)
+                step = slice(part == "mul", None, 2) if unit.interleaved else slice(None)
+                operands[unit.name, part] = values[..., step]
+    if operation.precision is Precision.FP16:
+        result: NDArray[np.generic] = float_chain(sums[0].reshape(shape), operation.units, operands)
+    else:
+        values = sums.astype(np.float64).sum(axis=0).astype(np.int64).reshape(shape)
+        if isinstance(operation.source, ConvOperation):
+            values = shift_right(values, operation.source.truncate, 32)
+        wide = integer_chain(values, operation.units, operands, operation.lut, operation.converter)
+        result = wide.astype(np.int8)
+    view = memory.view(output, result.dtype)
+    part = view[tile.first : tile.first + tile.images, :, tile.row : tile.row + tile.rows]
+    for surface in range(output.surfaces):
+        channels = result[..., surface * output.atom : (surface + 1) * output.atom]
+        part[:, surface, :, :, : channels.shape[-1]] = channels
+
+
+def _points(memory: NDArray[np.int8], cube: Cube, precision: Precision, tile: Tile) -> NDArray[np.generic]:
+    """Return per-point operands of a tile, ``(images, rows, width, elements)``, as int64 or float32."""
+    dtype = np.float16 if precision is Precision.FP16 else np.dtype(f"<i{cube.element_bytes}")
+    shape = len(memory), cube.surfaces, cube.height, cube.width, cube.atom
+    strides = (
+        memory.strides[0],
+        cube.surface_stride,
+        cube.line_stride,
+        cube.atom * cube.element_bytes,
+        cube.element_bytes,
+    )
+    view = np.ndarray(shape, dtype, memory.data, cube.offset, strides)
+    part = view[tile.first : tile.first + tile.images, :, tile.row : tile.row + tile.rows]
+    flat = part.transpose(0, 2, 3, 1, 4).reshape(*part.shape[:1], part.shape[2], cube.width, -1)
+    return flat[..., : cube.channels].astype(np.float32 if precision is Precision.FP16 else np.int64)

@@ -1,0 +1,234 @@
+"""Work cut into pieces that stay in the processor's cache, and the way from a device cube to matrix rows.
+
+Between device memory and a matrix product, values stand as float32 ``(images, rows, columns, channels)`` with the
+padding in place. Every int8 and int16 value is exact in float32.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvdla_quant.emulator._jit import jit
+from nvdla_quant.emulator.operations import Cube
+
+TILE_BYTES = 1 << 20
+"""Aim for the largest matrix of a tile: about half of a common level-2 cache and more than a page table's reach."""
+MIN_TILE_PIXELS = 192
+MAX_TILE_PIXELS = 4096
+"""Fewer rows waste a matrix product, more gain nothing."""
+
+
+class Workspace:
+    """Scratch arrays of one thread, kept between tiles and operations."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, NDArray[np.float32]] = {}
+
+    def take(self, name: str, *shape: int) -> NDArray[np.float32]:
+        """Return an uninitialised float32 array; the next `take` of the same name may reuse it."""
+        size = int(np.prod(shape))
+        flat = self._arrays.get(name)
+        if flat is None or len(flat) < size:
+            flat = self._arrays[name] = np.empty(size, np.float32)
+        return flat[:size].reshape(shape)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Images `first` to `first + images`, output rows `row` to `row + rows` of each."""
+
+    first: int
+    images: int
+    row: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How an output of `height` x `width` pixels is cut: whole images together, or rows of one image."""
+
+    height: int
+    width: int
+    images: int
+    rows: int
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of the largest tile."""
+        return self.images * self.rows * self.width
+
+    def tiles(self, images: int) -> Iterator[Tile]:
+        """Yield the tiles of `images` images."""
+        for first in range(0, images, self.images):
+            for row in range(0, self.height, self.rows):
+                yield Tile(first, min(self.images, images - first), row, min(self.rows, self.height - row))
+
+
+def plan(height: int, width: int, bytes_per_pixel: int) -> Tiling:
+    """Return a tiling for matrices that need `bytes_per_pixel` for each output pixel."""
+    pixels = min(max(TILE_BYTES // bytes_per_pixel, MIN_TILE_PIXELS), MAX_TILE_PIXELS)
+    if height * width <= pixels:
+        return Tiling(height, width, pixels // (height * width), height)
+    return Tiling(height, width, 1, max(1, pixels // width))
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What is read of a cube, and how.
+
+    Attributes
+    ----------
+    cube : Cube
+        Source.
+    channels : NDArray[np.int64]
+        Channels to take, ascending.
+    table : NDArray[np.float32] or None
+        Value of each byte (index 0 to 255) where a converter stands behind the source; None: the byte itself.
+    pad_value : float
+        Value of coordinates outside the cube.
+    """
+
+    cube: Cube
+    channels: NDArray[np.int64]
+    table: NDArray[np.float32] | None = None
+    pad_value: float = 0.0
+
+    def read_bytes(self, source: NDArray[np.int8], first: int, row: int, column: int, out: NDArray[np.float32]) -> None:
+        """Read int8 elements into `out` (images, rows, columns, channels), from image `first` and (`row`, `column`).
+
+        Parameters
+        ----------
+        source : NDArray[np.int8]
+            The memory, ``(n, bytes)``.
+        first : int
+            First image.
+        row, column : int
+            Coordinates of ``out[:, 0, 0]``; they may lie outside the cube.
+        out : NDArray[np.float32]
+            Result.
+        """
+        cube = self.cube
+        whole = len(self.channels) == cube.channels
+        if self.table is None and whole:
+            strides = cube.line_stride, cube.surface_stride
+            _read_atoms(
+                source,
+                first,
+                cube.offset,
+                *strides,
+                cube.atom,
+                cube.height,
+                cube.width,
+                row,
+                column,
+                self.pad_value,
+                out,
+            )
+            return
+        table = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32) if self.table is None else self.table
+        channels = self.channels // cube.atom * cube.surface_stride + self.channels % cube.atom
+        place = cube.offset, cube.line_stride, cube.atom, cube.height, cube.width
+        _read_table(source, first, *place, row, column, channels, table, self.pad_value, out)
+
+    def read_halves(
+        self, source: NDArray[np.int8], first: int, row: int, column: int, out: NDArray[np.float32]
+    ) -> None:
+        """Read float16 elements; see `read_bytes`."""
+        cube = self.cube
+        images, rows, columns, _ = out.shape
+        out[:] = self.pad_value
+        y0, y1 = max(row, 0), min(row + rows, cube.height)
+        x0, x1 = max(column, 0), min(column + columns, cube.width)
+        if y0 >= y1 or x0 >= x1:
+            return
+        view = np.ndarray(
+            (len(source), cube.surfaces, cube.height, cube.width, cube.atom),
+            np.float16,
+            source.data,
+            cube.offset,
+            (source.strides[0], cube.surface_stride, cube.line_stride, cube.atom * 2, 2),
+        )
+        inside = out[:, y0 - row : y1 - row, x0 - column : x1 - column]
+        for surface in range(cube.surfaces):
+            taken = np.flatnonzero(self.channels // cube.atom == surface)
+            if len(taken):
+                # Channels are ascending, so those of one surface are one run of the output.
+                part = view[first : first + images, surface, y0:y1, x0:x1]
+                within = self.channels[taken] % cube.atom
+                run = part[..., : len(taken)] if np.array_equal(within, np.arange(len(taken))) else part[..., within]
+                inside[..., taken[0] : taken[-1] + 1] = run
+
+
+@jit
+def _read_atoms(
+    source: NDArray[np.int8],
+    first: int,
+    offset: int,
+    line_stride: int,
+    surface_stride: int,
+    atom: int,
+    height: int,
+    width: int,
+    row: int,
+    column: int,
+    pad_value: float,
+    out: NDArray[np.float32],
+) -> None:
+    """Copy whole atoms, converted to float32, with padding around the cube."""
+    images, rows, columns, channels = out.shape
+    pad = np.float32(pad_value)
+    x0 = min(max(-column, 0), columns)
+    x1 = max(min(columns, width - column), x0)
+    for image in range(images):
+        memory = source[min(first + image, source.shape[0] - 1)]
+        for r in range(rows):
+            y = row + r
+            line = out[image, r]
+            if y < 0 or y >= height:
+                line[:, :] = pad
+                continue
+            line[:x0, :] = pad
+            line[x1:, :] = pad
+            start = offset + y * line_stride + column * atom
+            for c0 in range(0, channels, atom):
+                count = min(atom, channels - c0)
+                surface = start + c0 // atom * surface_stride
+                for x in range(x0, x1):
+                    position = surface + x * atom
+                    for c in range(count):
+                        line[x, c0 + c] = np.float32(memory[position + c])
+
+
+@jit
+def _read_table(
+    source: NDArray[np.int8],
+    first: int,
+    offset: int,
+    line_stride: int,
+    atom: int,
+    height: int,
+    width: int,
+    row: int,
+    column: int,
+    channels: NDArray[np.int64],
+    table: NDArray[np.float32],
+    pad_value: float,
+    out: NDArray[np.float32],
+) -> None:
+    """Copy single channels (given by their byte offsets) through a table of all byte values."""
+    images, rows, columns, _ = out.shape
+    pad = np.float32(pad_value)
+    for image in range(images):
+        memory = source[min(first + image, source.shape[0] - 1)]
+        for r in range(rows):
+            y = row + r
+            for k in range(len(channels)):
+                start = offset + y * line_stride + channels[k]
+                for x in range(columns):
+                    xx = column + x
+                    if 0 <= y < height and 0 <= xx < width:
+                        out[image, r, x, k] = table[memory[start + xx * atom] & 255]
+                    else:
+                        out[image, r, x, k] = pad
