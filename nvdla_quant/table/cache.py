@@ -168,6 +168,6 @@ def _refuse_ncnn(lines: list[str]) -> None:
     if all(_NCNN_LINE.match(line) for line in tables):
         raise CacheError(
             f"line 1: {tables[0][:60]!r}: this is an INT8 table of ncnn (caffe-int8-convert-tools), not a calibration "
-            "cache. It holds 127 / T of the input of each convolution and the scales of weights; NVDLA needs a scale of "
+            "cache. It holds 127 / T of the input of each convolution and the scales of weights; NVDLA needs one of "
             "the output of every layer, which it lacks. Calibrate the network with `nvdla-quant calibrate` or TensorRT"
         )
