@@ -106,10 +106,10 @@ def test_this_package_is_followed_and_fast() -> None:
     files = {path.relative_to(PACKAGE).as_posix() for path in source_files("nvdla_quant.runtime.dimg")}
     assert files == {"__init__.py", "errors.py", "files.py", "runtime/__init__.py", "runtime/dimg.py"}
     software()
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(10):
         source_digest("nvdla_quant.runtime.dimg")
-    assert (time.perf_counter() - start) / 10 < 0.02
+    assert (time.process_time() - start) / 10 < 0.02
 
 
 def test_nothing_is_imported(tmp_path: Path) -> None:
