@@ -166,7 +166,7 @@ def main() -> None:
     shipped = open_dataset(
         IdxRecord(arguments.shipped / "images-idx3-ubyte.gz", arguments.shipped / "labels-idx1-ubyte.gz")
     )
-    shipped_images = np.stack(shipped.load(range(len(shipped))))
+    shipped_images = np.stack(shipped.load(range(len(shipped))))[..., 0]
     images, labels = read_digits(arguments.digits)
     fresh = without(images, shipped_images)
     watch = held_out(labels[fresh], HELD_OUT, np.random.default_rng(SEED))
