@@ -1,119 +1,198 @@
-"""Bring a network to the form that is compiled, without changing what it computes."""
+"""Rewrites of a network that keep what it computes: folding, and replacing what the hardware lacks.
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+A layer that absorbs others takes the name of the last one, so every tensor that is left keeps its name and values,
+and a calibration table of the original network serves.
+"""
+
+from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.errors import ConfigError
+from nvdla_quant.errors import NetworkError
+from nvdla_quant.hardware import MAX_POOLING_WINDOW
 from nvdla_quant.network.graph import (
     BatchNorm,
     Convolution,
+    Deconvolution,
     InnerProduct,
     Layer,
     Network,
     Operation,
+    Pair,
+    Pooling,
     Power,
     Scale,
-    Weights,
+    caffe_pooling_size,
 )
+from nvdla_quant.network.shapes import assemble
+from nvdla_quant.network.views import readers, sole_reader
 
-PREPARATIONS = ("fold", "as-is")
+_Linear = TypeVar("_Linear", bound=Convolution | Deconvolution | InnerProduct)
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A network in the form that is compiled.
+def fold_normalisation(network: Network) -> Network:
+    """Fold BatchNorm, Scale and linear Power into the convolution or inner product that they follow.
 
-    Attributes
-    ----------
-    network : Network
-        What is compiled.
-    absorbed : Mapping[str, str]
-        For each layer that took others in, the last original layer among them: the one whose scale it now needs.
+    Computed in double precision. What does not directly follow such a layer, or follows one that another layer reads
+    as well, stays.
     """
+    layers: list[Layer] = []
+    position: dict[str, int] = {}
+    for layer in network.layers:
+        affine = _affine(layer.operation)
+        index = position.get(layer.inputs[0])
+        if affine is not None and index is not None and sole_reader(network, layer.inputs[0]) is layer:
+            before = layers[index]
+            if isinstance(before.operation, Convolution | Deconvolution | InnerProduct):
+                factor, offset = (np.broadcast_to(part, _outputs(before.operation)) for part in affine)
+                layers[index] = Layer(layer.name, _absorb(before.operation, factor, offset), before.inputs)
+                position[layer.name] = index
+                continue
+        position[layer.name] = len(layers)
+        layers.append(layer)
+    return _assembled(network, layers)
 
-    network: Network
-    absorbed: Mapping[str, str]
+
+def _assembled(network: Network, layers: list[Layer]) -> Network:
+    blobs = {name: tensor.blob for name, tensor in network.tensors.items()}
+    return assemble(network.name, network.inputs, layers, blobs)
 
 
-def prepare(network: Network, preparation: str) -> Prepared:
-    """Prepare `network`.
+def _affine(operation: Operation) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """(factor, offset) of an operation that computes factor * x + offset for each channel, else None."""
+    match operation:
+        case BatchNorm():
+            factor = 1 / np.sqrt(operation.variance.astype(np.float64) + operation.eps)
+            return factor, -operation.mean * factor
+        case Scale():
+            beta = np.zeros(1) if operation.beta is None else operation.beta
+            return operation.gamma.astype(np.float64), beta.astype(np.float64)
+        case Power(power=1.0):
+            return np.array([operation.scale]), np.array([operation.shift])
+        case _:
+            return None
+
+
+def _outputs(operation: Convolution | Deconvolution | InnerProduct) -> tuple[int]:
+    if isinstance(operation, Deconvolution):
+        return (operation.weights.shape[1] * operation.group,)
+    return (operation.weights.shape[0],)
+
+
+def _absorb(operation: _Linear, factor: NDArray[np.float64], offset: NDArray[np.float64]) -> _Linear:
+    """`operation`, its outputs times `factor` plus `offset`."""
+    weights = operation.weights.astype(np.float64)
+    if isinstance(operation, Deconvolution):
+        grouped = weights.reshape(operation.group, -1, *weights.shape[1:])
+        scaled = (grouped * factor.reshape(operation.group, 1, -1, 1, 1)).reshape(weights.shape)
+    else:
+        scaled = weights * factor.reshape(-1, *[1] * (weights.ndim - 1))
+    bias = offset if operation.bias is None else operation.bias * factor + offset
+    return replace(operation, weights=scaled.astype(np.float32), bias=bias.astype(np.float32))
+
+
+def fold_input(network: Network, name: str, mean: NDArray[np.float64], scale: float) -> Network:
+    """Fold ``x = (p - mean) * scale`` of an input into the layers that read it: the new network reads p.
+
+    Exact where no reader pads; padding then stands for p = 0 instead of p = mean.
 
     Parameters
     ----------
     network : Network
-        With or without its weights' values: structure and names come out the same.
-    preparation : {"fold", "as-is"}
-        ``fold`` merges BatchNorm, Scale and linear Power into the convolution or fully connected layer before them,
-        where nothing else reads what that writes; ``as-is`` changes nothing.
+        The network.
+    name : str
+        Name of the input.
+    mean : NDArray
+        One value a channel, in units of p.
+    scale : float
+        Factor behind the subtraction.
 
     Raises
     ------
-    ConfigError
-        There is no such preparation.
+    NetworkError
+        Something other than a convolution or an inner product reads the input, or `mean` has another length than the
+        input has channels.
     """
-    if preparation not in PREPARATIONS:
-        raise ConfigError(f"preparation is {preparation!r}, expected one of {', '.join(PREPARATIONS)}")
-    return fold_affine(network) if preparation == "fold" else Prepared(network, MappingProxyType({}))
+    channels, height, width = network.tensors[name].chw
+    if mean.shape != (channels,):
+        raise NetworkError(f"input {name!r}: {mean.shape} means given for {channels} channels")
+    folded = {}
+    for layer in readers(network, name):
+        operation = layer.operation
+        if isinstance(operation, Convolution):
+            groups = operation.weights.astype(np.float64).reshape(operation.group, -1, *operation.weights.shape[1:])
+            shift = np.einsum("gocyx,gc->go", groups, mean.reshape(operation.group, -1)).ravel()
+        elif isinstance(operation, InnerProduct):
+            shift = operation.weights.astype(np.float64) @ np.repeat(mean, height * width)
+        else:
+            raise NetworkError(f"layer {layer.name!r}: {layer.kind} reads input {name!r}, its mean cannot be folded")
+        bias = np.zeros(len(shift)) if operation.bias is None else operation.bias
+        folded[layer.name] = replace(
+            operation,
+            weights=(operation.weights * np.float64(scale)).astype(np.float32),
+            bias=(bias - shift * scale).astype(np.float32),
+        )
+    layers = [replace(layer, operation=folded.get(layer.name, layer.operation)) for layer in network.layers]
+    return _assembled(network, layers)
 
 
-def fold_affine(network: Network) -> Prepared:
-    """Merge ``y = x * factor + offset`` layers into the layer that computes x.
+def split_pooling(network: Network) -> Network:
+    """Replace poolings with windows above the hardware's limit by chains of smaller ones that compute the same.
 
-    ``(W x + b) * factor + offset = (W * factor) x + (b * factor + offset)``, computed in float64 and rounded once to
-    float32. The merged layer keeps its name; readers of a layer that is gone read it instead.
+    A window of a * b without padding is a window of a, then one of b over the results. What cannot be taken apart so
+    (prime sizes, overlaps that do not nest) stays; `support.check` reports it. The new layers are called
+    ``<name>_part1`` and so on; all have the scale of the pooling's input.
     """
-    layers: dict[str, Layer] = {}
-    renamed: dict[str, str] = {}
-    absorbed: dict[str, str] = {}
+    layers: list[Layer] = []
     for layer in network.layers:
-        inputs = tuple(renamed.get(name, name) for name in layer.inputs)
-        before = layers.get(inputs[0])
-        affine = _affine(layer.operation)
-        if affine is None or before is None or len(network.consumers[layer.inputs[0]]) != 1:
-            layers[layer.name] = replace(layer, inputs=inputs)
+        operation = layer.operation
+        parts = None
+        if isinstance(operation, Pooling) and max(operation.kernel) > MAX_POOLING_WINDOW:
+            parts = _parts(operation, network.tensors[layer.inputs[0]].chw[1:], network.tensors[layer.name].chw[1:])
+        if parts is None:
+            layers.append(layer)
             continue
-        merged = _merged(before.operation, *affine)
-        if merged is None:
-            layers[layer.name] = replace(layer, inputs=inputs)
-            continue
-        layers[before.name] = replace(before, operation=merged)
-        renamed[layer.name] = before.name
-        absorbed[before.name] = layer.name
-    kept = {tensor.name for tensor in network.inputs} | layers.keys()
-    tensors = {name: tensor for name, tensor in network.tensors.items() if name in kept}
-    # The merged tensor lives where the last one that it replaces lived, so that later readers find it by its blob.
-    for name, last in absorbed.items():
-        tensors[name] = replace(tensors[name], blob=network.tensors[last].blob)
-    folded = Network(network.name, network.inputs, tuple(layers.values()), tensors)
-    return Prepared(folded, MappingProxyType(absorbed))
+        source = layer.inputs[0]
+        for number, part in enumerate(parts, start=1):
+            name = layer.name if number == len(parts) else f"{layer.name}_part{number}"
+            layers.append(Layer(name, part, (source,)))
+            source = name
+    return _assembled(network, layers)
 
 
-def _affine(operation: Operation) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Factor and offset a channel (or one for all) of an operation that computes ``x * factor + offset``."""
-    match operation:
-        case BatchNorm():
-            factor = 1 / np.sqrt(operation.variance.astype(np.float64) + operation.eps)
-            return factor, -operation.mean.astype(np.float64) * factor
-        case Scale():
-            offset = np.zeros(1) if operation.beta is None else operation.beta.astype(np.float64)
-            return operation.gamma.astype(np.float64), offset
-        case Power(power=1.0):
-            return np.array([operation.scale]), np.array([operation.shift])
-    return None
-
-
-def _merged(
-    operation: Operation, factor: NDArray[np.float64], offset: NDArray[np.float64]
-) -> Convolution | InnerProduct | None:
-    """Return `operation` with the affine map behind it taken in, or None where it has no weights to take it into."""
-    if not isinstance(operation, Convolution | InnerProduct):
+def _parts(pooling: Pooling, size: Pair, output: Pair) -> list[Pooling] | None:
+    """Poolings that one after another compute `pooling`, or None."""
+    axes = [_axis_parts(*axis) for axis in zip(pooling.kernel, pooling.stride, pooling.pad, size, output, strict=True)]
+    if any(axis is None for axis in axes):
         return None
-    outputs = len(operation.weights)
-    column = np.broadcast_to(factor, outputs).reshape(-1, *[1] * (operation.weights.ndim - 1))
-    weights: Weights = (operation.weights * column).astype(np.float32)
-    bias = np.zeros(outputs) if operation.bias is None else operation.bias
-    return replace(operation, weights=weights, bias=(bias * factor + offset).astype(np.float32))
+    rows, columns = (axis or [] for axis in axes)
+    length = max(len(rows), len(columns))
+    rows, columns = (axis + [(1, 1)] * (length - len(axis)) for axis in (rows, columns))
+    return [
+        Pooling(pooling.method, (row[0], column[0]), (row[1], column[1]))
+        for row, column in zip(rows, columns, strict=True)
+    ]
+
+
+def _axis_parts(kernel: int, stride: int, pad: int, size: int, output: int) -> list[Pair] | None:
+    """(kernel, stride) of the poolings along one axis, each kernel within the limit, or None."""
+    if pad or (output - 1) * stride + kernel > size:
+        return None
+    if output == 1:
+        stride = kernel
+    if kernel <= MAX_POOLING_WINDOW:
+        return [(kernel, stride)]
+    for first in range(MAX_POOLING_WINDOW, 1, -1):
+        if kernel % first or stride % first:
+            continue
+        # Windows beyond the ones that count may come out of rounding up; they must not make a further output.
+        between = caffe_pooling_size(size, first, first, 0)
+        rest_kernel, rest_stride = kernel // first, stride // first
+        if caffe_pooling_size(between, rest_kernel, rest_stride, 0) != output:
+            continue
+        rest = _axis_parts(rest_kernel, rest_stride, 0, between, output)
+        if rest is not None:
+            return [(first, first), *rest]
+    return None

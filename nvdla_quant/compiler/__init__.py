@@ -1,0 +1,1 @@
+"""Network + calibration table + target -> loadable, in stages: lower, quantize, tile, schedule, memory, emit."""

@@ -1,0 +1,354 @@
+"""The compiler: a network, its calibration table and a target in; a loadable and a report out."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nvdla_quant import __version__
+from nvdla_quant.compiler.descriptors import Place, Plan
+from nvdla_quant.compiler.emit import Bindable, Shared, emit, share
+from nvdla_quant.compiler.layout import Surface, surfaces_of
+from nvdla_quant.compiler.lower import lower
+from nvdla_quant.compiler.memory import Pool, allocate, lay_out
+from nvdla_quant.compiler.operations import (
+    ENGINE_OF,
+    ConvolutionStep,
+    ConvOperation,
+    Lowered,
+    Operation,
+    PointStep,
+    SdpProgram,
+)
+from nvdla_quant.compiler.pack import pack_image_weights, pack_weights
+from nvdla_quant.compiler.quantize import (
+    QuantizedConvolution,
+    convert_convolution,
+    convert_points,
+    effective_scales,
+    quantize_convolution,
+    quantize_points,
+)
+from nvdla_quant.compiler.schedule import Schedule
+from nvdla_quant.compiler.tile import ConvolutionTiling, operations_of, tile_convolution
+from nvdla_quant.errors import CompileError
+from nvdla_quant.hardware import Precision, QuantizationMode, Target
+from nvdla_quant.loadable.records import Loadable
+from nvdla_quant.network.graph import Network
+from nvdla_quant.network.passes import fold_normalisation
+from nvdla_quant.network.support import Finding, check
+from nvdla_quant.network.views import viewed
+from nvdla_quant.table.table import CalibrationTable
+
+COMPILER = "nvdla-quant"
+
+
+@dataclass(frozen=True)
+class TensorReport:
+    """A bindable tensor, or the one before a softmax.
+
+    Attributes
+    ----------
+    name : str
+        Name of the layer that writes it, or of the network input.
+    shape : tuple[int, int, int]
+        Channels, height, width, without what pads an image to four channels.
+    scale : float
+        Real value of one integer step; 1 in fp16.
+    operation : int or None
+        Number of the last operation that writes it; None for a network input.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    scale: float
+    operation: int | None
+
+
+@dataclass(frozen=True)
+class OperationReport:
+    """One operation: its unit (``CPU`` for a softmax) and the layers that it computes."""
+
+    unit: str
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ConvolutionReport:
+    """How a convolution uses the buffer: banks, CBUF entries of one row, runs, log2 of rows joined in an image."""
+
+    layer: str
+    data_banks: int
+    weight_banks: int
+    entries_per_slice: int
+    runs: int
+    post_extension: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was compiled, and how; `dataclasses.asdict` gives what ``compile.json`` holds.
+
+    Attributes
+    ----------
+    compiler, version : str
+        This compiler.
+    target, precision : str
+        What the loadable is for.
+    mode : str or None
+        Quantization mode; None in fp16.
+    operations : tuple[OperationReport, ...]
+        In order of execution, all tasks.
+    units : Mapping[str, int]
+        Operations of each unit.
+    convolutions : tuple[ConvolutionReport, ...]
+        One for each convolution and inner product.
+    multiply_accumulates : int
+        Of one image, as the network states them (padding included).
+    weight_bytes, operand_bytes : int
+        Packed weights; biases and multipliers.
+    dram_bytes : Mapping[str, int]
+        ``data`` (weights and operands), ``activations``, ``bindable`` (inputs and outputs) and their ``peak``, the sum.
+    inputs, outputs : tuple[TensorReport, ...]
+        Bindable tensors.
+    before_softmax : tuple[TensorReport or None, ...]
+        For each output, the tensor that its softmax reads.
+    warnings : tuple[str, ...]
+        What the loadable computes otherwise than the network, and table entries that have no effect.
+    """
+
+    compiler: str
+    version: str
+    target: str
+    precision: str
+    mode: str | None
+    operations: tuple[OperationReport, ...]
+    units: Mapping[str, int]
+    convolutions: tuple[ConvolutionReport, ...]
+    multiply_accumulates: int
+    weight_bytes: int
+    operand_bytes: int
+    dram_bytes: Mapping[str, int]
+    inputs: tuple[TensorReport, ...]
+    outputs: tuple[TensorReport, ...]
+    before_softmax: tuple[TensorReport | None, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """A loadable and what there is to say about it."""
+
+    loadable: Loadable
+    report: Report
+
+
+def compile_network(
+    network: Network,
+    table: CalibrationTable | None,
+    target: Target,
+    precision: Precision,
+    mode: QuantizationMode = QuantizationMode.PER_KERNEL,
+) -> Compilation:
+    """Compile `network`.
+
+    BatchNorm, Scale and linear Power behind a convolution are folded into it first.
+
+    Parameters
+    ----------
+    network : Network
+        With its weights.
+    table : CalibrationTable or None
+        Fixed table: scales by layer name (the input's by blob name). Not used in fp16.
+    target, precision : Target, Precision
+        What to compile for.
+    mode : QuantizationMode
+        One weight scale for a layer, or one for each filter (int8).
+
+    Raises
+    ------
+    CompileError
+        `support.check` finds an error, int8 has no table, or scales are too far apart; the message names the layers.
+    TableError
+        The table lacks an entry; the message names it.
+    """
+    folded = fold_normalisation(network)
+    warnings = _refuse(check(folded, target, precision, mode), network.name, target, precision)
+    lowered = lower(folded)
+    scales: Mapping[str, float]
+    remarks: tuple[str, ...] = ()
+    if precision is Precision.FP16:
+        scales = dict.fromkeys(lowered.tensors, 1.0)
+    elif table is None:
+        raise CompileError(f"network {network.name!r}: int8 needs a calibration table, none was given")
+    else:
+        scales, remarks = effective_scales(lowered, table)
+    stages = _Stages(lowered, scales, target, precision, mode)
+    return Compilation(stages.loadable(folded), stages.report((*warnings, *remarks)))
+
+
+def _refuse(findings: tuple[Finding, ...], network: str, target: Target, precision: Precision) -> tuple[str, ...]:
+    """Messages of the warnings; errors end the compilation."""
+    lines = [
+        f"{f'layer {finding.layer!r}' if finding.layer else 'network'}: {finding.message}"
+        + (f" (rewrite: {finding.rewrite})" if finding.rewrite else "")
+        for finding in findings
+    ]
+    errors = [line for line, finding in zip(lines, findings, strict=True) if finding.severity == "error"]
+    if errors:
+        raise CompileError(
+            f"network {network!r} cannot be compiled for {target.name}, {precision}: {'; '.join(errors)}"
+        )
+    return tuple(lines)
+
+
+class _Stages:
+    """Every stage behind lowering, in order; each value is made once from those before it."""
+
+    def __init__(
+        self,
+        lowered: Lowered,
+        scales: Mapping[str, float],
+        target: Target,
+        precision: Precision,
+        mode: QuantizationMode,
+    ) -> None:
+        self.lowered, self.scales = lowered, scales
+        self.target, self.precision, self.mode = target, precision, mode
+        self.surfaces: Mapping[str, Surface] = surfaces_of(lowered, target, precision)
+        steps = tuple(enumerate(lowered.steps))
+        self.convolutions = {index: self._quantized(step) for index, step in steps if isinstance(step, ConvolutionStep)}
+        self.programs: dict[int, SdpProgram] = {index: result.program for index, result in self.convolutions.items()}
+        self.programs |= {index: self._points(step) for index, step in steps if isinstance(step, PointStep)}
+        self.tilings = {
+            index: tile_convolution(step, self.surfaces[step.source], target)
+            for index, step in steps
+            if isinstance(step, ConvolutionStep)
+        }
+        operations: list[Operation] = []
+        for index, step in steps:
+            operations += operations_of(index, step, self.surfaces, target, self.tilings.get(index))
+        self.schedule = Schedule(tuple(operations))
+        self.weights = {index: self._packed(index) for index in self.convolutions}
+        self.operands = {
+            index: program.x1.operands.tobytes()
+            for index, program in self.programs.items()
+            if program.x1 is not None and program.x1.operands is not None
+        }
+        bound = {*lowered.inputs, *lowered.outputs}
+        self.activations: Pool = allocate(
+            self.schedule, {name: surface.size for name, surface in self.surfaces.items() if name not in bound}
+        )
+
+    def _quantized(self, step: ConvolutionStep) -> QuantizedConvolution:
+        if self.precision is Precision.FP16:
+            return convert_convolution(step)
+        return quantize_convolution(step, self.scales, self.mode)
+
+    def _points(self, step: PointStep) -> SdpProgram:
+        return convert_points(step) if self.precision is Precision.FP16 else quantize_points(step, self.scales)
+
+    def _packed(self, index: int) -> bytes:
+        step, weights = self.lowered.steps[index], self.convolutions[index].weights
+        if self.surfaces[step.source].image:
+            return pack_image_weights(weights, self.target, self.tilings[index].post_extension)
+        return pack_weights(weights, self.target)
+
+    def loadable(self, network: Network) -> Loadable:
+        """Return the loadable; `network` gives the blob names that inputs and outputs are bound by."""
+        data: dict[str, bytes] = {}
+        names: dict[tuple[str, int], str] = {}
+        for index in self.programs:
+            for what, contents in (("weights", self.weights), ("operands", self.operands)):
+                if index in contents:
+                    name = names[what, index] = f"tb-{len(data)}"
+                    data[name] = contents[index]
+        pool = lay_out({name: len(content) for name, content in data.items()})
+        blobs = {viewed(network, tensor.name): tensor.blob for tensor in (*network.inputs, *network.outputs)}
+        inputs, outputs = (
+            [Bindable(name, blobs[name], self.surfaces[name]) for name in bound]
+            for bound in (self.lowered.inputs, self.lowered.outputs)
+        )
+        shared = share((pool.offsets, pool.size), self.activations.size, inputs, outputs, self.target, self.precision)
+
+        def places(what: str) -> dict[int, Place]:
+            return {
+                index: Place(1, pool.offsets[name], len(data[name]))
+                for (kind, index), name in names.items()
+                if kind == what
+            }
+
+        plan = Plan(
+            target=self.target,
+            precision=self.precision,
+            steps=self.lowered.steps,
+            tilings=self.tilings,
+            programs=self.programs,
+            surfaces=self.surfaces,
+            tensors=self._tensor_places(shared, address=2 if data else 1),
+            weights=places("weights"),
+            operands=places("operands"),
+            scales=self.scales,
+        )
+        return emit(self.schedule, plan, shared, data)
+
+    def _tensor_places(self, shared: Shared, address: int) -> dict[str, Place]:
+        """Where each tensor lies; `address` is the activation pool's."""
+        places = {
+            name: Place(address, offset, self.surfaces[name].size) for name, offset in self.activations.offsets.items()
+        }
+        return places | {name: Place(number, 0, self.surfaces[name].size) for number, name in shared.bound.items()}
+
+    def report(self, warnings: tuple[str, ...]) -> Report:
+        """Return what was compiled, and how."""
+        lowered, operations = self.lowered, self.schedule.operations
+        units = [ENGINE_OF[type(op)].name if type(op) in ENGINE_OF else "CPU" for op in operations]
+        data = [*self.weights.values(), *self.operands.values()]
+        bindable = sum(self.surfaces[name].size for name in (*lowered.inputs, *lowered.outputs))
+        dram = {"data": lay_out({str(i): len(content) for i, content in enumerate(data)}).size}
+        dram |= {"activations": self.activations.size, "bindable": bindable}
+        dram["peak"] = sum(dram.values())
+        return Report(
+            compiler=COMPILER,
+            version=__version__,
+            target=self.target.name,
+            precision=str(self.precision),
+            mode=str(self.mode) if self.precision is Precision.INT8 else None,
+            operations=tuple(
+                OperationReport(unit, lowered.steps[op.step].layers) for unit, op in zip(units, operations, strict=True)
+            ),
+            units=dict(sorted(Counter(units).items())),
+            convolutions=tuple(self._convolution_report(index, tiling) for index, tiling in self.tilings.items()),
+            multiply_accumulates=sum(self._multiplications(index) for index in self.convolutions),
+            weight_bytes=sum(len(content) for content in self.weights.values()),
+            operand_bytes=sum(len(content) for content in self.operands.values()),
+            dram_bytes=dram,
+            inputs=tuple(self._tensor_report(name) for name in lowered.inputs),
+            outputs=tuple(self._tensor_report(name) for name in lowered.outputs),
+            before_softmax=tuple(
+                self._tensor_report(lowered.before_softmax[name]) if name in lowered.before_softmax else None
+                for name in lowered.outputs
+            ),
+            warnings=warnings,
+        )
+
+    def _convolution_report(self, index: int, tiling: ConvolutionTiling) -> ConvolutionReport:
+        runs = sum(isinstance(op, ConvOperation) and op.step == index for op in self.schedule.operations)
+        banks = tiling.banks
+        return ConvolutionReport(
+            self.lowered.steps[index].layers[0],
+            banks.data,
+            banks.weights,
+            tiling.entries_per_slice,
+            runs,
+            tiling.post_extension,
+        )
+
+    def _multiplications(self, index: int) -> int:
+        step = self.lowered.steps[index]
+        assert isinstance(step, ConvolutionStep)
+        output = self.surfaces[step.output]
+        return step.weights.size * output.height * output.width
+
+    def _tensor_report(self, name: str) -> TensorReport:
+        writers = [i for i, op in enumerate(self.schedule.operations) if self.lowered.steps[op.step].output == name]
+        return TensorReport(name, self.lowered.tensors[name].chw, self.scales[name], writers[-1] if writers else None)

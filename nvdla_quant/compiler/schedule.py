@@ -1,0 +1,162 @@
+"""Order of operations: tasks, the edges that the firmware waits for, and what is certain to be complete when.
+
+Rules of the firmware that the edges rest on (nvdla-compiler.md, section 6, Dependencies): an operation names at most
+one consumer a unit; operations of one unit start in the order in which they are chained; a unit has two register
+groups, so an operation is programmed only when the last but one on its unit is complete.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from nvdla_quant.compiler.operations import ENGINE_OF, ConvOperation, CpuOperation, Operation, SdpOperation, Window
+from nvdla_quant.loadable.structs import DependencyEvent, Engine
+
+
+@dataclass(frozen=True)
+class Task:
+    """Operations `first` up to `end` of the schedule, all on the accelerator or all on the CPU."""
+
+    first: int
+    end: int
+    cpu: bool
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Who waits for one operation, and for how many it waits.
+
+    Attributes
+    ----------
+    consumers : dict[Engine, tuple[int, DependencyEvent]]
+        Operation of each unit that waits, by its number in the schedule, and for what.
+    fused_parent : int or None
+        Convolution that feeds it.
+    dependencies : int
+        Edges that lead here; for a convolution also its SDP, which has to be enabled first.
+    """
+
+    consumers: dict[Engine, tuple[int, DependencyEvent]]
+    fused_parent: int | None
+    dependencies: int
+
+
+def reads(operation: Operation) -> tuple[Window, ...]:
+    """Windows that an operation reads."""
+    if isinstance(operation, SdpOperation):
+        return tuple(window for window in (operation.source, operation.addend) if window is not None)
+    return (operation.source,)
+
+
+def written(operation: Operation) -> Window | None:
+    """Window that an operation writes; a convolution hands its result on."""
+    return None if isinstance(operation, ConvOperation) else operation.destination
+
+
+def _overlap(a: Window, b: Window) -> bool:
+    return (
+        a.tensor == b.tensor
+        and a.row < b.row + b.rows
+        and b.row < a.row + a.rows
+        and a.column < b.column + b.columns
+        and b.column < a.column + a.columns
+    )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Operations in order of execution."""
+
+    operations: Sequence[Operation]
+
+    @cached_property
+    def tasks(self) -> tuple[Task, ...]:
+        """Runs of operations on the accelerator, and on the CPU."""
+        found: list[Task] = []
+        for index, operation in enumerate(self.operations):
+            cpu = isinstance(operation, CpuOperation)
+            if found and found[-1].cpu == cpu:
+                found[-1] = Task(found[-1].first, index + 1, cpu)
+            else:
+                found.append(Task(index, index + 1, cpu))
+        return tuple(found)
+
+    @cached_property
+    def edges(self) -> tuple[Edges, ...]:
+        """Edges of each operation; none between tasks, which run one after another."""
+        consumers: list[dict[Engine, tuple[int, DependencyEvent]]] = [{} for _ in self.operations]
+        parents: list[int | None] = [None] * len(self.operations)
+        for task in self.tasks:
+            if not task.cpu:
+                self._link(task, consumers, parents)
+        counts = [0] * len(self.operations)
+        for of_one in consumers:
+            for consumer, _ in of_one.values():
+                counts[consumer] += 1
+        for parent in parents:
+            if parent is not None:
+                counts[parent] += 1
+        return tuple(Edges(*parts) for parts in zip(consumers, parents, counts, strict=True))
+
+    def _link(
+        self, task: Task, consumers: list[dict[Engine, tuple[int, DependencyEvent]]], parents: list[int | None]
+    ) -> None:
+        last: dict[Engine, int] = {}
+        for index in range(task.first, task.end):
+            operation = self.operations[index]
+            engine = ENGINE_OF[type(operation)]
+            if engine in last:
+                consumers[last[engine]][engine] = (index, DependencyEvent.OP_PROGRAMMED)
+            last[engine] = index
+            if isinstance(operation, SdpOperation) and operation.source is None:
+                consumers[index - 1][engine] = (index, DependencyEvent.OP_PROGRAMMED)
+                parents[index] = index - 1
+            for writer in self._writers(task, index):
+                known, event = consumers[writer].get(engine, (index, DependencyEvent.OP_COMPLETED))
+                # A later reader on the same unit starts after the one that already waits.
+                consumers[writer][engine] = (known, DependencyEvent.OP_COMPLETED if known == index else event)
+
+    def _writers(self, task: Task, index: int) -> list[int]:
+        """For each window that an operation reads, the last operation of its task that writes some of it."""
+        found = []
+        for window in reads(self.operations[index]):
+            for earlier in range(index - 1, task.first - 1, -1):
+                target = written(self.operations[earlier])
+                if target is not None and _overlap(window, target):
+                    found.append(earlier)
+                    break
+        return found
+
+    @cached_property
+    def complete_before(self) -> tuple[int, ...]:
+        """For each operation the set (bit i: operation i) of those that are complete before it starts."""
+        sets: list[int] = []
+        waits: list[list[int]] = [[] for _ in self.operations]
+        for index, edges in enumerate(self.edges):
+            for consumer, event in edges.consumers.values():
+                if event is DependencyEvent.OP_COMPLETED:
+                    waits[consumer].append(index)
+        for task in self.tasks:
+            chains: dict[Engine, list[int]] = {}
+            for index in range(task.first, task.end):
+                operation = self.operations[index]
+                known = (1 << task.first) - 1
+                if task.cpu:
+                    known = (1 << index) - 1
+                else:
+                    chain = chains.setdefault(ENGINE_OF[type(operation)], [])
+                    if chain:
+                        known |= sets[chain[-1]]
+                    for done in [*waits[index], *chain[:-1][-1:]]:
+                        known |= self._closed(sets, done)
+                    parent = self.edges[index].fused_parent
+                    if parent is not None:
+                        known |= sets[parent]
+                    chain.append(index)
+                sets.append(known)
+        return tuple(sets)
+
+    def _closed(self, sets: list[int], done: int) -> int:
+        """Return what is complete once `done` is: all before it, and the convolution that fed it."""
+        parent = self.edges[done].fused_parent
+        return sets[done] | 1 << done | (0 if parent is None else sets[parent] | 1 << parent)
