@@ -5,7 +5,8 @@ summation. The bound follows from the weights themselves (the sum of their magni
 product would exceed it the reduction is split. Arithmetic: arithmetic notes, section 3; packing: section 8.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,13 +64,12 @@ class Convolution:
         dilation_y, dilation_x = op.dilation
         rows = (tile.rows - 1) * stride_y + (op.kernel_height - 1) * dilation_y + 1
         columns = (op.out_width - 1) * stride_x + (op.kernel_width - 1) * dilation_x + 1
-        patch = workspace.take("patch", tile.images, rows, columns, channels)
-        corner = tile.row * stride_y - op.pad_top, -op.pad_left
-        exact = op.precision is Precision.INT8
-        read = self.reader.read_bytes if exact else self.reader.read_halves
-        read(source, tile.first, *corner, patch)
         pixels = tile.images * tile.rows * op.out_width
         depth = op.kernel_height * op.kernel_width * channels
+        patch = workspace.take("patch", tile.images, rows, columns, channels)
+        corner = tile.row * stride_y - op.pad_top, -op.pad_left
+        read = self.reader.read_bytes if op.precision is Precision.INT8 else self.reader.read_halves
+        read(source, tile.first, *corner, patch)
         pointwise = op.kernel_height * op.kernel_width == 1 and op.stride == (1, 1)
         whole = tile.rows * op.out_width == 1 and (rows, columns) == (op.kernel_height, op.kernel_width)
         if pointwise or whole:
@@ -90,9 +90,11 @@ class Convolution:
             )
         sums = workspace.take("sums", len(self.weights), pixels, op.out_channels)
         start = 0
-        for block, weights in zip(sums, self.weights, strict=True):
-            np.matmul(matrix[:, start : start + len(weights)], weights, out=block)
-            start += len(weights)
+        # Loadables may hold fp16 weights that are infinite or NaN (uninitialised ones, by NVIDIA's compiler).
+        with np.errstate(invalid="ignore", over="ignore"):
+            for block, weights in zip(sums, self.weights, strict=True):
+                np.matmul(matrix[:, start : start + len(weights)], weights, out=block)
+                start += len(weights)
         return sums
 
 
@@ -113,9 +115,13 @@ def prepare(operation: ConvOperation, packed: NDArray[np.uint8], target: Target)
     else:
         edges, bound = [0, len(matrix)], 0
     floats = np.ascontiguousarray(matrix, np.float32)
-    blocks = tuple(np.ascontiguousarray(floats[a:b]) for a, b in zip(edges, edges[1:], strict=False))
+    blocks = tuple(np.ascontiguousarray(floats[a:b]) for a, b in pairwise(edges))
     bytes_per_pixel = 4 * (len(matrix) + len(blocks) * operation.out_channels)
     tiling = plan(operation.out_height, operation.out_width, bytes_per_pixel)
+    if operation.precision is Precision.FP16:
+        # How BLAS rounds a row depends on where it lies in the matrix: one image at a time, fp16 results do not
+        # depend on the batch.
+        tiling = replace(tiling, images=1)
     return Convolution(operation, reader, blocks, bound, tiling)
 
 
@@ -125,7 +131,7 @@ def _split(magnitudes: NDArray[np.int64]) -> list[int]:
     for blocks in range(1, depth + 1):
         edges = np.linspace(0, depth, blocks + 1).astype(np.int64)
         if np.add.reduceat(magnitudes, edges[:-1], axis=0).max() * MAX_INPUT <= EXACT:
-            return edges.tolist()
+            return [int(edge) for edge in edges]
     raise AssertionError("one row is at most 128 * 128")
 
 
@@ -204,7 +210,9 @@ def _unfold(
                     line = (image * rows + y * stride[0] + ky * dilation[0]) * columns + x * stride[1]
                     for run in range(runs):
                         start = (line + run * dilation[1]) * channels
+                        # Loops over slices, here and below: numba vectorises only indices that cannot be negative.
+                        source, target = patch[start : start + length], row[place : place + length]
                         for i in range(length):
-                            row[place + i] = patch[start + i]
+                            target[i] = source[i]
                         place += length
                 pixel += 1

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator.memory import Values
 from nvdla_quant.emulator.operations import CpuOperation
 from nvdla_quant.loadable.structs import EmuOperation
 
@@ -22,7 +23,7 @@ def to_half(values: NDArray[np.float32]) -> NDArray[np.float16]:
         return np.where(np.isfinite(exact), rounded, exact).astype(np.float16)
 
 
-def run_cpu(operation: CpuOperation, values: NDArray[np.int8] | NDArray[np.float16]) -> NDArray[np.generic]:
+def run_cpu(operation: CpuOperation, values: Values) -> Values:
     """Run a CPU operation.
 
     Parameters
@@ -66,7 +67,8 @@ def softmax(values: NDArray[np.float32]) -> NDArray[np.float32]:
     exponentials = np.exp(shifted.astype(np.float64)).astype(np.float32)
     # add.accumulate, unlike sum, adds one channel after the other.
     total = np.add.accumulate(exponentials, axis=1)[:, -1:]
-    return exponentials / total
+    probabilities: NDArray[np.float32] = exponentials / total
+    return probabilities
 
 
 def saturate_int8(values: NDArray[np.float32]) -> NDArray[np.int8]:

@@ -40,9 +40,8 @@ def _operation(space: AddressSpace, op: np.void, buffers: np.void, index: int, w
     kind = EmuOperation(op["op_type"])
     source, destination = buffers["src_data"], buffers["dst_data"]
     if source["format"] != destination["format"]:
-        raise EmulationError(
-            f"{where}: formats {int(source['format'])} and {int(destination['format'])} differ, which the runtime refuses"
-        )
+        formats = f"{int(source['format'])} and {int(destination['format'])}"
+        raise EmulationError(f"{where}: formats {formats} differ, which the runtime refuses")
     if source["format"] not in ATOMS:
         raise EmulationError(f"{where}: format is {int(source['format'])}, expected INT8 (0), INT8_8 (1) or FP16 (3)")
     floats = {field: float(op[field]) for field in ("input_scale", "output_scale", "power", "scale", "shift")}

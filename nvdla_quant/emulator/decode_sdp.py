@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nvdla_quant.emulator.addresses import AddressSpace
 from nvdla_quant.emulator.fields import ELEMENT_BYTES, converter_of, precision_of, refuse
@@ -145,7 +146,8 @@ def _arrays(
 ) -> tuple[Operand | None, Operand | None]:
     """Return (ALU, MUL) operands of a per-kernel unit; BOTH alternates the two for each channel."""
     packed = np.frombuffer(raw.tobytes(), np.float16 if precision is Precision.FP16 else f"<i{size}")
-    values = packed.astype(np.float32 if precision is Precision.FP16 else np.int64)
+    values: NDArray[np.float32] | NDArray[np.int64]
+    values = packed.astype(np.float32) if precision is Precision.FP16 else packed.astype(np.int64)
     if kind is SdpType.BOTH:
         return Operand(channels=values[0::2]), Operand(channels=values[1::2])
     return (Operand(channels=values), None) if kind is SdpType.ADD else (None, Operand(channels=values))

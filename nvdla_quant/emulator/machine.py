@@ -2,16 +2,16 @@
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from nvdla_quant.emulator.cpu import run_cpu
-from nvdla_quant.emulator.memory import DeviceMemory
+from nvdla_quant.emulator.memory import DeviceMemory, Values
 from nvdla_quant.emulator.operations import CpuOperation, Operation, PdpOperation, SdpOperation
 from nvdla_quant.emulator.pdp import pool_bytes, pool_floats
 from nvdla_quant.emulator.program import Program
@@ -25,7 +25,6 @@ CHUNK_BYTES = 64 << 20
 MAX_CHUNK_IMAGES = 256
 """More images than this in one chunk gain nothing."""
 
-Values = NDArray[np.int8] | NDArray[np.float16]
 OnStep = Callable[[Operation, Values, int], None]
 """Called with an operation, what it wrote ``(n, c, h, w)``, and the number of the first image."""
 
@@ -111,9 +110,9 @@ def run_tensors(
         for operation in program.operations:
             _execute(operation, prepared, memory, local.workspace)
             if on_step is not None:
-                on_step(operation, memory.gather(operation.destination, _dtype(operation)), first)
+                on_step(operation, memory.gather(operation.destination), first)
         for port in program.outputs:
-            outputs[port.name][first : first + count] = memory.gather(port.cube, port.dtype)
+            outputs[port.name][first : first + count] = memory.gather(port.cube)
         with lock:
             done += count
             if progress is not None:
@@ -165,25 +164,20 @@ def _prepared(program: Program) -> dict[int, PreparedSdp]:
         return _programs[program]
 
 
-def _dtype(operation: Operation) -> np.dtype[np.int8] | np.dtype[np.float16]:
-    return np.dtype(np.int8) if operation.destination.element_bytes == 1 else np.dtype(np.float16)
-
-
 def _execute(
     operation: Operation, prepared: Mapping[int, PreparedSdp], memory: DeviceMemory, workspace: Workspace
 ) -> None:
     if isinstance(operation, SdpOperation):
         run_sdp(prepared[operation.index], memory, workspace)
     elif isinstance(operation, CpuOperation):
-        values = memory.gather(operation.source, _dtype(operation))
-        memory.scatter(operation.destination, run_cpu(operation, values))
+        memory.scatter(operation.destination, run_cpu(operation, memory.gather(operation.source)))
     else:
         _pool(operation, memory)
 
 
 def _pool(operation: PdpOperation, memory: DeviceMemory) -> None:
     if operation.precision is Precision.FP16:
-        values = memory.gather(operation.source, np.dtype(np.float16)).astype(np.float32)
+        values = memory.gather(operation.source).astype(np.float32)
         memory.scatter(operation.destination, pool_floats(operation, values).astype(np.float16))
         return
     source = memory.bytes_of(operation.source.memory)
@@ -197,6 +191,7 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def _one_blas_thread() -> "Iterator[None]":
+def _one_blas_thread() -> AbstractContextManager[object]:
     """Keep matrix products on the calling thread: images are what is shared out, and nested threads only contend."""
-    return _controller().limit(limits=1, user_api="blas")
+    limiter: AbstractContextManager[object] = _controller().limit(limits=1, user_api="blas")
+    return limiter

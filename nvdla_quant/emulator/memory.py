@@ -4,14 +4,16 @@ Each memory region is one array: ``(n, bytes)`` where an inference writes it, ``
 """
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator.operations import Cube, Region
 
-INT_DTYPES = {1: np.dtype(np.int8), 2: np.dtype(np.int16)}
-"""Integer element types by size."""
+Values = NDArray[np.int8] | NDArray[np.float16]
+"""Contents of a tensor in the device's domain."""
+_Element = TypeVar("_Element", bound=np.generic)
 
 
 class DeviceMemory:
@@ -45,7 +47,7 @@ class DeviceMemory:
         """Return the raw bytes of a region, ``(n or 1, size)``."""
         return self._bytes[memory]
 
-    def view(self, cube: Cube, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
+    def view(self, cube: Cube, dtype: np.dtype[_Element]) -> NDArray[_Element]:
         """Return `cube` in place as ``(n, surfaces, height, width, atom)``; writing to it writes the memory."""
         memory = self._bytes[cube.memory]
         return np.ndarray(
@@ -62,11 +64,17 @@ class DeviceMemory:
             ),
         )
 
-    def gather(self, cube: Cube, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
-        """Copy `cube` as ``(n, channels, height, width)``."""
+    def gather(self, cube: Cube) -> Values:
+        """Copy `cube` as ``(n, channels, height, width)``, int8 or float16 by the size of its elements."""
+        if cube.element_bytes == 1:
+            return self._gather(cube, np.dtype(np.int8))
+        return self._gather(cube, np.dtype(np.float16))
+
+    def _gather(self, cube: Cube, dtype: np.dtype[_Element]) -> NDArray[_Element]:
         atoms = self.view(cube, dtype).transpose(0, 1, 4, 2, 3)
         planes = atoms.reshape(len(atoms), -1, cube.height, cube.width)
-        return np.ascontiguousarray(planes[:, : cube.channels])
+        # Not ascontiguousarray: where the cube already is contiguous that would not copy.
+        return planes[:, : cube.channels].copy()
 
     def scatter(self, cube: Cube, values: NDArray[np.generic]) -> None:
         """Write ``(n, channels, height, width)`` into `cube`; unused channels of the last atom become 0."""

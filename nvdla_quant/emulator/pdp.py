@@ -57,7 +57,9 @@ def pool_floats(operation: PdpOperation, values: NDArray[np.float32]) -> NDArray
             rows = slice(y, y + (dst.height - 1) * stride_y + 1, stride_y)
             columns = slice(x, x + (dst.width - 1) * stride_x + 1, stride_x)
             combine(result, padded[:, :, rows, columns], out=result)
-    return result / np.float32(height * width) if operation.mode is PoolMode.AVERAGE else result
+    if operation.mode is PoolMode.AVERAGE:
+        result /= np.float32(height * width)
+    return result
 
 
 @jit
@@ -92,15 +94,17 @@ def _pool(
                     line[i] = 0 if mode == 0 else (-128 if mode == 1 else 127)
                 for sy in range(y0, y1):
                     start = src_place[0] + sy * src_place[1] + surface * src_place[2]
+                    # Loops run over slices: numba vectorises only indices that cannot be negative.
+                    values = memory[start : start + length]
                     if mode == 0:
                         for i in range(length):
-                            line[i] += memory[start + i]
+                            line[i] += values[i]
                     elif mode == 1:
                         for i in range(length):
-                            line[i] = max(line[i], np.int32(memory[start + i]))
+                            line[i] = max(line[i], np.int32(values[i]))
                     else:
                         for i in range(length):
-                            line[i] = min(line[i], np.int32(memory[start + i]))
+                            line[i] = min(line[i], np.int32(values[i]))
                 valid = max(y1 - y0, 0)
                 # A padded cell of a row counts in each row that exists; a padded row counts as kernel-width cells.
                 below = padding[min(kernel[0] - valid, 7)] * kernel[1]
@@ -111,23 +115,25 @@ def _pool(
                     beside = padding[min(kernel[1] - max(x1 - x0, 0), 7)] * valid
                     for c in range(atom):
                         cell[c] = beside + below if mode == 0 else (-128 if mode == 1 else 127)
+                    result = out[to : to + atom]
                     for sx in range(x0, x1):
+                        part = line[sx * atom : sx * atom + atom]
                         if mode == 0:
                             for c in range(atom):
-                                cell[c] += line[sx * atom + c]
+                                cell[c] += part[c]
                         elif mode == 1:
                             for c in range(atom):
-                                cell[c] = max(cell[c], line[sx * atom + c])
+                                cell[c] = max(cell[c], part[c])
                         else:
                             for c in range(atom):
-                                cell[c] = min(cell[c], line[sx * atom + c])
+                                cell[c] = min(cell[c], part[c])
                     if mode == 0:
                         for c in range(atom):
                             v = np.int64(cell[c]) * reciprocals[1]
                             v = (v + 32768) >> 16 if v >= 0 else -((32768 - v) >> 16)
                             v = v * reciprocals[0]
                             v = (v + 32768) >> 16 if v >= 0 else -((32768 - v) >> 16)
-                            out[to + c] = np.int8(v)
+                            result[c] = np.int8(v)
                     else:
                         for c in range(atom):
-                            out[to + c] = np.int8(cell[c])
+                            result[c] = np.int8(cell[c])

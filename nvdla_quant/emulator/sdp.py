@@ -303,51 +303,59 @@ def _run_stages(
 ) -> None:
     blocks, _, channels = sums.shape
     stages = adds.shape[0]
-    add, mul, low, high = adds[0], muls[0], limits[0, 0], limits[0, 1]
+    low, high = limits[0, 0], limits[0, 1]
     plain = blocks == 1 and stages == 1 and point_stage < 0
-    values = np.empty(atom, np.float64)
-    pixel = 0
-    for image in range(first, first + images):
-        out = destination[image]
-        operand = points[min(image, points.shape[0] - 1)]
-        for y in range(row, row + rows):
-            for x in range(width):
-                accumulator = sums[0, pixel]
-                for c0 in range(0, channels, atom):
-                    count = min(atom, channels - c0)
-                    surface = c0 // atom
-                    to = place[0] + y * place[1] + surface * place[2] + x * atom
+    scratch = np.empty(atom, np.float64)
+    for c0 in range(0, channels, atom):
+        count = min(atom, channels - c0)
+        surface = c0 // atom
+        # Loops run over slices: numba vectorises only indices that cannot be negative.
+        values = scratch[:count]
+        add, mul = adds[0, c0 : c0 + count], muls[0, c0 : c0 + count]
+        pixel = 0
+        for image in range(first, first + images):
+            operand = points[min(image, points.shape[0] - 1)]
+            for y in range(row, row + rows):
+                line = place[0] + y * place[1] + surface * place[2]
+                at = point_place[0] + y * point_place[1] + surface * point_place[2]
+                for _ in range(width):
+                    out = destination[image, line : line + count]
+                    accumulator = sums[0, pixel, c0 : c0 + count]
                     if plain:
                         for c in range(count):
-                            v = (np.float64(accumulator[c0 + c]) + add[c0 + c]) * mul[c0 + c]
+                            v = (np.float64(accumulator[c]) + add[c]) * mul[c]
                             v += 0.5 if v >= 0.0 else -0.5
                             v = low if v < low else v
                             v = high if v > high else v
-                            out[to + c] = np.int8(np.int32(v))
-                        continue
-                    for c in range(count):
-                        values[c] = accumulator[c0 + c]
-                    for block in range(1, blocks):
-                        more = sums[block, pixel]
+                            out[c] = np.int8(np.int32(v))
+                    else:
                         for c in range(count):
-                            values[c] += more[c0 + c]
-                    for s in range(stages):
-                        if s == point_stage:
-                            at = point_place[0] + y * point_place[1] + surface * point_place[2] + x * atom
-                            if point_kind == 1:
-                                for c in range(count):
-                                    values[c] += point_scale * operand[at + c]
-                        for c in range(count):
-                            values[c] = (values[c] + adds[s, c0 + c]) * muls[s, c0 + c]
-                        if s == point_stage and point_kind == 2:
+                            values[c] = accumulator[c]
+                        for block in range(1, blocks):
+                            more = sums[block, pixel, c0 : c0 + count]
                             for c in range(count):
-                                values[c] *= operand[at + c]
+                                values[c] += more[c]
+                        for s in range(stages):
+                            if s == point_stage and point_kind == 1:
+                                value = operand[at : at + count]
+                                for c in range(count):
+                                    values[c] += point_scale * value[c]
+                            more_add, more_mul = adds[s, c0 : c0 + count], muls[s, c0 : c0 + count]
+                            for c in range(count):
+                                values[c] = (values[c] + more_add[c]) * more_mul[c]
+                            if s == point_stage and point_kind == 2:
+                                value = operand[at : at + count]
+                                for c in range(count):
+                                    values[c] *= value[c]
+                            lower, upper = limits[s, 0], limits[s, 1]
+                            for c in range(count):
+                                v = values[c]
+                                v += 0.5 if v >= 0.0 else -0.5
+                                v = lower if v < lower else v
+                                v = upper if v > upper else v
+                                values[c] = np.float64(np.int32(v))
                         for c in range(count):
-                            v = values[c]
-                            v += 0.5 if v >= 0.0 else -0.5
-                            v = limits[s, 0] if v < limits[s, 0] else v
-                            v = limits[s, 1] if v > limits[s, 1] else v
-                            values[c] = np.float64(np.int32(v))
-                    for c in range(count):
-                        out[to + c] = np.int8(np.int32(values[c]))
-                pixel += 1
+                            out[c] = np.int8(np.int32(values[c]))
+                    pixel += 1
+                    line += atom
+                    at += atom

@@ -20,6 +20,11 @@ def float_chain(
     values: Floats, units: Sequence[SdpUnit], operands: Mapping[tuple[str, str], Floats]
 ) -> NDArray[np.float16]:
     """Apply the units to float32 `values` (channels last) and round to float16, clamped to its largest number."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return _chain(values, units, operands)
+
+
+def _chain(values: Floats, units: Sequence[SdpUnit], operands: Mapping[tuple[str, str], Floats]) -> NDArray[np.float16]:
     for unit in units:
         alu, mul = operands.get((unit.name, "alu")), operands.get((unit.name, "mul"))
         if unit.name == "y":
@@ -38,12 +43,13 @@ def _add(values: Floats, unit: SdpUnit, operand: Floats | None) -> Floats:
     if unit.alu is SdpAlu.MIN:
         return np.minimum(values, operand)
     if unit.alu is SdpAlu.EQL and unit.name == "y":
-        return (values != operand).astype(np.float32)
+        differs: Floats = (values != operand).astype(np.float32)
+        return differs
     return values + operand
 
 
 def _multiply(values: Floats, unit: SdpUnit, operand: Floats | None) -> Floats:
     if operand is None:
         return values
-    product = values * operand
+    product: Floats = values * operand
     return np.where(values >= 0, values, product) if unit.prelu else product

@@ -155,9 +155,9 @@ def _write_general(
     for unit in operation.units:
         for part, operand in (("alu", unit.alu_operand), ("mul", unit.mul_operand)):
             if operand is not None and operand.cube is not None:
-                values = _points(points[operand.cube], operand.cube, operation.precision, tile)
+                elements = _points(points[operand.cube], operand.cube, operation.precision, tile)
                 step = slice(part == "mul", None, 2) if unit.interleaved else slice(None)
-                operands[unit.name, part] = values[..., step]
+                operands[unit.name, part] = elements[..., step]
     if operation.precision is Precision.FP16:
         result: NDArray[np.generic] = float_chain(sums[0].reshape(shape), operation.units, operands)
     else:
@@ -167,10 +167,10 @@ def _write_general(
         wide = integer_chain(values, operation.units, operands, operation.lut, operation.converter)
         result = wide.astype(np.int8)
     view = memory.view(output, result.dtype)
-    part = view[tile.first : tile.first + tile.images, :, tile.row : tile.row + tile.rows]
+    target = view[tile.first : tile.first + tile.images, :, tile.row : tile.row + tile.rows]
     for surface in range(output.surfaces):
         channels = result[..., surface * output.atom : (surface + 1) * output.atom]
-        part[:, surface, :, :, : channels.shape[-1]] = channels
+        target[:, surface, :, :, : channels.shape[-1]] = channels
 
 
 def _points(memory: NDArray[np.int8], cube: Cube, precision: Precision, tile: Tile) -> NDArray[np.generic]:

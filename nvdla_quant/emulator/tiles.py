@@ -4,8 +4,10 @@ Between device memory and a matrix product, values stand as float32 ``(images, r
 padding in place. Every int8 and int16 value is exact in float32.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +30,7 @@ class Workspace:
 
     def take(self, name: str, *shape: int) -> NDArray[np.float32]:
         """Return an uninitialised float32 array; the next `take` of the same name may reuse it."""
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         flat = self._arrays.get(name)
         if flat is None or len(flat) < size:
             flat = self._arrays[name] = np.empty(size, np.float32)
@@ -74,7 +76,7 @@ def plan(height: int, width: int, bytes_per_pixel: int) -> Tiling:
     return Tiling(height, width, 1, max(1, pixels // width))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reader:
     """What is read of a cube, and how.
 
@@ -110,27 +112,22 @@ class Reader:
             Result.
         """
         cube = self.cube
-        whole = len(self.channels) == cube.channels
-        if self.table is None and whole:
+        size = cube.height, cube.width
+        if self._translation is None:
             strides = cube.line_stride, cube.surface_stride
-            _read_atoms(
-                source,
-                first,
-                cube.offset,
-                *strides,
-                cube.atom,
-                cube.height,
-                cube.width,
-                row,
-                column,
-                self.pad_value,
-                out,
-            )
-            return
-        table = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32) if self.table is None else self.table
-        channels = self.channels // cube.atom * cube.surface_stride + self.channels % cube.atom
-        place = cube.offset, cube.line_stride, cube.atom, cube.height, cube.width
-        _read_table(source, first, *place, row, column, channels, table, self.pad_value, out)
+            _read_atoms(source, first, cube.offset, *strides, cube.atom, *size, row, column, self.pad_value, out)
+        else:
+            place = cube.offset, cube.line_stride, cube.atom
+            _read_table(source, first, *place, *size, row, column, *self._translation, self.pad_value, out)
+
+    @cached_property
+    def _translation(self) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+        """Byte offset of each channel and value of each byte; None where whole atoms are taken as they are."""
+        if self.table is None and len(self.channels) == self.cube.channels:
+            return None
+        plain = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32)
+        offsets = self.channels // self.cube.atom * self.cube.surface_stride + self.channels % self.cube.atom
+        return offsets, plain if self.table is None else self.table
 
     def read_halves(
         self, source: NDArray[np.int8], first: int, row: int, column: int, out: NDArray[np.float32]
@@ -195,10 +192,12 @@ def _read_atoms(
             for c0 in range(0, channels, atom):
                 count = min(atom, channels - c0)
                 surface = start + c0 // atom * surface_stride
+                # Loops run over slices: numba vectorises only indices that cannot be negative.
                 for x in range(x0, x1):
-                    position = surface + x * atom
+                    target = line[x, c0 : c0 + count]
+                    values = memory[surface + x * atom : surface + x * atom + count]
                     for c in range(count):
-                        line[x, c0 + c] = np.float32(memory[position + c])
+                        target[c] = values[c]
 
 
 @jit
