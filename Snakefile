@@ -4,7 +4,7 @@
 #
 #   <results>/{model}/{dataset}/
 #       images/calibration-{calibrator}.npz  images/test-{shard}.npz     what was chosen, as the network sees it
-#       network/{preparation}/deploy.prototxt  weights.caffemodel        the network as it is compiled
+#       network/{network}/deploy.prototxt  weights.caffemodel            the network as it is compiled
 #       reference/{shard}.npz  reference/accuracy.json                   fp32
 #       calibration/{calibrator}/calibration.cache  table.raw.json       TensorRT's text format; the same as JSON
 #       calibration/{calibrator}/{table}/table.fixed.json  changes.tsv   layer names, consistent scales

@@ -32,6 +32,11 @@ class Table:
         """Folder of the table: preparation, feeding, and `not-unified` where scales are left alone."""
         return f"{self.preparation}-{self.feeding}" + ("" if self.unify_scales else "-not-unified")
 
+    @property
+    def network(self) -> str:
+        """Folder of the network that it belongs to: the preparation, and the stock runtime, which feeds raw pixels."""
+        return self.preparation + ("" if self.feeding == "quantized" else f"-{self.feeding}")
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -77,6 +82,11 @@ class Configuration:
     def tables(self) -> Mapping[str, Table]:
         """Tables that the int8 variants use, by name."""
         return {v.table.name: v.table for v in self.variants.values() if v.calibrator is not None}
+
+    @property
+    def networks(self) -> Mapping[str, Table]:
+        """Forms of the network that the variants compile, by the name of their folder."""
+        return {v.table.network: v.table for v in self.variants.values()}
 
     @property
     def shards(self) -> tuple[str, ...]:

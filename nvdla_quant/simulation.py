@@ -16,9 +16,10 @@ from onnx import helper, numpy_helper
 from nvdla_quant.errors import NetworkError
 from nvdla_quant.hardware import QuantizationMode
 from nvdla_quant.network.graph import Convolution, Deconvolution, InnerProduct, Layer, Network, Weights
+from nvdla_quant.network.views import viewed
 from nvdla_quant.reference import Images, to_onnx
 from nvdla_quant.table.consistency import check_complete
-from nvdla_quant.table.fusion import VIEWS, fused_end
+from nvdla_quant.table.fusion import fused_end
 from nvdla_quant.table.table import CalibrationTable
 
 INT8_MIN, INT8_MAX = -128, 127
@@ -118,11 +119,7 @@ class Simulation:
 
 def quantized_tensors(network: Network) -> tuple[str, ...]:
     """Return the tensors that the hardware writes as int8: the last of each fused operation, and the inputs."""
-    return tuple(
-        name
-        for name in network.tensors
-        if fused_end(network, name) == name and (name not in network.by_name or network.by_name[name].kind not in VIEWS)
-    )
+    return tuple(name for name in network.tensors if fused_end(network, name) == name and viewed(network, name) == name)
 
 
 def quantize_weights(network: Network, mode: QuantizationMode) -> Network:

@@ -1,5 +1,7 @@
 # Names, lookups and input functions for the rules; no rules here.
 import re
+import shutil
+import sys
 from pathlib import Path
 
 from nvdla_quant import provenance
@@ -23,7 +25,7 @@ wildcard_constraints:
     target=alternatives(SETTINGS["targets"]),
     shard=alternatives(CONFIGURATION.shards),
     table=alternatives(CONFIGURATION.tables) or "none",
-    preparation="fold|as-is",
+    network=alternatives(CONFIGURATION.networks),
 
 
 def code_of(rule_name):
@@ -64,10 +66,6 @@ def variant_of(wildcards):
     return CONFIGURATION.variants[wildcards.variant]
 
 
-def preparation_of(wildcards):
-    return variant_of(wildcards).table.preparation
-
-
 def files_of(source):
     """Files that a data set's `source` names."""
     return [source[key] for key in ("images", "labels", "path", "label_names") if key in source] + source.get(
@@ -89,11 +87,19 @@ def case_of(wildcards):
 
 
 def prepared_prototxt_of(wildcards):
-    return f"{case_of(wildcards)}/network/{preparation_of(wildcards)}/deploy.prototxt"
+    return f"{case_of(wildcards)}/network/{variant_of(wildcards).table.network}/deploy.prototxt"
 
 
 def prepared_caffemodel_of(wildcards):
-    return f"{case_of(wildcards)}/network/{preparation_of(wildcards)}/weights.caffemodel"
+    return f"{case_of(wildcards)}/network/{variant_of(wildcards).table.network}/weights.caffemodel"
+
+
+def preparation_of(wildcards):
+    """How a form of the network is made; the stock runtime feeds raw pixels, so their preprocessing goes in too."""
+    table = CONFIGURATION.networks[wildcards.network]
+    preprocessing = preprocessing_of(wildcards)
+    pixels = None if table.feeding == "quantized" else (preprocessing["mean"], preprocessing["scale"])
+    return {"preparation": table.preparation, "pixels": pixels}
 
 
 def table_of(wildcards):
@@ -106,7 +112,11 @@ def table_of(wildcards):
 
 def table_options_of(wildcards):
     table = CONFIGURATION.tables[wildcards.table]
-    return {"preparation": table.preparation, "feeding": table.feeding, "unify_scales": table.unify_scales}
+    return {"feeding": table.feeding, "unify_scales": table.unify_scales}
+
+
+def table_prototxt_of(wildcards):
+    return f"{case_of(wildcards)}/network/{CONFIGURATION.tables[wildcards.table].network}/deploy.prototxt"
 
 
 def compile_options_of(wildcards):
@@ -180,7 +190,7 @@ def exact_artefacts():
     for variant in CONFIGURATION.variants.values():
         if variant.calibrator is not None:
             names.append(f"images/calibration-{variant.calibrator}.npz")
-        names += [f"network/{variant.table.preparation}/{name}" for name in ("deploy.prototxt", "weights.caffemodel")]
+        names += [f"network/{variant.table.network}/{name}" for name in ("deploy.prototxt", "weights.caffemodel")]
     return list(dict.fromkeys(f"<results>/{c.model}/{c.dataset}/{name}" for c in CONFIGURATION.cases for name in names))
 
 
@@ -217,6 +227,11 @@ def final_outputs():
 
 def print_summary():
     """Show the sweep's table on the terminal."""
-    from nvdla_quant.report import tables
+    from nvdla_quant.evaluation.accuracy import read_accuracy
+    from nvdla_quant.report.tables import render_summary, summarize
 
-    print(tables.render_summary(tables.read_summary(Path("results/summary.tsv"))))
+    paths = [Path(workflow.pathvars.apply(path)) for path in accuracy_files()]
+    if not all(path.is_file() for path in paths):
+        return  # Only a part of the sweep was asked for.
+    rows = summarize(map(read_accuracy, paths))
+    print(render_summary(rows, width=shutil.get_terminal_size().columns, colour=sys.stdout.isatty()))

@@ -1,6 +1,6 @@
 # Compile loadables.
 #
-# Needs: network/{preparation}/, the fixed table (int8), {target}/support.json.
+# Needs: network/{network}/, the fixed table (int8), {target}/support.json.
 # Makes: {target}/{variant}/loadable.nvdla, compile.json.
 
 

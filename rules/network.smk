@@ -1,7 +1,7 @@
 # Bring the network to the form that is compiled, and check what each target can run of it.
 #
 # Needs: the model's prototxt and caffemodel.
-# Makes: network/{preparation}/deploy.prototxt, weights.caffemodel; {target}/support.json.
+# Makes: network/{network}/deploy.prototxt, weights.caffemodel; {target}/support.json.
 
 
 rule prepare_network:
@@ -9,12 +9,12 @@ rule prepare_network:
         prototxt=prototxt_of,
         caffemodel=caffemodel_of,
     output:
-        prototxt="<case>/network/{preparation}/deploy.prototxt",
-        caffemodel="<case>/network/{preparation}/weights.caffemodel",
+        prototxt="<case>/network/{network}/deploy.prototxt",
+        caffemodel="<case>/network/{network}/weights.caffemodel",
     log:
-        "<case_logs>/prepare_network/{preparation}.log",
+        "<case_logs>/prepare_network/{network}.log",
     benchmark:
-        "<case_benchmarks>/prepare_network/{preparation}.tsv"
+        "<case_benchmarks>/prepare_network/{network}.tsv"
     conda:
         "../envs/quantization.yaml"
     threads: 1
@@ -22,10 +22,10 @@ rule prepare_network:
         mem_mb=1000,
         runtime=10,
     params:
-        preparation="{preparation}",
+        preparation=preparation_of,
         code=code_of("prepare_network"),
     message:
-        "Prepare {wildcards.model} ({wildcards.preparation})"
+        "Prepare {wildcards.model} ({wildcards.network})"
     script:
         "../scripts/prepare_network.py"
 

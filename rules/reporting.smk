@@ -32,7 +32,7 @@ rule summarize_sweep:
 
 rule plot_accuracy:
     input:
-        summary="<results>/summary.tsv",
+        accuracies=accuracy_files(),
     output:
         svg=report(
             "<results>/report/accuracy.svg",

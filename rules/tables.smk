@@ -1,6 +1,6 @@
 # From the calibration cache to the table that the compiler takes.
 #
-# Needs: calibration.cache, the model's prototxt.
+# Needs: calibration.cache, the model's prototxt, network/{network}/deploy.prototxt.
 # Makes: table.raw.json (names as in the cache); {table}/table.fixed.json (layer names, consistent scales), changes.tsv.
 
 
@@ -31,6 +31,7 @@ rule fix_table:
     input:
         cache="<case>/calibration/{calibrator}/calibration.cache",
         prototxt=prototxt_of,
+        prepared=table_prototxt_of,
     output:
         table="<case>/calibration/{calibrator}/{table}/table.fixed.json",
         changes="<case>/calibration/{calibrator}/{table}/changes.tsv",
@@ -46,7 +47,6 @@ rule fix_table:
         runtime=10,
     params:
         options=table_options_of,
-        preprocessing=preprocessing_of,
         code=code_of("fix_table"),
     message:
         "Fix names and scales of the table of {wildcards.model}, {wildcards.calibrator}, {wildcards.table}"

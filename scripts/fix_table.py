@@ -2,19 +2,18 @@
 
 from pathlib import Path
 
-from nvdla_quant.table.fix import fix_table
-
 from nvdla_quant import logs
 from nvdla_quant.network.caffe import read_structure
 from nvdla_quant.table.cache import read_cache
 from nvdla_quant.table.changes import write_changes
+from nvdla_quant.table.fix import fix_table
 from nvdla_quant.table.table import write_table
 
 with logs.capture(snakemake.log[0]):
     table, changes = fix_table(
         read_structure(Path(snakemake.input.prototxt)),
+        read_structure(Path(snakemake.input.prepared)),
         read_cache(Path(snakemake.input.cache)),
-        pixel_scale=snakemake.params.preprocessing["scale"],
         **snakemake.params.options,
     )
     write_table(table, Path(snakemake.output.table))

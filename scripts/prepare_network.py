@@ -2,16 +2,15 @@
 
 from pathlib import Path
 
-from nvdla_quant.network.passes import prepare
-
 from nvdla_quant import logs
 from nvdla_quant.files import atomic_path
 from nvdla_quant.network.caffe import read_network
 from nvdla_quant.network.caffe_writer import write_caffemodel, write_prototxt
+from nvdla_quant.network.passes import prepare
 
 with logs.capture(snakemake.log[0]):
     network = read_network(Path(snakemake.input.prototxt), Path(snakemake.input.caffemodel))
-    prepared = prepare(network, snakemake.params.preparation).network
+    prepared = prepare(network, **snakemake.params.preparation)
     with atomic_path(snakemake.output.prototxt) as prototxt, atomic_path(snakemake.output.caffemodel) as caffemodel:
         write_prototxt(prepared, prototxt)
         write_caffemodel(prepared, caffemodel)

@@ -324,7 +324,8 @@ class Network:
 
 def _only(tensors: tuple[Tensor, ...], what: str) -> Tensor:
     if len(tensors) != 1:
-        raise NetworkError(f"{what}s are {', '.join(tensor.name for tensor in tensors) or 'none'}, expected exactly one")
+        names = ", ".join(tensor.name for tensor in tensors) or "none"
+        raise NetworkError(f"{what}s are {names}, expected exactly one")
     return tensors[0]
 
 

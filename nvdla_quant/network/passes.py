@@ -4,13 +4,14 @@ A layer that absorbs others takes the name of the last one, so every tensor that
 and a calibration table of the original network serves.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.errors import NetworkError
+from nvdla_quant.errors import ConfigError, NetworkError
 from nvdla_quant.hardware import MAX_POOLING_WINDOW
 from nvdla_quant.network.graph import (
     BatchNorm,
@@ -30,6 +31,39 @@ from nvdla_quant.network.shapes import assemble
 from nvdla_quant.network.views import readers, sole_reader
 
 _Linear = TypeVar("_Linear", bound=Convolution | Deconvolution | InnerProduct)
+
+
+PREPARATIONS = ("fold", "as-is")
+
+
+def prepare(network: Network, preparation: str, pixels: tuple[Sequence[float], float] | None = None) -> Network:
+    """Bring `network` to the form that is compiled.
+
+    Parameters
+    ----------
+    network : Network
+        The original network, with or without its weights' values: structure and names come out the same.
+    preparation : {"fold", "as-is"}
+        ``fold`` applies `fold_normalisation` and `split_pooling`; ``as-is`` changes nothing.
+    pixels : (mean, scale), optional
+        What preprocessing does to pixels, to fold it into the network with `fold_input`: for a runtime that feeds raw
+        pixels. The mean has one value, or one for each channel.
+
+    Raises
+    ------
+    ConfigError
+        There is no such preparation.
+    NetworkError
+        As `fold_input`.
+    """
+    if preparation not in PREPARATIONS:
+        raise ConfigError(f"preparation is {preparation!r}, expected one of {', '.join(PREPARATIONS)}")
+    prepared = split_pooling(fold_normalisation(network)) if preparation == "fold" else network
+    if pixels is None:
+        return prepared
+    mean, scale = pixels
+    tensor = network.only_input
+    return fold_input(prepared, tensor.name, np.broadcast_to(np.asarray(mean, np.float64), tensor.chw[:1]), scale)
 
 
 def fold_normalisation(network: Network) -> Network:

@@ -12,8 +12,8 @@ import numpy as np
 
 from nvdla_quant.errors import TableError
 from nvdla_quant.network.graph import Network
+from nvdla_quant.network.views import VIEWS, viewed
 from nvdla_quant.table.changes import Change
-from nvdla_quant.table.fusion import VIEWS, viewed
 from nvdla_quant.table.table import CalibrationTable
 
 Feeding = Literal["quantized", "stock-runtime"]
@@ -180,7 +180,7 @@ def check_complete(network: Network, table: CalibrationTable) -> None:
         Entries are missing; the message names them. (`nvdla_compiler` aborts there without naming any.)
     """
     needed = [tensor.name for tensor in network.inputs]
-    needed += [layer.name for layer in network.layers if layer.kind not in VIEWS]
+    needed += [layer.name for layer in network.layers if not isinstance(layer.operation, VIEWS)]
     if missing := [name for name in needed if name not in table.scales]:
         raise TableError(
             f"calibration table: no entry for {', '.join(map(repr, missing))} of network {network.name!r}, expected "

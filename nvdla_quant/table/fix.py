@@ -1,7 +1,7 @@
-"""From a calibration cache to the fixed table: names, preparation, feeding, agreement, in this order."""
+"""From a calibration cache to the fixed table: names, the prepared network's layers, feeding, agreement."""
 
+from nvdla_quant.errors import TableError
 from nvdla_quant.network.graph import Network
-from nvdla_quant.network.passes import Prepared, prepare
 from nvdla_quant.table.cache import CalibrationCache
 from nvdla_quant.table.changes import Change
 from nvdla_quant.table.consistency import Feeding, check_complete, feed, unify
@@ -11,25 +11,27 @@ from nvdla_quant.table.table import CalibrationTable
 
 def fix_table(
     network: Network,
+    prepared: Network,
     cache: CalibrationCache,
     *,
-    preparation: str = "fold",
     feeding: Feeding = "quantized",
     unify_scales: bool = True,
-    pixel_scale: float = 1.0,
 ) -> tuple[CalibrationTable, tuple[Change, ...]]:
-    """Return the table for compiling `network` after `preparation`.
+    """Return the table that `prepared` is compiled with.
+
+    A layer that took others in has the name of the last of them, and so its scale. A layer that a rewrite made carries
+    its pooling's scale, which unifying sets.
 
     Parameters
     ----------
     network : Network
         The original network, which the cache was taken from; weights are not needed.
+    prepared : Network
+        What `nvdla_quant.network.passes.prepare` made of it.
     cache : CalibrationCache
         Of any origin, TensorRT's too.
-    preparation, feeding, unify_scales
-        As the variant says.
-    pixel_scale : float
-        What preprocessing multiplies pixels by; it sets the input's scale with feeding ``stock-runtime``.
+    feeding, unify_scales
+        As the variant says; with ``stock-runtime``, `prepared` reads pixels.
 
     Returns
     -------
@@ -46,27 +48,29 @@ def fix_table(
         A scale is missing or impossible after the mapping.
     """
     table, mapped = match(cache, network)
-    prepared = prepare(network, preparation)
-    table, inherited = inherit(prepared, table)
-    table, fed = feed(prepared.network, table, feeding, pixel_scale)
+    table, carried = _carry(network, prepared, table)
+    table, fed = feed(prepared, table, feeding, pixel_scale=1.0)
     unified: tuple[Change, ...] = ()
     if unify_scales:
-        pinned = frozenset(tensor.name for tensor in network.inputs) if feeding == "stock-runtime" else frozenset()
-        table, unified = unify(prepared.network, table, pinned)
-    check_complete(prepared.network, table)
-    return table, (*mapped, *inherited, *fed, *unified)
+        pinned = frozenset(tensor.name for tensor in prepared.inputs) if feeding == "stock-runtime" else frozenset()
+        table, unified = unify(prepared, table, pinned)
+    check_complete(prepared, table)
+    return table, (*mapped, *carried, *fed, *unified)
 
 
-def inherit(prepared: Prepared, table: CalibrationTable) -> tuple[CalibrationTable, tuple[Change, ...]]:
-    """Give each prepared layer the scale of the last original layer that it absorbed."""
+def _carry(network: Network, prepared: Network, table: CalibrationTable) -> tuple[CalibrationTable, tuple[Change, ...]]:
+    """Return the scales of the layers that are left, and those of layers that a rewrite put before an original one."""
     scales: dict[str, float] = {}
     changes: list[Change] = []
-    for name in prepared.network.tensors:
-        source = prepared.absorbed.get(name, name)
-        if source not in table.scales:
-            continue
-        scales[name] = table.scales[source]
-        if source != name:
-            reason = f"the layer took in those up to {source}, whose scale it has now"
-            changes.append(Change(name, "", table[name], scales[name], "folded", reason))
+    for name in prepared.tensors:
+        if name in table.scales:
+            scales[name] = table.scales[name]
+        elif name not in network.tensors:
+            (source,) = prepared.by_name[name].inputs
+            if source not in scales:
+                raise TableError(f"layer {name!r}: made by a rewrite, but {source!r} before it has no scale")
+            scales[name] = scales[source]
+            changes.append(
+                Change(name, "", scales[source], scales[source], "rewrite", f"a part of a pooling of {source}")
+            )
     return CalibrationTable(scales), tuple(changes)

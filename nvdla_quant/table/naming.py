@@ -11,9 +11,10 @@ from types import MappingProxyType
 
 from nvdla_quant.errors import CacheError
 from nvdla_quant.network.graph import Network
+from nvdla_quant.network.views import VIEWS, sole_reader
 from nvdla_quant.table.cache import CalibrationCache
 from nvdla_quant.table.changes import Change
-from nvdla_quant.table.fusion import FUSED_AFTER, FUSION_STARTS, VIEWS, sole_reader
+from nvdla_quant.table.fusion import FUSED_AFTER, FUSION_STARTS
 from nvdla_quant.table.table import CalibrationTable
 
 _ALIASES = frozenset({"Dropout", "Flatten"})
@@ -124,7 +125,7 @@ def match(cache: CalibrationCache, network: Network) -> tuple[CalibrationTable, 
     changes: list[Change] = []
     missing: list[str] = []
     for tensor, name in names.items():
-        if tensor in network.by_name and network.by_name[tensor].kind in VIEWS:
+        if tensor in network.by_name and isinstance(network.by_name[tensor].operation, VIEWS):
             if name in scales:
                 changes.append(Change("", name, scales[name], scales[name], "unused", f"layer {tensor} has no scale"))
             continue

@@ -1,5 +1,7 @@
 """Preparation leaves what a network computes as it is."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -46,26 +48,17 @@ def residual_network() -> Network:
 
 
 def test_folding_merges_what_follows_a_layer_with_weights() -> None:
-    """`scale3` follows a sum, which has no weights: it stays."""
+    """The merged layer has the last one's name; `scale3` follows a sum, which has no weights: it stays."""
     prepared = prepare(residual_network(), "fold")
-    assert [layer.name for layer in prepared.network.layers] == [
-        "conv1",
-        "relu1",
-        "conv2",
-        "sum",
-        "scale3",
-        "ip",
-    ]
-    assert dict(prepared.absorbed) == {"conv1": "scale1", "conv2": "scale2", "ip": "power"}
-    assert prepared.network.by_name["sum"].inputs == ("relu1", "conv2")
-    assert prepared.network.tensors["ip"].blob == "power"
+    assert [layer.name for layer in prepared.layers] == ["scale1", "relu1", "scale2", "sum", "scale3", "power"]
+    assert prepared.by_name["sum"].inputs == ("relu1", "scale2")
 
 
 def test_folding_leaves_the_result() -> None:
     network = residual_network()
     images = np.random.default_rng(1).normal(0, 1, (8, 3, 5, 5)).astype(np.float32)
     before = Reference(network).run(images)["power"]
-    after = Reference(prepare(network, "fold").network).run(images)["ip"]
+    after = Reference(prepare(network, "fold")).run(images)["power"]
     assert np.abs(after - before).max() <= 2e-6 * np.abs(before).max()
 
 
@@ -75,12 +68,28 @@ def test_a_tensor_that_is_read_twice_is_not_merged() -> None:
         Layer("sum", layer.operation, ("conv2", "scale2")) if layer.name == "sum" else layer for layer in network.layers
     )
     prepared = prepare(Network("twice", network.inputs, layers, network.tensors), "fold")
-    assert "scale2" in prepared.network.by_name
+    assert {"conv2", "scale2"} <= prepared.by_name.keys()
 
 
 def test_as_is_changes_nothing() -> None:
     network = residual_network()
-    assert prepare(network, "as-is").network is network
+    assert prepare(network, "as-is") is network
+
+
+def test_pixels_are_folded_in() -> None:
+    """Without padding, feeding p to the folded network is feeding (p - mean) * scale to the original."""
+    network = residual_network()
+    first = replace(network.layers[0].operation, pad=(0, 0))
+    shapes = dict.fromkeys(network.tensors, (4, 3, 3)) | {"data": (3, 5, 5), "ip": (5,), "power": (5,)}
+    layers = [replace(network.layers[0], operation=first), *network.layers[1:]]
+    layers[-2] = replace(layers[-2], operation=InnerProduct(layers[-2].operation.weights[:, :36], None))
+    tensors = {name: replace(tensor, shape=shapes[name]) for name, tensor in network.tensors.items()}
+    network = Network("unpadded", (tensors["data"],), tuple(layers), tensors)
+    pixels = np.random.default_rng(2).integers(0, 256, (4, 3, 5, 5)).astype(np.float32)
+    mean, scale = np.array([104.0, 117.0, 123.0], np.float32), 0.017
+    before = Reference(network).run((pixels - mean.reshape(3, 1, 1)) * np.float32(scale))["power"]
+    after = Reference(prepare(network, "fold", (mean, scale))).run(pixels)["power"]
+    assert np.abs(after - before).max() <= 1e-5 * np.abs(before).max()
 
 
 def test_an_unknown_preparation_is_named() -> None:
