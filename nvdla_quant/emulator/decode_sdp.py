@@ -16,11 +16,11 @@ from nvdla_quant.emulator.operations import (
     SdpOperation,
     SdpUnit,
     TableHalf,
-    Window,
 )
 from nvdla_quant.errors import EmulationError
 from nvdla_quant.hardware import Precision, Target
 from nvdla_quant.loadable.structs import Activation, MemoryType, SdpAlu, SdpMode, SdpType
+from nvdla_quant.loadable.tasks import Window
 
 OPERAND_BYTES = {0: 1, 1: 2, 2: 2}
 """Bytes of an operand in memory by the unit's precision."""

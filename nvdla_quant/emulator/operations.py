@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from nvdla_quant.hardware import Precision
 from nvdla_quant.loadable.structs import EmuOperation, PoolMode, SdpAlu
+from nvdla_quant.loadable.tasks import Window
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class Cube:
     surface_stride: int
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.channels, self.height, self.width
+
+    @property
     def surfaces(self) -> int:
         """Number of surfaces, each of `atom` channels."""
         return -(-self.channels // self.atom)
@@ -56,15 +62,6 @@ class Cube:
     def overlaps(self, other: "Cube") -> bool:
         """Whether the byte ranges of the two cubes meet (gaps between rows count as part of a cube)."""
         return self.memory == other.memory and self.offset < other.end and other.offset < self.end
-
-
-@dataclass(frozen=True)
-class Window:
-    """A byte range of a memory."""
-
-    memory: int
-    offset: int
-    size: int
 
 
 @dataclass(frozen=True)
@@ -300,7 +297,7 @@ class Port:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
-        return self.cube.channels, self.cube.height, self.cube.width
+        return self.cube.shape
 
     @property
     def dtype(self) -> np.dtype[np.int8] | np.dtype[np.float16]:

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator import decode_dla, decode_emu
-from nvdla_quant.emulator.addresses import AddressSpace, static_bytes
-from nvdla_quant.emulator.operations import ConvOperation, Cube, Operation, Port, Region, SdpOperation, Window
+from nvdla_quant.emulator.addresses import AddressSpace
+from nvdla_quant.emulator.operations import ConvOperation, Cube, Operation, Port, Region, SdpOperation
 from nvdla_quant.errors import EmulationError, LoadableError
 from nvdla_quant.hardware import NV_FULL, NV_SMALL, Precision, Target
 from nvdla_quant.loadable.records import (
@@ -30,6 +30,7 @@ from nvdla_quant.loadable.records import (
     TensorDescriptor,
 )
 from nvdla_quant.loadable.structs import EmuOperation
+from nvdla_quant.loadable.tasks import Window, static_bytes
 
 MAX_IMAGE_BYTES = 1 << 30
 """Most memory that a loadable may declare for one image (the boards of NVDLA have no more)."""

@@ -1,11 +1,12 @@
-"""Run a decoded program on batches of images."""
+"""Run a decoded program on batches of images, and keep what each operation wrote."""
 
 import threading
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -18,6 +19,7 @@ from nvdla_quant.emulator.program import Program
 from nvdla_quant.emulator.sdp_run import PreparedSdp, prepare_sdp, run_sdp
 from nvdla_quant.emulator.tiles import Workspace
 from nvdla_quant.errors import EmulationError
+from nvdla_quant.files import atomic_path, write_json
 from nvdla_quant.hardware import Precision
 
 CHUNK_BYTES = 64 << 20
@@ -36,7 +38,7 @@ def run(
     batch: int | None = None,
     threads: int = 1,
     on_step: OnStep | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Values:
     """Run a program of one input and one output.
 
@@ -53,7 +55,7 @@ def run(
     on_step : callable, optional
         See `OnStep`; chunks then run one after the other.
     progress : callable, optional
-        Called with the number of images that are done.
+        Called with the number of images that are done, and of all.
 
     Returns
     -------
@@ -81,7 +83,7 @@ def run_tensors(
     batch: int | None = None,
     threads: int = 1,
     on_step: OnStep | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Values]:
     """Run a program; `inputs` and the result go by tensor name. See `run`."""
     images = _check_inputs(program, inputs)
@@ -116,7 +118,7 @@ def run_tensors(
         with lock:
             done += count
             if progress is not None:
-                progress(done)
+                progress(done, images)
 
     with _one_blas_thread():
         firsts = range(0, images, batch)
@@ -128,6 +130,56 @@ def run_tensors(
                 for future in [pool.submit(work, first) for first in firsts]:
                     future.result()
     return outputs
+
+
+def write_steps(
+    program: Program,
+    inputs: Values,
+    folder: Path,
+    *,
+    layers: Mapping[int, tuple[str, float | None]] | None = None,
+    batch: int | None = None,
+) -> None:
+    """Run a program and write what each operation wrote.
+
+    Parameters
+    ----------
+    program, inputs, batch
+        See `run`.
+    folder : Path
+        For each operation ``op000_dst.npy``, ``(n, c, h, w)`` in the device's domain, where 000 is its number in the
+        loadable (a convolution has one too, but the SDP operation behind it writes); and ``steps.json``: name, file,
+        unit, type, shape of one image, layer and scale.
+    layers : Mapping[int, tuple[str, float or None]], optional
+        Layer and scale (real value of one int8 step) of operations, where the caller knows them.
+    """
+    known = layers or {}
+    entries = [
+        {
+            "name": f"op{operation.index:03d}_dst",
+            "file": f"op{operation.index:03d}_dst.npy",
+            "unit": operation.unit,
+            "type": "int8" if operation.destination.element_bytes == 1 else "float16",
+            "shape": list(operation.destination.shape),
+            "layer": known.get(operation.index, (None, None))[0],
+            "scale": known.get(operation.index, (None, None))[1],
+        }
+        for operation in program.operations
+    ]
+    with ExitStack() as stack:
+        arrays = {}
+        for operation, entry in zip(program.operations, entries, strict=True):
+            path = stack.enter_context(atomic_path(folder / str(entry["file"])))
+            shape = len(inputs), *operation.destination.shape
+            arrays[operation.index] = np.lib.format.open_memmap(path, "w+", str(entry["type"]), shape)
+
+        def keep(operation: Operation, values: Values, first: int) -> None:
+            arrays[operation.index][first : first + len(values)] = values
+
+        run(program, inputs, batch=batch, on_step=keep)
+        for array in arrays.values():
+            array.flush()
+    write_json(folder / "steps.json", entries)
 
 
 def _check_inputs(program: Program, inputs: Mapping[str, Values]) -> int:
@@ -145,7 +197,10 @@ def _check_inputs(program: Program, inputs: Mapping[str, Values]) -> int:
         counts.add(len(values))
     if len(counts) != 1:
         raise EmulationError(f"inputs have {sorted(counts)} images, expected the same number")
-    return counts.pop()
+    images = counts.pop()
+    if images == 0:
+        raise EmulationError("the inputs hold no images, expected at least one")
+    return images
 
 
 _programs: "weakref.WeakKeyDictionary[Program, dict[int, PreparedSdp]]" = weakref.WeakKeyDictionary()
