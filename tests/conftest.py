@@ -1,9 +1,18 @@
 """Fixtures that every test may use."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import yaml
 
+from nvdla_quant.network.caffe_writer import write_caffemodel, write_prototxt
+from tests.sweeps import run, tiny_network
+
+WORKFLOW = ("Snakefile", "rules", "scripts", "envs", "schemas", "report", "profiles", "nvdla_quant")
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
 
@@ -20,3 +29,63 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the developers' golden data (../shared) is not beside this checkout")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> dict[str, Any]:
+    """Two targets, one int8 variant each, one fp16 variant: 3 runs."""
+    return {
+        "models": {
+            "tiny": {
+                "prototxt": "inputs/deploy.prototxt",
+                "caffemodel": "inputs/tiny.caffemodel",
+                "preprocessing": {"channels": "gray", "scale": 0.00390625},
+            }
+        },
+        "datasets": {"noise": {"source": {"format": "npz", "path": "inputs/noise.npz"}, "calibration_pool": 16}},
+        "cases": [{"model": "tiny", "dataset": "noise"}],
+        "calibrators": {
+            "entropy": {"method": "entropy", "images": 16, "batch_size": 8},
+            "minmax": {"method": "minmax", "images": 16, "batch_size": 8},
+        },
+        "targets": ["nv_full", "nv_small"],
+        "variants": [
+            {"precision": "fp16", "targets": ["nv_full"]},
+            {"precision": "int8", "mode": "per-filter", "calibrator": "entropy"},
+        ],
+    }
+
+
+@pytest.fixture(scope="session")
+def new_checkout(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that makes a copy of the workflow with the tiny model and images beside it."""
+
+    def make(*more: str) -> Path:
+        checkout = tmp_path_factory.mktemp("checkout")
+        for name in (*WORKFLOW, *more):
+            source = repository / name
+            if source.is_dir():
+                shutil.copytree(source, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, checkout / name)
+        inputs = checkout / "inputs"
+        inputs.mkdir()
+        network = tiny_network(0)
+        write_prototxt(network, inputs / "deploy.prototxt")
+        write_caffemodel(network, inputs / "tiny.caffemodel")
+        rng = np.random.default_rng(1)
+        images, labels = rng.integers(0, 256, (48, 8, 8), np.uint8), rng.integers(0, 6, 48)
+        np.savez(inputs / "noise.npz", images=images, labels=labels)
+        return checkout
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished(new_checkout: Callable[..., Path], tiny_config: dict[str, Any]) -> Path:
+    """A checkout in which the tiny sweep has run to its end; tests undo what they change in it."""
+    checkout = new_checkout()
+    (checkout / "config.yaml").write_text(yaml.safe_dump(tiny_config))
+    result = run(checkout)
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    return checkout

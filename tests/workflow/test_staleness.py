@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweeps import plan, tiny_network
 
 from nvdla_quant.network.caffe_writer import write_caffemodel
+from tests.sweeps import plan, tiny_network
 
 REPORT = {"summarize_sweep": 1, "plot_accuracy": 1, "write_manifest": 1}
 INT8_RUNS = {"compile_loadable": 2, "run_loadable": 2, "score_variant": 2}

@@ -1,0 +1,55 @@
+"""A run that was killed goes on where it stopped, and ends with the same bytes."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.sweeps import run
+
+pytestmark = pytest.mark.e2e
+
+
+def artefacts(checkout: Path) -> dict[str, str]:
+    """Digest of every file under results/ but logs and run times."""
+    results = checkout / "results"
+    return {
+        str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(results.rglob("*"))
+        if path.is_file() and path.relative_to(results).parts[0] not in ("logs", "benchmarks")
+    }
+
+
+@pytest.mark.parametrize("jobs", [1, 5, 9, 14])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_kill_and_start_again(
+    finished: Path, new_checkout: Callable[..., Path], tiny_config: dict[str, Any], jobs: int, how: signal.Signals
+) -> None:
+    """Kill the whole process group once `jobs` jobs have ended, in the middle of the next ones."""
+    checkout = new_checkout()
+    (checkout / "config.yaml").write_text(yaml.safe_dump(tiny_config))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "snakemake", "--cores", "2"],
+        cwd=checkout,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    benchmarks = checkout / "results" / "benchmarks"
+    while len(list(benchmarks.rglob("*.tsv"))) < jobs and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert process.poll() is None, "the run ended before it was killed"
+    os.killpg(process.pid, how)
+    process.wait(timeout=60)
+    again = run(checkout)
+    assert again.returncode == 0, again.stdout[-4000:] + again.stderr[-4000:]
+    assert artefacts(checkout) == artefacts(finished)
