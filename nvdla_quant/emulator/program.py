@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nvdla_quant.emulator import decode_dla, decode_emu
 from nvdla_quant.emulator.addresses import AddressSpace
-from nvdla_quant.emulator.operations import ConvOperation, Cube, Operation, Port, Region, SdpOperation
+from nvdla_quant.emulator.operations import ConvOperation, CpuOperation, Cube, Operation, Port, Region, SdpOperation
 from nvdla_quant.errors import EmulationError, LoadableError
 from nvdla_quant.hardware import NV_FULL, NV_SMALL, Precision, Target
 from nvdla_quant.loadable.records import (
@@ -73,12 +73,17 @@ class Program:
         return Precision.FP16 if fp16 else Precision.INT8
 
     @property
-    def before_softmax(self) -> Cube | None:
-        """What the last Softmax reads, where the program ends in one; top-k is also taken from it."""
-        last = self.operations[-1] if self.operations else None
-        if last is None or getattr(last, "kind", None) is not EmuOperation.SOFTMAX:
+    def before_softmax(self) -> Operation | None:
+        """Return the operation whose result the Softmax reads that ends the program; None where none does.
+
+        Most int8 probabilities are 0, so top-k is also taken from that result.
+        """
+        last = self.operations[-1]
+        if not isinstance(last, CpuOperation) or last.kind is not EmuOperation.SOFTMAX:
             return None
-        return last.source if isinstance(last.source, Cube) else None
+        place = last.source.memory, last.source.offset
+        before = (o for o in reversed(self.operations[:-1]) if (o.destination.memory, o.destination.offset) == place)
+        return next(before, None)
 
 
 def default_target(loadable: Loadable) -> Target:

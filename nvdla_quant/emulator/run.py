@@ -2,7 +2,7 @@
 
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from functools import lru_cache
@@ -38,6 +38,7 @@ def run(
     batch: int | None = None,
     threads: int = 1,
     on_step: OnStep | None = None,
+    steps: Collection[int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Values:
     """Run a program of one input and one output.
@@ -53,7 +54,9 @@ def run(
     threads : int
         Threads that share the images; results do not depend on it.
     on_step : callable, optional
-        See `OnStep`; chunks then run one after the other.
+        See `OnStep`; called from one thread at a time, but with several threads in any order of the images.
+    steps : Collection[int], optional
+        Numbers of the operations that `on_step` is called for; default: all.
     progress : callable, optional
         Called with the number of images that are done, and of all.
 
@@ -72,7 +75,7 @@ def run(
             f"the program has {len(program.inputs)} inputs and {len(program.outputs)} outputs: use run_tensors"
         )
     named = {program.inputs[0].name: inputs}
-    outputs = run_tensors(program, named, batch=batch, threads=threads, on_step=on_step, progress=progress)
+    outputs = run_tensors(program, named, batch=batch, threads=threads, on_step=on_step, steps=steps, progress=progress)
     return outputs[program.outputs[0].name]
 
 
@@ -83,6 +86,7 @@ def run_tensors(
     batch: int | None = None,
     threads: int = 1,
     on_step: OnStep | None = None,
+    steps: Collection[int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Values]:
     """Run a program; `inputs` and the result go by tensor name. See `run`."""
@@ -111,8 +115,10 @@ def run_tensors(
             memory.scatter(port.cube, inputs[port.name][first : first + count])
         for operation in program.operations:
             _execute(operation, prepared, memory, local.workspace)
-            if on_step is not None:
-                on_step(operation, memory.gather(operation.destination), first)
+            if on_step is not None and (steps is None or operation.index in steps):
+                values = memory.gather(operation.destination)
+                with lock:
+                    on_step(operation, values, first)
         for port in program.outputs:
             outputs[port.name][first : first + count] = memory.gather(port.cube)
         with lock:
@@ -122,7 +128,7 @@ def run_tensors(
 
     with _one_blas_thread():
         firsts = range(0, images, batch)
-        if threads == 1 or on_step is not None or len(firsts) < 2:
+        if threads == 1 or len(firsts) < 2:
             for first in firsts:
                 work(first)
         else:
