@@ -195,11 +195,12 @@ class SdpOperation:
 
 @dataclass(frozen=True)
 class PdpOperation:
-    """One run of the PDP."""
+    """One run of the PDP; `kernel` is the step's, or less at the border of an average."""
 
     step: int
     source: Window
     destination: Window
+    kernel: Pair
     pad_left: int
     pad_right: int
     pad_top: int

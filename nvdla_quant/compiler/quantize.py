@@ -143,7 +143,9 @@ def weight_scales(
         return np.full(len(weights), top)
     tolerated = math.floor(math.log2(BIAS_STEP / (ratio * top)))
     forced = _bias_shift(max(room[natural == top], default=0) * BIAS_LIMIT / top)
-    return np.maximum(natural, room / 2.0 ** np.clip(max(tolerated, forced), 0, MAX_BIAS_SHIFT))
+    shift = min(max(tolerated, forced, 0), MAX_BIAS_SHIFT)
+    chosen: NDArray[np.float64] = np.maximum(natural, np.ldexp(room, -shift))
+    return chosen
 
 
 def _bias_shift(largest: float) -> int:

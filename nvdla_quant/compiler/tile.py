@@ -183,19 +183,37 @@ def pooling_columns(target: Target, step: PoolingStep, element_bytes: int) -> in
 
 
 def _pooling(index: int, step: PoolingStep, source: Surface, output: Surface, target: Target) -> Iterator[PdpOperation]:
-    # The padding below and on the right is what the output size asks for; where that is negative, the last rows or
-    # columns are never read.
-    top, row, rows, below = _span(0, output.height, source.height, step, 0)
-    for first, count in _chunks(output.width, pooling_columns(target, step, source.element_bytes)):
-        left, column, columns, right = _span(first, count, source.width, step, 1)
-        read = Window(step.source, row, rows, column, columns)
-        written = Window(step.output, 0, output.height, first, count)
-        yield PdpOperation(index, read, written, left, right, top, below)
+    most = pooling_columns(target, step, source.element_bytes)
+    for first_row, rows, kernel_height in _windows(step, 0, source.height, output.height):
+        top, row, read_rows, below = _span(step, 0, first_row, rows, kernel_height, source.height)
+        for start, columns, kernel_width in _windows(step, 1, source.width, output.width):
+            for first, count in _chunks(columns, most):
+                left, column, read_columns, right = _span(step, 1, start + first, count, kernel_width, source.width)
+                read = Window(step.source, row, read_rows, column, read_columns)
+                written = Window(step.output, first_row, rows, start + first, count)
+                yield PdpOperation(index, read, written, (kernel_height, kernel_width), left, right, top, below)
 
 
-def _span(first: int, count: int, size: int, step: PoolingStep, axis: int) -> tuple[int, int, int, int]:
-    """Return (padding before, first input, inputs, padding after) of output positions `first` to `first + count`."""
+def _windows(step: PoolingStep, axis: int, size: int, count: int) -> list[tuple[int, int, int]]:
+    """(first, number, kernel) of output positions with windows of one size.
+
+    Caffe divides an average by the part of the window inside the padded input, the hardware by the whole window; so
+    a last window that reaches beyond gets an operation of its own, with a smaller kernel.
+    """
+    kernel = step.kernel[axis]
+    beyond = (count - 1) * step.stride[axis] + kernel - (size + 2 * step.pad[axis])
+    if step.method == "max" or beyond <= 0:
+        return [(0, count, kernel)]
+    last = (count - 1, 1, kernel - beyond)
+    return [last] if count == 1 else [(0, count - 1, kernel), last]
+
+
+def _span(step: PoolingStep, axis: int, first: int, count: int, kernel: int, size: int) -> tuple[int, int, int, int]:
+    """Return (padding before, first input, inputs, padding after) of output positions `first` to `first + count`.
+
+    The padding after is what the output size asks for; where that is negative, the last inputs are never read.
+    """
     start = first * step.stride[axis] - step.pad[axis]
-    end = start + (count - 1) * step.stride[axis] + step.kernel[axis]
+    end = start + (count - 1) * step.stride[axis] + kernel
     inside = max(start, 0)
     return max(-start, 0), inside, min(end, size) - inside, max(end - size, 0)

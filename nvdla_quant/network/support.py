@@ -219,27 +219,7 @@ def _pooling(layer: Layer, network: Network) -> Iterator[Finding]:
         ("stride", max(operation.stride), MAX_STRIDE),
     ]
     yield from _limited(layer, "pooling-limit", sizes, "split_pooling")
-    source, output = network.tensors[layer.inputs[0]], network.tensors[layer.name]
-    yield from _limited(layer, "pooling-limit", [("size", max(source.chw), MAX_SIZE)])
-    if operation.method != "average":
-        return
-    axes = zip(
-        ("rows", "columns"),
-        source.chw[1:],
-        output.chw[1:],
-        operation.kernel,
-        operation.stride,
-        operation.pad,
-        strict=True,
-    )
-    for what, size, count, kernel, stride, pad in axes:
-        beyond = (count - 1) * stride + kernel - (size + 2 * pad)
-        if beyond > 0:
-            message = (
-                f"the last window reaches {beyond} {what} beyond the padded input; Caffe divides by what lies inside, "
-                f"the hardware by the whole window, so the last output is {kernel - beyond}/{kernel} of Caffe's"
-            )
-            yield Finding(layer.name, "average-window", "warning", message, "a stride or padding that fits")
+    yield from _limited(layer, "pooling-limit", [("size", max(network.tensors[layer.inputs[0]].chw), MAX_SIZE)])
 
 
 def _relu(layer: Layer, network: Network) -> Iterator[Finding]:
