@@ -19,6 +19,8 @@ from nvdla_quant.hardware import Precision, Target
 
 EXACT = 1 << 24
 """Integers up to this magnitude are exact in float32."""
+MAC_INFINITY = np.float32(65536)
+"""What the MAC array takes an infinite half for (arithmetic notes, section 9)."""
 MAX_INPUT = 128
 """Largest magnitude of an int8 input."""
 
@@ -70,6 +72,8 @@ class Convolution:
         corner = tile.row * stride_y - op.pad_top, -op.pad_left
         read = self.reader.read_bytes if op.precision is Precision.INT8 else self.reader.read_halves
         read(source, tile.first, *corner, patch)
+        if op.precision is Precision.FP16:
+            np.clip(patch, -MAC_INFINITY, MAC_INFINITY, out=patch)
         pointwise = op.kernel_height * op.kernel_width == 1 and op.stride == (1, 1)
         whole = tile.rows * op.out_width == 1 and (rows, columns) == (op.kernel_height, op.kernel_width)
         if pointwise or whole:
@@ -90,7 +94,7 @@ class Convolution:
             )
         sums = workspace.take("sums", len(self.weights), pixels, op.out_channels)
         start = 0
-        # Loadables may hold fp16 weights that are infinite or NaN (uninitialised ones, by NVIDIA's compiler).
+        # Loadables may hold fp16 weights that are NaN (uninitialised ones, by NVIDIA's compiler).
         with np.errstate(invalid="ignore", over="ignore"):
             for block, weights in zip(sums, self.weights, strict=True):
                 np.matmul(matrix[:, start : start + len(weights)], weights, out=block)
@@ -114,7 +118,7 @@ def prepare(operation: ConvOperation, packed: NDArray[np.uint8], target: Target)
         bound = int(magnitudes.sum(axis=0).max()) * MAX_INPUT
     else:
         edges, bound = [0, len(matrix)], 0
-    floats = np.ascontiguousarray(matrix, np.float32)
+    floats = np.ascontiguousarray(np.clip(matrix.astype(np.float32), -MAC_INFINITY, MAC_INFINITY))
     blocks = tuple(np.ascontiguousarray(floats[a:b]) for a, b in pairwise(edges))
     bytes_per_pixel = 4 * (len(matrix) + len(blocks) * operation.out_channels)
     tiling = plan(operation.out_height, operation.out_width, bytes_per_pixel)
