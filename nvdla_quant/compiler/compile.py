@@ -2,7 +2,9 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
 
 from nvdla_quant import __version__
 from nvdla_quant.compiler.descriptors import Place, Plan
@@ -30,16 +32,18 @@ from nvdla_quant.compiler.quantize import (
 )
 from nvdla_quant.compiler.schedule import Schedule
 from nvdla_quant.compiler.tile import ConvolutionTiling, operations_of, tile_convolution
-from nvdla_quant.errors import CompileError
+from nvdla_quant.errors import CompileError, ConfigError
 from nvdla_quant.hardware import Precision, QuantizationMode, Target
 from nvdla_quant.loadable.records import Loadable
+from nvdla_quant.loadable.writer import serialize_loadable
 from nvdla_quant.network.graph import Network
-from nvdla_quant.network.passes import fold_normalisation
+from nvdla_quant.network.passes import for_hardware
 from nvdla_quant.network.support import Finding, check
 from nvdla_quant.network.views import viewed
 from nvdla_quant.table.table import CalibrationTable
 
-COMPILER = "nvdla-quant"
+BUILTIN = "builtin"
+"""Name of this compiler in the configuration and in reports."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class ConvolutionReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What was compiled, and how; `dataclasses.asdict` gives what ``compile.json`` holds.
+    """What was compiled, and how; see `Compilation.report`.
 
     Attributes
     ----------
@@ -139,19 +143,31 @@ class Compilation:
     """A loadable and what there is to say about it."""
 
     loadable: Loadable
-    report: Report
+    facts: Report
+
+    @cached_property
+    def data(self) -> bytes:
+        """Bytes of the `.nvdla` file."""
+        return serialize_loadable(self.loadable)
+
+    @cached_property
+    def report(self) -> dict[str, Any]:
+        """Facts as ``compile.json`` holds them."""
+        return asdict(self.facts)
 
 
 def compile_network(
     network: Network,
     table: CalibrationTable | None,
     target: Target,
-    precision: Precision,
-    mode: QuantizationMode = QuantizationMode.PER_KERNEL,
+    precision: Precision | str,
+    mode: QuantizationMode | str | None = None,
+    compiler: str = BUILTIN,
 ) -> Compilation:
     """Compile `network`.
 
-    BatchNorm, Scale and linear Power behind a convolution are folded into it first.
+    What `passes.for_hardware` rewrites is rewritten first: BatchNorm and Scale are folded, wide poolings taken apart,
+    groups written out.
 
     Parameters
     ----------
@@ -161,19 +177,26 @@ def compile_network(
         Fixed table: scales by layer name (the input's by blob name). Not used in fp16.
     target, precision : Target, Precision
         What to compile for.
-    mode : QuantizationMode
-        One weight scale for a layer, or one for each filter (int8).
+    mode : QuantizationMode, optional
+        int8: one weight scale for a layer (the default, as `nvdla_compiler`'s), or one for each filter.
+    compiler : str
+        Backend as the configuration names it; this is ``builtin``.
 
     Raises
     ------
     CompileError
         `support.check` finds an error, int8 has no table, or scales are too far apart; the message names the layers.
+    ConfigError
+        `compiler` is another backend.
     TableError
         The table lacks an entry; the message names it.
     """
-    folded = fold_normalisation(network)
-    warnings = _refuse(check(folded, target, precision, mode), network.name, target, precision)
-    lowered = lower(folded)
+    if compiler != BUILTIN:
+        raise ConfigError(f"compiler is {compiler!r}; this compiler is {BUILTIN!r}")
+    precision, mode = Precision(precision), QuantizationMode(mode or QuantizationMode.PER_KERNEL)
+    warnings = _refuse(check(network, target, precision, mode), network.name, target, precision)
+    rewritten = for_hardware(network)
+    lowered = lower(rewritten)
     scales: Mapping[str, float]
     remarks: tuple[str, ...] = ()
     if precision is Precision.FP16:
@@ -183,7 +206,7 @@ def compile_network(
     else:
         scales, remarks = effective_scales(lowered, table)
     stages = _Stages(lowered, scales, target, precision, mode)
-    return Compilation(stages.loadable(folded), stages.report((*warnings, *remarks)))
+    return Compilation(stages.loadable(rewritten), stages.report((*warnings, *remarks)))
 
 
 def _refuse(findings: tuple[Finding, ...], network: str, target: Target, precision: Precision) -> tuple[str, ...]:
@@ -308,7 +331,7 @@ class _Stages:
         dram |= {"activations": self.activations.size, "bindable": bindable}
         dram["peak"] = sum(dram.values())
         return Report(
-            compiler=COMPILER,
+            compiler=BUILTIN,
             version=__version__,
             target=self.target.name,
             precision=str(self.precision),

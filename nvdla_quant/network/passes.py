@@ -172,6 +172,34 @@ def fold_input(network: Network, name: str, mean: NDArray[np.float64], scale: fl
     return _assembled(network, layers)
 
 
+def for_hardware(network: Network) -> Network:
+    """Apply every rewrite that lets the hardware run more and changes no result: what the compiler does first."""
+    return split_pooling(write_out_groups(fold_normalisation(network)))
+
+
+def write_out_groups(network: Network) -> Network:
+    """Replace grouped convolutions by ones over all channels, with zeros where groups do not meet.
+
+    NVDLA has no groups. G groups take G times the weights and multiplications so.
+    """
+    layers = [
+        replace(layer, operation=_dense(layer.operation))
+        if isinstance(layer.operation, Convolution) and layer.operation.group > 1
+        else layer
+        for layer in network.layers
+    ]
+    return _assembled(network, layers)
+
+
+def _dense(operation: Convolution) -> Convolution:
+    outputs, inputs, height, width = operation.weights.shape
+    group = operation.group
+    dense = np.zeros((group, outputs // group, group, inputs, height, width), dtype=operation.weights.dtype)
+    index = np.arange(group)
+    dense[index, :, index] = operation.weights.reshape(group, -1, inputs, height, width)
+    return replace(operation, weights=dense.reshape(outputs, group * inputs, height, width), group=1)
+
+
 def split_pooling(network: Network) -> Network:
     """Replace poolings with windows above the hardware's limit by chains of smaller ones that compute the same.
 

@@ -1,7 +1,7 @@
 """What a target can run, and why not: findings by rule, before anything is compiled."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from math import prod
 from typing import Literal
 
@@ -20,7 +20,8 @@ from nvdla_quant.network.graph import (
     Scale,
     Softmax,
 )
-from nvdla_quant.network.views import VIEWS, readers, sole_reader, viewed
+from nvdla_quant.network.passes import for_hardware
+from nvdla_quant.network.views import VIEWS, readers, viewed
 
 MAX_SIZE = 8192
 """Width, height, channels and kernels: 13-bit registers that hold the size minus one (NVDLA_CDMA_D_DATAIN_SIZE_*,
@@ -52,7 +53,7 @@ class Finding:
     message : str
         What is found, what the limit is, with numbers.
     rewrite : str
-        What would help: the name of a rewrite of `passes`, or advice; empty where nothing is known to.
+        What would help; empty where nothing is known to.
     """
 
     layer: str
@@ -63,20 +64,32 @@ class Finding:
 
 
 def check(
-    network: Network, target: Target, precision: Precision, mode: QuantizationMode | None = None
+    network: Network, target: Target, precision: Precision | str, mode: QuantizationMode | str | None = None
 ) -> tuple[Finding, ...]:
     """Find what keeps `network` from running on `target`, in network order.
+
+    What the compiler rewrites by itself (`passes.for_hardware`) counts as it is after that.
 
     Parameters
     ----------
     network : Network
-        As it is to be compiled; its weights count by their shape alone.
+        The network; its weights count by their shape alone.
     target, precision : Target, Precision
         What it is to be compiled for.
     mode : QuantizationMode, optional
-        Both quantization modes run the same operations; no rule depends on it yet.
+        Both quantization modes run the same operations; no rule depends on it.
     """
-    return (*_precision(target, precision), *_layers(network, target, precision))
+    precision = Precision(precision)
+    grouped = (finding for layer in network.layers for finding in _groups(layer))
+    return (*_precision(target, precision), *grouped, *_layers(for_hardware(network), target, precision))
+
+
+def findings_by_precision(network: Network, target: Target, precisions: Iterable[str]) -> dict[str, object]:
+    """Return the findings for each of `precisions` as JSON holds them: ``{precision: {"findings": [...]}}``."""
+    return {
+        str(precision): {"findings": [asdict(finding) for finding in check(network, target, precision)]}
+        for precision in precisions
+    }
 
 
 def _precision(target: Target, precision: Precision) -> Iterator[Finding]:
@@ -203,12 +216,11 @@ def _limited(layer: Layer, rule: str, limits: Sequence[tuple[str, int, int]], re
             yield Finding(layer.name, rule, "error", f"{what} is {found}, the limit is {limit}", rewrite)
 
 
-def _convolution(layer: Layer, network: Network) -> Iterator[Finding]:
-    operation = layer.operation
-    assert isinstance(operation, Convolution)
-    if operation.group != 1:
-        message = f"{operation.group} groups; the compiler runs ungrouped convolutions alone"
-        yield Finding(layer.name, "group", "error", message, "write the groups out as one kernel with zeros")
+def _groups(layer: Layer) -> Iterator[Finding]:
+    group = layer.operation.group if isinstance(layer.operation, Convolution) else 1
+    if group > 1:
+        message = f"{group} groups run as one kernel with zeros: {group} times the weights and multiplications"
+        yield Finding(layer.name, "group", "warning", message)
 
 
 def _pooling(layer: Layer, network: Network) -> Iterator[Finding]:
@@ -218,7 +230,7 @@ def _pooling(layer: Layer, network: Network) -> Iterator[Finding]:
         ("window", max(operation.kernel), MAX_POOLING_WINDOW),
         ("stride", max(operation.stride), MAX_STRIDE),
     ]
-    yield from _limited(layer, "pooling-limit", sizes, "split_pooling")
+    yield from _limited(layer, "pooling-limit", sizes, "windows that are a product of small ones, without padding")
     yield from _limited(layer, "pooling-limit", [("size", max(network.tensors[layer.inputs[0]].chw), MAX_SIZE)])
 
 
@@ -250,24 +262,19 @@ def _eltwise(layer: Layer, network: Network) -> Iterator[Finding]:
 
 
 def _normalisation(layer: Layer, network: Network) -> Iterator[Finding]:
-    message = f"{layer.kind} alone; the compiler runs it folded into the convolution before it"
-    yield Finding(layer.name, "unfolded", "error", message, "fold_normalisation" if _foldable(layer, network) else "")
+    message = (
+        f"{layer.kind} that is not behind a convolution or inner product of its own, into which it could be folded"
+    )
+    yield Finding(layer.name, "unfolded", "error", message)
 
 
-def _foldable(layer: Layer, network: Network) -> bool:
-    """Whether a chain of layers that fold leads from a convolution to `layer`."""
-    name = layer.inputs[0]
-    if name not in network.by_name or sole_reader(network, name) is None:
-        return False
-    before = network.by_name[name]
-    if isinstance(before.operation, Convolution | InnerProduct):
-        return True
-    return isinstance(before.operation, BatchNorm | Scale | Power) and _foldable(before, network)
+def _nothing(layer: Layer, network: Network) -> Iterator[Finding]:
+    yield from ()
 
 
 _RULES: dict[type, Callable[[Layer, Network], Iterator[Finding]]] = {
-    Convolution: _convolution,
-    InnerProduct: lambda layer, network: iter(()),
+    Convolution: _nothing,
+    InnerProduct: _nothing,
     Pooling: _pooling,
     ReLU: _relu,
     Softmax: _softmax,

@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nvdla_quant.compiler.compile import Compilation, compile_network
+from nvdla_quant.compiler import Compilation, compile_network
 from nvdla_quant.emulator.program import decode
 from nvdla_quant.emulator.run import run
 from nvdla_quant.hardware import TARGETS, Precision, QuantizationMode, Target
 from nvdla_quant.loadable.reader import parse_loadable
-from nvdla_quant.loadable.writer import serialize_loadable
 from nvdla_quant.network.graph import (
     Convolution,
     Eltwise,
@@ -45,7 +44,7 @@ def chain(shape: tuple[int, ...], *operations: Operation) -> Network:
 
 def emulate(compilation: Compilation, target: Target, images: NDArray[np.generic]) -> NDArray[np.float64]:
     """Outputs in integer steps (int8) or real values (fp16); `images` (n, c, h, w) in the device's domain."""
-    program = decode(parse_loadable(serialize_loadable(compilation.loadable)), target)
+    program = decode(parse_loadable(compilation.data), target)
     assert program.warnings == ()
     port = program.inputs[0]
     padded = np.zeros((len(images), *port.shape), port.dtype)
@@ -98,7 +97,7 @@ def check_layer(
         inputs = absolute_sums(network, real, np.ones_like(operation.weights))
         allowed += 0.5 * scale.reshape(column) * inputs
     excess = np.abs(result - np.clip(expected, -128 * output, 127 * output)) - allowed
-    assert excess.max() <= 0, f"{excess.max() / output} steps beyond what rounding explains, {compilation.report}"
+    assert excess.max() <= 0, f"{excess.max() / output} steps beyond what rounding explains, {compilation.facts}"
     return compilation
 
 
@@ -215,7 +214,7 @@ def test_convolutions_that_are_split(
     operation = Convolution(integers(rng, (kernels, shape[0], *kernel)), bias, stride, pad)
     images = rng.integers(-128, 128, (1, *shape)).astype(np.int8)
     compilation = check_layer(chain(shape, operation), images, TARGETS[target], mode)
-    assert compilation.report.convolutions[0].runs == runs
+    assert compilation.facts.convolutions[0].runs == runs
 
 
 def check_pooling(shape: tuple[int, int, int], operation: Pooling, target: Target) -> Compilation:
@@ -256,7 +255,7 @@ def test_poolings_that_are_split(
     target: str, width: int, kernel: int, stride: int, runs: int, method: Literal["max", "average"]
 ) -> None:
     operation = Pooling(method, (kernel, kernel), (stride, stride))
-    assert check_pooling((9, 6, width), operation, TARGETS[target]).report.units["PDP"] == runs
+    assert check_pooling((9, 6, width), operation, TARGETS[target]).facts.units["PDP"] == runs
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
