@@ -1,0 +1,126 @@
+"""NVDLA's integer arithmetic, one value at a time in Python's unbounded integers: a second opinion on the emulator.
+
+Written from the rules alone (arithmetic notes, sections 2 to 5), with nothing of the emulator's code.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+
+def clamp(value: int, bits: int) -> int:
+    """Saturate to signed `bits`."""
+    return max(-(1 << bits - 1), min((1 << bits - 1) - 1, value))
+
+
+def rnd(value: int, shift: int) -> int:
+    """Divide by 2**shift, to nearest, ties away from zero."""
+    if shift == 0:
+        return value
+    half = 1 << shift - 1
+    return value + half >> shift if value >= 0 else -(-value + half >> shift)
+
+
+@dataclass(frozen=True)
+class XUnit:
+    """X1 or X2; `alu` and `mul` are None where the part is bypassed."""
+
+    alu: Literal["max", "min", "sum", "eql"] | None
+    alu_operand: int
+    alu_shift: int
+    mul_operand: int | None
+    truncate: int
+    act: Literal["none", "relu", "prelu"]
+
+
+def x_unit(value: int, unit: XUnit) -> int:
+    """ALU (operand shifted left and saturated), multiplier, shift, ReLU; all in one order for every value."""
+    operand = clamp(unit.alu_operand << unit.alu_shift, 32)
+    if unit.alu == "max":
+        value = max(value, operand)
+    elif unit.alu == "min":
+        value = min(value, operand)
+    elif unit.alu is not None:
+        value += operand
+    if unit.act == "prelu" and value >= 0:
+        return (value + (1 << 31)) % (1 << 32) - (1 << 31)
+    product = value if unit.mul_operand is None else value * unit.mul_operand
+    result = clamp(rnd(product, unit.truncate), 32)
+    return max(result, 0) if unit.act == "relu" else result
+
+
+@dataclass(frozen=True)
+class Cvt:
+    """A converter."""
+
+    offset: int
+    scale: int
+    shift: int
+
+
+@dataclass(frozen=True)
+class YUnit:
+    """Y without its table; operand converters are None where they are off."""
+
+    alu: Literal["max", "min", "sum", "eql"] | None
+    alu_operand: int
+    mul_operand: int | None
+    truncate: int
+    prelu: bool
+    alu_cvt: Cvt | None
+    mul_cvt: Cvt | None
+
+
+def convert_operand(value: int, cvt: Cvt | None) -> int:
+    """Operand converter of Y."""
+    return value if cvt is None else clamp(rnd((value - cvt.offset) * cvt.scale, cvt.shift), 32)
+
+
+def y_unit(value: int, unit: YUnit) -> int:
+    """Multiplier first, then ALU."""
+    if unit.mul_operand is not None and not (unit.prelu and value >= 0):
+        value = clamp(rnd(value * convert_operand(unit.mul_operand, unit.mul_cvt), unit.truncate), 32)
+    operand = convert_operand(unit.alu_operand, unit.alu_cvt)
+    if unit.alu == "max":
+        return max(value, operand)
+    if unit.alu == "min":
+        return min(value, operand)
+    if unit.alu == "eql":
+        return int(value != operand)
+    return clamp(value + operand, 32) if unit.alu == "sum" else value
+
+
+def out_converter(value: int, cvt: Cvt) -> int:
+    """Converter C to int8: one rounding, two saturations."""
+    return clamp(clamp(rnd((value - cvt.offset) * cvt.scale, cvt.shift), 17), 8)
+
+
+RECIPROCALS = {1: 65536, 2: 32768, 3: 21845, 4: 16384, 5: 13107, 6: 10922, 7: 9362, 8: 8192}
+"""65536 / k, truncated (kmd/firmware/pdp.c:73)."""
+
+
+def pool(
+    rows: Mapping[tuple[int, int], int],
+    corner: tuple[int, int],
+    kernel: tuple[int, int],
+    mode: Literal["average", "max", "min"],
+    padding: tuple[int, ...],
+) -> int:
+    """Pool one window of one channel; `rows` holds the real cells by (y, x)."""
+    ys = [corner[0] + i for i in range(kernel[0])]
+    xs = [corner[1] + i for i in range(kernel[1])]
+    cells = [rows[y, x] for y in ys for x in xs if (y, x) in rows]
+    if mode == "max":
+        return max(cells)
+    if mode == "min":
+        return min(cells)
+    real_ys = [y for y in ys if any((y, x) in rows for x in xs)]
+    total = sum(cells)
+    for y in real_ys:
+        padded = sum((y, x) not in rows for x in xs)
+        total += padding[padded - 1] if padded else 0
+    padded_rows = len(ys) - len(real_ys)
+    total += padding[padded_rows - 1] * kernel[1] if padded_rows else 0
+    once = rnd(total * RECIPROCALS[kernel[1]], 16)
+    twice = rnd(once * RECIPROCALS[kernel[0]], 16)
+    return (twice + 128) % 256 - 128

@@ -1,0 +1,176 @@
+"""Convolutions against a scalar loop, with weights packed by an independent description of the stream."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from nvdla_quant.emulator import conv
+from nvdla_quant.emulator.operations import Converter, ConvOperation, Cube, Operand, SdpUnit
+from nvdla_quant.emulator.run import run
+from nvdla_quant.hardware import NV_FULL, NV_SMALL, Precision, Target
+from nvdla_quant.loadable.structs import SdpAlu
+from tests import scalar_model as scalar
+from tests.emulated import INPUT, conv_program, packed_cube
+
+CI = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+IDENTITY = Converter(0, 1, 0)
+
+
+def stream(weights: NDArray[np.int8], target: Target, image: bool, post_extension: int) -> NDArray[np.uint8]:
+    """Pack (kernels, height, width, channels) element by element, in the order in which the sequencer takes them.
+
+    csc.cpp:1086-1183: kernel groups; in each, blocks of `atomic_c` channels; rows (joined by post-extension), columns;
+    then kernels, then rows of the join, then channels. An image's columns are part of its channels.
+    """
+    if image:
+        weights = weights.reshape(*weights.shape[:2], 1, -1)
+    kernels, height, width, channels = weights.shape
+    joined = 1 << post_extension
+
+    def order() -> Iterator[np.int8]:
+        for k0 in range(0, kernels, target.atomic_k):
+            for c0 in range(0, channels, target.atomic_c):
+                for r0 in range(0, height, joined):
+                    for x in range(width):
+                        for k in range(k0, min(k0 + target.atomic_k, kernels)):
+                            for r in range(r0, min(r0 + joined, height)):
+                                for c in range(c0, min(c0 + target.atomic_c, channels)):
+                                    yield weights[k, r, x, c]
+
+    return np.array(list(order()), np.int8).view(np.uint8)
+
+
+def accumulators(
+    x: NDArray[np.int64], w: NDArray[np.int8], size: tuple[int, int], stride: tuple[int, int],
+    dilation: tuple[int, int], pad: tuple[int, int], pad_value: int,
+) -> NDArray[np.int64]:  # fmt: skip
+    """Convolve (n, c, h, w) with (k, kh, kw, c), tap by tap; whatever lies outside is `pad_value` in every channel."""
+    result = np.zeros((len(x), len(w), *size), np.int64)
+    for oy, ox, ky, kx in np.ndindex(*size, *w.shape[1:3]):
+        y, xx = oy * stride[0] + ky * dilation[0] - pad[0], ox * stride[1] + kx * dilation[1] - pad[1]
+        inside = 0 <= y < x.shape[2] and 0 <= xx < x.shape[3]
+        column = x[:, :, y, xx] if inside else np.full(x.shape[:2], pad_value)
+        result[:, :, oy, ox] += column @ w[:, ky, kx].astype(np.int64).T
+    return result
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> dict[str, object]:
+    target = draw(st.sampled_from([NV_SMALL, NV_FULL]))
+    image = draw(st.booleans())
+    stride = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    dilation = (1, 1) if image else (draw(st.integers(1, 2)), draw(st.integers(1, 2)))
+    return {
+        "target": target,
+        "image": image,
+        "channels": 4 if image else draw(st.sampled_from([1, 7, 8, 9, 31, 33, 70])),
+        "kernels": draw(st.sampled_from([1, 5, 8, 9, 33])),
+        "kernel": (draw(st.integers(1, 4)), draw(st.integers(1, 4))),
+        "size": (draw(st.integers(1, 7)), draw(st.integers(1, 7))),
+        "out": (draw(st.integers(1, 4)), draw(st.integers(1, 4))),
+        "stride": stride,
+        "dilation": dilation,
+        "pad": (draw(st.integers(0, 3)), draw(st.integers(0, 3))),
+        "pad_value": draw(st.integers(-128, 127)),
+        "post_extension": draw(st.integers(0, 2)) if image else 0,
+        "truncate": draw(st.sampled_from([0, 0, 3])),
+        "converted": draw(st.booleans()),
+        "signed": not image or draw(st.booleans()),
+        "seed": draw(st.integers(0, 1 << 30)),
+    }
+
+
+@CI
+@given(cases())
+def test_convolution(case: dict[str, object]) -> None:
+    """Random shapes, strides, dilations, paddings, input converters, packings: equal to the loop."""
+    rng = np.random.default_rng(int(str(case["seed"])))
+    target, image = case["target"], bool(case["image"])
+    assert isinstance(target, Target)
+    channels, kernels = int(str(case["channels"])), int(str(case["kernels"]))
+    kernel, size, out, stride, dilation, pad = (
+        case[name] for name in ("kernel", "size", "out", "stride", "dilation", "pad")
+    )
+    weights = rng.integers(-128, 128, (kernels, *kernel, channels)).astype(np.int8)  # type: ignore[misc]
+    if image:
+        weights[..., 3] = 0
+    atom = 4 if image else target.feature_atom_bytes
+    source = packed_cube(INPUT, (channels, *size), atom)  # type: ignore[misc]
+    cvt = scalar.Cvt(*rng.integers(-300, 300, 2).tolist(), int(rng.integers(0, 10))) if case["converted"] else None
+    truncate, shift = int(str(case["truncate"])), 8
+    bias = rng.integers(-(1 << 15), 1 << 15, kernels)
+    unit = SdpUnit("x1", SdpAlu.SUM, Operand(channels=bias), None, False, 2, 0, True, False)
+    program = conv_program(
+        source, weights, out, stride, dilation, pad, int(str(case["pad_value"])),
+        stream(weights, target, image, int(str(case["post_extension"]))), target, (unit,), Converter(3, 77, shift),
+        image, int(str(case["post_extension"])), truncate,
+        None if cvt is None else Converter(cvt.offset, cvt.scale, cvt.shift), bool(case["signed"]),
+    )  # type: ignore[arg-type]  # fmt: skip
+    inputs = rng.integers(-128, 128, (3, channels, *size)).astype(np.int8)  # type: ignore[misc]
+    plain = inputs.astype(np.int64)
+    if cvt is not None:
+        raw = plain if case["signed"] else inputs.view(np.uint8).astype(np.int64)
+        convert = np.vectorize(lambda v: scalar.clamp(scalar.clamp(
+            scalar.rnd((int(v) - cvt.offset) * cvt.scale, cvt.shift), 17), 8))  # fmt: skip
+        plain = convert(raw)
+    sums = accumulators(plain, weights, out, stride, dilation, pad, int(str(case["pad_value"])))  # type: ignore[arg-type]
+    expected = np.empty(sums.shape, np.int8)
+    for place in np.ndindex(sums.shape):
+        value = scalar.clamp(scalar.rnd(int(sums[place]), truncate), 32)
+        value = scalar.x_unit(value, scalar.XUnit("sum", int(bias[place[1]]), 2, None, 0, "relu"))
+        expected[place] = scalar.out_converter(value, scalar.Cvt(3, 77, shift))
+    result = run(program, inputs)
+    np.testing.assert_array_equal(result, expected)
+    np.testing.assert_array_equal(run(program, inputs, batch=1), expected)
+
+
+def test_long_reductions_are_split_and_exact() -> None:
+    """All products -128 * -128: 3 * 3 * 512 of them make 75,497,472 > 2**24, which one float32 sum cannot hold."""
+    weights = np.full((2, 3, 3, 512), -128, np.int8)
+    source = packed_cube(INPUT, (512, 3, 3), 32)
+    passing = SdpUnit("x1", None, None, None, False, 0, 20, False, False)
+    program = conv_program(
+        source, weights, (1, 1), (1, 1), (1, 1), (0, 0), 0, weights.reshape(-1).view(np.uint8), NV_FULL, (passing,),
+        IDENTITY,
+    )  # fmt: skip
+    inputs = np.full((1, 512, 3, 3), -128, np.int8)
+    inputs[0, 0, 0, 0] = -127
+    prepared = conv.prepare(
+        program.operations[0].source,  # type: ignore[arg-type]
+        weights.reshape(-1).view(np.uint8),
+        NV_FULL,
+    )
+    assert len(prepared.weights) == 5
+    # (75,497,472 - 128) / 2**20 = 71.9999 -> 72.
+    assert run(program, inputs)[0, :, 0, 0].tolist() == [72, 72]
+
+
+def test_unused_image_channels_are_left_out() -> None:
+    """Gray images stand in four components; three of them have no weights and cost nothing."""
+    weights = np.zeros((20, 5, 5, 4), np.int8)
+    weights[..., 0] = 1
+    operation = ConvOperation(
+        0, Cube(INPUT, 0, 4, 28, 28, 4, 1, 112, 0), None, 20, 24, 24, 5, 5, True, 0, (1, 1), (1, 1), 0, 0, 0,
+        Precision.INT8, None, True, 0,
+    )  # type: ignore[arg-type]  # fmt: skip
+    prepared = conv.prepare(operation, stream(weights, NV_SMALL, True, 0), NV_SMALL)
+    assert prepared.reader.channels.tolist() == [0]
+    assert [block.shape for block in prepared.weights] == [(25, 20)]
+
+
+@pytest.mark.parametrize("post_extension", [0, 1, 2])
+def test_unpacked_weights_are_what_was_packed(post_extension: int) -> None:
+    weights = np.random.default_rng(post_extension).integers(-128, 128, (40, 7, 3, 4)).astype(np.int8)
+    source = packed_cube(INPUT, (4, 9, 9), 4)
+    packed = stream(weights, NV_FULL, True, post_extension)
+    passing = SdpUnit("x1", None, None, None, False, 0, 0, False, False)
+    program = conv_program(
+        source, weights, (1, 1), (1, 1), (1, 1), (0, 0), 0, packed, NV_FULL, (passing,), IDENTITY, True, post_extension
+    )
+    operation = program.operations[0].source
+    assert isinstance(operation, ConvOperation)
+    assert np.array_equal(conv.unpack_weights(operation, packed, NV_FULL), weights)
