@@ -124,9 +124,15 @@ def compile_options_of(wildcards):
     return {"precision": variant.precision, "mode": variant.mode, "compiler": variant.compiler}
 
 
-def run_options_of(wildcards):
+def feeding_of(wildcards):
     variant = variant_of(wildcards)
-    return {"precision": variant.precision, "feeding": variant.table.feeding, "runtime": variant.runtime}
+    return {"precision": variant.precision, "feeding": variant.table.feeding}
+
+
+def is_quantized_here(wildcards):
+    """Whether the device input is quantized with the table's scale of the input."""
+    variant = variant_of(wildcards)
+    return variant.precision == "int8" and variant.table.feeding == "quantized"
 
 
 def precisions_of(wildcards):
@@ -234,4 +240,4 @@ def print_summary():
     if not all(path.is_file() for path in paths):
         return  # Only a part of the sweep was asked for.
     rows = summarize(map(read_accuracy, paths))
-    print(render_summary(rows, width=shutil.get_terminal_size().columns, colour=sys.stdout.isatty()))
+    print(render_summary(rows, width=shutil.get_terminal_size(fallback=(120, 24)).columns, colour=sys.stdout.isatty()))

@@ -24,7 +24,8 @@ rule run_loadable:
     params:
         target="{target}",
         preprocessing=preprocessing_of,
-        options=run_options_of,
+        feeding=feeding_of,
+        quantized=is_quantized_here,
         emulator=SETTINGS["emulator"],
         code=code_of("run_loadable"),
     message:

@@ -3,12 +3,11 @@
 from pathlib import Path
 
 from nvdla_quant import logs
+from nvdla_quant.files import read_npz
+from nvdla_quant.hardware import target_of
 from nvdla_quant.runtime.dimg import write_dumps
 
 with logs.capture(snakemake.log[0]):
-    write_dumps(
-        Path(snakemake.output.folder),
-        Path(snakemake.input.dumps),
-        **snakemake.params.raw_dumps,
-        target=snakemake.params.target,
-    )
+    output = read_npz(Path(snakemake.input.dumps))["output"][: snakemake.params.raw_dumps["images"]]
+    atom_bytes = target_of(snakemake.params.target).feature_atom_bytes
+    write_dumps(Path(snakemake.output.folder), output, snakemake.params.raw_dumps["format"], atom_bytes)

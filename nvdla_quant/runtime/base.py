@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nvdla_quant.errors import DumpError
 
 DeviceValues = NDArray[np.int8] | NDArray[np.float16]
 """A batch of tensors ``(n, c, h, w)`` in the device's domain."""
@@ -32,6 +34,26 @@ class RunResult:
     before_softmax: DeviceValues | None
     backend: str
     exactness: str
+
+
+def as_arrays(result: RunResult) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a raw dump file.
+
+    ``output`` (n, c, h, w), the one output tensor; ``logits``, what the final Softmax read, where there is one; both in
+    the device's domain. ``exactness`` and ``backend``: text, (1,).
+
+    Raises
+    ------
+    DumpError
+        The loadable has several outputs.
+    """
+    if len(result.outputs) != 1:
+        raise DumpError(f"the loadable has the outputs {', '.join(result.outputs)}, expected exactly one to score")
+    (output,) = result.outputs.values()
+    arrays: dict[str, NDArray[Any]] = {"output": output}
+    if result.before_softmax is not None:
+        arrays["logits"] = result.before_softmax
+    return arrays | {"exactness": np.array([result.exactness]), "backend": np.array([result.backend])}
 
 
 class Runtime(Protocol):

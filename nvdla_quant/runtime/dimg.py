@@ -113,6 +113,28 @@ def write_dimg_binary(path: Path | str, values: NDArray[Any], *, atom_bytes: int
     write_bytes(path, header + as_dumped(values).astype(surface.dtype).tobytes())
 
 
+def write_dumps(folder: Path, outputs: NDArray[Any], form: str, atom_bytes: int) -> None:
+    """Write one dump an image into `folder`: ``000000.dimg`` and so on.
+
+    Parameters
+    ----------
+    folder : Path
+        Made where it is missing.
+    outputs : NDArray
+        ``[N, C, H, W]``, int8 or float16, in the device's domain.
+    form : {"text", "binary"}
+        As nvdla_runtime writes with and without ``--rawdump``.
+    atom_bytes : int
+        Bytes of the target's feature atom, for the binary header.
+    """
+    for number, values in enumerate(outputs):
+        path = folder / f"{number:06d}.dimg"
+        if form == "text":
+            write_dimg_text(path, values)
+        else:
+            write_dimg_binary(path, values, atom_bytes=atom_bytes)
+
+
 def read_dimg(
     path: Path | str, *, shape: tuple[int, int, int] | None = None, dtype: DTypeLike | None = None
 ) -> NDArray[Any]:

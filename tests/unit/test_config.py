@@ -27,7 +27,7 @@ def test_defaults_come_from_the_schema(config: dict[str, Any]) -> None:
     assert configuration.settings["targets"] == ["nv_full", "nv_large", "nv_small"]
     assert configuration.shards == ("1-of-1",)
     assert configuration.settings["models"]["lenet"]["preprocessing"]["mean"] == [0]
-    assert configuration.settings["emulator"]["batch_size"] == 64
+    assert configuration.settings["raw_dumps"] == {"format": "none", "images": 16}
 
 
 def test_loading_leaves_the_input_alone(config: dict[str, Any]) -> None:

@@ -1,0 +1,264 @@
+"""The command line: the functions of the workflow, one file at a time.
+
+Bad usage and bad input end with exit status 2 and one line on standard error; outputs are written whole or not at all.
+"""
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from nvdla_quant import __version__
+from nvdla_quant.calibration.cpu import Calibrator, calibrate
+from nvdla_quant.compiler import compile_network
+from nvdla_quant.emulator.program import decode, default_target
+from nvdla_quant.emulator.run import run, write_steps
+from nvdla_quant.errors import DatasetError, NvdlaQuantError
+from nvdla_quant.files import atomic_path, write_bytes, write_json
+from nvdla_quant.hardware import Precision, QuantizationMode, target_of
+from nvdla_quant.loadable.describe import describe, render
+from nvdla_quant.loadable.reader import read_loadable
+from nvdla_quant.network.caffe import read_network, read_structure
+from nvdla_quant.network.passes import prepare
+from nvdla_quant.network.support import check as check_support
+from nvdla_quant.runtime.dimg import read_dimg, write_dimg_text
+from nvdla_quant.table.cache import read_cache, write_cache
+from nvdla_quant.table.changes import write_changes
+from nvdla_quant.table.fix import fix_table as fix
+from nvdla_quant.table.table import CalibrationTable, read_table, write_table
+
+NOT_SUPPORTED = 3
+"""Exit status of `check` where a target cannot run the network."""
+
+app = typer.Typer(
+    name="nvdla-quant",
+    help="Quantize Caffe classifiers for NVDLA, and run loadables exactly as the hardware does.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Method(StrEnum):
+    """Calibration methods."""
+
+    ENTROPY = "entropy"
+    MINMAX = "minmax"
+    PERCENTILE = "percentile"
+
+
+class TargetName(StrEnum):
+    """Hardware configurations."""
+
+    NV_FULL = "nv_full"
+    NV_LARGE = "nv_large"
+    NV_SMALL = "nv_small"
+
+
+Prototxt = Annotated[Path, typer.Option("--prototxt", help="The network's deploy prototxt.")]
+Caffemodel = Annotated[Path, typer.Option("--caffemodel", help="The network's trained weights.")]
+Output = Annotated[Path, typer.Option("--output", help="The file to write.")]
+LoadableFile = Annotated[Path, typer.Argument(metavar="LOADABLE", help="A .nvdla file, NVIDIA's or ours.")]
+ConfigTarget = Annotated[TargetName, typer.Option("--configtarget", help="Hardware configuration.")]
+RunTarget = Annotated[
+    TargetName | None,
+    typer.Option("--configtarget", help="Hardware; default: nv_small where feature atoms are 8 bytes, else nv_full."),
+]
+ComputePrecision = Annotated[Precision, typer.Option("--cprecision", help="Precision of the loadable.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"nvdla-quant {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass
+
+
+def _read_array(path: Path) -> NDArray[Any]:
+    """Read the array in an ``.npy`` file."""
+    try:
+        array: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DatasetError(f"{path}: not a readable .npy array ({error})") from error
+    if not isinstance(array, np.ndarray):
+        raise DatasetError(f"{path}: an .npz archive, expected one array in an .npy file")
+    return array
+
+
+def _bar(what: str) -> Progress:
+    """Return a progress bar on standard error, which shows nothing where that is no terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+
+
+@app.command()
+def inspect(loadable: LoadableFile, as_json: AsJson = False) -> None:
+    """Show what a loadable holds: tensors, memory, tasks, operations."""
+    description = describe(read_loadable(loadable))
+    print(json.dumps(description, indent=2) if as_json else render(description))
+
+
+@app.command()
+def emulate(
+    loadable: LoadableFile,
+    input_file: Annotated[Path, typer.Option("--input", help="[N, C, H, W] int8 or float16 in the device's domain.")],
+    output: Output,
+    steps: Annotated[Path | None, typer.Option(help="Folder for the output of every operation.")] = None,
+    rawdump: Annotated[Path | None, typer.Option(help="Also write image 0 as nvdla_runtime's --rawdump does.")] = None,
+    configtarget: RunTarget = None,
+) -> None:
+    """Run a loadable as the hardware would."""
+    content = read_loadable(loadable)
+    target = target_of(configtarget) if configtarget else default_target(content)
+    print(f"target: {target.name}{'' if configtarget else ' (from the loadable)'}", file=sys.stderr)
+    program = decode(content, target)
+    images = _read_array(input_file)
+    with _bar("images") as bar:
+        task = bar.add_task("images", total=len(images))
+        result = run(program, images, progress=lambda done, total: bar.update(task, completed=done, total=total))
+    for warning in program.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if steps is not None:
+        write_steps(program, images, steps)
+    if rawdump is not None:
+        write_dimg_text(rawdump, result[0])
+    with atomic_path(output) as temporary, temporary.open("wb") as file:
+        np.save(file, result)
+
+
+@app.command("compile")
+def compile_(
+    prototxt: Prototxt,
+    caffemodel: Caffemodel,
+    output: Output,
+    calibtable: Annotated[Path | None, typer.Option(help="Calibration table (int8).")] = None,
+    configtarget: ConfigTarget = TargetName.NV_FULL,
+    cprecision: ComputePrecision = Precision.INT8,
+    quantization_mode: Annotated[
+        QuantizationMode, typer.Option("--quantizationMode", help="How weights share scales (int8).")
+    ] = QuantizationMode.PER_KERNEL,
+    report: Annotated[Path | None, typer.Option(help="Also write what was compiled, as JSON.")] = None,
+) -> None:
+    """Compile a network to a loadable; options and values are nvdla_compiler's."""
+    network = read_network(prototxt, caffemodel)
+    table = read_table(calibtable) if calibtable is not None else None
+    mode = quantization_mode if cprecision is Precision.INT8 else None
+    compilation = compile_network(network, table, target_of(configtarget), cprecision, mode)
+    write_bytes(output, compilation.data)
+    if report is not None:
+        write_json(report, compilation.report)
+
+
+@app.command("calibrate")
+def calibrate_(
+    prototxt: Prototxt,
+    caffemodel: Caffemodel,
+    images: Annotated[Path, typer.Option(help="[N, C, H, W] in the network's own domain, after preprocessing.")],
+    output: Output,
+    method: Annotated[Method, typer.Option(help="How to choose clipping thresholds.")] = Method.ENTROPY,
+    batch_size: Annotated[int, typer.Option(help="Images at once; changes the result of entropy.")] = 64,
+    percentile: Annotated[float | None, typer.Option(help="Per cent of the magnitudes to keep.")] = None,
+) -> None:
+    """Find the scale of each tensor; writes TensorRT's cache format."""
+    calibrator = Calibrator(method.value, batch_size, percentile)
+    network = read_network(prototxt, caffemodel)
+    inputs = _read_array(images).astype(np.float32)
+    with _bar("images") as bar:
+        task = bar.add_task("images", total=len(inputs))
+        progress = lambda done, total: bar.update(task, completed=done, total=total)  # noqa: E731
+        write_cache(calibrate(network, inputs, calibrator, progress=progress), output)
+
+
+@app.command()
+def convert_cache(
+    cache: Annotated[Path, typer.Argument(metavar="CACHE", help="A calibration cache, TensorRT's or ours.")],
+    output: Output,
+) -> None:
+    """Write a calibration cache as JSON, names as they are."""
+    write_table(CalibrationTable(read_cache(cache).scales), output)
+
+
+@app.command()
+def fix_table(
+    prototxt: Prototxt,
+    cache: Annotated[Path, typer.Option(help="A calibration cache, TensorRT's or ours.")],
+    output: Output,
+    unify: Annotated[bool, typer.Option(help="Make scales agree that the hardware cannot change.")] = True,
+    changes: Annotated[Path | None, typer.Option(help="Also write each mapping and change, as TSV.")] = None,
+    preparation: Annotated[str, typer.Option(help="fold or as-is: the form that will be compiled.")] = "as-is",
+) -> None:
+    """Make the calibration table that a compiler takes: layer names, scales that agree."""
+    network = read_structure(prototxt)
+    table, listed = fix(network, prepare(network, preparation), read_cache(cache), unify_scales=unify)
+    if changes is not None:
+        write_changes(listed, changes)
+    write_table(table, output)
+
+
+@app.command()
+def check(
+    prototxt: Prototxt,
+    caffemodel: Annotated[Path | None, typer.Option(help="The network's trained weights.")] = None,
+    configtarget: ConfigTarget = TargetName.NV_FULL,
+    cprecision: ComputePrecision = Precision.INT8,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a target cannot run of a network; exit status 3 where that is anything."""
+    network = read_structure(prototxt) if caffemodel is None else read_network(prototxt, caffemodel)
+    findings = check_support(network, target_of(configtarget), cprecision)
+    if as_json:
+        print(json.dumps({"findings": [vars(finding) for finding in findings]}, indent=2))
+    else:
+        for finding in findings:
+            advice = f" Instead: {finding.rewrite}." if finding.rewrite else ""
+            print(f"{finding.severity}: {finding.layer or network.name} [{finding.rule}]: {finding.message}.{advice}")
+        if not findings:
+            print(f"{configtarget} runs all {len(network.layers)} layers in {cprecision}")
+    if any(finding.severity == "error" for finding in findings):
+        raise typer.Exit(NOT_SUPPORTED)
+
+
+@app.command()
+def top(
+    dimg: Annotated[Path, typer.Argument(metavar="DIMG", help="An output.dimg of nvdla_runtime, text or binary.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 5,
+    labels: Annotated[Path | None, typer.Option(help="A text file with one class name a line.")] = None,
+) -> None:
+    """Print the k highest scores of a raw dump: 0-based index, value, label."""
+    values = read_dimg(dimg).reshape(-1)
+    names = labels.read_text(encoding="utf-8").splitlines() if labels is not None else []
+    for index in np.argsort(-values.astype(np.float64), kind="stable")[:k]:
+        print(f"{index}\t{values[index]}\t{names[index] if index < len(names) else ''}".rstrip())
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        status = app(standalone_mode=False)
+    except click.exceptions.Abort:
+        status = 130
+    except click.ClickException as error:
+        print(f"nvdla-quant: {error.format_message()}", file=sys.stderr)
+        status = 2
+    except (NvdlaQuantError, OSError) as error:
+        print(f"nvdla-quant: {error}", file=sys.stderr)
+        status = 2
+    sys.exit(status)
