@@ -36,6 +36,8 @@ MAX_BIAS_SHIFT = 15
 """Largest left shift of a bias here: what is added stays below half of the 32-bit range of the sum."""
 BIAS_STEP = 1 / 32
 """Step of the bias that filters of a small scale may force on the others, in steps of the output."""
+SMALLEST_SCALE = 2.0**-100
+"""Scale of weights that are all zero; its reciprocal is still a float32."""
 ADDEND_SHIFT = 8
 """Fraction bits that a sum of two tensors is computed with."""
 
@@ -134,11 +136,9 @@ def weight_scales(
     if mode is QuantizationMode.PER_KERNEL:
         largest[:] = largest.max()
     # In float32, as the real compiler does, so that the weights come out the same.
-    natural = (largest / np.float32(127)).astype(np.float64)
+    natural = np.maximum((largest / np.float32(127)).astype(np.float64), SMALLEST_SCALE)
     room = np.abs(bias) / BIAS_LIMIT
     top = max(natural.max(), room.max() / 2**MAX_BIAS_SHIFT)
-    if top == 0:
-        return np.full(len(weights), 1 / ratio)
     if mode is QuantizationMode.PER_KERNEL:
         return np.full(len(weights), top)
     tolerated = math.floor(math.log2(BIAS_STEP / (ratio * top)))

@@ -13,12 +13,14 @@ from nvdla_quant.network.graph import (
     InnerProduct,
     Layer,
     Network,
+    Pooling,
     Power,
     ReLU,
     Scale,
     Tensor,
 )
-from nvdla_quant.network.passes import prepare
+from nvdla_quant.network.passes import for_hardware, prepare, split_pooling, write_out_groups
+from nvdla_quant.network.shapes import assemble
 from nvdla_quant.reference import Reference
 
 
@@ -95,3 +97,73 @@ def test_pixels_are_folded_in() -> None:
 def test_an_unknown_preparation_is_named() -> None:
     with pytest.raises(ConfigError, match="preparation is 'squash', expected one of fold, as-is"):
         prepare(residual_network(), "squash")
+
+
+def one_layer(shape: tuple[int, ...], operation: Convolution | Pooling) -> Network:
+    return assemble("one", [Tensor("data", shape, "data")], [Layer("l", operation, ("data",))])
+
+
+def same_result(before: Network, after: Network) -> None:
+    images = np.random.default_rng(5).normal(0, 1, (2, *before.inputs[0].shape)).astype(np.float32)
+    expected, found = (Reference(network, ["l"]).run(images)["l"] for network in (before, after))
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= 1e-5
+
+
+@pytest.mark.parametrize("method", ["max", "average"])
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "parts"),
+    [
+        # The whole image, whatever the stride says; by rows and columns of their own.
+        ((14, 14), (14, 14), (1, 1), [(7, 7), (2, 2)]),
+        ((9, 4), (9, 4), (1, 1), [(3, 4), (3, 1)]),
+        ((56, 112), (56, 112), (1, 1), [(8, 8), (7, 7), (1, 2)]),
+        # Windows side by side.
+        ((24, 30), (12, 10), (12, 10), [(6, 5), (2, 2)]),
+        # Overlapping ones, at a stride that the parts divide.
+        ((34, 8), (10, 1), (4, 1), [(2, 1), (5, 1)]),
+    ],
+)
+def test_wide_poolings_are_taken_apart(
+    method: str, size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], parts: list[tuple[int, int]]
+) -> None:
+    before = one_layer((3, *size), Pooling(method, kernel, stride))  # type: ignore[arg-type]
+    after = split_pooling(before)
+    assert [layer.operation.kernel for layer in after.layers] == parts  # type: ignore[union-attr]
+    assert [layer.name for layer in after.layers] == [*(f"l_part{i}" for i in range(1, len(parts))), "l"]
+    same_result(before, after)
+
+
+@pytest.mark.parametrize(
+    "pooling",
+    [
+        Pooling("max", (8, 8), (8, 8)),
+        Pooling("max", (11, 11), (11, 11)),
+        Pooling("average", (10, 10), (3, 3)),
+        Pooling("average", (10, 10), (10, 10), (2, 2)),
+    ],
+)
+def test_other_poolings_stay(pooling: Pooling) -> None:
+    """Small ones, primes, strides that the parts do not divide, padding."""
+    network = one_layer((2, 40, 40), pooling)
+    assert split_pooling(network).layers == network.layers
+
+
+@pytest.mark.parametrize(("group", "inputs", "outputs"), [(2, 6, 4), (6, 6, 6), (3, 6, 12)])
+def test_groups_are_written_out(group: int, inputs: int, outputs: int) -> None:
+    rng = np.random.default_rng(6)
+    weights = rng.normal(0, 1, (outputs, inputs // group, 3, 3)).astype(np.float32)
+    before = one_layer((inputs, 7, 7), Convolution(weights, rng.normal(0, 1, outputs).astype(np.float32), group=group))
+    after = write_out_groups(before)
+    operation = after.layers[0].operation
+    assert isinstance(operation, Convolution)
+    assert (operation.group, operation.weights.shape) == (1, (outputs, inputs, 3, 3))
+    same_result(before, after)
+
+
+def test_the_compilers_rewrites_keep_names_and_blobs() -> None:
+    network = residual_network()
+    rewritten = for_hardware(network)
+    assert {name: tensor.blob for name, tensor in rewritten.tensors.items()}.items() <= {
+        name: tensor.blob for name, tensor in network.tensors.items()
+    }.items()

@@ -1,0 +1,442 @@
+"""The compiler's stages one by one, against numbers worked out by hand."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from nvdla_quant.cbuf import Banks, Shortage, divide, feature_entries, image_entries
+from nvdla_quant.compiler import compile_network
+from nvdla_quant.compiler.lower import lower
+from nvdla_quant.compiler.memory import ALIGNMENT, allocate
+from nvdla_quant.compiler.operations import (
+    ConvolutionStep,
+    ConvOperation,
+    PdpOperation,
+    PointStep,
+    PoolingStep,
+    SdpOperation,
+    SoftmaxStep,
+    Window,
+)
+from nvdla_quant.compiler.pack import pack_image_weights, pack_weights
+from nvdla_quant.compiler.quantize import effective_scales, factorise, quantize_convolution, weight_scales
+from nvdla_quant.compiler.schedule import Schedule, reads, written
+from nvdla_quant.compiler.tile import post_extension
+from nvdla_quant.errors import CompileError, ConfigError, TableError
+from nvdla_quant.hardware import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode
+from nvdla_quant.loadable.structs import DependencyEvent, Engine, SdpMode, SdpType
+from nvdla_quant.network.graph import (
+    Convolution,
+    Dropout,
+    Eltwise,
+    Flatten,
+    InnerProduct,
+    Layer,
+    Network,
+    Pooling,
+    ReLU,
+    Softmax,
+    Tensor,
+)
+from nvdla_quant.network.shapes import assemble
+from nvdla_quant.table.table import CalibrationTable
+
+PER_KERNEL, PER_FILTER = QuantizationMode.PER_KERNEL, QuantizationMode.PER_FILTER
+
+
+def ones(*shape: int) -> NDArray[np.float32]:
+    return np.ones(shape, np.float32)
+
+
+def residual() -> Network:
+    """Two convolutions, the second added to the first, ReLU, pooling, inner product behind views, softmax."""
+    layers = [
+        Layer("a", Convolution(ones(8, 3, 3, 3), ones(8), pad=(1, 1)), ("data",)),
+        Layer("ra", ReLU(), ("a",)),
+        Layer("b", Convolution(ones(8, 8, 3, 3), None, pad=(1, 1)), ("ra",)),
+        Layer("sum", Eltwise("sum"), ("ra", "b")),
+        Layer("rs", ReLU(), ("sum",)),
+        Layer("pool", Pooling("max", (2, 2), (2, 2)), ("rs",)),
+        Layer("flat", Flatten(), ("pool",)),
+        Layer("drop", Dropout(), ("flat",)),
+        Layer("fc", InnerProduct(ones(10, 8 * 4 * 4), ones(10)), ("drop",)),
+        Layer("prob", Softmax(), ("fc",)),
+    ]
+    return assemble("residual", [Tensor("data", (3, 8, 8), "data")], layers)
+
+
+TABLE = CalibrationTable({"data": 0.5, "ra": 1.0, "rs": 2.0, "pool": 3.0, "fc": 4.0, "prob": 1 / 127})
+
+
+# Lowering
+
+
+def test_lowering_fuses_what_the_sdp_does_behind_a_convolution() -> None:
+    lowered = lower(residual())
+    kinds = [type(step) for step in lowered.steps]
+    assert kinds == [ConvolutionStep, ConvolutionStep, PoolingStep, ConvolutionStep, SoftmaxStep]
+    first, second, pool, inner, softmax = lowered.steps
+    assert (first.layers, first.output) == (("a", "ra"), "ra")
+    assert isinstance(second, ConvolutionStep)
+    assert (second.layers, second.addend, second.relu) == (("b", "sum", "rs"), "ra", True)
+    assert isinstance(inner, ConvolutionStep)
+    assert (inner.source, inner.weights.shape) == ("pool", (10, 8, 4, 4))
+    assert (pool.source, softmax.source) == ("rs", "fc")
+    assert lowered.images == {"data"}
+    assert dict(lowered.before_softmax) == {"prob": "fc"}
+
+
+def test_lowering_keeps_a_tensor_that_something_else_reads() -> None:
+    layers = [
+        Layer("a", Convolution(ones(8, 3, 1, 1), None), ("data",)),
+        Layer("r", ReLU(), ("a",)),
+        Layer("s", Eltwise("sum"), ("a", "r")),
+    ]
+    lowered = lower(assemble("n", [Tensor("data", (3, 4, 4), "data")], layers))
+    assert [type(step) for step in lowered.steps] == [ConvolutionStep, PointStep, PointStep]
+
+
+def test_lowering_does_not_read_what_is_not_complete() -> None:
+    """The sum can join the convolution that runs last only."""
+    layers = [
+        Layer("a", Convolution(ones(8, 3, 1, 1), None), ("data",)),
+        Layer("b", Convolution(ones(8, 3, 1, 1), None), ("data",)),
+        Layer("s", Eltwise("sum"), ("b", "a")),
+    ]
+    first, second = lower(assemble("n", [Tensor("data", (3, 4, 4), "data")], layers)).steps
+    assert isinstance(first, ConvolutionStep)
+    assert isinstance(second, ConvolutionStep)
+    assert (first.addend, second.addend) == (None, "a")
+
+
+def test_lowering_writes_the_dilation_of_an_image_kernel_out() -> None:
+    operation = Convolution(ones(4, 3, 2, 3), None, dilation=(3, 2))
+    (step,) = lower(assemble("n", [Tensor("d", (3, 9, 9), "d")], [Layer("a", operation, ("d",))])).steps
+    assert isinstance(step, ConvolutionStep)
+    assert (step.dilation, step.weights.shape) == ((1, 1), (4, 3, 4, 5))
+    assert np.array_equal(step.weights[0, 0], [[1, 0, 1, 0, 1], [0] * 5, [0] * 5, [1, 0, 1, 0, 1]])
+
+
+def test_a_network_without_work_is_refused() -> None:
+    with pytest.raises(CompileError, match="output 'd' is an input"):
+        lower(assemble("n", [Tensor("d", (3, 9, 9), "d")], [Layer("a", Dropout(), ("d",))]))
+
+
+# Scales
+
+
+def test_scales_are_those_of_the_last_fused_layer_and_pass_through_pooling() -> None:
+    scales, remarks = effective_scales(lower(residual()), TABLE)
+    assert scales == {"data": 0.5, "ra": 1.0, "rs": 2.0, "pool": 2.0, "fc": 4.0, "prob": 1 / 127}
+    assert remarks == ("layer 'pool': pooling keeps its input's scale 2; the entry 3 is not used",)
+
+
+@pytest.mark.parametrize("missing", ["data", "ra", "fc", "prob"])
+def test_a_missing_scale_is_named(missing: str) -> None:
+    table = CalibrationTable({name: scale for name, scale in TABLE.scales.items() if name != missing})
+    with pytest.raises(TableError, match=f"no entry for '{missing}'"):
+        compile_network(residual(), table, NV_SMALL, Precision.INT8)
+
+
+def test_int8_needs_a_table_and_another_backend_is_refused() -> None:
+    with pytest.raises(CompileError, match="needs a calibration table"):
+        compile_network(residual(), None, NV_SMALL, Precision.INT8)
+    with pytest.raises(ConfigError, match="compiler is 'nvdla_compiler'"):
+        compile_network(residual(), TABLE, NV_SMALL, "int8", "per-filter", "nvdla_compiler")
+
+
+# Quantization
+
+
+@given(st.floats(2.0**-48, 2.0**14.9))
+def test_a_multiplier_has_15_bits(ratio: float) -> None:
+    factor = factorise(ratio, "here")
+    assert 2**14 <= factor.scale < 2**15
+    assert 0 <= ratio - factor.scale / 2.0**factor.shift < ratio * 2.0**-14
+
+
+def test_multipliers_at_the_ends() -> None:
+    # From section 5: numBits = floor(log2 r) + 1, t = 15 - numBits, s = int(2^t * r).
+    assert (factorise(1.0, "x").scale, factorise(1.0, "x").shift) == (16384, 14)
+    assert (factorise(0.75, "x").scale, factorise(0.75, "x").shift) == (24576, 15)
+    assert (factorise(2.0**-60, "x").scale, factorise(2.0**-60, "x").shift) == (8, 63)
+    with pytest.raises(CompileError, match=r"x: outputs are 3.277e\+04 times finer"):
+        factorise(2.0**15, "x")
+
+
+def weights_of(*largest: float) -> NDArray[np.float32]:
+    values = np.zeros((len(largest), 1, 1, 2), np.float32)
+    values[:, 0, 0, 0] = largest
+    return values
+
+
+def test_weight_scales_without_trouble_are_the_largest_over_127() -> None:
+    weights, bias = weights_of(127.0, 254.0), np.array([1.0, 2.0])
+    assert weight_scales(weights, bias, 0.01, PER_KERNEL).tolist() == [2.0, 2.0]
+    assert weight_scales(weights, bias, 0.01, PER_FILTER).tolist() == [1.0, 2.0]
+
+
+def test_a_small_filter_is_coarser_where_its_bias_would_not_fit() -> None:
+    # The other filter's step is 1 output step / 64: its bias may be coarse by 1/32, a shift of 1; so the small one's
+    # bias of 65534 * 3 steps of the input must fit into 32767 << 1.
+    chosen = weight_scales(weights_of(127.0, 1e-6), np.array([0.0, 65534.0 * 3]), 1 / 64, PER_FILTER)
+    assert chosen.tolist() == pytest.approx([1.0, 3.0], rel=1e-4)
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.tuples(st.floats(0, 1e4, width=32), st.floats(-1e6, 1e6, width=32)), min_size=1, max_size=8),
+    st.floats(1e-4, 1e2),
+    st.sampled_from(QuantizationMode),
+)
+def test_every_bias_and_multiplier_fits(
+    filters: list[tuple[float, float]], ratio: float, mode: QuantizationMode
+) -> None:
+    weights, bias = weights_of(*(w for w, _ in filters)), np.array([b for _, b in filters], np.float32)
+    step = ConvolutionStep(("c",), "x", "y", weights, bias)
+    try:
+        quantized = quantize_convolution(step, {"x": ratio, "y": 1.0}, mode)
+    except CompileError:
+        return
+    unit, converter = quantized.program.x1, quantized.program.converter
+    assert unit is not None
+    assert unit.operands is not None
+    assert converter is not None
+    assert quantized.scales is not None
+    pairs = unit.operands.astype(np.int64).reshape(len(filters), -1)
+    multipliers = pairs[:, 1] if mode is PER_FILTER else np.full(len(filters), converter.scale)
+    shift = unit.truncate if mode is PER_FILTER else converter.shift
+    assert 0 <= unit.shift <= 15
+    assert 0 <= shift <= 63
+    # What the hardware outputs for an all-zero input is the bias: within its own and the multiplier's rounding.
+    outputs = (pairs[:, 0] << unit.shift) * multipliers / 2.0**shift
+    step_of_bias = 2.0**unit.shift * multipliers / 2.0**shift
+    # Half a step each of bias and of rounding to steps at all; 2**-13 for the multiplier.
+    allowed = step_of_bias / 2 + quantized.scales * ratio / 2 + np.abs(bias) * 2.0**-13
+    assert np.all(np.abs(outputs - bias) <= allowed * (1 + 1e-6) + 1e-9)
+
+
+def test_per_kernel_is_one_adder_and_one_converter() -> None:
+    step = ConvolutionStep(("c",), "x", "y", weights_of(127.0, 3.0), ones(2) * 100)
+    program = quantize_convolution(step, {"x": 1.0, "y": 128.0}, PER_KERNEL).program
+    assert program.x1 is not None
+    assert (program.x1.kind, program.x1.mode, program.x1.shift) == (SdpType.ADD, SdpMode.PER_KERNEL, 0)
+    assert program.x1.operands is not None
+    assert program.x1.operands.tolist() == [100, 100]
+    assert program.converter is not None
+    assert (program.converter.scale, program.converter.shift) == (16384, 21)
+
+
+def test_fp16_refuses_what_it_cannot_hold() -> None:
+    layer = Layer("c", Convolution(ones(4, 3, 1, 1) * 70000, None), ("d",))
+    with pytest.raises(CompileError, match="layer 'c': weights: the largest is 70000"):
+        compile_network(assemble("n", [Tensor("d", (3, 4, 4), "d")], [layer]), None, NV_FULL, "fp16")
+
+
+# Packing
+
+
+@pytest.mark.parametrize("target", [NV_FULL, NV_SMALL, NV_LARGE])
+@pytest.mark.parametrize("shape", [(3, 2, 2, 2), (40, 70, 2, 1), (9, 9, 1, 3)])
+def test_packed_weights_read_back_in_the_order_of_the_hardware(target, shape) -> None:  # type: ignore[no-untyped-def]
+    weights = np.random.default_rng(0).integers(-128, 128, shape).astype(np.int8)
+    packed = np.frombuffer(pack_weights(weights, target), np.int8)
+    assert len(packed) % target.cbuf_entry_bytes == 0
+    kernels, channels, height, width = shape
+    order = [
+        weights[k, c, y, x]
+        for g in range(0, kernels, target.atomic_k)
+        for b in range(0, channels, target.atomic_c)
+        for y in range(height)
+        for x in range(width)
+        for k in range(g, min(g + target.atomic_k, kernels))
+        for c in range(b, min(b + target.atomic_c, channels))
+    ]
+    assert packed[: len(order)].tolist() == order
+    assert not packed[len(order) :].any()
+
+
+@pytest.mark.parametrize("extension", [0, 1, 2])
+def test_packed_image_weights(extension: int) -> None:
+    weights = np.arange(1, 1 + 2 * 3 * 5 * 2).reshape(2, 3, 5, 2).astype(np.int8)
+    packed = np.frombuffer(pack_image_weights(weights, NV_FULL, extension), np.int8)
+    rows = 1 << extension
+    order = [
+        weights[k, c, y, x] if c < 3 else 0
+        for first in range(0, 5, rows)
+        for k in range(2)
+        for y in range(first, min(first + rows, 5))
+        for x in range(2)
+        for c in range(4)
+    ]
+    if extension == 0:
+        order = [
+            weights[k, c, y, x] if c < 3 else 0 for y in range(5) for k in range(2) for x in range(2) for c in range(4)
+        ]
+    assert packed[: len(order)].tolist() == order
+
+
+@pytest.mark.parametrize(
+    ("target", "rows", "width", "stride", "expected"),
+    # Section 6, Post-extension: four rows up to 4 columns, two up to 8 (nv_small: 1); R / factor >= 2.
+    [
+        (NV_FULL, 5, 5, 1, 1),
+        (NV_FULL, 3, 3, 1, 0),
+        (NV_FULL, 8, 3, 1, 2),
+        (NV_FULL, 7, 7, 2, 1),
+        (NV_FULL, 11, 11, 4, 0),
+        (NV_FULL, 5, 5, 6, 0),
+        (NV_SMALL, 8, 1, 1, 1),
+        (NV_SMALL, 8, 2, 1, 0),
+    ],
+)
+def test_post_extension(target, rows: int, width: int, stride: int, expected: int) -> None:  # type: ignore[no-untyped-def]
+    assert post_extension(target, rows, 4 * width, stride) == expected
+
+
+# The convolution buffer
+
+
+def test_entries_of_the_golden_loadables() -> None:
+    # entry_per_slice of LeNet's convolutions, as the real compiler wrote them.
+    assert image_entries(NV_SMALL, 28, 0, 1) == 14
+    assert image_entries(NV_FULL, 28, 0, 2) == 2
+    assert [feature_entries(NV_SMALL, c, w, 1) for c, w in ((20, 12), (50, 4), (500, 1))] == [36, 28, 63]
+    assert [feature_entries(NV_FULL, c, w, 1) for c, w in ((20, 12), (50, 4), (500, 1))] == [3, 2, 4]
+    assert [feature_entries(NV_FULL, c, w, 2) for c, w in ((20, 12), (50, 4), (500, 1))] == [6, 4, 8]
+    # Three atoms of four take as much as four.
+    assert feature_entries(NV_FULL, 96, 10, 1) == feature_entries(NV_FULL, 128, 10, 1) == 10
+
+
+def test_banks_of_the_golden_loadables() -> None:
+    assert divide(NV_SMALL, 36, 12, 5, 25000, 4000) == Banks(1, 7, 12)
+    assert divide(NV_SMALL, 28, 4, 4, 400000, 6400) == Banks(1, 4, 4)
+    assert divide(NV_FULL, 2, 4, 4, 400000, 25600) == Banks(1, 13, 4)
+    assert divide(NV_FULL, 128, 64, 3, 1179648, 73728) == Banks(10, 6, 20)
+    short = divide(NV_FULL, 32, 8, 8, 655360, 655360)
+    assert isinstance(short, Shortage)
+    assert "takes 20" in short.message
+
+
+@given(st.integers(1, 4096), st.integers(1, 600), st.integers(1, 32), st.integers(1, 1 << 20), st.integers(1, 64))
+def test_a_division_fits(entries: int, height: int, kernel: int, weight_bytes: int, groups: int) -> None:
+    kernel, group = min(kernel, height), -(-weight_bytes // groups)
+    for target in (NV_FULL, NV_LARGE, NV_SMALL):
+        banks = divide(target, entries, height, kernel, weight_bytes, group)
+        if isinstance(banks, Banks):
+            assert banks.data + banks.weights <= target.cbuf_banks
+            assert banks.rows * entries <= banks.data * target.cbuf_bank_entries
+            assert banks.weights * target.cbuf_bank_bytes >= group
+            assert kernel <= banks.rows <= height
+
+
+# Schedule and memory
+
+
+def pipeline(*names: str) -> list[ConvOperation | SdpOperation | PdpOperation]:
+    """Convolution with SDP, then pooling, alternately, each reading the tensor before."""
+    operations: list[ConvOperation | SdpOperation | PdpOperation] = []
+    for index, (source, output) in enumerate(itertools.pairwise(names)):
+        read, write = Window(source, 0, 4, 0, 4), Window(output, 0, 4, 0, 4)
+        if index % 2:
+            operations.append(PdpOperation(index, read, write, (1, 1), 0, 0, 0, 0))
+        else:
+            operations += [ConvOperation(index, read, 4, 0, 0), SdpOperation(index, None, None, write)]
+    return operations
+
+
+def test_edges_as_the_real_compiler_draws_them() -> None:
+    """The first five operations of LeNet (golden ``lenet-nv-small``)."""
+    edges = Schedule(pipeline("data", "conv1", "pool1", "conv2", "pool2")).edges
+    programmed, completed = DependencyEvent.OP_PROGRAMMED, DependencyEvent.OP_COMPLETED
+    assert edges[0].consumers == {Engine.CONV: (3, programmed), Engine.SDP: (1, programmed)}
+    assert edges[1].consumers == {Engine.SDP: (4, programmed), Engine.PDP: (2, completed)}
+    assert edges[2].consumers == {Engine.CONV: (3, completed), Engine.PDP: (5, programmed)}
+    assert [edge.dependencies for edge in edges] == [1, 1, 1, 3, 2, 2]
+    assert [edge.fused_parent for edge in edges] == [None, 0, None, None, 3, None]
+
+
+def test_an_sdp_waits_for_the_one_before_where_it_reads_its_result() -> None:
+    """The race of ``v-elt-prod`` (nvdla-arithmetic.md, section 10): an edge OP_PROGRAMMED would be too early."""
+    first = pipeline("data", "a")
+    window = Window("a", 0, 4, 0, 4)
+    schedule = Schedule([*first, SdpOperation(1, window, None, replace(window, tensor="b"))])
+    assert schedule.edges[1].consumers == {Engine.SDP: (2, DependencyEvent.OP_COMPLETED)}
+
+
+def test_memory_is_used_again_once_its_readers_are_complete() -> None:
+    schedule = Schedule(pipeline("data", "a", "b", "c", "d"))
+    pool = allocate(schedule, {"a": 1000, "b": 500, "c": 900, "d": 100})
+    # c is written after pooling a to b is complete; d while b may still be read.
+    assert pool.offsets["a"] == pool.offsets["c"] == 0
+    assert pool.offsets["b"] == 1024
+    assert pool.size == 4096
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_tensors_in_use_never_overlap(data: st.DataObject) -> None:
+    """Random graphs of operations: whoever shares bytes with a tensor is complete before it is written."""
+    count = data.draw(st.integers(1, 14))
+    operations: list[ConvOperation | SdpOperation | PdpOperation] = []
+    known = ["data"]
+    for index in range(count):
+        source = Window(data.draw(st.sampled_from(known)), 0, 4, 0, 4)
+        destination = Window(f"t{index}", 0, 4, 0, 4)
+        kind = data.draw(st.sampled_from(["conv", "sum", "pool"]))
+        addend = Window(data.draw(st.sampled_from(known)), 0, 4, 0, 4) if kind != "pool" else None
+        if kind == "conv":
+            operations += [ConvOperation(index, source, 4, 0, 0), SdpOperation(index, None, addend, destination)]
+        elif kind == "sum":
+            operations.append(SdpOperation(index, source, addend, destination))
+        else:
+            operations.append(PdpOperation(index, source, destination, (1, 1), 0, 0, 0, 0))
+        known.append(destination.tensor)
+    schedule = Schedule(operations)
+    sizes = {name: data.draw(st.integers(1, 5000)) for name in known[1:]}
+    offsets = allocate(schedule, sizes).offsets
+    uses: dict[str, list[int]] = {}
+    for index, operation in enumerate(operations):
+        target = written(operation)
+        for window in (*reads(operation), *([target] if target else [])):
+            uses.setdefault(window.tensor, []).append(index)
+    for name, other in itertools.permutations(sizes, 2):
+        shared = offsets[name] < offsets[other] + sizes[other] and offsets[other] < offsets[name] + sizes[name]
+        if shared and min(uses[name]) < min(uses[other]):
+            before = schedule.complete_before[min(uses[other])]
+            assert all(before >> user & 1 for user in uses[name])
+    assert all(offset % ALIGNMENT == 0 for offset in offsets.values())
+
+
+def test_every_reader_waits_for_its_writer() -> None:
+    schedule = Schedule(pipeline("data", "a", "b", "c", "d", "e"))
+    writer = {window.tensor: i for i, op in enumerate(schedule.operations) if (window := written(op))}
+    for index, operation in enumerate(schedule.operations):
+        for window in reads(operation):
+            if window.tensor in writer:
+                assert schedule.complete_before[index] >> writer[window.tensor] & 1
+
+
+# The report
+
+
+def test_report() -> None:
+    compilation = compile_network(residual(), TABLE, NV_SMALL, "int8", "per-filter")
+    report = compilation.report
+    assert (report["compiler"], report["target"], report["precision"], report["mode"]) == (
+        ("builtin", "nv_small", "int8", "per-filter")
+    )
+    assert report["units"] == {"CONV": 3, "CPU": 1, "PDP": 1, "SDP": 3}
+    # 8x8 outputs of 8 filters of 27 and of 72 weights, 10 of 128.
+    assert report["multiply_accumulates"] == 64 * 8 * (27 + 72) + 1280
+    assert report["weight_bytes"] == 8 * 36 + 8 * 72 + 1280
+    assert report["inputs"][0] == {"name": "data", "shape": (3, 8, 8), "scale": 0.5, "operation": None}
+    assert report["before_softmax"][0]["name"] == "fc"
+    assert report["before_softmax"][0]["scale"] == 4.0
+    assert report["dram_bytes"]["peak"] == sum(v for k, v in report["dram_bytes"].items() if k != "peak")
+    assert len(compilation.data) > report["weight_bytes"]

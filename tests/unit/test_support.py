@@ -1,0 +1,189 @@
+"""Findings: each rule once on each side of its limit."""
+
+import json
+
+import numpy as np
+import pytest
+
+from nvdla_quant.compiler import compile_network
+from nvdla_quant.errors import CompileError
+from nvdla_quant.hardware import TARGETS, Precision
+from nvdla_quant.network.graph import (
+    LRN,
+    Convolution,
+    Deconvolution,
+    Eltwise,
+    Flatten,
+    InnerProduct,
+    Layer,
+    Network,
+    Operation,
+    Pooling,
+    PReLU,
+    ReLU,
+    Reshape,
+    Scale,
+    Sigmoid,
+    Softmax,
+    TanH,
+    Tensor,
+)
+from nvdla_quant.network.shapes import assemble
+from nvdla_quant.network.support import check, findings_by_precision, image_inputs
+from nvdla_quant.table.table import CalibrationTable
+
+FULL, SMALL = TARGETS["nv_full"], TARGETS["nv_small"]
+
+
+def zeros(*shape: int) -> np.ndarray:
+    return np.broadcast_to(np.float32(0), shape)
+
+
+def network(shape: tuple[int, ...], *operations: Operation) -> Network:
+    layers = [Layer(f"l{i}", operation, (f"l{i - 1}" if i else "data",)) for i, operation in enumerate(operations)]
+    return assemble("net", [Tensor("data", shape, "data")], layers)
+
+
+def found(net: Network, target: str = "nv_full", precision: Precision = Precision.INT8) -> list[tuple[str, str, str]]:
+    return [(f.layer, f.rule, f.severity) for f in check(net, TARGETS[target], precision)]
+
+
+def conv(outputs: int, inputs: int, kernel: tuple[int, int] = (3, 3), **fields: object) -> Convolution:
+    return Convolution(zeros(outputs, inputs, *kernel), None, **fields)  # type: ignore[arg-type]
+
+
+def test_what_runs_has_no_findings() -> None:
+    net = network(
+        (3, 12, 12),
+        conv(8, 3),
+        ReLU(),
+        Pooling("max", (2, 2), (2, 2)),
+        Flatten(),
+        InnerProduct(zeros(5, 200), None),
+        Softmax(),
+    )
+    for target in TARGETS:
+        assert found(net, target) == []
+    assert found(net, precision=Precision.FP16) == []
+
+
+@pytest.mark.parametrize("target", ["nv_small", "nv_large"])
+def test_fp16_needs_its_multipliers(target: str) -> None:
+    (finding,) = check(network((8, 4, 4), conv(8, 8)), TARGETS[target], Precision.FP16)
+    assert (finding.rule, finding.severity, finding.layer) == ("precision", "error", "")
+    assert "nv_full" in finding.message
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        PReLU(zeros(8)),
+        Sigmoid(),
+        TanH(),
+        LRN(5, 1e-4, 0.75, 1.0),
+        Deconvolution(zeros(8, 4, 2, 2), None),
+    ],
+)
+def test_layers_without_a_unit(operation: Operation) -> None:
+    assert found(network((8, 6, 6), operation)) == [("l0", "layer-type", "error")]
+
+
+@pytest.mark.parametrize(
+    ("operation", "rule"),
+    [
+        (conv(8, 8, (33, 1)), "convolution-limit"),
+        (conv(8, 8, (1, 33)), "convolution-limit"),
+        (conv(8, 8, stride=(9, 1)), "convolution-limit"),
+        (conv(8, 8, pad=(0, 32)), "convolution-limit"),
+        (conv(8, 8, dilation=(1, 33)), "convolution-limit"),
+        (conv(8193, 8, (1, 1)), "convolution-limit"),
+        (Pooling("max", (11, 11)), "pooling-limit"),
+        (Pooling("max", (8, 8), (9, 9)), "pooling-limit"),
+        (ReLU(0.1), "leaky-relu"),
+        (Softmax(), "softmax-size"),
+        (Scale(zeros(8), None), "unfolded"),
+    ],
+)
+def test_limits(operation: Operation, rule: str) -> None:
+    assert found(network((8, 80, 80), operation)) == [("l0", rule, "error")]
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        conv(8, 8, (32, 1)),
+        conv(8, 8, (1, 32)),
+        conv(8, 8, stride=(8, 8)),
+        conv(8, 8, pad=(31, 31)),
+        conv(8, 8, (2, 3), dilation=(32, 32)),
+        conv(8192, 8, (1, 1)),
+        Pooling("max", (8, 8), (8, 8)),
+        # Taken apart: 10 = 5 * 2.
+        Pooling("average", (10, 10), (10, 10)),
+    ],
+)
+def test_just_inside_of_the_limits(operation: Operation) -> None:
+    assert found(network((8, 80, 80), operation)) == []
+
+
+def test_an_image_is_padded_to_four_channels() -> None:
+    """The kernel of an image may be any number of columns wide, as they become channels; rows keep their limit."""
+    assert found(network((1, 40, 40), conv(4, 1, (5, 40)))) == []
+    assert found(network((1, 40, 40), conv(4, 1, (33, 5)))) == [("l0", "convolution-limit", "error")]
+
+
+def test_the_smallest_weights_that_do_not_fit_nv_small() -> None:
+    # Banks of 4096 bytes: 14336 inputs take 4, a group of 8 kernels 28, of 32; 14592 inputs take 4 and 29.
+    fits, too_large = (network((n, 16, 16), InnerProduct(zeros(8, n * 256), None)) for n in (56, 57))
+    assert found(fits, "nv_small") == []
+    (finding,) = check(too_large, SMALL, Precision.INT8)
+    assert (finding.layer, finding.rule) == ("l0", "cbuf")
+    assert "32 CBUF banks of 4096 bytes" in finding.message
+    assert "takes 29" in finding.message
+    assert "take 4" in finding.message
+
+
+def test_groups_run_at_a_cost() -> None:
+    assert found(network((8, 6, 6), conv(8, 2, group=4))) == [("l0", "group", "warning")]
+
+
+def test_only_inner_products_read_a_flattened_cube() -> None:
+    assert found(network((8, 2, 2), Flatten(), ReLU())) == [("l1", "reshape", "error")]
+    assert found(network((8, 1, 1), Flatten(), ReLU())) == []
+    reshaped = network((8, 2, 2), Reshape((2, 4, 4)), conv(4, 2))
+    assert found(reshaped) == [("l1", "reshape", "error")]
+
+
+def test_sums_of_two() -> None:
+    def sums(operation: Eltwise, count: int) -> Network:
+        layers = [Layer(f"p{i}", Pooling("max", (1, 1)), ("data",)) for i in range(count)]
+        layers.append(Layer("sum", operation, tuple(layer.name for layer in layers)))
+        return assemble("sums", [Tensor("data", (8, 4, 4), "data")], layers)
+
+    assert found(sums(Eltwise("sum"), 2)) == []
+    assert found(sums(Eltwise("sum", (1.0, 1.0)), 2)) == []
+    for operation, count in ((Eltwise("sum"), 3), (Eltwise("sum", (1.0, -1.0)), 2), (Eltwise("prod"), 2)):
+        assert found(sums(operation, count)) == [("sum", "eltwise", "error")]
+
+
+def test_image_inputs_are_read_by_convolutions_alone() -> None:
+    assert image_inputs(network((3, 6, 6), conv(4, 3))) == {"data"}
+    assert image_inputs(network((5, 6, 6), conv(4, 5))) == frozenset()
+    assert image_inputs(network((3, 6, 6), Pooling("max", (2, 2)))) == frozenset()
+    assert image_inputs(network((3,), InnerProduct(zeros(4, 3), None))) == frozenset()
+
+
+def test_json_of_several_precisions() -> None:
+    report = findings_by_precision(network((3, 6, 6), conv(4, 3), Sigmoid()), SMALL, ["int8", "fp16"])
+    parsed = json.loads(json.dumps(report))
+    assert [f["rule"] for f in parsed["int8"]["findings"]] == ["layer-type"]
+    assert [f["rule"] for f in parsed["fp16"]["findings"]] == ["precision", "layer-type"]
+    assert set(parsed["int8"]["findings"][0]) == {"layer", "rule", "severity", "message", "rewrite"}
+
+
+def test_the_compiler_refuses_what_is_an_error() -> None:
+    net = network((3, 6, 6), conv(4, 3), Sigmoid(), PReLU(zeros(4)))
+    with pytest.raises(CompileError, match=r"layer 'l1'.*Sigmoid.*layer 'l2'.*PReLU"):
+        compile_network(net, CalibrationTable({}), FULL, Precision.INT8)
+    with pytest.raises(CompileError, match="nv_small has no fp16"):
+        compile_network(network((3, 6, 6), conv(4, 3)), None, SMALL, Precision.FP16)
