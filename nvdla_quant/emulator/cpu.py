@@ -63,7 +63,9 @@ def softmax(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
     ``expf`` is taken from float64, which gives the correctly rounded value.
     """
-    shifted = values - values.max(axis=1, keepdims=True)
+    # Infinite inputs give NaN, as in C.
+    with np.errstate(invalid="ignore"):
+        shifted = values - values.max(axis=1, keepdims=True)
     exponentials = np.exp(shifted.astype(np.float64)).astype(np.float32)
     # add.accumulate, unlike sum, adds one channel after the other.
     total = np.add.accumulate(exponentials, axis=1)[:, -1:]
