@@ -37,7 +37,7 @@ def allocate(schedule: Schedule, sizes: Mapping[str, int]) -> Pool:
     """Pool for the tensors in `sizes`, with room used again.
 
     A tensor may lie where another lay if every operation that reads or writes the other is complete before the
-    first one that writes the new tensor starts. Each tensor goes to the lowest place where it fits.
+    first one that writes the new tensor does so. Each tensor goes to the lowest place where it fits.
 
     Parameters
     ----------

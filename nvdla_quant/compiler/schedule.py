@@ -129,7 +129,10 @@ class Schedule:
 
     @cached_property
     def complete_before(self) -> tuple[int, ...]:
-        """For each operation the set (bit i: operation i) of those that are complete before it starts."""
+        """For each operation the set (bit i: operation i) of those that are complete before it writes.
+
+        A unit may fetch operands of an operation while the one before it still runs, but writes in order.
+        """
         sets: list[int] = []
         waits: list[list[int]] = [[] for _ in self.operations]
         for index, edges in enumerate(self.edges):

@@ -378,6 +378,52 @@ def test_memory_is_used_again_once_its_readers_are_complete() -> None:
     assert pool.size == 4096
 
 
+def complete_before(schedule: Schedule, what: str) -> list[int]:
+    """For each operation the set of those complete before it ``started`` or ``writes``, by reachability between their events.
+
+    Events: programmed, started (may read), writes, complete. A unit programs an operation once its last but one is
+    complete; its operations start in order and write in order. A fused SDP writes once its convolution has started.
+    """
+    graph: dict[tuple[str, int], list[tuple[str, int]]] = {}
+    chains: dict[type, list[int]] = {}
+
+    def edge(first: str, index: int, second: str, other: int) -> None:
+        graph.setdefault((first, index), []).append((second, other))
+
+    for index, (operation, edges) in enumerate(zip(schedule.operations, schedule.edges, strict=True)):
+        for first, second in itertools.pairwise(("programmed", "started", "writes", "complete")):
+            edge(first, index, second, index)
+        chain = chains.setdefault(type(operation), [])
+        if chain:
+            edge("started", chain[-1], "started", index)
+            edge("writes", chain[-1], "writes", index)
+        if len(chain) > 1:
+            edge("complete", chain[-2], "programmed", index)
+        chain.append(index)
+        for consumer, event in edges.consumers.values():
+            first = "complete" if event is DependencyEvent.OP_COMPLETED else "programmed"
+            edge(first, index, "started", consumer)
+        if edges.fused_parent is not None:
+            edge("started", edges.fused_parent, "writes", index)
+            edge("complete", edges.fused_parent, "complete", index)
+
+    def after(event: tuple[str, int]) -> set[tuple[str, int]]:
+        seen, todo = {event}, [event]
+        while todo:
+            for follower in graph.get(todo.pop(), []):
+                if follower not in seen:
+                    seen.add(follower)
+                    todo.append(follower)
+        return seen
+
+    sets = [0] * len(schedule.operations)
+    for index in range(len(sets)):
+        for kind, later in after(("complete", index)):
+            if kind == what:
+                sets[later] |= 1 << index
+    return sets
+
+
 @settings(max_examples=200)
 @given(st.data())
 def test_tensors_in_use_never_overlap(data: st.DataObject) -> None:
@@ -398,6 +444,11 @@ def test_tensors_in_use_never_overlap(data: st.DataObject) -> None:
             operations.append(PdpOperation(index, source, destination, (1, 1), 0, 0, 0, 0))
         known.append(destination.tensor)
     schedule = Schedule(operations)
+    assert list(schedule.complete_before) == complete_before(schedule, "writes")
+    started = complete_before(schedule, "started")
+    writer = {window.tensor: i for i, op in enumerate(operations) if (window := written(op))}
+    for index, operation in enumerate(operations):
+        assert all(started[index] >> writer[w.tensor] & 1 for w in reads(operation) if w.tensor in writer)
     sizes = {name: data.draw(st.integers(1, 5000)) for name in known[1:]}
     offsets = allocate(schedule, sizes).offsets
     uses: dict[str, list[int]] = {}
@@ -411,15 +462,6 @@ def test_tensors_in_use_never_overlap(data: st.DataObject) -> None:
             before = schedule.complete_before[min(uses[other])]
             assert all(before >> user & 1 for user in uses[name])
     assert all(offset % ALIGNMENT == 0 for offset in offsets.values())
-
-
-def test_every_reader_waits_for_its_writer() -> None:
-    schedule = Schedule(pipeline("data", "a", "b", "c", "d", "e"))
-    writer = {window.tensor: i for i, op in enumerate(schedule.operations) if (window := written(op))}
-    for index, operation in enumerate(schedule.operations):
-        for window in reads(operation):
-            if window.tensor in writer:
-                assert schedule.complete_before[index] >> writer[window.tensor] & 1
 
 
 # The report
