@@ -379,7 +379,7 @@ def test_memory_is_used_again_once_its_readers_are_complete() -> None:
 
 
 def complete_before(schedule: Schedule, what: str) -> list[int]:
-    """For each operation the set of those complete before it ``started`` or ``writes``, by reachability between their events.
+    """For each operation the set of those complete before it ``started`` or ``writes``, by reachability between events.
 
     Events: programmed, started (may read), writes, complete. A unit programs an operation once its last but one is
     complete; its operations start in order and write in order. A fused SDP writes once its convolution has started.
