@@ -7,9 +7,8 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
-import click
 import numpy as np
 import typer
 from numpy.typing import NDArray
@@ -35,6 +34,8 @@ from nvdla_quant.table.changes import write_changes
 from nvdla_quant.table.fix import fix_table as fix
 from nvdla_quant.table.table import CalibrationTable, read_table, write_table
 
+USAGE_ERROR = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
+"""Bad usage of any kind: click's UsageError, which newer versions of typer bring along under a private name."""
 NOT_SUPPORTED = 3
 """Exit status of `check` where a target cannot run the network."""
 
@@ -128,7 +129,6 @@ def emulate(
     """Run a loadable as the hardware would."""
     content = read_loadable(loadable)
     target = target_of(configtarget) if configtarget else default_target(content)
-    print(f"target: {target.name}{'' if configtarget else ' (from the loadable)'}", file=sys.stderr)
     program = decode(content, target)
     images = _read_array(input_file)
     with _bar("images") as bar:
@@ -142,6 +142,7 @@ def emulate(
         write_dimg_text(rawdump, result[0])
     with atomic_path(output) as temporary, temporary.open("wb") as file:
         np.save(file, result)
+    print(f"target: {target.name}{'' if configtarget else ' (from the loadable)'}", file=sys.stderr)
 
 
 @app.command("compile")
@@ -253,9 +254,9 @@ def main() -> None:
     """Run the command line."""
     try:
         status = app(standalone_mode=False)
-    except click.exceptions.Abort:
+    except typer.Abort:
         status = 130
-    except click.ClickException as error:
+    except USAGE_ERROR as error:
         print(f"nvdla-quant: {error.format_message()}", file=sys.stderr)
         status = 2
     except (NvdlaQuantError, OSError) as error:

@@ -100,10 +100,6 @@ class Configuration:
             if target in variant.targets:
                 yield case, target, variant
 
-    def precisions(self, target: str) -> tuple[str, ...]:
-        """Precisions that some variant asks of `target`."""
-        return tuple(dict.fromkeys(v.precision for v in self.variants.values() if target in v.targets))
-
 
 def load_schema() -> dict[str, Any]:
     """Return the schema of the configuration."""

@@ -135,10 +135,6 @@ def is_quantized_here(wildcards):
     return variant.precision == "int8" and variant.table.feeding == "quantized"
 
 
-def precisions_of(wildcards):
-    return CONFIGURATION.precisions(wildcards.target)
-
-
 def subject_of(wildcards):
     """What a row of the summary says about a variant before any number."""
     variant = variant_of(wildcards)

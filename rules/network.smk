@@ -48,7 +48,6 @@ rule check_support:
         runtime=10,
     params:
         target="{target}",
-        precisions=precisions_of,
         code=code_of("check_support"),
     message:
         "Check what {wildcards.target} can run of {wildcards.model}"

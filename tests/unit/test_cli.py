@@ -1,0 +1,148 @@
+"""The command line as a stranger meets it: outputs, exit status, one line for each mistake."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nvdla_quant.network.caffe_writer import write_caffemodel, write_prototxt
+from nvdla_quant.runtime.dimg import read_dimg
+from nvdla_quant.table.table import read_table
+from tests.sweeps import tiny_network
+
+
+def cli(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "nvdla_quant", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def succeed(*arguments: object) -> str:
+    result = cli(*arguments)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def fail(*arguments: object) -> str:
+    """Run a command that must end with status 2 and one line; return the line."""
+    result = cli(*arguments)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert result.stdout == ""
+    assert result.stderr.startswith("nvdla-quant: ")
+    assert result.stderr.count("\n") == 1, result.stderr
+    return result.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network, calibration images, and everything that the commands make of them."""
+    folder = tmp_path_factory.mktemp("cli")
+    network = tiny_network(3)
+    write_prototxt(network, folder / "deploy.prototxt")
+    write_caffemodel(network, folder / "tiny.caffemodel")
+    images = np.random.default_rng(4).random((16, 1, 8, 8), np.float32)
+    np.save(folder / "images.npy", images)
+    model = ("--prototxt", folder / "deploy.prototxt", "--caffemodel", folder / "tiny.caffemodel")
+    cache = folder / "calibration.cache"
+    succeed("calibrate", *model, "--images", folder / "images.npy", "--batch-size", 8, "--output", cache)
+    succeed("convert-cache", cache, "--output", folder / "raw.json")
+    prototxt = ("--prototxt", folder / "deploy.prototxt")
+    fixed = folder / "fixed.json"
+    succeed("fix-table", *prototxt, "--cache", cache, "--output", fixed, "--changes", folder / "changes.tsv")
+    options = ("--configtarget", "nv_small", "--cprecision", "int8", "--quantizationMode", "per-filter")
+    succeed("compile", *model, "--calibtable", fixed, *options, "--output", folder / "tiny.nvdla")
+    steps = np.clip(np.rint(images / read_table(fixed)["data"]), -128, 127).astype(np.int8)
+    np.save(folder / "device.npy", np.concatenate([steps, np.zeros((16, 3, 8, 8), np.int8)], axis=1))
+    return folder
+
+
+def test_tables_have_the_cache_s_names_and_the_layers_names(folder: Path) -> None:
+    """`relu1` is in place on blob `conv1`, so TensorRT calls its output `conv1` and the convolution's by a number."""
+    assert list(json.loads((folder / "raw.json").read_text())) == [
+        "data",
+        "(Unnamed Layer* 0) [Convolution]_output",
+        "conv1",
+        "pool1",
+        "ip1",
+        "prob",
+    ]
+    fixed = read_table(folder / "fixed.json")
+    assert list(fixed.scales) == ["data", "conv1", "relu1", "pool1", "ip1", "prob"]
+    assert fixed["pool1"] == fixed["relu1"]
+    assert fixed["prob"] == pytest.approx(1 / 127)
+
+
+def test_emulate_writes_output_steps_and_raw_dump(folder: Path, tmp_path: Path) -> None:
+    output, dump, steps = tmp_path / "out.npy", tmp_path / "output.dimg", tmp_path / "steps"
+    arguments = ("--input", folder / "device.npy", "--output", output, "--steps", steps, "--rawdump", dump)
+    result = cli("emulate", folder / "tiny.nvdla", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert "target: nv_small (from the loadable)" in result.stderr
+    scores = np.load(output)
+    assert scores.shape == (16, 6, 1, 1)
+    assert scores.dtype == np.int8
+    assert read_dimg(dump, shape=(6, 1, 1), dtype=np.int8).tolist() == scores[0].tolist()
+    entries = json.loads((steps / "steps.json").read_text())
+    assert [entry["unit"] for entry in entries] == ["SDP", "PDP", "SDP", "EMU"]
+    assert np.array_equal(np.load(steps / entries[-1]["file"]), scores)
+    best = int(scores[0].reshape(-1).argmax())
+    assert succeed("top", dump, "-k", 1) == f"{best}\t{scores[0, best, 0, 0]}.0\n"
+
+
+def test_inspect_lists_operations(folder: Path) -> None:
+    text = succeed("inspect", folder / "tiny.nvdla")
+    for word in ("data", "prob", "conv", "sdp", "pdp"):
+        assert word in text.lower()
+    assert json.loads(succeed("inspect", folder / "tiny.nvdla", "--json"))
+
+
+def test_check_ends_with_three_where_something_cannot_run(folder: Path) -> None:
+    model = ("--prototxt", folder / "deploy.prototxt")
+    assert "runs all 5 layers" in succeed("check", *model, "--configtarget", "nv_small", "--cprecision", "int8")
+    result = cli("check", *model, "--configtarget", "nv_small", "--cprecision", "fp16", "--json")
+    assert result.returncode == 3
+    (finding,) = json.loads(result.stdout)["findings"]
+    assert finding["rule"] == "precision"
+    assert set(finding) == {"layer", "rule", "severity", "message", "rewrite"}
+
+
+def test_fp16_is_refused_on_nv_small(folder: Path, tmp_path: Path) -> None:
+    model = ("--prototxt", folder / "deploy.prototxt", "--caffemodel", folder / "tiny.caffemodel")
+    output = tmp_path / "x.nvdla"
+    line = fail("compile", *model, "--cprecision", "fp16", "--configtarget", "nv_small", "--output", output)
+    assert "nv_small has no fp16 multipliers; targets that have: nv_full" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mistakes_are_one_line(folder: Path, tmp_path: Path) -> None:
+    model = ("--prototxt", folder / "deploy.prototxt", "--caffemodel", folder / "tiny.caffemodel")
+    missing = tmp_path / "missing"
+    output = ("--output", tmp_path / "out")
+    device = ("--input", folder / "device.npy")
+    assert "missing" in fail("emulate", missing, *device, *output)
+    assert "malformed" in fail("emulate", folder / "images.npy", *device, *output)
+    assert "expected int8" in fail("emulate", folder / "tiny.nvdla", "--input", folder / "images.npy", *output)
+    assert "nv_tiny" in fail("compile", *model, "--configtarget", "nv_tiny", *output)
+    assert "needs a calibration table" in fail("compile", *model, *output)
+    assert "--output" in fail("compile", *model)
+    assert "tiny.nvdla" in fail("convert-cache", folder / "tiny.nvdla", *output)
+    assert "no such command" in fail("compil").lower()
+    images = ("--images", folder / "images.npy")
+    assert "percentile" in fail("calibrate", *model, *images, "--method", "percentile", *output)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_of_another_network_is_refused(folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "other.cache"
+    cache.write_text("TRT-8503-EntropyCalibration2\ndata: 3c010a14\nfire1: 3c010a14\n")
+    arguments = ("--prototxt", folder / "deploy.prototxt", "--cache", cache, "--output", tmp_path / "fixed.json")
+    assert "fire1" in fail("fix-table", *arguments)
+
+
+def test_version_and_help() -> None:
+    assert succeed("--version").startswith("nvdla-quant 0.")
+    for command in ("inspect", "emulate", "compile", "calibrate", "convert-cache", "fix-table", "check", "top"):
+        assert command in succeed("--help")
+        assert "Usage" in succeed(command, "--help")
