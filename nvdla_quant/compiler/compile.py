@@ -250,16 +250,16 @@ class _Stages:
         operations: list[Operation] = []
         for index, step in steps:
             operations += operations_of(index, step, self.surfaces, target, self.tilings.get(index))
-        self.schedule = Schedule(tuple(operations))
+        self.schedule = Schedule(tuple(operations), lowered.parts)
         self.weights = {index: self._packed(index) for index in self.convolutions}
         self.operands = {
             index: program.x1.operands.tobytes()
             for index, program in self.programs.items()
             if program.x1 is not None and program.x1.operands is not None
         }
-        bound = {*lowered.inputs, *lowered.outputs}
+        placed = {*lowered.inputs, *lowered.outputs, *lowered.parts}
         self.activations: Pool = allocate(
-            self.schedule, {name: surface.size for name, surface in self.surfaces.items() if name not in bound}
+            self.schedule, {name: surface.size for name, surface in self.surfaces.items() if name not in placed}
         )
 
     def _quantized(self, step: ConvolutionStep) -> QuantizedConvolution:
@@ -319,7 +319,12 @@ class _Stages:
         places = {
             name: Place(address, offset, self.surfaces[name].size) for name, offset in self.activations.offsets.items()
         }
-        return places | {name: Place(number, 0, self.surfaces[name].size) for number, name in shared.bound.items()}
+        places |= {name: Place(number, 0, self.surfaces[name].size) for number, name in shared.bound.items()}
+        for name, part in self.lowered.parts.items():
+            whole, surface = places[part.whole], self.surfaces[name]
+            skipped = part.first * surface.element_bytes // surface.atom * surface.surface_stride
+            places[name] = Place(whole.address, whole.offset + skipped, surface.size)
+        return places
 
     def report(self, warnings: tuple[str, ...]) -> Report:
         """Return what was compiled, and how."""

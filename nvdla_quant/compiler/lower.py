@@ -12,6 +12,7 @@ import numpy as np
 from nvdla_quant.compiler.operations import (
     ConvolutionStep,
     Lowered,
+    Part,
     PointStep,
     PoolingStep,
     SoftmaxStep,
@@ -39,6 +40,7 @@ from nvdla_quant.network.graph import (
     Sigmoid,
     Softmax,
     TanH,
+    Tensor,
     Weights,
 )
 from nvdla_quant.network.support import image_inputs
@@ -68,6 +70,9 @@ class _Lowering:
         self._outputs = tuple(dict.fromkeys(viewed(network, tensor.name) for tensor in network.outputs))
         self._steps: list[Step] = []
         self._writer: dict[str, int] = {}
+        self._complete: dict[str, int] = {}
+        self._inside: dict[str, tuple[str, int]] = {}
+        self._copies: dict[str, Tensor] = {}
 
     def result(self) -> Lowered:
         network = self._network
@@ -76,9 +81,10 @@ class _Lowering:
         inputs = tuple(tensor.name for tensor in network.inputs)
         if copied := set(inputs) & set(self._outputs):
             raise CompileError(f"network {network.name!r}: output {min(copied)!r} is an input, nothing is computed")
-        names = {*inputs, *self._writer}
-        tensors = {name: tensor for name, tensor in network.tensors.items() if name in names}
-        return Lowered(tuple(self._steps), tensors, inputs, self._outputs, self._images)
+        names = {*inputs, *self._complete}
+        tensors = {name: tensor for name, tensor in {**network.tensors, **self._copies}.items() if name in names}
+        parts = {name: self._part(name, tensors[name].chw[0]) for name in self._inside}
+        return Lowered(tuple(self._steps), tensors, inputs, self._outputs, self._images, parts)
 
     def _add(self, layer: Layer) -> None:
         operation = layer.operation
@@ -99,15 +105,17 @@ class _Lowering:
             case Pooling():
                 pooling = operation.method, operation.kernel, operation.stride, operation.pad
                 self._append(PoolingStep((layer.name,), names[0], layer.name, *pooling))
+            case Concat():
+                self._concat(layer, names)
             case Softmax():
                 self._append(SoftmaxStep((layer.name,), names[0], layer.name))
-            case Deconvolution() | PReLU() | Sigmoid() | TanH() | BatchNorm() | Scale() | Power() | Concat() | LRN():
+            case Deconvolution() | PReLU() | Sigmoid() | TanH() | BatchNorm() | Scale() | Power() | LRN():
                 raise CompileError(f"layer {layer.name!r}: the compiler has no step for {layer.kind}")
             case _:
                 assert_never(operation)
 
     def _append(self, step: Step) -> None:
-        self._writer[step.output] = len(self._steps)
+        self._writer[step.output] = self._complete[step.output] = len(self._steps)
         self._steps.append(step)
 
     def _convolution(self, layer: Layer, source: str) -> None:
@@ -132,8 +140,8 @@ class _Lowering:
         return index if isinstance(step, ConvolutionStep | PointStep) and not step.relu else None
 
     def _extend(self, index: int, step: ConvolutionStep | PointStep) -> None:
-        del self._writer[self._steps[index].output]
-        self._writer[step.output] = index
+        del self._writer[self._steps[index].output], self._complete[self._steps[index].output]
+        self._writer[step.output] = self._complete[step.output] = index
         self._steps[index] = step
 
     def _relu(self, layer: Layer, source: str) -> None:
@@ -151,7 +159,7 @@ class _Lowering:
             index = self._fusable(branch)
             step = None if index is None else self._steps[index]
             # The other branch is read while the convolution runs, so it must be complete by then.
-            complete = index is not None and self._writer.get(other, -1) < index
+            complete = index is not None and self._complete.get(other, -1) < index
             if index is not None and complete and isinstance(step, ConvolutionStep) and step.addend is None:
                 candidates.append((index, step, other))
         if not candidates:
@@ -159,6 +167,36 @@ class _Lowering:
             return
         index, step, other = max(candidates, key=lambda candidate: candidate[0])
         self._extend(index, replace(step, layers=(*step.layers, layer.name), output=layer.name, addend=other))
+
+    def _concat(self, layer: Layer, names: tuple[str, ...]) -> None:
+        """Let the inputs be written where they stand in the output; copy those that cannot be."""
+        channel = 0
+        for number, name in enumerate(names):
+            count = self._network.tensors[name].chw[0]
+            part = name
+            if names.count(name) > 1 or not self._placeable(name):
+                part = f"{layer.name}#{number}"
+                self._copies[part] = replace(self._network.tensors[name], name=part)
+                self._append(PointStep((layer.name,), name, part))
+            self._inside[part] = (layer.name, channel)
+            channel += count
+        self._complete[layer.name] = len(self._steps) - 1
+
+    def _placeable(self, tensor: str) -> bool:
+        """Whether `tensor` can be written into another, at the other's scale."""
+        if tensor in self._inside or tensor in self._outputs or tensor not in self._complete:
+            return False
+        index = self._writer.get(tensor)
+        # Neither pooling, which keeps its input's scale, nor the CPU, which knows no surfaces.
+        return index is None or isinstance(self._steps[index], ConvolutionStep | PointStep)
+
+    def _part(self, tensor: str, channels: int) -> Part:
+        """Resolve concatenations in concatenations."""
+        first, whole = 0, tensor
+        while whole in self._inside:
+            whole, channel = self._inside[whole]
+            first += channel
+        return Part(whole, first, first + channels)
 
 
 def _dilate(weights: Weights, dilation: tuple[int, int]) -> Weights:

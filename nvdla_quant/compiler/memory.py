@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nvdla_quant.cbuf import round_up
+from nvdla_quant.compiler.operations import Window
 from nvdla_quant.compiler.schedule import Schedule, reads, written
 
 ALIGNMENT = 256
@@ -44,7 +45,7 @@ def allocate(schedule: Schedule, sizes: Mapping[str, int]) -> Pool:
     schedule : Schedule
         Operations in order.
     sizes : Mapping[str, int]
-        Bytes of every tensor to place.
+        Bytes of every tensor to place; those that stand inside of others are placed with them.
     """
     users, first = _uses(schedule, sizes)
     offsets: dict[str, int] = {}
@@ -64,11 +65,17 @@ def _uses(schedule: Schedule, names: Iterable[str]) -> tuple[dict[str, int], dic
     for index, operation in enumerate(schedule.operations):
         target = written(operation)
         for window in (*reads(operation), *(() if target is None else (target,))):
-            if window.tensor in users:
-                users[window.tensor] |= 1 << index
+            name = _whole(schedule, window)
+            if name in users:
+                users[name] |= 1 << index
         if target is not None:
-            first.setdefault(target.tensor, index)
+            first.setdefault(_whole(schedule, target), index)
     return users, first
+
+
+def _whole(schedule: Schedule, window: Window) -> str:
+    part = schedule.parts.get(window.tensor)
+    return window.tensor if part is None else part.whole
 
 
 def _lowest(taken: Sequence[tuple[int, int]], size: int) -> int:

@@ -86,6 +86,23 @@ Step = ConvolutionStep | PointStep | PoolingStep | SoftmaxStep
 
 
 @dataclass(frozen=True)
+class Part:
+    """Channels of a tensor that another tensor stands in: concatenation without copying.
+
+    Attributes
+    ----------
+    whole : str
+        Tensor that has a place of its own.
+    first, end : int
+        Its channels.
+    """
+
+    whole: str
+    first: int
+    end: int
+
+
+@dataclass(frozen=True)
 class Lowered:
     """A network as steps.
 
@@ -99,6 +116,8 @@ class Lowered:
         Names of the bindable tensors.
     images : frozenset[str]
         Inputs that are stored as pixels of four components.
+    parts : Mapping[str, Part]
+        Tensors that stand inside of a concatenated one; they have its scale.
     """
 
     steps: tuple[Step, ...]
@@ -106,6 +125,7 @@ class Lowered:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     images: frozenset[str]
+    parts: Mapping[str, Part]
 
     @property
     def before_softmax(self) -> Mapping[str, str]:

@@ -65,7 +65,7 @@ def effective_scales(lowered: Lowered, table: CalibrationTable) -> tuple[Mapping
     """Scale of every tensor, and remarks on entries that have no effect.
 
     A fused step has its last layer's scale. Pooling cannot rescale: its output has the scale of its input, whatever
-    the table says.
+    the table says. What stands inside of a concatenated tensor has that one's scale.
 
     Raises
     ------
@@ -73,17 +73,20 @@ def effective_scales(lowered: Lowered, table: CalibrationTable) -> tuple[Mapping
         The table has no entry for an input or for the last layer of a step.
     """
     scales = {name: table[name] for name in lowered.inputs}
-    remarks = []
+    scales |= {name: table[part.whole] for name, part in lowered.parts.items()}
+    scales |= {part.whole: table[part.whole] for part in lowered.parts.values()}
+    reasons = {name: f"it stands in {part.whole!r} at that one's scale" for name, part in lowered.parts.items()}
     for step in lowered.steps:
-        if not isinstance(step, PoolingStep):
+        if isinstance(step, PoolingStep):
+            scales[step.output] = scales[step.source]
+            reasons[step.output] = "pooling keeps its input's scale"
+        elif step.output not in scales:
             scales[step.output] = table[step.output]
-            continue
-        scale = scales[step.output] = scales[step.source]
-        entry = table.scales.get(step.output)
-        if entry is not None and not math.isclose(entry, scale, rel_tol=1e-6):
-            remarks.append(
-                f"layer {step.output!r}: pooling keeps its input's scale {scale:.9g}; the entry {entry:.9g} is not used"
-            )
+    remarks = (
+        f"layer {name!r}: {reason} {scales[name]:.9g}; the entry {table[name]:.9g} is not used"
+        for name, reason in reasons.items()
+        if name in table.scales and not math.isclose(table[name], scales[name], rel_tol=1e-6)
+    )
     return scales, tuple(remarks)
 
 

@@ -5,12 +5,23 @@ one consumer a unit; operations of one unit start in the order in which they are
 groups, so an operation is programmed only when the last but one on its unit is complete.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
-from nvdla_quant.compiler.operations import ENGINE_OF, ConvOperation, CpuOperation, Operation, SdpOperation, Window
+from nvdla_quant.compiler.operations import (
+    ENGINE_OF,
+    ConvOperation,
+    CpuOperation,
+    Operation,
+    Part,
+    SdpOperation,
+    Window,
+)
 from nvdla_quant.loadable.structs import DependencyEvent, Engine
+
+_ALL = 1 << 31
+"""More channels than a tensor can have."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +64,12 @@ def written(operation: Operation) -> Window | None:
     return None if isinstance(operation, ConvOperation) else operation.destination
 
 
-def _overlap(a: Window, b: Window) -> bool:
+def _overlap(a: Window, b: Window, parts: Mapping[str, Part]) -> bool:
+    one, other = (parts.get(window.tensor, Part(window.tensor, 0, _ALL)) for window in (a, b))
     return (
-        a.tensor == b.tensor
+        one.whole == other.whole
+        and one.first < other.end
+        and other.first < one.end
         and a.row < b.row + b.rows
         and b.row < a.row + a.rows
         and a.column < b.column + b.columns
@@ -65,9 +79,10 @@ def _overlap(a: Window, b: Window) -> bool:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Operations in order of execution."""
+    """Operations in order of execution; `parts` are tensors that stand inside of others."""
 
     operations: Sequence[Operation]
+    parts: Mapping[str, Part] = field(default_factory=dict)
 
     @cached_property
     def tasks(self) -> tuple[Task, ...]:
@@ -117,14 +132,18 @@ class Schedule:
                 consumers[writer][engine] = (known, DependencyEvent.OP_COMPLETED if known == index else event)
 
     def _writers(self, task: Task, index: int) -> list[int]:
-        """For each window that an operation reads, the last operation of its task that writes some of it."""
-        found = []
+        """For each window that an operation reads, the last operation of each unit of its task that writes some of it.
+
+        Earlier ones of that unit are complete by then.
+        """
+        found: list[int] = []
         for window in reads(self.operations[index]):
+            units: set[Engine] = set()
             for earlier in range(index - 1, task.first - 1, -1):
-                target = written(self.operations[earlier])
-                if target is not None and _overlap(window, target):
+                target, unit = written(self.operations[earlier]), ENGINE_OF[type(self.operations[earlier])]
+                if target is not None and unit not in units and _overlap(window, target, self.parts):
+                    units.add(unit)
                     found.append(earlier)
-                    break
         return found
 
     @cached_property

@@ -9,6 +9,7 @@ from nvdla_quant.cbuf import IMAGE_CHANNELS, Shortage, divide, feature_entries, 
 from nvdla_quant.hardware import MAX_POOLING_WINDOW, TARGETS, Precision, QuantizationMode, Target
 from nvdla_quant.network.graph import (
     BatchNorm,
+    Concat,
     Convolution,
     Eltwise,
     InnerProduct,
@@ -111,6 +112,8 @@ def _layers(network: Network, target: Target, precision: Precision) -> Iterator[
             yield from _convolution_core(layer, network, target, precision, viewed(network, layer.inputs[0]) in images)
         elif not isinstance(layer.operation, VIEWS):
             yield from _reshaped(layer, network)
+        if isinstance(layer.operation, Concat):
+            yield from _concat(layer, network, target, precision)
 
 
 _ADVICE = {"PReLU": "train with ReLU", "Sigmoid": "train with ReLU", "TanH": "train with ReLU"}
@@ -205,6 +208,18 @@ def _convolution_core(
         yield Finding(layer.name, "cbuf", "error", banks.message, "a smaller kernel, fewer channels, a larger target")
 
 
+def _concat(layer: Layer, network: Network, target: Target, precision: Precision) -> Iterator[Finding]:
+    """Look at where inputs end: they are written in place, atom by atom, so only the last may end within one."""
+    atom = target.feature_atom_bytes // (2 if precision is Precision.FP16 else 1)
+    for name in layer.inputs[:-1]:
+        channels = network.tensors[name].chw[0]
+        if channels % atom:
+            message = f"{name!r} has {channels} channels, expected a multiple of {atom}, {target.name}'s atom"
+            advice = "put such an input last, or give its layer more filters, all zero"
+            yield Finding(layer.name, "concat-atom", "error", message, advice)
+    yield from _limited(layer, "size", [("channels", network.tensors[layer.name].chw[0], MAX_SIZE)])
+
+
 def _geometry(operation: object) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
     assert isinstance(operation, Convolution)
     return operation.stride, operation.pad, operation.dilation
@@ -278,6 +293,7 @@ _RULES: dict[type, Callable[[Layer, Network], Iterator[Finding]]] = {
     Pooling: _pooling,
     ReLU: _relu,
     Softmax: _softmax,
+    Concat: _nothing,
     Eltwise: _eltwise,
     BatchNorm: _normalisation,
     Scale: _normalisation,

@@ -18,6 +18,7 @@ from nvdla_quant.emulator.run import run
 from nvdla_quant.hardware import TARGETS, Precision, QuantizationMode, Target
 from nvdla_quant.loadable.reader import parse_loadable
 from nvdla_quant.network.graph import (
+    Concat,
     Convolution,
     Eltwise,
     InnerProduct,
@@ -291,6 +292,54 @@ def test_sums(target: Target, mode: QuantizationMode, scales: tuple[float, float
         layers[1].operation.weights,  # type: ignore[union-attr]
     )
     assert np.all(np.abs(result - expected["again"]) <= allowed + products * 2.0**-12)
+
+
+def concatenations() -> Network:
+    """Written in place: a convolution, a concatenation. Copied: a pooling, an input, a tensor that stands twice."""
+    rng = np.random.default_rng(8)
+
+    def conv(inputs: int, outputs: int) -> Convolution:
+        return Convolution(integers(rng, (outputs, inputs, 3, 3), 2.0**-10), np.ones(outputs, np.float32), pad=(1, 1))
+
+    layers = [
+        Layer("a", conv(32, 32), ("data",)),
+        Layer("b", conv(32, 64), ("a",)),
+        Layer("inner", Concat(), ("b", "a")),
+        Layer("pool", Pooling("max", (3, 3), (1, 1), (1, 1)), ("inner",)),
+        Layer("c", conv(96, 20), ("pool",)),
+        Layer("outer", Concat(), ("inner", "pool", "data", "data", "c")),
+        Layer("last", Convolution(integers(rng, (10, 276, 1, 1), 2.0**-11), None), ("outer",)),
+        Layer("end", ReLU(), ("last",)),
+    ]
+    return assemble("concatenations", [Tensor("data", (32, 6, 5), "data")], layers)
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+@pytest.mark.parametrize("precision", Precision)
+@pytest.mark.parametrize("mode", MODES)
+def test_concatenations(target: Target, precision: Precision, mode: QuantizationMode) -> None:
+    if precision not in target.precisions:
+        pytest.skip(f"{target.name} has no {precision}")
+    network = concatenations()
+    images = np.random.default_rng(9).integers(-128, 128, (2, 32, 6, 5)).astype(np.float32) / 128
+    names = [layer.name for layer in network.layers]
+    tensors = Reference(network, names).run(images)
+    scales = {name: float(np.abs(tensors[name]).max()) / 127 for name in names}
+    table = CalibrationTable({"data": 1 / 128, **scales, "b": 99.0})
+    compilation = compile_network(network, table, target, precision, mode)
+    # Copies: of the pooling, and twice of the input.
+    assert compilation.facts.units == {"CONV": 4, "PDP": 1, "SDP": 7}
+    given = images * 128 if precision is INT8 else images
+    result = emulate(compilation, target, given.astype(np.int8 if precision is INT8 else np.float16))
+    expected = tensors["end"]
+    if precision is FP16:
+        assert np.abs(result - expected).max() <= 2e-3 * np.abs(expected).max()
+        return
+    assert any("'b': it stands in 'outer'" in warning for warning in compilation.facts.warnings)
+    # Steps of the concatenated tensor, half of one off, through the last convolution; a step for the layers before.
+    steps = np.abs(network.by_name["last"].operation.weights).sum(axis=(1, 2, 3)).max()  # type: ignore[union-attr]
+    assert np.abs(result * scales["end"] - expected).max() <= scales["end"] + 1.5 * scales["outer"] * steps / 4
+    assert np.corrcoef(result.ravel(), expected.ravel())[0, 1] > 0.999
 
 
 def test_fp16_layers_of_every_kind() -> None:

@@ -10,6 +10,7 @@ from nvdla_quant.errors import CompileError
 from nvdla_quant.hardware import TARGETS, Precision
 from nvdla_quant.network.graph import (
     LRN,
+    Concat,
     Convolution,
     Deconvolution,
     Eltwise,
@@ -187,3 +188,23 @@ def test_the_compiler_refuses_what_is_an_error() -> None:
         compile_network(net, CalibrationTable({}), FULL, Precision.INT8)
     with pytest.raises(CompileError, match="nv_small has no fp16"):
         compile_network(network((3, 6, 6), conv(4, 3)), None, SMALL, Precision.FP16)
+
+
+@pytest.mark.parametrize(
+    ("target", "precision", "channels", "findings"),
+    [
+        ("nv_full", Precision.INT8, (32, 5), 0),
+        ("nv_full", Precision.INT8, (5, 32), 1),
+        ("nv_full", Precision.INT8, (16, 16), 1),
+        ("nv_full", Precision.FP16, (16, 16), 0),
+        ("nv_small", Precision.INT8, (8, 24, 3), 0),
+        ("nv_small", Precision.INT8, (4, 4, 4), 2),
+    ],
+)
+def test_concatenated_tensors_end_with_an_atom(
+    target: str, precision: Precision, channels: tuple[int, ...], findings: int
+) -> None:
+    layers = [Layer(f"c{i}", conv(count, 3), ("data",)) for i, count in enumerate(channels)]
+    layers.append(Layer("cat", Concat(), tuple(layer.name for layer in layers)))
+    net = assemble("cat", [Tensor("data", (3, 6, 6), "data")], layers)
+    assert found(net, target, precision) == [("cat", "concat-atom", "error")] * findings
