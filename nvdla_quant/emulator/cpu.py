@@ -38,6 +38,12 @@ def run_cpu(operation: CpuOperation, values: Values) -> Values:
     NDArray
         Of the same shape and type.
     """
+    # What leaves the range of floats does so in C too, without a word.
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        return _run(operation, values)
+
+
+def _run(operation: CpuOperation, values: Values) -> Values:
     integer = values.dtype == np.int8
     scale_in, scale_out = np.float32(operation.input_scale), np.float32(operation.output_scale)
     real = values.astype(np.float32)
@@ -49,10 +55,9 @@ def run_cpu(operation: CpuOperation, values: Values) -> Values:
             return probabilities
         real = probabilities.astype(np.float32)
     else:
-        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-            base = np.float32(operation.shift) + np.float32(operation.scale) * real
-            # powf is correctly rounded in all but a few cases in a million; float64 gives the correctly rounded value.
-            real = np.power(base.astype(np.float64), float(np.float32(operation.power))).astype(np.float32)
+        base = np.float32(operation.shift) + np.float32(operation.scale) * real
+        # powf is correctly rounded in all but a few cases in a million; float64 gives the correctly rounded value.
+        real = np.power(base.astype(np.float64), float(np.float32(operation.power))).astype(np.float32)
         if not integer:
             return to_half(real)
     return saturate_int8(real / scale_out)

@@ -40,8 +40,9 @@ def _half(values: Int64, half: TableHalf) -> tuple[Int64, NDArray[np.bool_], NDA
         select = _signed8(half.select)
         if select >= 0:
             index = positive >> min(select, 62)
-            low = positive & ((1 << min(select, FRACTION_BITS)) - 1)
-            fraction = low << (FRACTION_BITS - min(select, FRACTION_BITS))
+            low = positive & ((1 << min(select, 62)) - 1)
+            up = FRACTION_BITS - select
+            fraction = low << up if up >= 0 else low >> min(-up, 62)
         else:
             # A negative select spreads values over entries: no fraction is left. Far beyond the table is overflow.
             index = np.minimum(positive, last) << min(-select, 30)
@@ -53,17 +54,18 @@ def _half(values: Int64, half: TableHalf) -> tuple[Int64, NDArray[np.bool_], NDA
     hit = shift_right(y0 * (one - fraction) + y1 * fraction, FRACTION_BITS, 32)
     offset_under = half.start
     if half.exponential and _signed8(half.select) > 0:
-        offset_under += 1 << min(_signed8(half.select), 32)
+        # A 32-bit shift (sdp_hls_wrapper.cpp); counts above 31, undefined in C, are taken as x86 does.
+        offset_under += 1 << (half.select & 31)
     below = _extend(values, half.entries[0], offset_under, half.underflow)
     above = _extend(values, half.entries[last], half.end, half.overflow)
     return np.where(under, below, np.where(over, above, hit)), under, over
 
 
 def _extend(values: Int64, end: np.int64, offset: int, slope: tuple[int, int]) -> Int64:
-    """Return ``end + round((x - offset) * scale >> shift)``, saturated: what lies outside a table."""
+    """Return ``end + round((x - offset) * scale >> shift)``, both steps saturated: what lies outside a table."""
     scale, shift = slope
     product = (values - offset) * scale
-    moved = shift_right(product, shift, 48) if shift >= 0 else shift_left(product, -shift, 32)
+    moved = shift_right(product, shift, 32) if shift >= 0 else shift_left(product, -shift, 32)
     return saturate(end + moved, 32)
 
 

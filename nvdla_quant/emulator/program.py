@@ -34,6 +34,10 @@ from nvdla_quant.loadable.tasks import Window, static_bytes
 
 MAX_IMAGE_BYTES = 1 << 30
 """Most memory that a loadable may declare for one image (the boards of NVDLA have no more)."""
+MAX_MULTIPLICATIONS = 1 << 40
+"""Most multiplications of one image: a hundred times those of ResNet-152; more would take minutes an image."""
+MAX_CUBE_BYTES = 1 << 28
+"""Most bytes that one operation may write: overlapping strides could name more than the memory has."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +137,7 @@ def decode(loadable: Loadable, target: Target | None = None) -> Program:
         raise LoadableError(f"loadable: {len(inputs)} inputs and {len(outputs)} outputs, expected at least one of each")
     regions = _regions(loadable, operations, (*inputs, *outputs), static)
     _check_constants(operations, inputs)
+    _check_work(operations)
     return Program(target, tuple(operations), MappingProxyType(regions), inputs, outputs, tuple(warnings))
 
 
@@ -140,6 +145,19 @@ def _check_sizes(loadable: Loadable) -> None:
     total = sum(memory.size for memory in loadable.memories)
     if total > MAX_IMAGE_BYTES:
         raise EmulationError(f"loadable: memories of {total} bytes in all, at most {MAX_IMAGE_BYTES} can be emulated")
+
+
+def _check_work(operations: list[Operation]) -> None:
+    """Refuse what would not end: strides of zero let a small file ask for any amount of work."""
+    for operation in operations:
+        cube = operation.destination
+        size = cube.surfaces * cube.atom * cube.height * cube.width * cube.element_bytes
+        macs = operation.source.multiplications if isinstance(operation.source, ConvOperation) else 0
+        if size > MAX_CUBE_BYTES or macs > MAX_MULTIPLICATIONS:
+            raise EmulationError(
+                f"operation {operation.index} ({operation.unit}): {size} bytes written and {macs} multiplications an "
+                f"image, at most {MAX_CUBE_BYTES} and {MAX_MULTIPLICATIONS} are emulated"
+            )
 
 
 def _tasks_in_order(loadable: Loadable) -> list[Task]:

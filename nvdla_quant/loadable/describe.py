@@ -47,9 +47,9 @@ def describe(loadable: Loadable) -> Description:
     -------
     dict
         ``version``; ``inputs`` and ``outputs`` (name, shape (N, C, H, W), type, layout, format, strides, bytes);
-        ``memory`` (id, bytes, kind, number of contents); ``tasks`` (id, engine, number of operations); ``operations`` (index, task,
-        unit, chain of what it does, input and output (C, H, W), precision, MACs, weight bytes, and the indices that it
-        waits for); ``totals``.
+        ``memory`` (id, bytes, kind, number of contents); ``tasks`` (id, engine, number of operations);
+        ``operations`` (index, task, unit, chain of what it does, input and output (C, H, W), precision, MACs, weight
+        bytes, and the indices that it waits for); ``totals``.
 
     Raises
     ------
