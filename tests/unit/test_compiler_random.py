@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nvdla_quant.compiler import Compilation, compile_network
 from nvdla_quant.emulator.program import decode
-from nvdla_quant.emulator.run import run
+from nvdla_quant.emulator.run import run, run_tensors
 from nvdla_quant.hardware import TARGETS, Precision, QuantizationMode, Target
 from nvdla_quant.loadable.reader import parse_loadable
 from nvdla_quant.network.graph import (
@@ -340,6 +340,42 @@ def test_concatenations(target: Target, precision: Precision, mode: Quantization
     steps = np.abs(network.by_name["last"].operation.weights).sum(axis=(1, 2, 3)).max()  # type: ignore[union-attr]
     assert np.abs(result * scales["end"] - expected).max() <= scales["end"] + 1.5 * scales["outer"] * steps / 4
     assert np.corrcoef(result.ravel(), expected.ravel())[0, 1] > 0.999
+
+
+def test_several_inputs_and_outputs() -> None:
+    """An image and a feature input; a softmax in between, so three tasks; outputs by their blob names."""
+    rng = np.random.default_rng(10)
+    layers = [
+        Layer("a", Convolution(integers(rng, (8, 3, 3, 3)), None, pad=(1, 1)), ("image",)),
+        Layer("s", Eltwise("sum"), ("a", "extra")),
+        Layer("fc", InnerProduct(integers(rng, (8, 8 * 16), 2.0**-12), None), ("s",)),
+        Layer("p", Softmax(), ("fc",)),
+        Layer("last", InnerProduct(integers(rng, (5, 8)), None), ("p",)),
+        Layer("pool", Pooling("average", (4, 4)), ("s",)),
+    ]
+    inputs = [Tensor("image", (3, 4, 4), "image"), Tensor("extra", (8, 4, 4), "extra")]
+    network = assemble("several", inputs, layers, {"last": "scores"})
+    scales = {"image": 1 / 64, "extra": 1 / 32, "s": 0.25, "fc": 0.05, "p": 1 / 127, "last": 1 / 127}
+    compilation = compile_network(network, CalibrationTable(scales), TARGETS["nv_small"], INT8)
+    program = decode(parse_loadable(compilation.data), TARGETS["nv_small"])
+    image = np.zeros((2, 4, 4, 4), np.int8)
+    image[:, :3] = rng.integers(-64, 64, (2, 3, 4, 4))
+    extra = rng.integers(-64, 64, (2, 8, 4, 4)).astype(np.int8)
+    result = run_tensors(program, {"image": image, "extra": extra})
+    # By hand, in double precision.
+    weights = layers[0].operation.weights.astype(np.float64)  # type: ignore[union-attr]
+    padded = np.pad(image[:, :3] / 64.0, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    total = np.einsum("ncyxij,kcij->nkyx", windows, weights) + extra / 32.0
+    stepped = np.clip(np.rint(total / 0.25), -128, 127) * 0.25
+    logits = stepped.reshape(2, -1) @ layers[2].operation.weights.T.astype(np.float64)  # type: ignore[union-attr]
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    scores = (odds / odds.sum(axis=1, keepdims=True)) @ layers[4].operation.weights.T  # type: ignore[union-attr]
+    assert sorted(result) == ["pool", "scores"]
+    assert [output.name for output in compilation.facts.outputs] == ["last", "pool"]
+    assert np.abs(result["pool"] * 0.25 - stepped.mean(axis=(2, 3), keepdims=True)).max() <= 1.1 * 0.25
+    # The softmax truncates each probability to a step of 1/127.
+    assert np.abs(result["scores"].reshape(2, 5) / 127 - np.clip(scores, -128 / 127, 1)).max() <= 0.06
 
 
 def test_fp16_layers_of_every_kind() -> None:
