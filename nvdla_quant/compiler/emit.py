@@ -153,8 +153,7 @@ def emit(schedule: Schedule, plan: Plan, shared: Shared, data: Mapping[str, byte
     relocations: list[records.Relocation] = []
     events: list[records.Event] = []
     for number, task in enumerate(schedule.tasks):
-        own = _cpu_blobs(schedule, task, plan, len(shared.memories)) if task.cpu else ()
-        own = own or _accelerator_blobs(schedule, task, plan, len(shared.memories))
+        own = (_cpu_blobs if task.cpu else _accelerator_blobs)(schedule, task, plan, len(shared.memories))
         interface = Interface.EMU1 if task.cpu else Interface.DLA1
         version = records.EMU_VERSION if task.cpu else records.DLA_VERSION
         first = len(memories)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from math import prod
 from typing import Literal
 
 from nvdla_quant.cbuf import IMAGE_CHANNELS, Shortage, divide, feature_entries, image_entries
@@ -114,6 +113,10 @@ def _layers(network: Network, target: Target, precision: Precision) -> Iterator[
             yield from _reshaped(layer, network)
         if isinstance(layer.operation, Concat):
             yield from _concat(layer, network, target, precision)
+        if not isinstance(layer.operation, VIEWS):
+            names = (*(viewed(network, name) for name in layer.inputs), layer.name)
+            size = max(max(network.tensors[name].chw) for name in names)
+            yield from _limited(layer, "size", [("channels, height or width", size, MAX_SIZE)])
 
 
 _ADVICE = {"PReLU": "train with ReLU", "Sigmoid": "train with ReLU", "TanH": "train with ReLU"}
@@ -189,8 +192,7 @@ def _convolution_core(
         ("stride", max(stride), MAX_STRIDE),
         ("padding", max(pad), MAX_PAD),
         ("dilation", max(dilation), MAX_KERNEL),
-        ("channels", max(vector, outputs), MAX_SIZE),
-        ("image size", max(height, width), MAX_SIZE),
+        ("channels of one kernel row", vector, MAX_SIZE),
         ("bytes of one kernel", kernel_bytes, MAX_KERNEL_BYTES),
     ]
     yield from _limited(layer, "convolution-limit", limits)
@@ -217,7 +219,6 @@ def _concat(layer: Layer, network: Network, target: Target, precision: Precision
             message = f"{name!r} has {channels} channels, expected a multiple of {atom}, {target.name}'s atom"
             advice = "put such an input last, or give its layer more filters, all zero"
             yield Finding(layer.name, "concat-atom", "error", message, advice)
-    yield from _limited(layer, "size", [("channels", network.tensors[layer.name].chw[0], MAX_SIZE)])
 
 
 def _geometry(operation: object) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
@@ -246,7 +247,6 @@ def _pooling(layer: Layer, network: Network) -> Iterator[Finding]:
         ("stride", max(operation.stride), MAX_STRIDE),
     ]
     yield from _limited(layer, "pooling-limit", sizes, "windows that are a product of small ones, without padding")
-    yield from _limited(layer, "pooling-limit", [("size", max(network.tensors[layer.inputs[0]].chw), MAX_SIZE)])
 
 
 def _relu(layer: Layer, network: Network) -> Iterator[Finding]:
@@ -272,8 +272,6 @@ def _eltwise(layer: Layer, network: Network) -> Iterator[Finding]:
             "the compiler runs the plain sum of two"
         )
         yield Finding(layer.name, "eltwise", "error", message)
-    elif prod(network.tensors[layer.name].shape) and max(network.tensors[layer.name].chw) > MAX_SIZE:
-        yield from _limited(layer, "size", [("size", max(network.tensors[layer.name].chw), MAX_SIZE)])
 
 
 def _normalisation(layer: Layer, network: Network) -> Iterator[Finding]:

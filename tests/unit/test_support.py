@@ -97,7 +97,7 @@ def test_layers_without_a_unit(operation: Operation) -> None:
         (conv(8, 8, stride=(9, 1)), "convolution-limit"),
         (conv(8, 8, pad=(0, 32)), "convolution-limit"),
         (conv(8, 8, dilation=(1, 33)), "convolution-limit"),
-        (conv(8193, 8, (1, 1)), "convolution-limit"),
+        (conv(8193, 8, (1, 1)), "size"),
         (Pooling("max", (11, 11)), "pooling-limit"),
         (Pooling("max", (8, 8), (9, 9)), "pooling-limit"),
         (ReLU(0.1), "leaky-relu"),
@@ -125,6 +125,12 @@ def test_limits(operation: Operation, rule: str) -> None:
 )
 def test_just_inside_of_the_limits(operation: Operation) -> None:
     assert found(network((8, 80, 80), operation)) == []
+
+
+def test_sizes_have_13_bits() -> None:
+    assert found(network((8, 8192, 1), ReLU())) == []
+    assert found(network((8, 8193, 1), ReLU())) == [("l0", "size", "error")]
+    assert ("l0", "size", "error") in found(network((8193,), InnerProduct(zeros(4, 8193), None)))
 
 
 def test_an_image_is_padded_to_four_channels() -> None:
