@@ -16,6 +16,19 @@ Values = NDArray[np.int8] | NDArray[np.float16]
 _Element = TypeVar("_Element", bound=np.generic)
 
 
+def images_of(memory: NDArray[_Element], first: int, images: int) -> NDArray[_Element]:
+    """Return the rows of some images; a memory that all images share has one row, which stands for each."""
+    return memory[first : first + images] if len(memory) > 1 else memory
+
+
+def cube_view(memory: NDArray[np.int8], cube: Cube, dtype: np.dtype[_Element]) -> NDArray[_Element]:
+    """Return `cube` in place in ``(n, bytes)`` as ``(n, surfaces, height, width, atom)``."""
+    shape = len(memory), cube.surfaces, cube.height, cube.width, cube.atom
+    pixel = cube.atom * cube.element_bytes
+    strides = memory.strides[0], cube.surface_stride, cube.line_stride, pixel, cube.element_bytes
+    return np.ndarray(shape, dtype, memory.data, cube.offset, strides)
+
+
 class DeviceMemory:
     """Memory regions of `images` images.
 
@@ -49,20 +62,7 @@ class DeviceMemory:
 
     def view(self, cube: Cube, dtype: np.dtype[_Element]) -> NDArray[_Element]:
         """Return `cube` in place as ``(n, surfaces, height, width, atom)``; writing to it writes the memory."""
-        memory = self._bytes[cube.memory]
-        return np.ndarray(
-            (len(memory), cube.surfaces, cube.height, cube.width, cube.atom),
-            dtype,
-            memory.data,
-            cube.offset,
-            (
-                memory.strides[0],
-                cube.surface_stride,
-                cube.line_stride,
-                cube.atom * cube.element_bytes,
-                cube.element_bytes,
-            ),
-        )
+        return cube_view(self._bytes[cube.memory], cube, dtype)
 
     def gather(self, cube: Cube) -> Values:
         """Copy `cube` as ``(n, channels, height, width)``, int8 or float16 by the size of its elements."""

@@ -131,6 +131,8 @@ def decode(loadable: Loadable, target: Target | None = None) -> Program:
             base += len(cpu)
         else:
             raise LoadableError(f"{space.where}: interface {task.interface} is neither DLA (1) nor EMU (2)")
+    if not operations:
+        raise LoadableError("loadable: no task has any operation")
     inputs = tuple(_port(loadable, tensor) for tensor in loadable.inputs)
     outputs = tuple(_port(loadable, tensor) for tensor in loadable.outputs)
     if not inputs or not outputs:
@@ -264,7 +266,7 @@ def _regions(
 
 
 def _check_constants(operations: list[Operation], inputs: tuple[Port, ...]) -> None:
-    """Refuse programs that compute weights, operands or descriptors: they are decoded once, before anything runs."""
+    """Refuse programs that compute weights or operands of kernels: those are decoded once, before anything runs."""
     writes = [("an input", port.cube) for port in inputs]
     writes += [(f"operation {operation.index}", operation.destination) for operation in operations]
     for operation in operations:

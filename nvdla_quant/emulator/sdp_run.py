@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator import conv
-from nvdla_quant.emulator.memory import DeviceMemory
+from nvdla_quant.emulator.memory import DeviceMemory, cube_view, images_of
 from nvdla_quant.emulator.operations import ConvOperation, Cube, SdpOperation
 from nvdla_quant.emulator.program import Program
 from nvdla_quant.emulator.rounding import shift_right
@@ -175,16 +175,8 @@ def _write_general(
 
 def _points(memory: NDArray[np.int8], cube: Cube, precision: Precision, tile: Tile) -> NDArray[np.generic]:
     """Return per-point operands of a tile, ``(images, rows, width, elements)``, as int64 or float32."""
-    dtype = np.float16 if precision is Precision.FP16 else np.dtype(f"<i{cube.element_bytes}")
-    shape = len(memory), cube.surfaces, cube.height, cube.width, cube.atom
-    strides = (
-        memory.strides[0],
-        cube.surface_stride,
-        cube.line_stride,
-        cube.atom * cube.element_bytes,
-        cube.element_bytes,
-    )
-    view = np.ndarray(shape, dtype, memory.data, cube.offset, strides)
-    part = view[tile.first : tile.first + tile.images, :, tile.row : tile.row + tile.rows]
+    dtype = np.dtype(np.float16) if precision is Precision.FP16 else np.dtype(f"<i{cube.element_bytes}")
+    view = cube_view(images_of(memory, tile.first, tile.images), cube, dtype)
+    part = view[:, :, tile.row : tile.row + tile.rows]
     flat = part.transpose(0, 2, 3, 1, 4).reshape(*part.shape[:1], part.shape[2], cube.width, -1)
     return flat[..., : cube.channels].astype(np.float32 if precision is Precision.FP16 else np.int64)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator._jit import jit
+from nvdla_quant.emulator.memory import cube_view, images_of
 from nvdla_quant.emulator.operations import Cube
 
 TILE_BYTES = 1 << 21
@@ -140,19 +141,13 @@ class Reader:
         x0, x1 = max(column, 0), min(column + columns, cube.width)
         if y0 >= y1 or x0 >= x1:
             return
-        view = np.ndarray(
-            (len(source), cube.surfaces, cube.height, cube.width, cube.atom),
-            np.float16,
-            source.data,
-            cube.offset,
-            (source.strides[0], cube.surface_stride, cube.line_stride, cube.atom * 2, 2),
-        )
+        view = cube_view(images_of(source, first, images), cube, np.dtype(np.float16))
         inside = out[:, y0 - row : y1 - row, x0 - column : x1 - column]
         for surface in range(cube.surfaces):
             taken = np.flatnonzero(self.channels // cube.atom == surface)
             if len(taken):
                 # Channels are ascending, so those of one surface are one run of the output.
-                part = view[first : first + images, surface, y0:y1, x0:x1]
+                part = view[:, surface, y0:y1, x0:x1]
                 within = self.channels[taken] % cube.atom
                 run = part[..., : len(taken)] if np.array_equal(within, np.arange(len(taken))) else part[..., within]
                 inside[..., taken[0] : taken[-1] + 1] = run

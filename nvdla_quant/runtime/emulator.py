@@ -1,5 +1,6 @@
 """Run loadables on the emulator."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from nvdla_quant.hardware import Precision, Target
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.runtime.base import DeviceValues, RunResult
 
+_LOG = logging.getLogger(__name__)
 EXACTNESS = {
     Precision.INT8: "bit-exact: the same int8 values as NVIDIA's C-model",
     Precision.FP16: "fast: fp16 convolutions summed in float32, which rounds differently from the hardware",
@@ -48,6 +50,8 @@ class EmulatorRuntime:
         program = decode(read_loadable(loadable), self.target)
         if len(program.inputs) != 1:
             raise EmulationError(f"{loadable}: {len(program.inputs)} inputs, expected one")
+        for warning in program.warnings:
+            _LOG.warning("%s: %s", loadable, warning)
         before = program.before_softmax
         kept: list[tuple[int, Values]] = []
 

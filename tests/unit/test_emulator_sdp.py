@@ -213,6 +213,18 @@ def test_usual_operations_take_the_fast_loop() -> None:
         assert len(stages) == expected
 
 
+@pytest.mark.parametrize("kind", [SdpAlu.SUM, SdpAlu.MAX])
+def test_operands_that_all_images_share(kind: SdpAlu) -> None:
+    """A constant cube of operands over many tiles, in the fast loop (sum) and in the general chain (max)."""
+    shape = (11, 40, 50)
+    cube, points, raw = operand_cube(shape, 3)
+    program = sdp_program(shape, (unit(alu=kind, alu_operand=Operand(cube=cube)),), IDENTITY, raw)
+    inputs = np.random.default_rng(4).integers(-128, 128, (9, *shape)).astype(np.int8)
+    plain = inputs.astype(np.int64)
+    expected = np.clip(plain + points, -128, 127) if kind is SdpAlu.SUM else np.maximum(plain, points)
+    assert np.array_equal(run(program, inputs), expected)
+
+
 def test_in_place_operation() -> None:
     """An element-wise operation may write over its source: NVIDIA's compiler lets ReLU do so."""
     program = sdp_program((9, 2, 3), (unit(relu=True),), IDENTITY)
