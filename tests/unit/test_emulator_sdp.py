@@ -1,15 +1,19 @@
 """The SDP against the scalar model, and against values worked out by hand."""
 
+from dataclasses import replace
+from types import MappingProxyType
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nvdla_quant.emulator.operations import Converter, Cube, Operand, SdpUnit
+from nvdla_quant.emulator.operations import Converter, Cube, Operand, Region, SdpUnit
 from nvdla_quant.emulator.rounding import saturate, shift_left, shift_right
 from nvdla_quant.emulator.run import run
 from nvdla_quant.emulator.sdp import constant_operands, integer_chain, linear_stages
+from nvdla_quant.hardware import NV_SMALL
 from nvdla_quant.loadable.structs import SdpAlu
 from tests import scalar_model as scalar
 from tests.emulated import OPERAND, packed_cube, program_of, sdp_program
@@ -229,7 +233,42 @@ def test_in_place_operation() -> None:
     """An element-wise operation may write over its source: NVIDIA's compiler lets ReLU do so."""
     program = sdp_program((9, 2, 3), (unit(relu=True),), IDENTITY)
     operation = program.operations[0]
-    same = type(operation)(**{**vars(operation), "destination": operation.source})
+    same = replace(operation, destination=operation.source)
     inputs = np.random.default_rng(0).integers(-128, 128, (3, 9, 2, 3)).astype(np.int8)
     result = run(program_of(same, operation.source, program.target), inputs)
     assert np.array_equal(result, np.maximum(inputs, 0))
+
+
+def test_overlapping_operation() -> None:
+    """Source and destination one row apart: what is read is what stood there before, however the work is cut."""
+    shape = (8, 400, 50)
+    source = packed_cube(OPERAND, shape, 8)
+    moved = replace(source, offset=source.line_stride)
+    operation = sdp_program(shape, (unit(relu=True),), IDENTITY).operations[0]
+    program = program_of(replace(operation, source=source, destination=moved), source, NV_SMALL)
+    program = replace(program, regions=MappingProxyType({OPERAND: Region(moved.end, True, None)}))
+    inputs = np.random.default_rng(0).integers(-128, 128, (2, *shape)).astype(np.int8)
+    assert np.array_equal(run(program, inputs), np.maximum(inputs, 0))
+
+
+def test_saturation_between_unit_and_converter() -> None:
+    """100 + (2**31 - 1) saturates to 2**31 - 1; the converter's offset takes that to 0, where 100 would remain."""
+    largest = unit(alu=SdpAlu.SUM, alu_operand=Operand(register=(1 << 15) - 1), alu_shift=31)
+    program = sdp_program((1, 1, 1), (largest,), Converter((1 << 31) - 1, 1, 0))
+    assert run(program, np.full((1, 1, 1, 1), 100, np.int8)).item() == 0
+
+
+def test_interleaved_operands_of_each_point() -> None:
+    """Pairs (alu, mul) for each element: (x + alu) * mul >> 3, for 5 channels in atoms of 8."""
+    shape = (5, 3, 4)
+    cube = packed_cube(OPERAND, (10, 3, 4), 16)
+    raw = np.random.default_rng(1).integers(0, 256, cube.end, np.uint8)
+    pairs = raw.view(np.int8).reshape(3, 4, 8, 2).transpose(3, 2, 0, 1)[:, :5].astype(np.int64)
+    operand = Operand(cube=cube)
+    both = unit(alu=SdpAlu.SUM, alu_operand=operand, mul_operand=operand, interleaved=True, truncate=3)
+    inputs = np.random.default_rng(2).integers(-128, 128, (3, *shape)).astype(np.int8)
+    result = run(sdp_program(shape, (both,), IDENTITY, raw), inputs)
+    for n, c, y, x in np.ndindex(inputs.shape):
+        alu, mul = pairs[:, c, y, x].tolist()
+        model = scalar.XUnit("sum", alu, 0, mul, 3, "none")
+        assert result[n, c, y, x] == scalar.clamp(scalar.x_unit(int(inputs[n, c, y, x]), model), 8)
