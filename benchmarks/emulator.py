@@ -3,9 +3,9 @@
 usage: python benchmarks/emulator.py [--loadable FILE --prototxt FILE --caffemodel FILE] [--batch N] [--seconds S]
 
 Without files: the shipped LeNet, compiled here by the built-in compiler for nv_small, int8 per-filter. onnxruntime runs
-the network quantized as it recommends for speed: static QDQ, uint8 activations, int8 weights for each channel. Both read
-the same number of random images; what they compute does not matter to their speed. The emulator does more: it gives the
-very bits of the hardware.
+the network quantized as it recommends for speed: static QDQ, uint8 activations, int8 weights for each channel. Both
+read the same number of random images; what they compute does not matter to their speed. The emulator does more: it
+gives the very bits of the hardware.
 """
 
 import argparse
