@@ -42,7 +42,8 @@ def program_of(
         destination.memory: Region(destination.end, True, None),
     }
     regions |= {memory: Region(len(raw), False, raw) for memory, raw in (constants or {}).items()}
-    ports = (Port("in", source, Precision.INT8),), (Port("out", destination, Precision.INT8),)
+    precision = Precision.INT8 if source.element_bytes == 1 else Precision.FP16
+    ports = (Port("in", source, precision),), (Port("out", destination, precision),)
     return Program(target, (operation,), MappingProxyType(regions), *ports, ())
 
 
@@ -63,7 +64,7 @@ def sdp_program(
 
 def conv_program(
     source: Cube,
-    weights: NDArray[np.int8],
+    weights: NDArray[np.int8] | NDArray[np.float16],
     out_size: tuple[int, int],
     stride: tuple[int, int],
     dilation: tuple[int, int],
@@ -80,6 +81,8 @@ def conv_program(
     signed: bool = True,
 ) -> Program:
     """Return a convolution with the SDP operation behind it; `weights` are (kernels, height, width, channels)."""
+    precision = Precision.FP16 if weights.dtype == np.float16 else Precision.INT8
+    element_bytes = weights.dtype.itemsize
     kernels, height, width, _ = weights.shape
     convolution = ConvOperation(
         index=0,
@@ -97,13 +100,14 @@ def conv_program(
         pad_top=pad[0],
         pad_left=pad[1],
         pad_value=pad_value,
-        precision=Precision.INT8,
+        precision=precision,
         converter=input_converter,
         signed=signed,
         truncate=truncate,
     )
-    destination = packed_cube(OUTPUT, (kernels, *out_size), target.feature_atom_bytes)
-    operation = SdpOperation(1, convolution, units, None, converter, Precision.INT8, destination, ())
+    atom = target.feature_atom_bytes // element_bytes
+    destination = packed_cube(OUTPUT, (kernels, *out_size), atom, element_bytes)
+    operation = SdpOperation(1, convolution, units, None, converter, precision, destination, ())
     return program_of(operation, source, target, {WEIGHTS: packed})
 
 

@@ -142,15 +142,18 @@ class Reader:
         if y0 >= y1 or x0 >= x1:
             return
         view = cube_view(images_of(source, first, images), cube, np.dtype(np.float16))
+        # (images, rows, columns, surfaces, atom), as the channels of the output are ordered.
+        atoms = view[:, :, y0:y1, x0:x1].transpose(0, 2, 3, 1, 4)
         inside = out[:, y0 - row : y1 - row, x0 - column : x1 - column]
-        for surface in range(cube.surfaces):
-            taken = np.flatnonzero(self.channels // cube.atom == surface)
-            if len(taken):
-                # Channels are ascending, so those of one surface are one run of the output.
-                part = view[:, surface, y0:y1, x0:x1]
-                within = self.channels[taken] % cube.atom
-                run = part[..., : len(taken)] if np.array_equal(within, np.arange(len(taken))) else part[..., within]
-                inside[..., taken[0] : taken[-1] + 1] = run
+        if len(self.channels) < cube.channels:
+            for place, channel in enumerate(self.channels.tolist()):
+                inside[..., place] = atoms[..., channel // cube.atom, channel % cube.atom]
+            return
+        whole = cube.channels // cube.atom
+        joined = whole * cube.atom
+        inside[..., :joined].reshape(*inside.shape[:3], whole, cube.atom)[:] = atoms[..., :whole, :]
+        if joined < cube.channels:
+            inside[..., joined:] = atoms[..., whole, : cube.channels - joined]
 
 
 @jit

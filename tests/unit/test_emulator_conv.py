@@ -20,7 +20,9 @@ CI = settings(max_examples=120, deadline=None, suppress_health_check=[HealthChec
 IDENTITY = Converter(0, 1, 0)
 
 
-def stream(weights: NDArray[np.int8], target: Target, image: bool, post_extension: int) -> NDArray[np.uint8]:
+def stream(
+    weights: NDArray[np.int8] | NDArray[np.float16], target: Target, image: bool, post_extension: int
+) -> NDArray[np.uint8]:
     """Pack (kernels, height, width, channels) element by element, in the order in which the sequencer takes them.
 
     csc.cpp:1086-1183: kernel groups; in each, blocks of `atomic_c` channels; rows (joined by post-extension), columns;
@@ -30,18 +32,20 @@ def stream(weights: NDArray[np.int8], target: Target, image: bool, post_extensio
         weights = weights.reshape(*weights.shape[:2], 1, -1)
     kernels, height, width, channels = weights.shape
     joined = 1 << post_extension
+    # Two-byte elements: half as many kernels in a group.
+    group = target.atomic_k // weights.dtype.itemsize
 
-    def order() -> Iterator[np.int8]:
-        for k0 in range(0, kernels, target.atomic_k):
+    def order() -> Iterator[np.generic]:
+        for k0 in range(0, kernels, group):
             for c0 in range(0, channels, target.atomic_c):
                 for r0 in range(0, height, joined):
                     for x in range(width):
-                        for k in range(k0, min(k0 + target.atomic_k, kernels)):
+                        for k in range(k0, min(k0 + group, kernels)):
                             for r in range(r0, min(r0 + joined, height)):
                                 for c in range(c0, min(c0 + target.atomic_c, channels)):
                                     yield weights[k, r, x, c]
 
-    return np.array(list(order()), np.int8).view(np.uint8)
+    return np.array(list(order()), weights.dtype).view(np.uint8)
 
 
 def accumulators(
@@ -174,3 +178,27 @@ def test_unpacked_weights_are_what_was_packed(post_extension: int) -> None:
     operation = program.operations[0].source
     assert isinstance(operation, ConvOperation)
     assert np.array_equal(conv.unpack_weights(operation, packed, NV_FULL), weights)
+
+
+@pytest.mark.parametrize(("channels", "image"), [(4, True), (5, False), (37, False), (64, False)])
+def test_fast_fp16(channels: int, image: bool) -> None:
+    """Against float64: what is left is the rounding to half, 2**-11 of the value, and of float32 sums."""
+    rng = np.random.default_rng(channels)
+    weights = rng.normal(0, 0.3, (19, 3, 2, channels)).astype(np.float16)
+    if image:
+        weights[..., 1] = 0
+    source = packed_cube(INPUT, (channels, 9, 8), 4 if image else 16, 2)
+    bias = Operand(channels=rng.normal(size=19).astype(np.float32))
+    unit = SdpUnit("x1", SdpAlu.SUM, bias, None, False, 0, 0, True, False)
+    program = conv_program(
+        source, weights, (5, 4), (2, 2), (1, 1), (1, 1), 0, stream(weights, NV_FULL, image, 0), NV_FULL, (unit,),
+        IDENTITY, image,
+    )  # fmt: skip
+    inputs = rng.normal(0, 2, (3, channels, 9, 8)).astype(np.float16)
+    padded = np.pad(inputs.astype(np.float64), ((0, 0), (0, 0), (1, 2), (1, 2)))
+    sums = np.zeros((3, 19, 5, 4))
+    for y, x, ky, kx in np.ndindex(5, 4, 3, 2):
+        sums[:, :, y, x] += padded[:, :, 2 * y + ky, 2 * x + kx] @ weights[:, ky, kx].astype(np.float64).T
+    assert bias.channels is not None
+    expected = np.maximum(sums + bias.channels[:, None, None], 0)
+    np.testing.assert_allclose(run(program, inputs).astype(np.float64), expected, rtol=2**-10, atol=1e-4)
