@@ -236,4 +236,5 @@ def print_summary():
     if not all(path.is_file() for path in paths):
         return  # Only a part of the sweep was asked for.
     rows = summarize(map(read_accuracy, paths))
-    print(render_summary(rows, width=shutil.get_terminal_size(fallback=(120, 24)).columns, colour=sys.stdout.isatty()))
+    terminal = sys.stdout.isatty()
+    print(render_summary(rows, width=shutil.get_terminal_size().columns if terminal else 120, colour=terminal))

@@ -1,106 +1,49 @@
 """Write a loadable: records to the flatbuffer, byte for byte the same for the same records."""
 
+from dataclasses import fields
+from typing import Any
+
 import flatbuffers
 import numpy as np
 
 from nvdla_quant.loadable import records
 from nvdla_quant.loadable import schema_generated as schema
 
+SCHEMA_NAMES = {
+    (records.Event, "value"): "val",
+    (records.Event, "operation"): "op",
+    (records.Submit, "task_ids"): "taskId",
+    (records.Relocation, "type"): "relocType",
+}
+"""Fields that the schema calls otherwise; all others differ only in the case of their words."""
 
-def _version(version: tuple[int, int, int]) -> schema.VersionT:
+
+def _built(kind: type, record: Any) -> Any:
+    """Return the flatbuffers object of type `kind` with the fields of `record`."""
+    built = kind()
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if field.name == "strides":
+            for i, stride in enumerate(value):
+                setattr(built, f"stride{i}", stride)
+        elif field.name == "version":
+            built.version = _version(value)
+        elif field.name == "data":
+            built.data, built.size = np.frombuffer(value, np.uint8), len(value)
+        else:
+            name = SCHEMA_NAMES.get((type(record), field.name), _camel_case(field.name))
+            setattr(built, name, list(value) if isinstance(value, tuple) else value)
+    return built
+
+
+def _camel_case(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _version(version: tuple[int, int, int]) -> Any:
     built = schema.VersionT()
     built.major, built.minor, built.subMinor = version
-    return built
-
-
-def _blob(blob: records.Blob) -> schema.BlobT:
-    built = schema.BlobT()
-    built.name = blob.name
-    built.size = len(blob.data)
-    built.interface = blob.interface
-    built.subInterface = blob.sub_interface
-    built.version = _version(blob.version)
-    built.data = np.frombuffer(blob.data, np.uint8)
-    return built
-
-
-def _memory(memory: records.Memory) -> schema.MemoryListEntryT:
-    built = schema.MemoryListEntryT()
-    built.id = memory.id
-    built.domain = memory.domain
-    built.flags = memory.flags
-    built.size = memory.size
-    built.alignment = memory.alignment
-    built.contents = list(memory.contents)
-    built.offsets = list(memory.offsets)
-    built.bindId = memory.bind_id
-    built.tensorDescId = memory.tensor_desc_id
-    return built
-
-
-def _task(task: records.Task) -> schema.TaskListEntryT:
-    built = schema.TaskListEntryT()
-    built.id = task.id
-    built.interface = task.interface
-    built.instance = task.instance
-    built.addressList = list(task.address_list)
-    built.preActions = list(task.pre_actions)
-    built.postActions = list(task.post_actions)
-    return built
-
-
-def _address(address: records.Address) -> schema.AddressListEntryT:
-    built = schema.AddressListEntryT()
-    built.id = address.id
-    built.memId = address.mem_id
-    built.offset = address.offset
-    built.size = address.size
-    return built
-
-
-def _event(event: records.Event) -> schema.EventListEntryT:
-    built = schema.EventListEntryT()
-    built.id = event.id
-    built.type = event.type
-    built.target = event.target
-    built.val = event.value
-    built.op = event.operation
-    return built
-
-
-def _tensor(tensor: records.TensorDescriptor) -> schema.TensorDescListEntryT:
-    built = schema.TensorDescListEntryT()
-    built.name = tensor.name
-    built.id = tensor.id
-    built.memId = tensor.mem_id
-    built.size = tensor.size
-    built.offset = tensor.offset
-    built.dataFormat = tensor.data_format
-    built.dataType = tensor.data_type
-    built.dataCategory = tensor.data_category
-    built.pixelFormat = tensor.pixel_format
-    built.pixelMapping = tensor.pixel_mapping
-    built.n, built.c, built.h, built.w = tensor.n, tensor.c, tensor.h, tensor.w
-    for i, stride in enumerate(tensor.strides):
-        setattr(built, f"stride{i}", stride)
-    return built
-
-
-def _relocation(relocation: records.Relocation) -> schema.RelocListEntryT:
-    built = schema.RelocListEntryT()
-    built.addressId = relocation.address_id
-    built.writeId = relocation.write_id
-    built.offset = relocation.offset
-    built.interface = relocation.interface
-    built.subInterface = relocation.sub_interface
-    built.relocType = relocation.type
-    return built
-
-
-def _submit(submit: records.Submit) -> schema.SubmitListEntryT:
-    built = schema.SubmitListEntryT()
-    built.id = submit.id
-    built.taskId = list(submit.task_ids)
     return built
 
 
@@ -108,15 +51,15 @@ def serialize_loadable(loadable: records.Loadable) -> bytes:
     """Return the bytes of the `.nvdla` file for `loadable`."""
     built = schema.LoadableT()
     built.version = _version(loadable.version)
-    built.taskList = [_task(task) for task in loadable.tasks]
-    built.memoryList = [_memory(memory) for memory in loadable.memories]
-    built.addressList = [_address(address) for address in loadable.addresses]
-    built.eventList = [_event(event) for event in loadable.events]
+    built.taskList = [_built(schema.TaskListEntryT, task) for task in loadable.tasks]
+    built.memoryList = [_built(schema.MemoryListEntryT, memory) for memory in loadable.memories]
+    built.addressList = [_built(schema.AddressListEntryT, address) for address in loadable.addresses]
+    built.eventList = [_built(schema.EventListEntryT, event) for event in loadable.events]
     # NVIDIA's runtime looks blobs up by name; its compiler stores them sorted.
-    built.blobs = [_blob(blob) for blob in sorted(loadable.blobs, key=lambda blob: blob.name)]
-    built.tensorDescList = [_tensor(tensor) for tensor in loadable.tensors]
-    built.relocList = [_relocation(relocation) for relocation in loadable.relocations]
-    built.submitList = [_submit(submit) for submit in loadable.submits]
+    built.blobs = [_built(schema.BlobT, blob) for blob in sorted(loadable.blobs, key=lambda blob: blob.name)]
+    built.tensorDescList = [_built(schema.TensorDescListEntryT, tensor) for tensor in loadable.tensors]
+    built.relocList = [_built(schema.RelocListEntryT, relocation) for relocation in loadable.relocations]
+    built.submitList = [_built(schema.SubmitListEntryT, submit) for submit in loadable.submits]
     size = sum(len(blob.data) for blob in loadable.blobs)
     builder = flatbuffers.Builder(size + (1 << 16))
     builder.Finish(built.Pack(builder))
