@@ -49,7 +49,11 @@ def test_kill_and_start_again(
         time.sleep(0.02)
     assert process.poll() is None, "the run ended before it was killed"
     os.killpg(process.pid, how)
-    process.wait(timeout=60)
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:  # As a supervisor does: first politely, then not.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=20)
     again = run(checkout)
     assert again.returncode == 0, again.stdout[-4000:] + again.stderr[-4000:]
     assert artefacts(checkout) == artefacts(finished)
