@@ -112,17 +112,19 @@ class Reference:
         )
         self.batch_size = batch_size
         self._computed = [name for name in self.tensors if name != self.input.name]
-        model = to_onnx(
-            network, self._computed or None
-        )  # A model needs an output, even where only the input is asked for.
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.use_deterministic_compute = True
         options.log_severity_level = 3
+        # A model needs an output, even where only the input is asked for.
+        model = self._model(self._computed or None)
         self._session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
+
+    def _model(self, outputs: Sequence[str] | None) -> onnx.ModelProto:
+        return to_onnx(self.network, outputs)
 
     def batches(self, images: Images) -> Iterator[dict[str, NDArray[np.float32]]]:
         """Tensors of `batch_size` images at a time (fewer at the end), in order: for what does not fit in memory.

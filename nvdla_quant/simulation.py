@@ -4,20 +4,18 @@ It has the scales and the fusion of an NVDLA loadable but not its arithmetic: ac
 exact, and halves round to even. A loadable that is right comes close to it, whatever compiled it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from nvdla_quant.errors import NetworkError
 from nvdla_quant.hardware import QuantizationMode
 from nvdla_quant.network.graph import Convolution, Deconvolution, InnerProduct, Layer, Network, Weights
 from nvdla_quant.network.views import viewed
-from nvdla_quant.reference import Images, to_onnx
+from nvdla_quant.reference import Reference, to_onnx
 from nvdla_quant.table.consistency import check_complete
 from nvdla_quant.table.fusion import fused_end
 from nvdla_quant.table.table import CalibrationTable
@@ -26,8 +24,8 @@ INT8_MIN, INT8_MAX = -128, 127
 """What the SDP saturates to (nvdla/hw)."""
 
 
-class Simulation:
-    """A network with int8 steps, ready to run.
+class Simulation(Reference):
+    """A network with int8 steps, ready to run; tensors that the hardware writes come out as multiples of their scale.
 
     Parameters
     ----------
@@ -62,59 +60,14 @@ class Simulation:
         threads: int = 1,
         batch_size: int = 64,
     ) -> None:
-        if len(network.inputs) != 1:
-            raise NetworkError(f"network {network.name!r} has {len(network.inputs)} inputs, expected 1")
         check_complete(network, table)
-        self.network = network
-        self.input = network.inputs[0]
-        self.tensors = tuple(tensor.name for tensor in network.outputs) if tensors is None else tuple(tensors)
-        self.batch_size = batch_size
-        model = to_onnx(quantize_weights(network, mode), self.tensors)
-        _insert_steps(model.graph, {name: table[name] for name in quantized_tensors(network)})
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.use_deterministic_compute = True
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        self._table, self._mode = table, mode
+        super().__init__(network, tensors, threads=threads, batch_size=batch_size)
 
-    def batches(self, images: Images) -> Iterator[dict[str, NDArray[np.float32]]]:
-        """Tensors of `batch_size` images at a time (fewer at the end), in order.
-
-        Parameters
-        ----------
-        images : NDArray[float32], shape (n, channels, height, width)
-            In the network's own domain, after preprocessing; they are rounded to the input's steps.
-
-        Yields
-        ------
-        dict[str, NDArray[float32]]
-            (batch, *shape of the tensor) by tensor name, in real values: multiples of the scale where the tensor is
-            one that the hardware writes.
-
-        Raises
-        ------
-        NetworkError
-            The images are not what the network's input takes.
-        """
-        if images.shape[1:] != self.input.shape or images.dtype != np.float32:
-            raise NetworkError(
-                f"images have the shape {images.shape} and type {images.dtype}, expected (n, "
-                f"{str(self.input.shape)[1:-1]}) of float32 for the input {self.input.name!r}"
-            )
-        for start in range(0, len(images), self.batch_size):
-            feed = {self.input.name: np.ascontiguousarray(images[start : start + self.batch_size])}
-            yield dict(zip(self.tensors, self._session.run(list(self.tensors), feed), strict=True))
-
-    def run(self, images: Images) -> dict[str, NDArray[np.float32]]:
-        """Tensors of all images: (n, *shape of the tensor) by tensor name; parameters and errors as `batches`."""
-        empty = {name: [np.empty((0, *self.network.tensors[name].shape), np.float32)] for name in self.tensors}
-        for batch in self.batches(images):
-            for name, values in batch.items():
-                empty[name].append(values)
-        return {name: np.concatenate(parts) for name, parts in empty.items()}
+    def _model(self, outputs: Sequence[str] | None) -> onnx.ModelProto:
+        model = to_onnx(quantize_weights(self.network, self._mode), outputs)
+        _insert_steps(model.graph, {name: self._table[name] for name in quantized_tensors(self.network)})
+        return model
 
 
 def quantized_tensors(network: Network) -> tuple[str, ...]:
