@@ -1,11 +1,11 @@
-"""Images a second of the emulator, and of onnxruntime's own int8 on the same network, in the same run on one thread.
+"""Images a second of the emulator, and of onnxruntime's own int8 on the same networks, in the same run on one thread.
 
-usage: python benchmarks/emulator.py [--loadable FILE --prototxt FILE --caffemodel FILE] [--batch N] [--seconds S]
+usage: python benchmarks/emulator.py [NETWORK ...] [--batch N] [--seconds S] [--target T]
 
-Without files: the shipped LeNet, compiled here by the built-in compiler for nv_small, int8 per-filter. onnxruntime runs
-the network quantized as it recommends for speed: static QDQ, uint8 activations, int8 weights for each channel. Both
-read the same number of random images; what they compute does not matter to their speed. The emulator does more: it
-gives the very bits of the hardware.
+Networks: lenet (the shipped one), resnet20 (CIFAR size), resnet18 (224 x 224); all where none is named. Each is
+compiled by the built-in compiler, int8 per-filter. onnxruntime runs it quantized as it recommends for speed: static QDQ,
+uint8 activations, int8 weights for each channel. Both read the same number of random images; what they compute does not
+matter to their speed. The emulator does more: it gives the very bits of the hardware.
 """
 
 import argparse
@@ -23,6 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import onnx
 import onnxruntime
+from networks import resnet18, resnet20
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -31,15 +32,19 @@ from nvdla_quant.calibration.cpu import Calibrator, calibrate
 from nvdla_quant.compiler import compile_network
 from nvdla_quant.emulator.program import Program, decode
 from nvdla_quant.emulator.run import run
-from nvdla_quant.hardware import NV_SMALL, Precision, QuantizationMode
-from nvdla_quant.loadable.reader import parse_loadable, read_loadable
+from nvdla_quant.hardware import TARGETS, Precision, QuantizationMode, Target
+from nvdla_quant.loadable.reader import parse_loadable
 from nvdla_quant.network.caffe import read_network
 from nvdla_quant.network.graph import Network
+from nvdla_quant.network.passes import prepare
 from nvdla_quant.reference import to_onnx
 from nvdla_quant.table.fix import fix_table
 
 LENET = Path(__file__).resolve().parents[1] / "resources" / "lenet-mnist"
 CALIBRATION_IMAGES = 16
+C_MODEL_RATES = {("LeNet-5", "nv_full"): 30.0, ("LeNet-5", "nv_small"): 6.6, ("ResNet-20", "nv_small"): 1.0}
+C_MODEL_RATES |= {("ResNet-18", "nv_full"): 0.2}
+"""Images a second that were quoted for NVIDIA's C-model, one thread of another machine (project's reference notes)."""
 PASSES = 5
 """Each side is timed this often, in turns, and the median taken: other work on the machine hits both."""
 
@@ -54,12 +59,13 @@ class _Images(CalibrationDataReader):
         return next(self._left, None)
 
 
-def compiled(network: Network, images: NDArray[np.float32]) -> Program:
-    """Return `network` as a program, compiled for nv_small by the built-in compiler."""
+def compiled(network: Network, images: NDArray[np.float32], target: Target) -> Program:
+    """Return `network` as a program for `target`, compiled by the built-in compiler."""
     cache = calibrate(network, images, Calibrator("minmax"))
-    table, _ = fix_table(network, network, cache)
-    compilation = compile_network(network, table, NV_SMALL, Precision.INT8, QuantizationMode.PER_FILTER)
-    return decode(parse_loadable(compilation.data))
+    prepared = prepare(network, "fold")
+    table, _ = fix_table(network, prepared, cache)
+    compilation = compile_network(prepared, table, target, Precision.INT8, QuantizationMode.PER_FILTER)
+    return decode(parse_loadable(compilation.data), target)
 
 
 def session(network: Network, images: NDArray[np.float32]) -> onnxruntime.InferenceSession:
@@ -96,43 +102,48 @@ def rate(work: Callable[[], object], images: int, seconds: float) -> float:
     return done / elapsed
 
 
-def main() -> None:
-    """Time both and print one line each."""
-    parser = argparse.ArgumentParser(description="Speed of the emulator against onnxruntime's int8.")
-    parser.add_argument("--loadable", type=Path, help="default: compiled from the network")
-    parser.add_argument("--prototxt", type=Path, default=LENET / "deploy.prototxt")
-    parser.add_argument("--caffemodel", type=Path, default=LENET / "lenet.caffemodel")
-    parser.add_argument("--batch", type=int, default=32, help="images at once, on both sides")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each of the passes")
-    options = parser.parse_args()
-
-    network = read_network(options.prototxt, options.caffemodel)
+def measure(network: Network, target: Target, batch: int, seconds: float) -> None:
+    """Time both on `network` and print one line."""
     rng = np.random.default_rng(0)
-    floats = rng.random((options.batch, *network.only_input.shape), np.float32)
-    start = time.perf_counter()
-    if options.loadable is None:
-        program = compiled(network, floats[:CALIBRATION_IMAGES])
-    else:
-        program = decode(read_loadable(options.loadable))
-    bytes_ = rng.integers(-128, 128, (options.batch, *program.inputs[0].shape)).astype(np.int8)
-    decoded = time.perf_counter()
-    run(program, bytes_, batch=options.batch)
-    print(
-        f"{network.name} on {program.target.name}: ready in {decoded - start:.2f} s, first batch in "
-        f"{time.perf_counter() - decoded:.2f} s"
-    )
+    floats = rng.random((batch, *network.only_input.shape), np.float32)
+    program = compiled(network, floats[:CALIBRATION_IMAGES], target)
+    bytes_ = rng.integers(-128, 128, (batch, *program.inputs[0].shape)).astype(np.int8)
+    run(program, bytes_, batch=batch)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     quantized = session(network, floats[:CALIBRATION_IMAGES])
     feed = {network.only_input.name: floats}
     quantized.run(None, feed)
     ours, theirs = [], []
     for _ in range(PASSES):
-        ours.append(rate(lambda: run(program, bytes_, batch=options.batch), options.batch, options.seconds))
-        theirs.append(rate(lambda: quantized.run(None, feed), options.batch, options.seconds))
+        ours.append(rate(lambda: run(program, bytes_, batch=batch), batch, seconds))
+        theirs.append(rate(lambda: quantized.run(None, feed), batch, seconds))
     emulator, onnx_int8 = statistics.median(ours), statistics.median(theirs)
-    print(f"emulator             {emulator:10.1f} images/s")
-    print(f"onnxruntime int8 QDQ {onnx_int8:10.1f} images/s")
-    print(f"ratio                {emulator / onnx_int8:10.3f}")
-    print(f"peak memory of both  {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:10.1f} MiB (Linux)")
+    quoted = C_MODEL_RATES.get((network.name, target.name))
+    multiple = f"{emulator / quoted:10.0f}" if quoted else f"{'-':>10}"
+    print(f"{network.name:10} {emulator:12.1f} {onnx_int8:12.1f} {emulator / onnx_int8:8.3f} {multiple} {memory:8.0f}")
+
+
+def main() -> None:
+    """Time both on each network."""
+    networks: dict[str, Callable[[], Network]] = {
+        "lenet": lambda: read_network(LENET / "deploy.prototxt", LENET / "lenet.caffemodel"),
+        "resnet20": resnet20,
+        "resnet18": resnet18,
+    }
+    parser = argparse.ArgumentParser(description="Speed of the emulator against onnxruntime's int8.")
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help=", ".join(networks))
+    parser.add_argument("--batch", type=int, default=32, help="images at once, on both sides")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each of the passes")
+    parser.add_argument("--target", choices=list(TARGETS), default="nv_small")
+    options = parser.parse_args()
+    if unknown := set(options.networks) - set(networks):
+        parser.error(f"no network is called {', '.join(sorted(unknown))}; there are {', '.join(networks)}")
+
+    print(f"target {options.target}, batch {options.batch}, one thread; medians of {PASSES} passes in turns")
+    print("network        emulator  onnxruntime    ratio  x C-model  MiB (peak, compiler included)")
+    for name in options.networks or networks:
+        measure(networks[name](), TARGETS[options.target], options.batch, options.seconds)
+    print("x C-model: multiple of NVIDIA's C-model at the rates quoted for another machine")
 
 
 if __name__ == "__main__":
