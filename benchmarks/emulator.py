@@ -3,9 +3,9 @@
 usage: python benchmarks/emulator.py [NETWORK ...] [--batch N] [--seconds S] [--target T]
 
 Networks: lenet (the shipped one), resnet20 (CIFAR size), resnet18 (224 x 224); all where none is named. Each is
-compiled by the built-in compiler, int8 per-filter. onnxruntime runs it quantized as it recommends for speed: static QDQ,
-uint8 activations, int8 weights for each channel. Both read the same number of random images; what they compute does not
-matter to their speed. The emulator does more: it gives the very bits of the hardware.
+compiled by the built-in compiler, int8 per-filter. onnxruntime runs it quantized as it recommends for speed: static
+QDQ, uint8 activations, int8 weights for each channel. Both read the same number of random images; what they compute does
+not matter to their speed. The emulator does more: it gives the very bits of the hardware.
 """
 
 import argparse
@@ -61,7 +61,7 @@ class _Images(CalibrationDataReader):
 
 def compiled(network: Network, images: NDArray[np.float32], target: Target) -> Program:
     """Return `network` as a program for `target`, compiled by the built-in compiler."""
-    cache = calibrate(network, images, Calibrator("minmax"))
+    cache = calibrate(network, images, Calibrator("minmax", batch_size=1))
     prepared = prepare(network, "fold")
     table, _ = fix_table(network, prepared, cache)
     compilation = compile_network(prepared, table, target, Precision.INT8, QuantizationMode.PER_FILTER)
