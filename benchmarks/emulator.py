@@ -4,8 +4,8 @@ usage: python benchmarks/emulator.py [NETWORK ...] [--batch N] [--seconds S] [--
 
 Networks: lenet (the shipped one), resnet20 (CIFAR size), resnet18 (224 x 224); all where none is named. Each is
 compiled by the built-in compiler, int8 per-filter. onnxruntime runs it quantized as it recommends for speed: static
-QDQ, uint8 activations, int8 weights for each channel. Both read the same number of random images; what they compute does
-not matter to their speed. The emulator does more: it gives the very bits of the hardware.
+QDQ, uint8 activations, int8 weights for each channel. Both read the same number of random images; what they compute
+does not matter to their speed. The emulator does more: it gives the very bits of the hardware.
 """
 
 import argparse
