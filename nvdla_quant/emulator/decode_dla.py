@@ -13,6 +13,7 @@ from nvdla_quant.emulator.addresses import AddressSpace
 from nvdla_quant.emulator.decode_sdp import decode_sdp
 from nvdla_quant.emulator.fields import ELEMENT_BYTES, converter_of, precision_of, refuse
 from nvdla_quant.emulator.operations import ConvOperation, Operation, PdpOperation
+from nvdla_quant.emulator.races import Link
 from nvdla_quant.errors import EmulationError, LoadableError
 from nvdla_quant.hardware import MAX_POOLING_WINDOW, Precision, Target
 from nvdla_quant.loadable import structs
@@ -38,18 +39,21 @@ class DecodedTask:
         Descriptors in the task.
     operations : dict[int, Operation]
         What writes memory, by index in the task.
-    consumers : tuple[tuple[int, int], ...]
-        (before, after): the second waits for an event of the first.
-    parents : tuple[tuple[int, int], ...]
-        (SDP, convolution): the convolution waits until the SDP operation that takes its output is enabled.
+    engines : tuple[Engine, ...]
+        Unit of each descriptor.
+    consumers : tuple[Link, ...]
+        (before, after, event): the second waits for that event of the first.
+    parents : tuple[Link, ...]
+        (SDP, convolution, event): the convolution waits until the SDP operation that takes its output is enabled.
     dependency_counts : tuple[int, ...]
         How many events each operation waits for.
     """
 
     count: int
     operations: dict[int, Operation]
-    consumers: tuple[tuple[int, int], ...]
-    parents: tuple[tuple[int, int], ...]
+    engines: tuple[Engine, ...]
+    consumers: tuple[Link, ...]
+    parents: tuple[Link, ...]
     dependency_counts: tuple[int, ...]
 
 
@@ -104,7 +108,7 @@ def decode_task(space: AddressSpace, target: Target, base: int, warnings: list[s
         raise EmulationError(f"{where(min(convolutions))}: no SDP operation takes its output; it would hang")
     counts = tuple(int(entry["dependency_count"]) for entry in common)
     consumers, parents = (_links(space.where, common, field) for field in ("consumers", "fused_parent"))
-    return DecodedTask(count, operations, consumers, parents, counts)
+    return DecodedTask(count, operations, tuple(engines), consumers, parents, counts)
 
 
 def _engine(where: str, index: int, value: int) -> Engine:
@@ -126,16 +130,16 @@ def _lut_reader(space: AddressSpace, network: np.void) -> Callable[[int], np.voi
     return read
 
 
-def _links(where: str, common: np.ndarray[tuple[int], np.dtype[np.void]], field: str) -> tuple[tuple[int, int], ...]:
-    """Return (operation, other) for each entry of `field` ("consumers" or "fused_parent") that names another."""
+def _links(where: str, common: np.ndarray[tuple[int], np.dtype[np.void]], field: str) -> tuple[Link, ...]:
+    """Return (operation, other, event) for each entry of `field` ("consumers" or "fused_parent") that names another."""
     links = []
     for index, entry in enumerate(common):
-        for other in np.atleast_1d(entry[field])["index"].tolist():
+        for other, event, _ in np.atleast_1d(entry[field]).tolist():
             if other == -1:
                 continue
             if not 0 <= other < len(common):
                 raise LoadableError(f"{where} operation {index}: names operation {other}, the task has {len(common)}")
-            links.append((index, other))
+            links.append((index, other, event))
     return tuple(links)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from nvdla_quant.emulator import decode_dla, decode_emu
 from nvdla_quant.emulator.addresses import AddressSpace
 from nvdla_quant.emulator.operations import ConvOperation, CpuOperation, Cube, Operation, Port, Region, SdpOperation
+from nvdla_quant.emulator.races import describe_races
 from nvdla_quant.errors import EmulationError, LoadableError
 from nvdla_quant.hardware import NV_FULL, NV_SMALL, Precision, Target
 from nvdla_quant.loadable.records import (
@@ -123,7 +124,10 @@ def decode(loadable: Loadable, target: Target | None = None) -> Program:
         space = AddressSpace(loadable, task, static)
         if task.interface == Interface.DLA1:
             decoded = decode_dla.decode_task(space, target, base, warnings)
-            operations += _in_order(decoded, space.where)
+            order = _in_order(decoded, space.where)
+            operations += order.values()
+            links = (*decoded.consumers, *decoded.parents)
+            warnings += describe_races(order, decoded.engines, links, base)
             base += decoded.count
         elif task.interface == Interface.EMU1:
             cpu = decode_emu.decode_task(space, base)
@@ -175,17 +179,17 @@ def _tasks_in_order(loadable: Loadable) -> list[Task]:
     return order
 
 
-def _in_order(decoded: decode_dla.DecodedTask, where: str) -> list[Operation]:
-    """Order operations so that each comes after all that it waits for, lowest index first.
+def _in_order(decoded: decode_dla.DecodedTask, where: str) -> dict[int, Operation]:
+    """Order operations, by index in the task, so that each comes after all that it waits for, lowest index first.
 
     The firmware counts `dependency_count` down with each event; an operation whose count never reaches zero hangs it.
     """
     followers: dict[int, list[int]] = {index: [] for index in range(decoded.count)}
     waiting = [0] * decoded.count
-    for before, after in decoded.consumers:
+    for before, after, _ in decoded.consumers:
         followers[before].append(after)
         waiting[after] += 1
-    parents = Counter(parent for _, parent in decoded.parents)
+    parents = Counter(parent for _, parent, _ in decoded.parents)
     for index, declared in enumerate(decoded.dependency_counts):
         found = waiting[index] + parents[index]
         if found != declared:
@@ -204,7 +208,7 @@ def _in_order(decoded: decode_dla.DecodedTask, where: str) -> list[Operation]:
     if len(order) != decoded.count:
         stuck = next(index for index, count in enumerate(waiting) if count > 0)
         raise LoadableError(f"{where} operation {stuck}: waits for itself through its dependencies; it would hang")
-    return [operation for index in order if (operation := decoded.operations.get(index)) is not None]
+    return {index: decoded.operations[index] for index in order if index in decoded.operations}
 
 
 def _port(loadable: Loadable, tensor: TensorDescriptor) -> Port:
