@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nvdla_quant import __version__
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
 from nvdla_quant.compiler import compile_network
-from nvdla_quant.emulator.program import decode, default_target
+from nvdla_quant.emulator.program import DEFAULT_LIMITS, Limits, decode, default_target
 from nvdla_quant.emulator.run import run, write_steps
 from nvdla_quant.errors import DatasetError, NvdlaQuantError
 from nvdla_quant.files import atomic_path, write_bytes, write_json
@@ -125,11 +125,17 @@ def emulate(
     steps: Annotated[Path | None, typer.Option(help="Folder for the output of every operation.")] = None,
     rawdump: Annotated[Path | None, typer.Option(help="Also write image 0 as nvdla_runtime's --rawdump does.")] = None,
     configtarget: RunTarget = None,
+    max_macs: Annotated[int, typer.Option(min=0, help="Refuse loadables of more multiplications an image.")] = (
+        DEFAULT_LIMITS.macs
+    ),
+    max_memory: Annotated[int, typer.Option(min=0, help="Refuse loadables that declare more bytes of memory.")] = (
+        DEFAULT_LIMITS.memory
+    ),
 ) -> None:
     """Run a loadable as the hardware would."""
     content = read_loadable(loadable)
     target = target_of(configtarget) if configtarget else default_target(content)
-    program = decode(content, target)
+    program = decode(content, target, Limits(max_macs, max_memory))
     images = _read_array(input_file)
     with _bar("images") as bar:
         task = bar.add_task("images", total=len(images))

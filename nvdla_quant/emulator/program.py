@@ -33,12 +33,27 @@ from nvdla_quant.loadable.records import (
 from nvdla_quant.loadable.structs import EmuOperation
 from nvdla_quant.loadable.tasks import Window, static_bytes
 
-MAX_IMAGE_BYTES = 1 << 30
-"""Most memory that a loadable may declare for one image (the boards of NVDLA have no more)."""
-MAX_MULTIPLICATIONS = 1 << 40
-"""Most multiplications of one image: a hundred times those of ResNet-152; more would take minutes an image."""
 MAX_CUBE_BYTES = 1 << 28
 """Most bytes that one operation may write: overlapping strides could name more than the memory has."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much an image may ask for; a loadable is untrusted, and what it asks is known before anything runs.
+
+    Attributes
+    ----------
+    macs : int
+        Multiply-accumulates of one image; the default is a hundred times those of ResNet-152.
+    memory : int
+        Bytes of memory that a loadable may declare for one image (the boards of NVDLA have no more than the default).
+    """
+
+    macs: int = 10**12
+    memory: int = 1 << 30
+
+
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +112,7 @@ def default_target(loadable: Loadable) -> Target:
     return NV_SMALL if small else NV_FULL
 
 
-def decode(loadable: Loadable, target: Target | None = None) -> Program:
+def decode(loadable: Loadable, target: Target | None = None, limits: Limits = DEFAULT_LIMITS) -> Program:
     """Decode a loadable into a program.
 
     Parameters
@@ -106,16 +121,19 @@ def decode(loadable: Loadable, target: Target | None = None) -> Program:
         What `read_loadable` returned; its contents are not trusted.
     target : Target, optional
         Hardware; see `default_target`.
+    limits : Limits
+        How much an image may ask for.
 
     Raises
     ------
     LoadableError
         An entry points outside what the loadable declares, or the operations can never all run.
     EmulationError
-        An operation that the firmware refuses or that this emulator does not model; the message names it.
+        An operation that the firmware refuses or that this emulator does not model, or more work or memory than the
+        limits allow; the message names it.
     """
     target = target or default_target(loadable)
-    _check_sizes(loadable)
+    _check_memory(loadable, limits)
     static = static_bytes(loadable)
     operations: list[Operation] = []
     warnings: list[str] = []
@@ -143,27 +161,33 @@ def decode(loadable: Loadable, target: Target | None = None) -> Program:
         raise LoadableError(f"loadable: {len(inputs)} inputs and {len(outputs)} outputs, expected at least one of each")
     regions = _regions(loadable, operations, (*inputs, *outputs), static)
     _check_constants(operations, inputs)
-    _check_work(operations)
+    _check_work(operations, limits)
     return Program(target, tuple(operations), MappingProxyType(regions), inputs, outputs, tuple(warnings))
 
 
-def _check_sizes(loadable: Loadable) -> None:
+def _check_memory(loadable: Loadable, limits: Limits) -> None:
     total = sum(memory.size for memory in loadable.memories)
-    if total > MAX_IMAGE_BYTES:
-        raise EmulationError(f"loadable: memories of {total} bytes in all, at most {MAX_IMAGE_BYTES} can be emulated")
+    if total > limits.memory:
+        raise EmulationError(
+            f"loadable: declares {total} bytes of memory for an image, the limit is {limits.memory}; raise --max-memory"
+        )
 
 
-def _check_work(operations: list[Operation]) -> None:
+def _check_work(operations: list[Operation], limits: Limits) -> None:
     """Refuse what would not end: strides of zero let a small file ask for any amount of work."""
+    macs = 0
     for operation in operations:
         cube = operation.destination
         size = cube.surfaces * cube.atom * cube.height * cube.width * cube.element_bytes
-        macs = operation.source.multiplications if isinstance(operation.source, ConvOperation) else 0
-        if size > MAX_CUBE_BYTES or macs > MAX_MULTIPLICATIONS:
+        if size > MAX_CUBE_BYTES:
             raise EmulationError(
-                f"operation {operation.index} ({operation.unit}): {size} bytes written and {macs} multiplications an "
-                f"image, at most {MAX_CUBE_BYTES} and {MAX_MULTIPLICATIONS} are emulated"
+                f"operation {operation.index} ({operation.unit}): writes {size} bytes, the limit is {MAX_CUBE_BYTES}"
             )
+        macs += operation.source.multiplications if isinstance(operation.source, ConvOperation) else 0
+    if macs > limits.macs:
+        raise EmulationError(
+            f"loadable: an image takes {macs} multiply-accumulates, the limit is {limits.macs}; raise --max-macs"
+        )
 
 
 def _tasks_in_order(loadable: Loadable) -> list[Task]:
@@ -292,4 +316,4 @@ def constant_windows(operation: Operation) -> tuple[Window, ...]:
     return weights + operation.constants
 
 
-__all__ = ["Program", "constant_windows", "decode", "default_target"]
+__all__ = ["DEFAULT_LIMITS", "Limits", "Program", "constant_windows", "decode", "default_target"]
