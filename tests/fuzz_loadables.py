@@ -2,10 +2,11 @@
 
 usage: python -m tests.fuzz_loadables [--count N] [--seed S] [--corpus DIR ...] [--keep DIR]
 
-The corpus is every ``.nvdla`` below the folders given (default: tests/data). A mutation flips bytes, cuts the file, sets
-a field of a descriptor to an extreme, or changes an entry of the loadable's lists. Each is read, decoded with a limit of
-1e8 multiply-accumulates, and run for two images. More than 5 s, more than 1 GiB of address space beyond what was used
-before the first, or any exception but the project's own is a failure: the file is kept, and the exit status is 1.
+The corpus is every ``.nvdla`` below the folders given (default: tests/data). A mutation flips bytes, cuts the file,
+sets a field of a descriptor to an extreme, or changes an entry of the loadable's lists. Each is read, decoded with a
+limit of 1e8 multiply-accumulates, and run for two images. More than 5 s, more than 1 GiB of address space beyond what
+was used before the first, or any exception but the project's own is a failure: the file is kept, and the exit status
+is 1.
 """
 
 import argparse
@@ -153,9 +154,8 @@ def main() -> int:
         print(f"{times:9d}  {ending}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     seconds = time.perf_counter() - start
-    print(
-        f"{options.count} mutations of {len(corpus)} loadables in {seconds:.0f} s; slowest {slowest:.2f} s, {peak:.0f} MiB"
-    )
+    print(f"{options.count} mutations of {len(corpus)} loadables, seed {options.seed}, in {seconds:.0f} s")
+    print(f"slowest {slowest:.2f} s, peak {peak:.0f} MiB")
     return int(any(ending.startswith("FAILURE") for ending in endings))
 
 
