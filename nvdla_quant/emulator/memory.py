@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nvdla_quant.emulator.operations import Cube, Region
 
-Values = NDArray[np.int8] | NDArray[np.int16] | NDArray[np.float16]
+Values = NDArray[np.int8] | NDArray[np.float16]
 """Contents of a tensor in the device's domain."""
 _Element = TypeVar("_Element", bound=np.generic)
 
@@ -60,11 +60,6 @@ class DeviceMemory:
         """Return the raw bytes of a region, ``(n or 1, size)``."""
         return self._bytes[memory]
 
-    def readable(self, source: Cube, destination: Cube) -> NDArray[np.int8]:
-        """Return the raw bytes of the memory of `source`, copied where writing `destination` would change them."""
-        values = self._bytes[source.memory]
-        return values.copy() if source.overlaps(destination) else values
-
     def view(self, cube: Cube, dtype: np.dtype[_Element]) -> NDArray[_Element]:
         """Return `cube` in place as ``(n, surfaces, height, width, atom)``; writing to it writes the memory."""
         return cube_view(self._bytes[cube.memory], cube, dtype)
@@ -72,11 +67,10 @@ class DeviceMemory:
     def gather(self, cube: Cube) -> Values:
         """Copy `cube` as ``(n, channels, height, width)``, int8 or float16 by the size of its elements."""
         if cube.element_bytes == 1:
-            return self.gather_as(cube, np.dtype(np.int8))
-        return self.gather_as(cube, np.dtype(np.float16))
+            return self._gather(cube, np.dtype(np.int8))
+        return self._gather(cube, np.dtype(np.float16))
 
-    def gather_as(self, cube: Cube, dtype: np.dtype[_Element]) -> NDArray[_Element]:
-        """Copy `cube`, whose elements are of type `dtype`, as ``(n, channels, height, width)``."""
+    def _gather(self, cube: Cube, dtype: np.dtype[_Element]) -> NDArray[_Element]:
         atoms = self.view(cube, dtype).transpose(0, 1, 4, 2, 3)
         planes = atoms.reshape(len(atoms), -1, cube.height, cube.width)
         # Not ascontiguousarray: where the cube already is contiguous that would not copy.

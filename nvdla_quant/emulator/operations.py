@@ -6,18 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.hardware import Precision
-from nvdla_quant.loadable.structs import EmuOperation, PoolMode, RubikMode, SdpAlu
+from nvdla_quant.loadable.structs import EmuOperation, PoolMode, SdpAlu
 from nvdla_quant.loadable.tasks import Window
-
-ElementType = np.dtype[np.int8] | np.dtype[np.int16] | np.dtype[np.float16]
-"""Type of a tensor's elements in the device's domain."""
-
-
-def element_type(precision: Precision) -> ElementType:
-    """Return the type of elements of `precision`."""
-    if precision is Precision.FP16:
-        return np.dtype(np.float16)
-    return np.dtype(np.int8) if precision is Precision.INT8 else np.dtype(np.int16)
 
 
 @dataclass(frozen=True)
@@ -233,8 +223,7 @@ class Lut:
 class SdpOperation:
     """A single-point operation: source -> X1 -> X2 -> Y -> output converter -> memory.
 
-    `precision` is that of the arithmetic; integers in memory are as wide as their cube's elements. `constants` are the
-    windows that its arrays of operands were decoded from.
+    `constants` are the windows that its arrays of operands were decoded from.
     """
 
     index: int
@@ -247,18 +236,6 @@ class SdpOperation:
     constants: tuple[Window, ...]
 
     unit = "SDP"
-
-    @property
-    def dtype(self) -> ElementType:
-        """Type of what it writes."""
-        if self.precision is Precision.FP16:
-            return np.dtype(np.float16)
-        return np.dtype(np.int8) if self.destination.element_bytes == 1 else np.dtype(np.int16)
-
-    @property
-    def only_compares(self) -> bool:
-        """Whether Y compares for equality: that sets a status register and writes no memory (``NV_NVDLA_sdp.cpp``)."""
-        return any(unit.name == "y" and unit.alu is SdpAlu.EQL for unit in self.units)
 
 
 @dataclass(frozen=True)
@@ -278,89 +255,6 @@ class PdpOperation:
 
     unit = "PDP"
 
-    @property
-    def dtype(self) -> ElementType:
-        """Type of what it writes."""
-        return element_type(self.precision)
-
-
-@dataclass(frozen=True)
-class CdpOperation:
-    """Local response normalisation.
-
-    Attributes
-    ----------
-    local_size : int
-        Channels of a sum: 3, 5, 7 or 9.
-    square_sum, multiply : bool
-        Whether the table is asked for the sum of squares (else for the value), and its answer multiplied by the value.
-    """
-
-    index: int
-    source: Cube
-    destination: Cube
-    lut: Lut
-    local_size: int
-    square_sum: bool
-    multiply: bool
-    input_converter: Converter
-    output_converter: Converter
-    precision: Precision
-
-    unit = "CDP"
-
-    @property
-    def dtype(self) -> ElementType:
-        """Type of what it writes."""
-        return element_type(self.precision)
-
-
-@dataclass(frozen=True)
-class RubikOperation:
-    """A change of layout; planes are cubes of one channel to an atom."""
-
-    index: int
-    source: Cube
-    destination: Cube
-    mode: RubikMode
-    stride: tuple[int, int]
-    precision: Precision
-
-    unit = "RUBIK"
-
-    @property
-    def dtype(self) -> ElementType:
-        """Type of what it writes."""
-        return element_type(self.precision)
-
-
-@dataclass(frozen=True)
-class BdmaOperation:
-    """Copies, one after the other, as (source, destination); cubes of int8 whatever the bytes mean.
-
-    A line is a row of pixels of 32 bytes.
-    """
-
-    index: int
-    transfers: tuple[tuple[Cube, Cube], ...]
-
-    unit = "BDMA"
-
-    @property
-    def source(self) -> Cube:
-        """Source of the first copy."""
-        return self.transfers[0][0]
-
-    @property
-    def destination(self) -> Cube:
-        """Destination of the first copy: what steps show."""
-        return self.transfers[0][1]
-
-    @property
-    def dtype(self) -> ElementType:
-        """Type of what steps show."""
-        return np.dtype(np.int8)
-
 
 @dataclass(frozen=True)
 class CpuOperation:
@@ -378,40 +272,9 @@ class CpuOperation:
 
     unit = "EMU"
 
-    @property
-    def dtype(self) -> ElementType:
-        """Type of what it writes."""
-        return element_type(Precision.INT8 if self.destination.element_bytes == 1 else Precision.FP16)
 
-
-Operation = SdpOperation | PdpOperation | CdpOperation | RubikOperation | BdmaOperation | CpuOperation
+Operation = SdpOperation | PdpOperation | CpuOperation
 """What writes memory. A convolution is the source of the SDP operation that it feeds."""
-
-
-def cubes_read(operation: Operation) -> tuple[Cube, ...]:
-    """Return what `operation` reads, its own source first; constants (weights, arrays of operands) are not cubes."""
-    if isinstance(operation, BdmaOperation):
-        return tuple(source for source, _ in operation.transfers)
-    if not isinstance(operation, SdpOperation):
-        return (operation.source,)
-    source = operation.source
-    return (source.source if isinstance(source, ConvOperation) else source, *operand_cubes(operation))
-
-
-def operand_cubes(operation: SdpOperation) -> tuple[Cube, ...]:
-    """Return the cubes of operands of `operation`, each once."""
-    operands = (operand for unit in operation.units for operand in (unit.alu_operand, unit.mul_operand))
-    cubes = (operand.cube for operand in operands if operand is not None)
-    return tuple(dict.fromkeys(cube for cube in cubes if cube is not None))
-
-
-def cubes_written(operation: Operation) -> tuple[Cube, ...]:
-    """Return what `operation` writes."""
-    if isinstance(operation, BdmaOperation):
-        return tuple(destination for _, destination in operation.transfers)
-    if isinstance(operation, SdpOperation) and operation.only_compares:
-        return ()
-    return (operation.destination,)
 
 
 @dataclass(frozen=True)
@@ -437,6 +300,6 @@ class Port:
         return self.cube.shape
 
     @property
-    def dtype(self) -> ElementType:
+    def dtype(self) -> np.dtype[np.int8] | np.dtype[np.float16]:
         """Type of its elements in the device's domain."""
-        return element_type(self.precision)
+        return np.dtype(np.int8) if self.precision is Precision.INT8 else np.dtype(np.float16)
