@@ -78,7 +78,7 @@ def row(case: Case, target: Target, precision: Precision, mode: QuantizationMode
     padded = np.zeros((len(inputs), channels, *inputs.shape[2:]), dtype)
     padded[:, : inputs.shape[1]] = inputs if precision is Precision.FP16 else np.clip(inputs, -128, 127)
     before = program.before_softmax
-    kept: list[NDArray[np.float32]] = []
+    kept: list[NDArray[np.generic]] = []
     result = run(program, padded, on_step=lambda operation, values, _: _keep(kept, operation is before, values))
     logits = np.concatenate(kept) if before is not None else result
     found = logits.reshape(len(logits), -1).astype(np.float32)
@@ -97,7 +97,7 @@ def row(case: Case, target: Target, precision: Precision, mode: QuantizationMode
     return f"{case.name:20} {target.name:9} {kind:16} {figures}"
 
 
-def _keep(kept: list[NDArray[np.float32]], wanted: bool, values: NDArray[np.float32]) -> None:
+def _keep(kept: list[NDArray[np.generic]], wanted: bool, values: NDArray[np.generic]) -> None:
     if wanted:
         kept.append(values.copy())
 
@@ -116,8 +116,8 @@ def main() -> None:
                 try:
                     print(row(case, target, precision, mode))
                 except CompileError as error:
-                    print(f"{case.name:20} {target.name:9} {precision:16} refused: {error}"[:160])
-                    break
+                    kind = f"int8 {mode}" if mode else "fp16"
+                    print(f"{case.name:20} {target.name:9} {kind:16} refused: {error}"[:160])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ usage: python benchmarks/default_run.py [CORES]
 
 Copies the checkout to a temporary folder, so that nothing is made yet and no kernel is compiled, and runs the workflow
 three times: fresh; fresh with compiled kernels; with nothing to do. Rates of NVIDIA's C-model are quoted from another
-machine and printed for scale alone.
+machine and printed for scale alone; in fp16 it is bit-exact and the emulator is not.
 """
 
 import csv
@@ -32,7 +32,7 @@ def run(folder: Path, cores: str) -> float:
 
 def jobs(folder: Path) -> dict[str, list[dict[str, str]]]:
     """Return snakemake's benchmark of each job, by rule."""
-    found = defaultdict(list)
+    found: dict[str, list[dict[str, str]]] = defaultdict(list)
     root = folder / "results" / "benchmarks"
     for path in root.rglob("*.tsv"):
         parts = path.relative_to(root).parts
@@ -44,7 +44,7 @@ def jobs(folder: Path) -> dict[str, list[dict[str, str]]]:
 
 def rates(folder: Path) -> dict[str, list[float]]:
     """Return images a second, start-up of the job left out, by precision and target, from the last line of each log."""
-    found = defaultdict(list)
+    found: dict[str, list[float]] = defaultdict(list)
     for path in (folder / "results" / "logs").rglob("run_loadable/*/*/*.log"):
         target, variant = path.parts[-3:-1]
         words = path.read_text().splitlines()[-1].split()
@@ -68,6 +68,7 @@ def main() -> None:
         print(f"fresh, kernels compiled     {warm:7.1f} s")
         print(f"nothing to do               {nothing:7.1f} s, ratio to fresh {nothing / cold:.3f}")
         print(f"largest job                 {float(largest['max_rss']):7.0f} MiB ({largest['path']})")
+        print("rates of a job, its start left out; the C-model's are quoted, one thread of another machine")
         for kind, values in sorted(rates(folder).items()):
             mean = sum(values) / len(values)
             quoted = C_MODEL_RATES.get(kind)
