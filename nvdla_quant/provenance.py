@@ -29,6 +29,7 @@ DISTRIBUTIONS = (
     "pillow",
     "protobuf",
     "pyyaml",
+    "requests",
     "rich",
     "scipy",
     "snakemake",
