@@ -415,8 +415,9 @@ def render_markdown() -> str:
         "",
         " ".join(schema["description"].split()),
         "",
-        "The default is `config.yaml` at the top of the repository. `--configfile my.yaml` reads yours on top",
-        "of it, key by key; lists are replaced whole.",
+        "The default is `config.yaml` at the top of the repository. `--configfile my.yaml` with `models` in it stands",
+        "for itself; one without is laid over the default, key by key, and replaces lists whole. Several files",
+        "(`--configfile a.yaml b.yaml`) are laid over each other in their order. docs/sweeps.md shows how it is used.",
         "",
         *head,
         *_rows(schema, schema),
@@ -426,11 +427,16 @@ def render_markdown() -> str:
         ("Preprocessing (`models.<name>.preprocessing`)", "preprocessing"),
         ("A data set (`datasets.<name>`)", "dataset"),
         ("Its files (`datasets.<name>.source`)", "source"),
+        ("A file", "remote"),
         ("A case (`cases[]`)", "case"),
+        ("Overrides (`cases[].overrides`)", "overrides"),
         ("A calibrator (`calibrators.<name>`)", "calibrator"),
         ("A variant (`variants[]`)", "variant"),
+        ("A rule (`include[]`, `exclude[]`)", "rule"),
     ):
-        lines += ["", f"## {title}", "", *head, *_rows(schema["$defs"][section], schema)]
+        record = schema["$defs"][section]
+        words = [" ".join(record["description"].split()), ""] if "description" in record else []
+        lines += ["", f"## {title}", "", *words, *head, *_rows(record, schema)]
     for key in ("emulator", "raw_dumps"):
         lines += ["", f"## `{key}`", "", *head, *_rows(schema["properties"][key], schema)]
     return "\n".join(lines) + "\n"
