@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nvdla_quant.emulator.addresses import AddressSpace
 from nvdla_quant.emulator.decode_sdp import decode_sdp
-from nvdla_quant.emulator.decode_units import decode_cdp, decode_pdp
+from nvdla_quant.emulator.decode_units import decode_bdma, decode_cdp, decode_pdp, decode_rubik
 from nvdla_quant.emulator.fields import ELEMENT_BYTES, converter_of, precision_of, refuse
 from nvdla_quant.emulator.operations import ConvOperation, Operation
 from nvdla_quant.emulator.races import Link
@@ -54,15 +55,15 @@ class DecodedTask:
 
 def decode_task(space: AddressSpace, target: Target, base: int, warnings: list[str]) -> DecodedTask:
     """Decode every operation of a task; `base` is the number of the first one in the program."""
-    network = space.records(0, structs.NETWORK, 1, structs.NETWORK.itemsize, "network descriptor")[0]
+    network = space.records(0, structs.NETWORK, 1, "network descriptor")[0]
     count = int(network["num_operations"])
     if count == 0:
         raise LoadableError(f"{space.where}: network descriptor has no operations")
 
-    def table(field: str, dtype: np.dtype[np.void], stride: int) -> np.ndarray[tuple[int], np.dtype[np.void]]:
-        return space.records(int(network[field]), dtype, count, stride, field)
+    def table(field: str, dtype: np.dtype[np.void], stride: int | None = None) -> NDArray[np.void]:
+        return space.records(int(network[field]), dtype, count, field, stride)
 
-    common = table("dependency_graph_index", structs.COMMON_OP, structs.COMMON_OP.itemsize)
+    common = table("dependency_graph_index", structs.COMMON_OP)
     engines = [_engine(space.where, index, int(entry["op_type"])) for index, entry in enumerate(common)]
     views = {
         engine: table("operation_desc_index", structs.OPERATIONS[engine], structs.OPERATION_BYTES)
@@ -99,8 +100,10 @@ def decode_task(space: AddressSpace, target: Target, base: int, warnings: list[s
             operations[index] = decode_pdp(space, target, op, surface, base + index, where(index))
         elif engine is Engine.CDP:
             operations[index] = decode_cdp(space, target, op, surface, base + index, luts, where(index))
-        elif engine is not Engine.CONV:
-            raise EmulationError(f"{where(index)}: this unit is not modelled yet")
+        elif engine is Engine.RUBIK:
+            operations[index] = decode_rubik(space, target, op, surface, base + index, where(index))
+        elif engine is Engine.BDMA and (copies := decode_bdma(space, target, surface, base + index, where(index))):
+            operations[index] = copies
     if convolutions:
         raise EmulationError(f"{where(min(convolutions))}: no SDP operation takes its output; it would hang")
     counts = tuple(int(entry["dependency_count"]) for entry in common)
@@ -120,14 +123,14 @@ def _lut_reader(space: AddressSpace, network: np.void) -> Callable[[int], np.voi
         count = int(network["num_luts"])
         if not 0 <= index < count:
             raise LoadableError(f"{space.where}: lut_index {index}, the task has {count} tables")
-        luts = space.records(int(network["lut_data_index"]), structs.LUT, count, structs.LUT.itemsize, "lut_data_index")
+        luts = space.records(int(network["lut_data_index"]), structs.LUT, count, "lut_data_index")
         entry: np.void = luts[index]
         return entry
 
     return read
 
 
-def _links(where: str, common: np.ndarray[tuple[int], np.dtype[np.void]], field: str) -> tuple[Link, ...]:
+def _links(where: str, common: NDArray[np.void], field: str) -> tuple[Link, ...]:
     """Return (operation, other, event) for each entry of `field` ("consumers" or "fused_parent") that names another."""
     links = []
     for index, entry in enumerate(common):

@@ -165,10 +165,10 @@ def decode(loadable: Loadable, target: Target | None = None, limits: Limits = DE
             raise LoadableError(f"{space.where}: interface {task.interface} is neither DLA (1) nor EMU (2)")
     if not operations:
         raise LoadableError("loadable: no task has any operation")
-    inputs = tuple(_port(loadable, tensor) for tensor in loadable.inputs)
-    outputs = tuple(_port(loadable, tensor) for tensor in loadable.outputs)
-    if not inputs or not outputs:
-        raise LoadableError(f"loadable: {len(inputs)} inputs and {len(outputs)} outputs, expected at least one of each")
+    inputs = tuple(_port(loadable, tensor, target) for tensor in loadable.inputs)
+    outputs = tuple(_port(loadable, tensor, target) for tensor in loadable.outputs)
+    if not outputs:
+        raise LoadableError("loadable: no outputs, expected at least one")
     regions = _regions(loadable, operations, (*inputs, *outputs), static)
     _check_constants(operations, inputs)
     _check_work(operations, limits)
@@ -247,7 +247,7 @@ def _in_order(decoded: decode_dla.DecodedTask, where: str) -> dict[int, Operatio
     return {index: decoded.operations[index] for index in order if index in decoded.operations}
 
 
-def _port(loadable: Loadable, tensor: TensorDescriptor) -> Port:
+def _port(loadable: Loadable, tensor: TensorDescriptor, target: Target) -> Port:
     where = f"tensor {tensor.name!r}"
     types = {DataType.INT8: Precision.INT8, DataType.INT16: Precision.INT16, DataType.HALF: Precision.FP16}
     if tensor.data_type not in types:
@@ -262,6 +262,9 @@ def _port(loadable: Loadable, tensor: TensorDescriptor) -> Port:
     elif tensor.data_format == DataFormat.NCXHWX:
         small = tensor.pixel_format == PixelFormat.FEATURE_X8
         atom = (NV_SMALL if small else NV_FULL).feature_atom_bytes // element_bytes
+    elif tensor.data_format == DataFormat.NCHW and tensor.data_category == DataCategory.FEATURE:
+        # So loadables call it that were made to test the firmware; it is a cube of the target.
+        atom = target.feature_atom_bytes // element_bytes
     else:
         raise EmulationError(
             f"{where}: data_format {tensor.data_format} with category {tensor.data_category} is not modelled, "

@@ -14,7 +14,16 @@ from threadpoolctl import ThreadpoolController
 from nvdla_quant.emulator.cdp import normalise
 from nvdla_quant.emulator.cpu import run_cpu
 from nvdla_quant.emulator.memory import DeviceMemory, Values
-from nvdla_quant.emulator.operations import CdpOperation, CpuOperation, Operation, PdpOperation, SdpOperation
+from nvdla_quant.emulator.moves import run_bdma, run_rubik
+from nvdla_quant.emulator.operations import (
+    BdmaOperation,
+    CdpOperation,
+    CpuOperation,
+    Operation,
+    PdpOperation,
+    RubikOperation,
+    SdpOperation,
+)
 from nvdla_quant.emulator.pdp import pool_bytes, pool_values
 from nvdla_quant.emulator.program import Program
 from nvdla_quant.emulator.sdp_run import PreparedSdp, prepare_sdp, run_sdp
@@ -202,6 +211,8 @@ def _check_inputs(program: Program, inputs: Mapping[str, Values]) -> int:
                 f"input {port.name!r}: {values.dtype} of shape {values.shape}, expected {port.dtype} of ({expected})"
             )
         counts.add(len(values))
+    if not program.inputs:
+        return 1
     if len(counts) != 1:
         raise EmulationError(f"inputs have {sorted(counts)} images, expected the same number")
     images = counts.pop()
@@ -236,6 +247,10 @@ def _execute(
         if operation.source.overlaps(operation.destination):
             source = source.copy()
         pool_bytes(operation, source, memory.bytes_of(operation.destination.memory))
+    elif isinstance(operation, RubikOperation):
+        run_rubik(operation, memory)
+    elif isinstance(operation, BdmaOperation):
+        run_bdma(operation, memory)
     else:
         values = memory.gather(operation.source, operation.dtype)
         memory.scatter(operation.destination, _compute(operation, values))

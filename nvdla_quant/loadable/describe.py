@@ -115,11 +115,9 @@ def _memory(memory: Memory) -> Description:
 
 
 def _accelerator(space: TaskMemory, base: int) -> list[Description]:
-    network = space.records(0, structs.NETWORK, 1, structs.NETWORK.itemsize, "network descriptor")[0]
+    network = space.records(0, structs.NETWORK, 1, "network descriptor")[0]
     count = int(network["num_operations"])
-    common = space.records(
-        int(network["dependency_graph_index"]), structs.COMMON_OP, count, structs.COMMON_OP.itemsize, "dependencies"
-    )
+    common = space.records(int(network["dependency_graph_index"]), structs.COMMON_OP, count, "dependencies")
     waits: dict[int, list[str]] = {index: [] for index in range(count)}
     for index, entry in enumerate(common):
         for consumer in entry["consumers"]:
@@ -132,7 +130,7 @@ def _accelerator(space: TaskMemory, base: int) -> list[Description]:
             raise LoadableError(f"{space.where} operation {index}: op_type {int(entry['op_type'])} is no unit")
         engine = Engine(entry["op_type"])
         op, surface = (
-            space.records(int(network[field]), dtype, count, stride, field)[index]
+            space.records(int(network[field]), dtype, count, field, stride)[index]
             for field, dtype, stride in (
                 ("operation_desc_index", structs.OPERATIONS[engine], structs.OPERATION_BYTES),
                 ("surface_desc_index", structs.SURFACES[engine], structs.SURFACE_BYTES),
@@ -248,13 +246,13 @@ _UNITS: Mapping[Engine, Callable[[np.void, np.void], Description]] = {
 
 
 def _cpu(space: TaskMemory, base: int) -> list[Description]:
-    network = space.records(0, structs.EMU_NETWORK, 1, structs.EMU_NETWORK.itemsize, "network descriptor")[0]
+    network = space.records(0, structs.EMU_NETWORK, 1, "network descriptor")[0]
     count = int(network["num_operations"])
     tables = (
         ("operation_desc_index", structs.EMU_OP),
         ("operation_buffer_desc_index", structs.EMU_BUFFERS),
     )
-    ops, buffers = (space.records(int(network[field]), dtype, count, dtype.itemsize, field) for field, dtype in tables)
+    ops, buffers = (space.records(int(network[field]), dtype, count, field) for field, dtype in tables)
     return [
         {
             "index": base + index,
