@@ -14,7 +14,7 @@ from nvdla_quant.emulator.addresses import AddressSpace
 from nvdla_quant.emulator.decode_sdp import decode_sdp
 from nvdla_quant.emulator.decode_units import decode_bdma, decode_cdp, decode_pdp, decode_rubik
 from nvdla_quant.emulator.fields import ELEMENT_BYTES, converter_of, precision_of, refuse
-from nvdla_quant.emulator.operations import ConvOperation, Operation
+from nvdla_quant.emulator.operations import ConvOperation, Operation, SdpOperation
 from nvdla_quant.emulator.races import Link
 from nvdla_quant.errors import EmulationError, LoadableError
 from nvdla_quant.hardware import Precision, Target
@@ -40,7 +40,10 @@ class DecodedTask:
     consumers : tuple[Link, ...]
         (before, after, event): the second waits for that event of the first.
     parents : tuple[Link, ...]
-        (SDP, convolution, event): the convolution waits until the SDP operation that takes its output is enabled.
+        (SDP, convolution, event): the convolution waits until the SDP operation that takes its output is enabled; so
+        does an SDP operation for a pooling.
+    fed : tuple[tuple[int, int], ...]
+        (SDP, pooling): the pooling takes what the SDP operation hands over.
     dependency_counts : tuple[int, ...]
         How many events each operation waits for.
     """
@@ -50,6 +53,7 @@ class DecodedTask:
     engines: tuple[Engine, ...]
     consumers: tuple[Link, ...]
     parents: tuple[Link, ...]
+    fed: tuple[tuple[int, int], ...]
     dependency_counts: tuple[int, ...]
 
 
@@ -83,7 +87,10 @@ def decode_task(space: AddressSpace, target: Target, base: int, warnings: list[s
     }
     luts = _lut_reader(space, network)
     operations: dict[int, Operation] = {}
-    for index, engine in enumerate(engines):
+    feeders: dict[int, SdpOperation] = {}
+    fed: list[tuple[int, int]] = []
+    # Poolings come last, for they may take what an SDP operation hands over.
+    for index, engine in sorted(enumerate(engines), key=lambda item: item[1] is Engine.PDP):
         op, surface = views[engine][index], surfaces[engine][index]
         if engine is Engine.SDP:
             parent = int(common[index]["fused_parent"]["index"])
@@ -93,22 +100,33 @@ def decode_task(space: AddressSpace, target: Target, base: int, warnings: list[s
                     f"{where(index)}: on-the-fly source, but operation {parent} feeds it no convolution"
                 )
             source = convolutions.pop(parent) if flying else None
-            operations[index] = decode_sdp(
-                space, target, op, surface, base + index, source, luts, warnings, where(index)
-            )
+            decoded = decode_sdp(space, target, op, surface, base + index, source, luts, warnings, where(index))
+            operations[index] = decoded
+            if decoded.destination.is_handed_over:
+                feeders[index] = decoded
         elif engine is Engine.PDP:
-            operations[index] = decode_pdp(space, target, op, surface, base + index, where(index))
+            parent = int(common[index]["fused_parent"]["index"])
+            flying = int(surface["src_data"]["type"]) == MemoryType.ON_THE_FLY
+            if flying and parent not in feeders:
+                raise EmulationError(
+                    f"{where(index)}: on-the-fly source, but operation {parent} is no SDP operation that feeds it alone"
+                )
+            feeder = feeders.pop(parent) if flying else None
+            fed += [(parent, index)] if flying else []
+            operations[index] = decode_pdp(space, target, op, surface, base + index, feeder, where(index))
         elif engine is Engine.CDP:
             operations[index] = decode_cdp(space, target, op, surface, base + index, luts, where(index))
         elif engine is Engine.RUBIK:
             operations[index] = decode_rubik(space, target, op, surface, base + index, where(index))
         elif engine is Engine.BDMA and (copies := decode_bdma(space, target, surface, base + index, where(index))):
             operations[index] = copies
+    if feeders:
+        raise EmulationError(f"{where(min(feeders))}: on-the-fly destination, but no pooling takes it; it would hang")
     if convolutions:
         raise EmulationError(f"{where(min(convolutions))}: no SDP operation takes its output; it would hang")
     counts = tuple(int(entry["dependency_count"]) for entry in common)
     consumers, parents = (_links(space.where, common, field) for field in ("consumers", "fused_parent"))
-    return DecodedTask(count, operations, tuple(engines), consumers, parents, counts)
+    return DecodedTask(count, operations, tuple(engines), consumers, parents, tuple(fed), counts)
 
 
 def _engine(where: str, index: int, value: int) -> Engine:

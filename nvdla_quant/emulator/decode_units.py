@@ -3,20 +3,32 @@
 Facts: nvdla/sw ``kmd/firmware/{pdp,cdp,rubik,bdma,common}.c``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from nvdla_quant.emulator.addresses import AddressSpace
 from nvdla_quant.emulator.decode_sdp import decode_lut
-from nvdla_quant.emulator.fields import ELEMENT_BYTES, precision_of, refuse, signed
-from nvdla_quant.emulator.operations import BdmaOperation, CdpOperation, Converter, Cube, PdpOperation, RubikOperation
+from nvdla_quant.emulator.fields import ELEMENT_BYTES, precision_of, refuse, shape_of, signed
+from nvdla_quant.emulator.operations import (
+    BdmaOperation,
+    CdpOperation,
+    Converter,
+    Cube,
+    PdpOperation,
+    RubikOperation,
+    SdpOperation,
+)
 from nvdla_quant.errors import EmulationError
 from nvdla_quant.hardware import MAX_POOLING_WINDOW, Precision, Target
 from nvdla_quant.loadable.structs import MemoryType, PoolMode, RubikMode
 
 MAX_POOLING_STRIDE = 8
+MAX_SPLITS = 64
+"""Parts of a pooling (``MAX_SPLIT_NUM``, kmd/firmware/pdp.c:38)."""
+MAX_PART = 1024
+"""``PDP_D_PARTIAL_WIDTH_IN_0`` and ``..._OUT_0`` have 10 bits for each width."""
 PADDING_BITS = {
     Precision.INT8: (8, 9, 10, 10, 11, 11, 11),
     Precision.INT16: (16, 17, 18, 18, 19, 19, 19),
@@ -36,12 +48,18 @@ MAX_BDMA_REPEAT = 8192
 
 
 def decode_pdp(
-    space: AddressSpace, target: Target, op: np.void, surface: np.void, index: int, where: str
+    space: AddressSpace,
+    target: Target,
+    op: np.void,
+    surface: np.void,
+    index: int,
+    feeder: SdpOperation | None,
+    where: str,
 ) -> PdpOperation:
-    """Decode a pooling (kmd/firmware/pdp.c ``vaildate_pdp_configs``, ``processor_pdp_program``)."""
-    for side in ("src_data", "dst_data"):
-        if surface[side]["type"] == MemoryType.ON_THE_FLY:
-            raise refuse(where, f"{side} type", MemoryType.ON_THE_FLY, "memory; on-the-fly pooling is not modelled yet")
+    """Decode a pooling, of what `feeder` hands over or, where that is None, of a cube in memory.
+
+    (kmd/firmware/pdp.c ``vaildate_pdp_configs``, ``processor_pdp_program``.)
+    """
     precision = precision_of(int(op["precision"]), target, where, "precision")
     kernel = int(op["pool_height"]) + 1, int(op["pool_width"]) + 1
     if max(kernel) > MAX_POOLING_WINDOW:
@@ -51,19 +69,25 @@ def decode_pdp(
         raise refuse(where, "stride", stride, f"1 to {MAX_POOLING_STRIDE}, which the firmware demands")
     if op["pool_mode"] not in list(PoolMode):
         raise refuse(where, "pool_mode", int(op["pool_mode"]), f"0 to {max(PoolMode)}")
-    if op["split_num"] != 1:
-        raise refuse(where, "split_num", int(op["split_num"]), "1; split pooling is not modelled yet")
+    if precision is Precision.FP16 and any(op["padding_value"]):
+        raise refuse(where, "padding_value", op["padding_value"].tolist(), "0 for fp16, which the firmware demands")
+    if surface["dst_data"]["type"] == MemoryType.ON_THE_FLY:
+        raise refuse(where, "dst_data type", MemoryType.ON_THE_FLY, "memory (0 or 1), as the firmware demands")
     element_bytes = ELEMENT_BYTES[precision]
     atom = target.feature_atom_bytes // element_bytes
-    source = space.cube(surface["src_data"], atom, element_bytes, f"{where} source")
     destination = space.cube(surface["dst_data"], atom, element_bytes, f"{where} destination")
+    if feeder is None:
+        source = space.cube(surface["src_data"], atom, element_bytes, f"{where} source")
+    else:
+        source = feeder.destination
+        if (shape := shape_of(surface["src_data"])) != source.shape:
+            raise refuse(where, "src shape", shape, f"what operation {feeder.index} hands over, {source.shape}")
+        if feeder.precision is not precision:
+            raise refuse(where, "precision", precision, f"that of operation {feeder.index}, {feeder.precision}")
     if source.channels != destination.channels:
         raise refuse(where, "dst channel", destination.channels, f"the source's {source.channels}")
     bits = PADDING_BITS[precision]
-    values = tuple(signed(int(value), width) for value, width in zip(op["padding_value"], bits, strict=True))
-    if precision is Precision.FP16 and any(op["padding_value"]):
-        raise refuse(where, "padding_value", op["padding_value"].tolist(), "0 for fp16, which the firmware demands")
-    return PdpOperation(
+    operation = PdpOperation(
         index=index,
         source=source,
         destination=destination,
@@ -72,9 +96,53 @@ def decode_pdp(
         stride=stride,
         pad_top=int(op["pad_top"]) & 7,
         pad_left=int(op["pad_left"]) & 7,
-        padding_values=values,
+        padding_values=tuple(signed(int(v), width) for v, width in zip(op["padding_value"], bits, strict=True)),
         precision=precision,
     )
+    count = int(op["split_num"])
+    if count == 1:
+        return operation
+    if feeder is not None or not 1 <= count <= MAX_SPLITS:
+        limit = "1 on the fly" if feeder is not None else f"1 to {MAX_SPLITS}"
+        raise refuse(where, "split_num", count, f"{limit}, which the firmware demands")
+    return replace(operation, parts=tuple(_parts(operation, op, count, where)))
+
+
+def _parts(operation: PdpOperation, op: np.void, count: int, where: str) -> Iterator[PdpOperation]:
+    """Yield the poolings of the parts (``cmod/pdp/NV_NVDLA_pdp.cpp``, `PoolingStage0SequenceThread`).
+
+    A part behind the first also takes the columns that its first window shares with the part before.
+    """
+    places = ["first", *["mid"] * (count - 2), "last"]
+    # The firmware writes one less than the width and makes nothing of a width of 0, which is then one column.
+    inputs = [max(int(op[f"partial_in_width_{place}"]), 1) for place in places]
+    outputs = [max(int(op[f"partial_width_{place}"]), 1) for place in places]
+    if max(inputs + outputs) > MAX_PART:
+        raise refuse(where, "a partial width", max(inputs + outputs), f"at most {MAX_PART}")
+    if sum(outputs) != operation.destination.width:
+        raise refuse(where, "partial widths of the output", outputs, f"a sum of {operation.destination.width}")
+    shared = operation.kernel[1] - operation.stride[1]
+    for number in range(count):
+        start, width = sum(inputs[:number]), inputs[number]
+        pad_left = operation.pad_left if number == 0 else 0
+        pad_right = int(op["pad_right"]) & 7 if number == count - 1 else 0
+        if number > 0:
+            start, width = start - shared, width + shared
+        if start < 0 or width < 1 or start + width > operation.source.width:
+            raise refuse(where, f"columns of part {number}", (start, start + width), f"0 to {operation.source.width}")
+        windows = (pad_left + width + pad_right - operation.kernel[1]) // operation.stride[1] + 1
+        if windows != outputs[number]:
+            raise refuse(where, f"outputs of part {number}", outputs[number], f"{windows}; it would hang")
+        yield replace(
+            operation,
+            source=_columns(operation.source, start, width),
+            destination=_columns(operation.destination, sum(outputs[:number]), outputs[number]),
+            pad_left=pad_left,
+        )
+
+
+def _columns(cube: Cube, start: int, width: int) -> Cube:
+    return replace(cube, offset=cube.offset + start * cube.atom * cube.element_bytes, width=width)
 
 
 def decode_cdp(

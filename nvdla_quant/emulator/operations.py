@@ -71,6 +71,11 @@ class Cube:
         last_line = (self.surfaces - 1) * self.surface_stride + (self.height - 1) * self.line_stride
         return self.offset + last_line + self.width * self.atom * self.element_bytes
 
+    @property
+    def is_handed_over(self) -> bool:
+        """Whether it goes from unit to unit and never stands in memory; see `handed_over`."""
+        return self.memory < 0
+
     def overlaps(self, other: "Cube") -> bool:
         """Whether the byte ranges of the two cubes meet (gaps between rows count as part of a cube)."""
         return self.memory == other.memory and self.offset < other.end and other.offset < self.end
@@ -258,9 +263,41 @@ class SdpOperation:
         return np.dtype(np.int8) if self.destination.element_bytes == 1 else np.dtype(np.int16)
 
 
+def handed_over(index: int, shape: tuple[int, int, int], atom: int, element_bytes: int) -> Cube:
+    """Return the cube that operation `index` hands to the PDP: in a memory of its own, whose id is negative."""
+    channels, height, width = shape
+    line = width * atom * element_bytes
+    return Cube(-1 - index, 0, channels, height, width, atom, element_bytes, line, line * height)
+
+
+def handing_over(cube: Cube) -> int:
+    """Return the number of the operation that hands `cube` over."""
+    return -1 - cube.memory
+
+
 @dataclass(frozen=True)
 class PdpOperation:
-    """Pooling; `padding_values[i]` stands for i + 1 padded cells in a row (average only)."""
+    """Pooling.
+
+    Attributes
+    ----------
+    index : int
+        Number of the operation in the program.
+    source, destination : Cube
+        The source is in memory, or what an SDP operation hands over.
+    mode : PoolMode
+        Average, maximum or minimum.
+    kernel, stride : tuple[int, int]
+        (y, x).
+    pad_top, pad_left : int
+        Rows and columns before the source.
+    padding_values : tuple[int, ...]
+        Entry i is the sum of i + 1 padded cells in a row (average only).
+    precision : Precision
+        Of both cubes.
+    parts : tuple[PdpOperation, ...]
+        Where the unit takes the columns in parts, the pooling of each; else empty.
+    """
 
     index: int
     source: Cube
@@ -272,6 +309,7 @@ class PdpOperation:
     pad_left: int
     padding_values: tuple[int, ...]
     precision: Precision
+    parts: tuple["PdpOperation", ...] = ()
 
     unit = "PDP"
 

@@ -143,7 +143,7 @@ def decode(loadable: Loadable, target: Target | None = None, limits: Limits = DE
         limits allow; the message names it.
     """
     target = target or default_target(loadable)
-    _check_memory(loadable, limits)
+    _check_memory(loadable, [], limits)
     static = static_bytes(loadable)
     operations: list[Operation] = []
     warnings: list[str] = []
@@ -170,13 +170,20 @@ def decode(loadable: Loadable, target: Target | None = None, limits: Limits = DE
     if not outputs:
         raise LoadableError("loadable: no outputs, expected at least one")
     regions = _regions(loadable, operations, (*inputs, *outputs), static)
+    _check_memory(loadable, operations, limits)
     _check_constants(operations, inputs)
     _check_work(operations, limits)
     return Program(target, tuple(operations), MappingProxyType(regions), inputs, outputs, tuple(warnings))
 
 
-def _check_memory(loadable: Loadable, limits: Limits) -> None:
+def _feeders(operations: list[Operation]) -> list[Operation]:
+    """Return the operations that hand over to another; the emulator keeps what they hand over in memory."""
+    return [operation for operation in operations if operation.destination.is_handed_over]
+
+
+def _check_memory(loadable: Loadable, operations: list[Operation], limits: Limits) -> None:
     total = sum(memory.size for memory in loadable.memories)
+    total += sum(operation.destination.end for operation in _feeders(operations))
     if total > limits.memory:
         raise EmulationError(
             f"loadable: declares {total} bytes of memory for an image, the limit is {limits.memory}; raise --max-memory"
@@ -232,6 +239,9 @@ def _in_order(decoded: decode_dla.DecodedTask, where: str) -> dict[int, Operatio
             raise LoadableError(
                 f"{where} operation {index}: dependency_count is {declared}, but {found} operations signal it"
             )
+    for feeder, pooling in decoded.fed:
+        followers[feeder].append(pooling)
+        waiting[pooling] += 1
     ready = [index for index, count in enumerate(waiting) if count == 0]
     order: list[int] = []
     while ready:
@@ -293,6 +303,7 @@ def _regions(
     used = written | {cube.memory for operation in operations for cube in cubes_read(operation)}
     used |= {window.memory for operation in operations for window in constant_windows(operation)}
     sizes = {memory.id: memory.size for memory in loadable.memories}
+    sizes |= {operation.destination.memory: operation.destination.end for operation in _feeders(operations)}
     regions = {}
     for id_ in sorted(used):
         initial = static.get(id_)

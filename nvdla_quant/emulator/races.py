@@ -9,7 +9,7 @@ programmed, then enabled (it may read from then on), then complete (all its writ
 * A unit completes its operations in order, but its read engines run ahead: an operand may be fetched while the
   operation before still writes.
 * An SDP operation behind a convolution may fetch operands once it is enabled, but has nothing to write before the
-  convolution is, and is complete after it.
+  convolution is, and is complete after it; so it goes on with a pooling that takes what an SDP operation hands over.
 """
 
 from collections import defaultdict
@@ -20,9 +20,9 @@ from nvdla_quant.emulator.operations import (
     ConvOperation,
     Cube,
     Operation,
-    SdpOperation,
     cubes_read,
     cubes_written,
+    handing_over,
 )
 from nvdla_quant.loadable.structs import DependencyEvent, Engine
 
@@ -69,7 +69,7 @@ def describe_races(
     after = _reachable(_edges(engines, links))
     earlier: list[Access] = []
     for index, operation in operations.items():
-        accesses = list(_accesses(index, operation, base))
+        accesses = list(_accesses(index, operation, operations, base))
         for second in accesses:
             for first in earlier:
                 if (first.writes or second.writes) and first.cube.overlaps(second.cube):
@@ -79,15 +79,26 @@ def describe_races(
         earlier += accesses
 
 
-def _accesses(index: int, operation: Operation, base: int) -> Iterator[Access]:
-    start = index
-    if isinstance(operation, SdpOperation) and isinstance(operation.source, ConvOperation):
-        start = operation.source.index - base
+def _accesses(index: int, operation: Operation, operations: Mapping[int, Operation], base: int) -> Iterator[Access]:
+    """Yield what `operation` does in memory; what one unit hands over to the next is none of it."""
+    start = _start(index, operation, operations, base)
     for place, cube in enumerate(cubes_read(operation)):
-        # Behind a convolution its source waits; operands (all cubes but the first) are fetched from the start.
-        yield Access(index, start if place == 0 else index, cube, writes=False)
+        if not cube.is_handed_over:
+            # Behind a convolution its source waits; operands (all cubes but the first) are fetched from the start.
+            yield Access(index, start if place == 0 else index, cube, writes=False)
     for cube in cubes_written(operation):
-        yield Access(index, start, cube, writes=True)
+        if not cube.is_handed_over:
+            yield Access(index, start, cube, writes=True)
+
+
+def _start(index: int, operation: Operation, operations: Mapping[int, Operation], base: int) -> int:
+    """Return the operation that begins the chain of units of which `operation` is a part."""
+    if isinstance(operation.source, ConvOperation):
+        return operation.source.index - base
+    if operation.source.is_handed_over:
+        feeder = handing_over(operation.source) - base
+        return _start(feeder, operations[feeder], operations, base)
+    return index
 
 
 def _edges(engines: Sequence[Engine], links: Iterable[Link]) -> dict[Moment, set[Moment]]:

@@ -242,6 +242,9 @@ def _execute(
 ) -> None:
     if isinstance(operation, SdpOperation):
         run_sdp(prepared[operation.index], memory, workspace)
+    elif isinstance(operation, PdpOperation) and operation.parts:
+        for part in operation.parts:
+            _execute(part, prepared, memory, workspace)
     elif isinstance(operation, PdpOperation) and operation.precision is Precision.INT8:
         source = memory.bytes_of(operation.source.memory)
         if operation.source.overlaps(operation.destination):
