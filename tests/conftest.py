@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from hypothesis import settings
 
 from nvdla_quant.network.caffe_writer import write_caffemodel, write_prototxt
+from tests.profiles import LONG
 from tests.sweeps import run, tiny_network
+
+settings.register_profile("long", max_examples=LONG, deadline=None)
 
 WORKFLOW = ("Snakefile", "rules", "scripts", "envs", "schemas", "report", "profiles", "nvdla_quant")
 REPOSITORY = Path(__file__).resolve().parent.parent

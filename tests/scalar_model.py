@@ -124,3 +124,86 @@ def pool(
     once = rnd(total * RECIPROCALS[kernel[1]], 16)
     twice = rnd(once * RECIPROCALS[kernel[0]], 16)
     return (twice + 128) % 256 - 128
+
+
+@dataclass(frozen=True)
+class Table:
+    """One of the CDP's tables; `select` is a logarithm's offset where `exponential`, else a right shift."""
+
+    entries: tuple[int, ...]
+    start: int
+    end: int
+    exponential: bool
+    select: int
+    below: tuple[int, int]
+    above: tuple[int, int]
+
+
+def cdp_table(total: int, table: Table) -> tuple[int, Literal["under", "over", "hit"]]:
+    """Look `total` up: 16 fraction bits, the surplus cut off; beyond the table, along a slope; 16 bits."""
+    last = len(table.entries) - 1
+
+    def outside(entry: int, distance: int, slope: tuple[int, int]) -> int:
+        scale, shift = slope
+        return clamp(entry + (rnd(distance * scale, shift) if shift >= 0 else distance * scale << -shift), 16)
+
+    distance = total - table.start
+    bias = 1 << table.select if table.exponential and table.select >= 0 else 0
+    under = outside(table.entries[0], distance - bias, table.below)
+    if distance <= 0:
+        return under, "under"
+    if table.exponential:
+        power = distance.bit_length() - 1
+        if power < table.select:
+            return under, "under"
+        index, fraction = power - table.select, (distance - (1 << power) << 16) >> power
+    elif table.select >= 0:
+        index, fraction = distance >> table.select, ((distance << 16) >> table.select) & 0xFFFF
+    else:
+        index, fraction = distance << -table.select, 0
+    if index >= last:
+        return outside(table.entries[last], total - table.end, table.above), "over"
+    first, second = table.entries[index], table.entries[index + 1]
+    return clamp(first + rnd((second - first) * fraction, 16), 16), "hit"
+
+
+@dataclass(frozen=True)
+class Lrn:
+    """Local response normalisation; priorities are 0 for `exp` and 1 for `only`, in the order under, over, hybrid."""
+
+    size: int
+    square_sum: bool
+    multiply: bool
+    before: Cvt
+    after: Cvt
+    exp: Table
+    only: Table
+    priorities: tuple[int, int, int]
+    bits: Literal[8, 16]
+
+
+def normalise(values: list[int], channel: int, lrn: Lrn) -> int:
+    """Normalise one channel of a pixel whose channels are `values`."""
+    converted = [
+        clamp(rnd((value - lrn.before.offset) * lrn.before.scale, lrn.before.shift), lrn.bits + 1) for value in values
+    ]
+    total = converted[channel]
+    if lrn.square_sum:
+        reach = lrn.size // 2
+        total = sum(value * value for value in converted[max(channel - reach, 0) : channel + reach + 1])
+    exp, exp_state = cdp_table(total, lrn.exp)
+    only, only_state = cdp_table(total, lrn.only)
+    under, over, hybrid = lrn.priorities
+    states = exp_state, only_state
+    if states == ("under", "under"):
+        choice = under
+    elif states == ("over", "over"):
+        choice = over
+    elif states.count("hit") == 1:
+        choice = states.index("hit")
+    else:
+        choice = hybrid
+    value = (exp, only)[choice]
+    if lrn.multiply:
+        value *= converted[channel]
+    return clamp(rnd((value - lrn.after.offset) * lrn.after.scale, lrn.after.shift), lrn.bits)
