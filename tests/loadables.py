@@ -51,7 +51,7 @@ def filled(dtype: np.dtype[np.void], values: Fields) -> NDArray[np.void]:
         place = record
         *outer, last = path.split(".")
         for part in outer:
-            place = place[part]
+            place = place[int(part)] if part.isdigit() else place[part]
         if place.dtype.names is None or last in place.dtype.names:
             place[last] = value
         else:

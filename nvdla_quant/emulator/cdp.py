@@ -5,6 +5,7 @@ their answer multiplies the value, and a second converter writes it (``cmod/cdp/
 converters do nothing.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -92,9 +93,8 @@ def _look_up(total: int, table: Table) -> tuple[int, int]:
     if distance <= 0:
         side = -1
     elif exponential:
-        logarithm = 0
-        while distance >> (logarithm + 1) > 0:
-            logarithm += 1
+        # Exact: the distance has less than 40 bits, and next to a power of two its logarithm is far enough from it.
+        logarithm = int(math.log2(distance))
         index = logarithm - select
         rest = distance - (1 << logarithm)
         fraction = rest >> (logarithm - 16) if logarithm > 16 else rest << (16 - logarithm)
@@ -160,16 +160,15 @@ def _normalise(
 
 
 def _normalise_floats(operation: CdpOperation, real: NDArray[np.float32]) -> NDArray[np.float32]:
-    total = real
-    if operation.square_sum:
-        reach = operation.local_size // 2
-        squares = np.pad(np.square(real), ((0, 0), (reach, reach), (0, 0), (0, 0)))
-        total = np.zeros_like(real)
-        for place in range(operation.local_size):
-            total += squares[:, place : place + real.shape[1]]
-    lut = operation.lut
+    total, lut = real, operation.lut
     # What leaves the range of floats is beyond the table or is clamped.
     with np.errstate(over="ignore", invalid="ignore"):
+        if operation.square_sum:
+            reach = operation.local_size // 2
+            squares = np.pad(np.square(real), ((0, 0), (reach, reach), (0, 0), (0, 0)))
+            total = np.zeros_like(real)
+            for place in range(operation.local_size):
+                total += squares[:, place : place + real.shape[1]]
         factor = choose(_look_up_floats(total, lut.linear_exp), _look_up_floats(total, lut.linear_only), lut)
         result: NDArray[np.float32] = factor * real if operation.multiply else factor
     largest = np.float32(np.finfo(np.float16).max)

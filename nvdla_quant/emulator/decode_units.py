@@ -199,6 +199,8 @@ def decode_rubik(
     element_bytes = ELEMENT_BYTES[precision]
     source = _cube(space, target, surface, "src_data", element_bytes, where, planes=mode is RubikMode.MERGE)
     destination = _cube(space, target, surface, "dst_data", element_bytes, where, planes=mode is RubikMode.SPLIT)
+    if mode is RubikMode.MERGE and source.surface_stride == 0:
+        raise refuse(where, "src_data plane_stride", 0, "another one, which the firmware demands")
     if mode is RubikMode.CONTRACT:
         groups = stride[0] * stride[1]
         whole = groups * destination.surfaces * destination.atom

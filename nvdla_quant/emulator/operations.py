@@ -72,6 +72,11 @@ class Cube:
         return self.offset + last_line + self.width * self.atom * self.element_bytes
 
     @property
+    def size(self) -> int:
+        """Bytes of its atoms, without gaps; more than its memory has where strides let them overlap."""
+        return self.surfaces * self.atom * self.height * self.width * self.element_bytes
+
+    @property
     def is_handed_over(self) -> bool:
         """Whether it goes from unit to unit and never stands in memory; see `handed_over`."""
         return self.memory < 0

@@ -20,6 +20,7 @@ from nvdla_quant.emulator.operations import (
     CpuOperation,
     Cube,
     Operation,
+    PdpOperation,
     Port,
     Region,
     SdpOperation,
@@ -44,7 +45,12 @@ from nvdla_quant.loadable.structs import EmuOperation
 from nvdla_quant.loadable.tasks import Window, static_bytes
 
 MAX_CUBE_BYTES = 1 << 28
-"""Most bytes that one operation may write: overlapping strides could name more than the memory has."""
+"""Most bytes that one operation may read, and write: overlapping strides could name more than the memory has."""
+BYTE_MACS = 32
+"""A byte that is read or written outside a matrix product counts as so many multiply-accumulates.
+
+So a limit of 10**8 lets through 3 MB, which take the slowest unit (normalisation, up to 100 ns a byte) 0.3 s.
+"""
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Limits:
     Attributes
     ----------
     macs : int
-        Multiply-accumulates of one image; the default is a hundred times those of ResNet-152.
+        Multiply-accumulates of one image, and what else takes as long; the default is a hundred times ResNet-152.
     memory : int
         Bytes of memory that a loadable may declare for one image (the boards of NVDLA have no more than the default).
     """
@@ -93,8 +99,9 @@ class Program:
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of memory that each image needs."""
-        return sum(region.size for region in self.regions.values() if region.written)
+        """Bytes of memory that each image needs, the copies that its largest operation makes included."""
+        largest = max(sum(cube.size for cube in (*cubes_read(o), *cubes_written(o))) for o in self.operations)
+        return largest + sum(region.size for region in self.regions.values() if region.written)
 
     @property
     def precision(self) -> Precision:
@@ -192,21 +199,31 @@ def _check_memory(loadable: Loadable, operations: list[Operation], limits: Limit
 
 def _check_work(operations: list[Operation], limits: Limits) -> None:
     """Refuse what would not end: strides of zero let a small file ask for any amount of work."""
-    macs = 0
+    work = 0
     for operation in operations:
-        size = sum(
-            cube.surfaces * cube.atom * cube.height * cube.width * cube.element_bytes
-            for cube in cubes_written(operation)
-        )
-        if size > MAX_CUBE_BYTES:
-            raise EmulationError(
-                f"operation {operation.index} ({operation.unit}): writes {size} bytes, the limit is {MAX_CUBE_BYTES}"
-            )
-        macs += operation.source.multiplications if isinstance(operation.source, ConvOperation) else 0
-    if macs > limits.macs:
+        for verb, cubes in (("reads", cubes_read(operation)), ("writes", cubes_written(operation))):
+            size = sum(cube.size for cube in cubes)
+            if size > MAX_CUBE_BYTES:
+                where = f"operation {operation.index} ({operation.unit})"
+                raise EmulationError(f"{where}: {verb} {size} bytes, the limit is {MAX_CUBE_BYTES}")
+        work += _work(operation)
+    if work > limits.macs:
         raise EmulationError(
-            f"loadable: an image takes {macs} multiply-accumulates, the limit is {limits.macs}; raise --max-macs"
+            f"loadable: an image takes the time of {work} multiply-accumulates, the limit is {limits.macs}; "
+            "raise --max-macs"
         )
+
+
+def _work(operation: Operation) -> int:
+    """Return how many multiply-accumulates take as long as `operation`, roughly and at most."""
+    work = BYTE_MACS * sum(cube.size for cube in (*cubes_read(operation), *cubes_written(operation)))
+    if isinstance(operation.source, ConvOperation):
+        work += operation.source.multiplications
+    if isinstance(operation, PdpOperation):
+        # Rows are reduced over the whole width of the source, whatever the pooling makes of them.
+        rows = operation.destination.height * operation.source.size // operation.source.height
+        work += operation.kernel[0] * (rows + operation.kernel[1] * operation.destination.size)
+    return work
 
 
 def _tasks_in_order(loadable: Loadable) -> list[Task]:
