@@ -1,6 +1,6 @@
 """NVDLA's integer arithmetic, one value at a time in Python's unbounded integers: a second opinion on the emulator.
 
-Written from the rules alone (arithmetic notes, sections 2 to 5), with nothing of the emulator's code.
+Written from the rules alone (arithmetic notes, sections 2 to 6), with nothing of the emulator's code.
 """
 
 from collections.abc import Mapping
@@ -105,6 +105,7 @@ def pool(
     kernel: tuple[int, int],
     mode: Literal["average", "max", "min"],
     padding: tuple[int, ...],
+    bits: int = 8,
 ) -> int:
     """Pool one window of one channel; `rows` holds the real cells by (y, x)."""
     ys = [corner[0] + i for i in range(kernel[0])]
@@ -123,7 +124,7 @@ def pool(
     total += padding[padded_rows - 1] * kernel[1] if padded_rows else 0
     once = rnd(total * RECIPROCALS[kernel[1]], 16)
     twice = rnd(once * RECIPROCALS[kernel[0]], 16)
-    return (twice + 128) % 256 - 128
+    return (twice + (1 << bits - 1)) % (1 << bits) - (1 << bits - 1)
 
 
 @dataclass(frozen=True)

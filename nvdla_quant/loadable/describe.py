@@ -30,6 +30,7 @@ from nvdla_quant.loadable.structs import (
     MemoryType,
     PoolMode,
     ProcessorPrecision,
+    RubikMode,
     SdpAlu,
     SdpMode,
     SdpType,
@@ -207,32 +208,38 @@ def _sdp_unit(unit: np.void) -> str:
 
 
 def _pdp(op: np.void, surface: np.void) -> Description:
-    del surface
     pads = [int(op[f"pad_{side}"]) for side in ("top", "bottom", "left", "right")]
     text = (
         f"{_name(PoolMode, op['pool_mode'])} pooling {int(op['pool_height']) + 1}x{int(op['pool_width']) + 1}, "
         f"stride {int(op['stride_y'])}x{int(op['stride_x'])}"
     )
     text += f", pad {'/'.join(map(str, pads))}" if any(pads) else ""
+    text += f", in {int(op['split_num'])} parts" if op["split_num"] > 1 else ""
+    text += ", on the fly" if surface["src_data"]["type"] == MemoryType.ON_THE_FLY else ""
     return {"chain": [text], "precision": _name(ProcessorPrecision, op["precision"])}
 
 
 def _cdp(op: np.void, surface: np.void) -> Description:
     del surface
     text = f"local response normalisation over {int(op['local_size'])} channels"
+    text += ", of values" if op["bypass_sqsum"] else ""
+    text += ", without multiplier" if op["bypass_out_mul"] else ""
     return {"chain": [text], "precision": _name(ProcessorPrecision, op["in_precision"])}
 
 
 def _rubik(op: np.void, surface: np.void) -> Description:
     del surface
-    modes = {0: "contract", 1: "split", 2: "merge"}
-    text = f"{modes.get(int(op['mode']), int(op['mode']))}, stride {int(op['stride_y'])}x{int(op['stride_x'])}"
+    text = _name(RubikMode, op["mode"])
+    text += f", stride {int(op['stride_y'])}x{int(op['stride_x'])}" if op["mode"] == RubikMode.CONTRACT else ""
     return {"chain": [text], "precision": _name(ProcessorPrecision, op["precision"])}
 
 
 def _bdma(op: np.void, surface: np.void) -> Description:
-    del surface
-    return {"chain": [f"{int(op['num_transfers'])} copies"]}
+    del op
+    # The firmware counts those of the surface descriptor.
+    copies = surface["transfers"][: int(surface["num_transfers"])]
+    size = sum(int(copy["line_size"]) * int(copy["line_repeat"]) * int(copy["surface_repeat"]) for copy in copies)
+    return {"chain": [f"{len(copies)} copies, {size} bytes"]}
 
 
 _UNITS: Mapping[Engine, Callable[[np.void, np.void], Description]] = {
