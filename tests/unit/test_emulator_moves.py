@@ -17,6 +17,7 @@ from nvdla_quant.loadable.structs import Engine
 from tests.emulated import packed_cube
 from tests.loadables import RESULT, SOURCE, Descriptor, cube_fields, loadable_of, rounded, run_bytes
 from tests.profiles import examples
+from tests.unit_loadables import copies
 
 Bytes = NDArray[np.uint8]
 PRECISIONS = {0: 1, 1: 2, 2: 2}
@@ -134,7 +135,7 @@ def test_split_zeroes_what_is_behind_a_row() -> None:
         "destination_line": 64, "surface_repeat": 1, "source_surface": 64, "destination_surface": 64,
     }  # fmt: skip
     surface = cube_fields("src_data", packed_cube(SOURCE, (2, 1, 4), 32)) | cube_fields("dst_data", planes)
-    first = Descriptor(Engine.BDMA, {}, transfers([copy]), consumers=((1, 1),))
+    first = Descriptor(Engine.BDMA, {}, copies(copy), consumers=((1, 1),))
     second = Descriptor(Engine.RUBIK, {"mode": SPLIT, "precision": 0}, surface)
     written = run_bytes(loadable_of([first, second], 128, 64), np.arange(128, dtype=np.uint8))
     assert written.tolist() == [0, 32, 64, 96, *[0] * 28, 1, 33, 65, 97, *[0] * 28]
@@ -167,14 +168,8 @@ def test_rubik_refusals() -> None:
             decode(loadable_of([Descriptor(Engine.RUBIK, good, surface)], 4096, 4096), target)
 
 
-def transfers(copies: list[dict[str, object]]) -> dict[str, object]:
-    """Return the surface of a BDMA operation."""
-    fields: dict[str, object] = {"num_transfers": len(copies)}
-    return fields | {f"transfers.{place}.{name}": copy[name] for place, copy in enumerate(copies) for name in copy}
-
-
 @st.composite
-def copies(draw: st.DrawFn) -> dict[str, int]:
+def drawn_copies(draw: st.DrawFn) -> dict[str, int]:
     size, lines, surfaces = 32 * draw(st.integers(1, 3)), draw(sides), draw(sides)
     copy = {"line_size": size, "line_repeat": lines, "surface_repeat": surfaces}
     for side in ("source", "destination"):
@@ -184,12 +179,12 @@ def copies(draw: st.DrawFn) -> dict[str, int]:
 
 
 @settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(work=st.lists(copies(), min_size=1, max_size=20), seed=st.integers(0, 1 << 30))
+@given(work=st.lists(drawn_copies(), min_size=1, max_size=20), seed=st.integers(0, 1 << 30))
 def test_bdma(work: list[dict[str, int]], seed: int) -> None:
     """Lines and surfaces of any stride; later copies overwrite what earlier ones wrote."""
     size = max(copy[f"{side}_surface"] * copy["surface_repeat"] for copy in work for side in ("source", "destination"))
     named = [{"source_address": SOURCE, "destination_address": RESULT} | copy for copy in work]
-    loadable = loadable_of([Descriptor(Engine.BDMA, {}, transfers([dict(copy) for copy in named]))], size, size)
+    loadable = loadable_of([Descriptor(Engine.BDMA, {}, copies(*named))], size, size)
     data = random_bytes(loadable, seed)
     expected = np.zeros(size, np.uint8)
     for copy in work:
@@ -222,20 +217,20 @@ COPY: dict[str, object] = {
     ],
 )
 def test_bdma_refusals(change: dict[str, object], message: str) -> None:
-    loadable = loadable_of([Descriptor(Engine.BDMA, {}, transfers([COPY, COPY | change]))], 4096, 4096)
+    loadable = loadable_of([Descriptor(Engine.BDMA, {}, copies(COPY, COPY | change))], 4096, 4096)
     with pytest.raises((EmulationError, LoadableError), match=message):
         decode(loadable, NV_FULL)
 
 
 def test_bdma_counts_and_targets() -> None:
     """No transfers is no operation; more than 20 are refused, and so is the unit where a target has none."""
-    copy = Descriptor(Engine.BDMA, {}, transfers([COPY]), consumers=())
+    copy = Descriptor(Engine.BDMA, {}, copies(COPY), consumers=())
     nothing = Descriptor(Engine.BDMA, {}, {"num_transfers": 0}, consumers=())
     assert len(decode(loadable_of([nothing, copy], 64, 64), NV_FULL).operations) == 1
     with pytest.raises(EmulationError, match="num_transfers is 21, expected at most 20"):
         decode(loadable_of([Descriptor(Engine.BDMA, {}, {"num_transfers": 21})], 64, 64), NV_FULL)
     with pytest.raises(EmulationError, match="source_type is 2"):
-        decode(loadable_of([Descriptor(Engine.BDMA, {}, transfers([COPY]) | {"source_type": 2})], 64, 64), NV_FULL)
+        decode(loadable_of([Descriptor(Engine.BDMA, {}, copies(COPY) | {"source_type": 2})], 64, 64), NV_FULL)
     for target in (NV_LARGE, NV_SMALL):
         with pytest.raises(EmulationError, match=f"{target.name} has no BDMA unit"):
             decode(loadable_of([copy], 64, 64), target)
@@ -243,7 +238,7 @@ def test_bdma_counts_and_targets() -> None:
 
 def test_copies_count_as_work() -> None:
     """20 copies of 64 bytes read and write 2560, which count as 32 each: a lower limit refuses them at once."""
-    loadable = loadable_of([Descriptor(Engine.BDMA, {}, transfers([COPY] * 20))], 64, 64)
+    loadable = loadable_of([Descriptor(Engine.BDMA, {}, copies(*[COPY] * 20))], 64, 64)
     decode(loadable, NV_FULL, Limits(macs=2560 * 32))
     with pytest.raises(EmulationError, match=r"time of 81920 .* the limit is 81919; raise --max-macs"):
         decode(loadable, NV_FULL, Limits(macs=2560 * 32 - 1))

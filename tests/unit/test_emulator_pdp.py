@@ -14,11 +14,12 @@ from nvdla_quant.errors import EmulationError
 from nvdla_quant.hardware import NV_FULL, NV_SMALL
 from nvdla_quant.loadable.describe import describe
 from nvdla_quant.loadable.records import Loadable
-from nvdla_quant.loadable.structs import DependencyEvent, Engine, PoolMode
+from nvdla_quant.loadable.structs import Engine, PoolMode
 from tests import scalar_model as scalar
 from tests.emulated import packed_cube, pool_program
-from tests.loadables import RESULT, SOURCE, Descriptor, Fields, cube_fields, loadable_of, rounded, run_bytes
+from tests.loadables import RESULT, SOURCE, Fields, cube_fields, run_bytes
 from tests.profiles import examples
+from tests.unit_loadables import copied_then_pooled, single
 
 MODES = {"average": PoolMode.AVERAGE, "max": PoolMode.MAX, "min": PoolMode.MIN}
 
@@ -158,9 +159,7 @@ def only_pooling(pooling: Pooling, small: bool, change: Fields | None = None) ->
     atom = (8 if small else 32) // pooling.dtype.itemsize
     source = packed_cube(SOURCE, (pooling.channels, *pooling.size), atom, pooling.dtype.itemsize)
     result = packed_cube(RESULT, (pooling.channels, *pooling.out), atom, pooling.dtype.itemsize)
-    surface = cube_fields("src_data", source) | cube_fields("dst_data", result)
-    descriptor = Descriptor(Engine.PDP, pooling.fields() | (change or {}), surface)
-    return loadable_of([descriptor], rounded(source.end), rounded(result.end))
+    return single(Engine.PDP, pooling.fields() | (change or {}), source, result)
 
 
 def run_pooling(pooling: Pooling, loadable: Loadable, small: bool, seed: int) -> None:
@@ -213,39 +212,17 @@ def test_refusals(change: dict[str, object], message: str) -> None:
         decode(only_pooling(HALVES, small=False, change=change), NV_FULL)
 
 
-def copy_then_pool(
-    pooling: Pooling, sdp: Fields | None = None, pdp: Fields | None = None, waits: bool = True
-) -> Loadable:
-    """An SDP operation that adds nothing, and a pooling of what it hands over.
-
-    As the firmware links them: the SDP operation waits until the pooling is enabled, and the pooling until the SDP
-    operation is programmed.
-    """
+def on_the_fly(pooling: Pooling, fields: Fields | None = None, **changes: Any) -> Loadable:
     source = packed_cube(SOURCE, (pooling.channels, *pooling.size), 32)
     result = packed_cube(RESULT, (pooling.channels, *pooling.out), 32)
-    given = cube_fields("src_data", source)
-    flying = {f"src_data.{field}": given[f"src_data.{field}"] for field in ("width", "height", "channel")}
-    first = Descriptor(
-        Engine.SDP,
-        {"batch_num": 1, "out_cvt.scale": 1, "lut_index": -1},
-        given | {"dst_data.type": 2} | (sdp or {}),
-        consumers=((1, DependencyEvent.OP_PROGRAMMED),),
-    )
-    second = Descriptor(
-        Engine.PDP,
-        pooling.fields() | {"split_num": 1} | {k: v for k, v in (pdp or {}).items() if "." not in k},
-        flying | {"src_data.type": 2} | cube_fields("dst_data", result)
-        | {k: v for k, v in (pdp or {}).items() if "." in k},
-        parent=(0, DependencyEvent.OP_ENABLED) if waits else None,
-    )  # fmt: skip
-    return loadable_of([first, second], rounded(source.end), max(rounded(result.end), rounded(source.end)))
+    return copied_then_pooled(source, result, pooling.fields() | (fields or {}), **changes)
 
 
 @settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
 @given(pooling=poolings(with_parts=False, widths=(8,)), seed=st.integers(0, 1 << 30))
 def test_on_the_fly(pooling: Pooling, seed: int) -> None:
     """Pooling what an SDP operation hands over is pooling what it would have written; nothing races."""
-    loadable = copy_then_pool(pooling)
+    loadable = on_the_fly(pooling)
     program = decode(loadable, NV_FULL)
     assert program.warnings == ()
     assert [operation.unit for operation in program.operations] == ["SDP", "PDP"]
@@ -255,25 +232,32 @@ def test_on_the_fly(pooling: Pooling, seed: int) -> None:
 def test_what_is_handed_over_needs_both_sides() -> None:
     pooling = replace(HALVES, parts=())
 
-    def refused(message: str, limits: Limits | None = None, **how: Any) -> None:
+    def refused(message: str, fields: Fields | None = None, **changes: Any) -> None:
         with pytest.raises(EmulationError, match=message):
-            decode(copy_then_pool(pooling, **how), NV_FULL, limits or Limits())
+            decode(on_the_fly(pooling, fields, **changes), NV_FULL)
 
     refused("operation 1 .*on-the-fly source, but operation -1 is no SDP operation", waits=False)
-    nobody = {"src_data.type": 0, "src_data.address": SOURCE}
-    refused("operation 0 .*on-the-fly destination, but no pooling takes it", pdp=nobody)
+    nobody = {"src_data.type": 0, "src_data.address": SOURCE, "src_data.surf_stride": 1024, "src_data.line_stride": 256}
+    refused("operation 0 .*on-the-fly destination, but no pooling takes it", second_surface=nobody)
     memory = cube_fields("dst_data", packed_cube(RESULT, (8, *pooling.size), 32)) | {"dst_data.type": 0}
-    refused("operation 1 .*on-the-fly source, but operation 0 is no", sdp=memory)
-    refused("split_num is 2, expected 1 on the fly", pdp={"split_num": 2})
-    refused("src shape is .*, expected what operation 0 hands over", pdp={"src_data.width": 7})
-    refused("precision is int16, expected that of operation 0, int8", pdp={"precision": 1})
-    refused("dst_data type is 2", pdp={"dst_data.type": 2})
-    declared = sum(entry.size for entry in copy_then_pool(pooling).memories)
-    refused(f"declares {declared + 4 * 8 * 32} bytes", Limits(memory=declared + 4 * 8 * 32 - 1))
+    refused("operation 1 .*on-the-fly source, but operation 0 is no", first_surface=memory)
+    refused("split_num is 2, expected 1 on the fly", {"split_num": 2})
+    refused("src shape is .*, expected what operation 0 hands over", second_surface={"src_data.width": 7})
+    refused("precision is int16, expected that of operation 0, int8", {"precision": 1})
+    refused("dst_data type is 2", second_surface={"dst_data.type": 2})
+
+
+def test_what_is_handed_over_counts_as_memory() -> None:
+    """The emulator keeps the 4x8 pixels of 32 bytes between the two units."""
+    loadable = on_the_fly(replace(HALVES, parts=()))
+    declared = sum(memory.size for memory in loadable.memories)
+    decode(loadable, NV_FULL, Limits(memory=declared + 4 * 8 * 32))
+    with pytest.raises(EmulationError, match=f"{declared + 4 * 8 * 32} bytes of memory"):
+        decode(loadable, NV_FULL, Limits(memory=declared + 4 * 8 * 32 - 1))
 
 
 def test_description_says_where_a_pooling_reads() -> None:
-    chains = [operation["chain"] for operation in describe(copy_then_pool(replace(HALVES, parts=())))["operations"]]
+    chains = [operation["chain"] for operation in describe(on_the_fly(replace(HALVES, parts=())))["operations"]]
     assert chains[1] == ["max pooling 2x2, stride 2x2, on the fly"]
     (only,) = describe(only_pooling(HALVES, small=False))["operations"]
     assert only["chain"] == ["max pooling 2x2, stride 2x2, in 2 parts"]
