@@ -54,7 +54,10 @@ def cut(data: bytes, rng: random.Random) -> bytes:
 def descriptor(data: bytes, rng: random.Random) -> bytes:
     """Set 1, 2 or 4 bytes of the descriptors of a task to an extreme."""
     loadable = parse_loadable(data)
-    index = rng.choice([i for i, blob in enumerate(loadable.blobs) if blob.interface and blob.data] or [0])
+    candidates = [i for i, blob in enumerate(loadable.blobs) if blob.interface and blob.data]
+    if not candidates:
+        return data
+    index = rng.choice(candidates)
     blob = loadable.blobs[index]
     content = bytearray(blob.data)
     width = rng.choice((1, 2, 4))
