@@ -101,16 +101,34 @@ def loadable_of(
         bytes(surfaces),
         b"".join(filled(structs.LUT, table).tobytes() for table in tables),
     )
-    sizes = [*map(len, contents), source, result, scratch]
     version = OLDER_VERSION if older else records.DLA_VERSION
-    blobs = [Blob(f"task-0-{place}", 1, place + 1, version, content) for place, content in enumerate(contents)]
+    return _task_of(records.Interface.DLA1, version, contents, source, result, scratch)
+
+
+def cpu_loadable(operation: Fields, source: Fields, result: Fields, sizes: tuple[int, int]) -> Loadable:
+    """Return a loadable of one operation of the CPU; see `loadable_of`."""
+    buffers = {f"src_data.{name}": value for name, value in ({"address": SOURCE} | dict(source)).items()}
+    buffers |= {f"dst_data.{name}": value for name, value in ({"address": RESULT} | dict(result)).items()}
+    network = {"operation_desc_index": 1, "operation_buffer_desc_index": 2, "num_operations": 1}
+    contents = (
+        filled(structs.EMU_NETWORK, network).tobytes(),
+        filled(structs.EMU_OP, operation).tobytes(),
+        filled(structs.EMU_BUFFERS, buffers).tobytes(),
+    )
+    return _task_of(records.Interface.EMU1, records.EMU_VERSION, (*contents, b"", b""), *sizes, 0)
+
+
+def _task_of(
+    interface: int, version: tuple[int, int, int], contents: tuple[bytes, ...], source: int, result: int, scratch: int
+) -> Loadable:
+    sizes = [*map(len, contents), source, result, scratch]
+    blobs = [Blob(f"task-0-{place}", interface, place + 1, version, data) for place, data in enumerate(contents)]
     memories = [_memory(place, size) for place, size in enumerate(sizes)]
     addresses = [Address(place, place, 0, size) for place, size in enumerate(sizes)]
     tensors = _tensor("in", 0, SOURCE, source), _tensor("out", 1, RESULT, result)
-    task = Task(0, records.Interface.DLA1, -1, tuple(range(len(sizes))), (), ())
-    submits = (Submit(0, (0,)),)
-    version = records.LOADABLE_VERSION
-    return Loadable(version, (task,), tuple(memories), tuple(addresses), (), tuple(blobs), tensors, (), submits)
+    task = Task(0, interface, -1, tuple(range(len(sizes))), (), ())
+    lists = (task,), tuple(memories), tuple(addresses), (), tuple(blobs), tensors, ()
+    return Loadable(records.LOADABLE_VERSION, *lists, (Submit(0, (0,)),))
 
 
 def _memory(place: int, size: int) -> Memory:

@@ -1,11 +1,14 @@
 """NVDLA's integer arithmetic, one value at a time in Python's unbounded integers: a second opinion on the emulator.
 
-Written from the rules alone (arithmetic notes, sections 2 to 6), with nothing of the emulator's code.
+Written from the rules alone (arithmetic notes, sections 2 to 6 and 11), with nothing of the emulator's code.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
 
 
 def clamp(value: int, bits: int) -> int:
@@ -208,3 +211,33 @@ def normalise(values: list[int], channel: int, lrn: Lrn) -> int:
     if lrn.multiply:
         value *= converted[channel]
     return clamp(rnd((value - lrn.after.offset) * lrn.after.scale, lrn.after.shift), lrn.bits)
+
+
+def half(value: float) -> float:
+    """Round to float16, ties away from zero; what does not fit is infinite."""
+    if not math.isfinite(value) or value == 0:
+        return value
+    step = 2.0 ** max(math.frexp(value)[1] - 11, -24)
+    rounded = math.copysign(math.floor(abs(value) / step + 0.5) * step, value)
+    return math.copysign(math.inf, value) if abs(rounded) > 65504 else rounded
+
+
+def as_int8(value: float) -> int:
+    """Clamp, then truncate; what is no number is 0."""
+    return 0 if math.isnan(value) else math.trunc(max(-128.0, min(127.0, value)))
+
+
+def cpu_power(value: float, power: float, scale: float, shift: float) -> float:
+    """``powf(shift + scale * value, power)``, each step rounded to float32."""
+    with np.errstate(all="ignore"):
+        base = np.float32(shift) + np.float32(scale) * np.float32(value)
+        return float(np.float32(np.power(np.float64(base), np.float64(np.float32(power)))))
+
+
+def cpu_softmax(values: list[float]) -> list[float]:
+    """Softmax in float32, summed from the first value on."""
+    exponentials = [np.float32(math.exp(np.float32(value) - np.float32(max(values)))) for value in values]
+    total = np.float32(0)
+    for exponential in exponentials:
+        total = np.float32(total + exponential)
+    return [float(np.float32(exponential / total)) for exponential in exponentials]
