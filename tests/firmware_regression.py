@@ -3,7 +3,7 @@
 usage: python -m tests.firmware_regression REGRESSION
 
 REGRESSION is the folder ``regression`` of a clone of nvdla/sw: ``flatbufs`` holds loadables in the layout of firmware
-before cubes had offsets, most with their inputs inside, ``golden`` what the hardware made of them. Exit status 1 where
+before cubes had offsets, most with their inputs inside, ``golden`` what NVIDIA recorded for them. Exit status 1 where
 any value of an integer differs; fp16 is compared with the tolerance of the fast mode.
 """
 
