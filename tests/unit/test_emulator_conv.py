@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator import conv
-from nvdla_quant.emulator.operations import Converter, ConvOperation, Cube, Operand, SdpUnit
+from nvdla_quant.emulator.operations import Converter, ConvOperation, Cube, Fp16, Operand, SdpUnit
 from nvdla_quant.emulator.run import run
 from nvdla_quant.hardware import NV_FULL, NV_SMALL, Precision, Target
 from nvdla_quant.loadable.structs import SdpAlu
@@ -201,4 +201,5 @@ def test_fast_fp16(channels: int, image: bool) -> None:
         sums[:, :, y, x] += padded[:, :, 2 * y + ky, 2 * x + kx] @ weights[:, ky, kx].astype(np.float64).T
     assert bias.channels is not None
     expected = np.maximum(sums + bias.channels[:, None, None], 0)
-    np.testing.assert_allclose(run(program, inputs).astype(np.float64), expected, rtol=2**-10, atol=1e-4)
+    result = run(program, inputs, fp16=Fp16.FAST).astype(np.float64)
+    np.testing.assert_allclose(result, expected, rtol=2**-10, atol=1e-4)
