@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nvdla_quant import __version__
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
 from nvdla_quant.compiler import compile_network
+from nvdla_quant.emulator.operations import Fp16
 from nvdla_quant.emulator.program import DEFAULT_LIMITS, Limits, decode, default_target
 from nvdla_quant.emulator.run import run, write_steps
 from nvdla_quant.errors import DatasetError, NvdlaQuantError
@@ -29,6 +30,7 @@ from nvdla_quant.network.caffe import read_network, read_structure
 from nvdla_quant.network.passes import prepare
 from nvdla_quant.network.support import check as check_support
 from nvdla_quant.runtime.dimg import read_dimg, write_dimg_text
+from nvdla_quant.runtime.emulator import FP16_EXACTNESS
 from nvdla_quant.table.cache import read_cache, write_cache
 from nvdla_quant.table.changes import write_changes
 from nvdla_quant.table.fix import fix_table as fix
@@ -66,6 +68,13 @@ class TargetName(StrEnum):
     NV_SMALL = "nv_small"
 
 
+class LoadablePrecision(StrEnum):
+    """Precisions of a loadable."""
+
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
 Prototxt = Annotated[Path, typer.Option("--prototxt", help="The network's deploy prototxt.")]
 Caffemodel = Annotated[Path, typer.Option("--caffemodel", help="The network's trained weights.")]
 Output = Annotated[Path, typer.Option("--output", help="The file to write.")]
@@ -75,7 +84,7 @@ RunTarget = Annotated[
     TargetName | None,
     typer.Option("--configtarget", help="Hardware; default: nv_small where feature atoms are 8 bytes, else nv_full."),
 ]
-ComputePrecision = Annotated[Precision, typer.Option("--cprecision", help="Precision of the loadable.")]
+ComputePrecision = Annotated[LoadablePrecision, typer.Option("--cprecision", help="Precision of the loadable.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -125,6 +134,9 @@ def emulate(
     steps: Annotated[Path | None, typer.Option(help="Folder for the output of every operation.")] = None,
     rawdump: Annotated[Path | None, typer.Option(help="Also write image 0 as nvdla_runtime's --rawdump does.")] = None,
     configtarget: RunTarget = None,
+    fp16: Annotated[
+        Fp16, typer.Option(help="exact: the hardware's bits; fast: convolutions summed in float32, much faster.")
+    ] = Fp16.EXACT,
     max_macs: Annotated[int, typer.Option(min=0, help="Refuse loadables of more multiplications an image.")] = (
         DEFAULT_LIMITS.macs
     ),
@@ -139,16 +151,19 @@ def emulate(
     images = _read_array(input_file)
     with _bar("images") as bar:
         task = bar.add_task("images", total=len(images))
-        result = run(program, images, progress=lambda done, total: bar.update(task, completed=done, total=total))
+        progress = lambda done, total: bar.update(task, completed=done, total=total)  # noqa: E731
+        result = run(program, images, fp16=fp16, progress=progress)
     for warning in program.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if steps is not None:
-        write_steps(program, images, steps)
+        write_steps(program, images, steps, fp16=fp16)
     if rawdump is not None:
         write_dimg_text(rawdump, result[0])
     with atomic_path(output) as temporary, temporary.open("wb") as file:
         np.save(file, result)
     print(f"target: {target.name}{'' if configtarget else ' (from the loadable)'}", file=sys.stderr)
+    if program.precision is Precision.FP16:
+        print(f"fp16: {FP16_EXACTNESS[fp16]}", file=sys.stderr)
 
 
 @app.command("compile")
@@ -158,7 +173,7 @@ def compile_(
     output: Output,
     calibtable: Annotated[Path | None, typer.Option(help="Calibration table (int8).")] = None,
     configtarget: ConfigTarget = TargetName.NV_FULL,
-    cprecision: ComputePrecision = Precision.INT8,
+    cprecision: ComputePrecision = LoadablePrecision.INT8,
     quantization_mode: Annotated[
         QuantizationMode, typer.Option("--quantizationMode", help="How weights share scales (int8).")
     ] = QuantizationMode.PER_KERNEL,
@@ -167,7 +182,7 @@ def compile_(
     """Compile a network to a loadable; options and values are nvdla_compiler's."""
     network = read_network(prototxt, caffemodel)
     table = read_table(calibtable) if calibtable is not None else None
-    mode = quantization_mode if cprecision is Precision.INT8 else None
+    mode = quantization_mode if cprecision is LoadablePrecision.INT8 else None
     compilation = compile_network(network, table, target_of(configtarget), cprecision, mode)
     write_bytes(output, compilation.data)
     if report is not None:
@@ -225,7 +240,7 @@ def check(
     prototxt: Prototxt,
     caffemodel: Annotated[Path | None, typer.Option(help="The network's trained weights.")] = None,
     configtarget: ConfigTarget = TargetName.NV_FULL,
-    cprecision: ComputePrecision = Precision.INT8,
+    cprecision: ComputePrecision = LoadablePrecision.INT8,
     as_json: AsJson = False,
 ) -> None:
     """Say what a target cannot run of a network; exit status 3 where that is anything."""

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator.addresses import AddressSpace
-from nvdla_quant.emulator.fields import ELEMENT_BYTES, converter_of, precision_of, refuse
+from nvdla_quant.emulator.fields import ELEMENT_BYTES, converter_of, precision_of, refuse, shape_of, signed
 from nvdla_quant.emulator.operations import (
     Converter,
     ConvOperation,
@@ -16,14 +16,16 @@ from nvdla_quant.emulator.operations import (
     SdpOperation,
     SdpUnit,
     TableHalf,
+    handed_over,
 )
-from nvdla_quant.errors import EmulationError
 from nvdla_quant.hardware import Precision, Target
 from nvdla_quant.loadable.structs import Activation, MemoryType, SdpAlu, SdpMode, SdpType
 from nvdla_quant.loadable.tasks import Window
 
 OPERAND_BYTES = {0: 1, 1: 2, 2: 2}
 """Bytes of an operand in memory by the unit's precision."""
+TABLE_BITS = 32
+"""Bits of a table's start and end."""
 
 
 def decode_sdp(
@@ -43,13 +45,16 @@ def decode_sdp(
         raise refuse(where, "(conv_mode, batch_num)", mode, "(0, 1); Winograd and multi-batch are not modelled yet")
     if op["src_precision"] != op["dst_precision"]:
         raise refuse(where, "dst_precision", int(op["dst_precision"]), f"src_precision ({int(op['src_precision'])})")
-    if surface["dst_data"]["type"] == MemoryType.ON_THE_FLY:
-        raise refuse(where, "dst type", MemoryType.ON_THE_FLY, "memory; on-the-fly pooling is not modelled yet")
     precision = precision_of(int(op["src_precision"]), target, where, "src_precision")
+    if precision is Precision.INT16:
+        raise refuse(where, "src_precision", precision, "int8 or fp16; int16 is not modelled in this unit")
     element_bytes = ELEMENT_BYTES[precision]
     atom = target.feature_atom_bytes // element_bytes
-    destination = space.cube(surface["dst_data"], atom, element_bytes, f"{where} destination")
-    shape = tuple(int(surface["src_data"][field]) for field in ("channel", "height", "width"))
+    shape = shape_of(surface["src_data"])
+    if surface["dst_data"]["type"] == MemoryType.ON_THE_FLY:
+        destination = handed_over(index, shape, atom, element_bytes)
+    else:
+        destination = space.cube(surface["dst_data"], atom, element_bytes, f"{where} destination")
     if convolution is None:
         source: Cube | ConvOperation = space.cube(surface["src_data"], atom, element_bytes, f"{where} source")
     else:
@@ -59,8 +64,8 @@ def decode_sdp(
             raise refuse(where, "source shape", shape, f"what operation {convolution.index} produces, {produced}")
         if convolution.precision is not precision:
             raise refuse(where, "src_precision", precision, f"the convolution's {convolution.precision}")
-    if shape != (destination.channels, destination.height, destination.width):
-        raise refuse(where, "dst shape", (destination.channels, destination.height, destination.width), str(shape))
+    if shape != destination.shape:
+        raise refuse(where, "dst shape", destination.shape, str(shape))
     units, constants = [], []
     for name in ("x1", "x2", "y"):
         unit, cube = op[f"{name}_op"], surface[f"{name}_data"]
@@ -73,9 +78,7 @@ def decode_sdp(
         units.append(decoded)
         constants += [window] if window is not None else []
     lookup = any(unit.lookup for unit in units)
-    if lookup and precision is Precision.FP16:
-        raise EmulationError(f"{where} y: look-up tables in fp16 are not modelled yet")
-    lut = decode_lut(read_lut(int(op["lut_index"])), f"{where} table") if lookup else None
+    lut = decode_lut(read_lut(int(op["lut_index"])), TABLE_BITS, f"{where} table") if lookup else None
     converter = converter_of(op["out_cvt"])
     return SdpOperation(index, source, tuple(units), lut, converter, precision, destination, tuple(constants))
 
@@ -133,11 +136,13 @@ def _operand_converter(descriptor: np.void) -> Converter | None:
     return converter_of(descriptor) if descriptor["enable"] else None
 
 
-def _register(value: int, name: str, precision: Precision) -> float | int:
+def _register(value: int, name: str, precision: Precision) -> int | np.float16 | np.float32:
     """Return what a register of an operand holds: 16 bits in X, 32 in Y; halves, or floats in Y, in fp16."""
     if precision is Precision.FP16:
-        bits = np.array(value, np.int32)
-        return float(bits.view(np.float32)) if name == "y" else float(bits.astype(np.uint16).view(np.float16))
+        bits = np.array([value], np.int32)
+        single: np.float32 = bits.view(np.float32)[0]
+        half: np.float16 = bits.astype(np.uint16).view(np.float16)[0]
+        return single if name == "y" else half
     return value if name == "y" else ((value & 0xFFFF) ^ 0x8000) - 0x8000
 
 
@@ -146,8 +151,8 @@ def _arrays(
 ) -> tuple[Operand | None, Operand | None]:
     """Return (ALU, MUL) operands of a per-kernel unit; BOTH alternates the two for each channel."""
     packed = np.frombuffer(raw.tobytes(), np.float16 if precision is Precision.FP16 else f"<i{size}")
-    values: NDArray[np.float32] | NDArray[np.int64]
-    values = packed.astype(np.float32) if precision is Precision.FP16 else packed.astype(np.int64)
+    values: NDArray[np.float16] | NDArray[np.int64]
+    values = packed.copy() if precision is Precision.FP16 else packed.astype(np.int64)
     if kind is SdpType.BOTH:
         return Operand(channels=values[0::2]), Operand(channels=values[1::2])
     return (Operand(channels=values), None) if kind is SdpType.ADD else (None, Operand(channels=values))
@@ -184,8 +189,8 @@ def _operand_cube(
     )
 
 
-def decode_lut(lut: np.void, where: str) -> Lut:
-    """Decode a table for the SDP: it gets only the low 32 bits of starts and ends (kmd/firmware/common.c)."""
+def decode_lut(lut: np.void, bits: int, where: str) -> Lut:
+    """Decode a table whose starts and ends have `bits`: 32 in the SDP, 38 in the CDP (kmd/firmware/common.c)."""
     if lut["method"] > 1:
         raise refuse(where, "method", int(lut["method"]), "0 (exponential) or 1 (linear)")
     priorities = [int(lut[f"{field}_priority"]) for field in ("hybrid", "underflow", "overflow")]
@@ -194,16 +199,12 @@ def decode_lut(lut: np.void, where: str) -> Lut:
 
     def half(name: str, offset: str, exponential: bool) -> TableHalf:
         def slope(side: str) -> tuple[int, int]:
-            shift = int(lut[f"{name}_{side}_shift"])
-            return int(lut[f"{name}_{side}_scale"]), ((shift & 31) ^ 16) - 16
-
-        def bound(side: str) -> int:
-            return ((int(lut[f"{name}_{side}"]) & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000
+            return int(lut[f"{name}_{side}_scale"]), signed(int(lut[f"{name}_{side}_shift"]), 5)
 
         return TableHalf(
             entries=lut[f"{name}_table"].astype(np.int64),
-            start=bound("start"),
-            end=bound("end"),
+            start=signed(int(lut[f"{name}_start"]), bits),
+            end=signed(int(lut[f"{name}_end"]), bits),
             exponential=exponential,
             select=int(lut[offset]),
             underflow=slope("underflow"),

@@ -1,13 +1,33 @@
 """What a decoded loadable consists of: typed, frozen, every address resolved to a memory and a byte offset."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.hardware import Precision
-from nvdla_quant.loadable.structs import EmuOperation, PoolMode, SdpAlu
+from nvdla_quant.loadable.structs import EmuOperation, PoolMode, RubikMode, SdpAlu
 from nvdla_quant.loadable.tasks import Window
+
+ElementType = np.dtype[np.int8] | np.dtype[np.int16] | np.dtype[np.float16]
+"""Type of a tensor's elements in the device's domain."""
+PLANE_BYTES = 32
+"""Rubik writes the rows of planes in units of so many bytes (``cmod/rubik/NV_NVDLA_rbk.cpp``)."""
+
+
+def element_type(precision: Precision) -> ElementType:
+    """Return the type of elements of `precision`."""
+    if precision is Precision.FP16:
+        return np.dtype(np.float16)
+    return np.dtype(np.int8) if precision is Precision.INT8 else np.dtype(np.int16)
+
+
+class Fp16(StrEnum):
+    """How operations in fp16 are computed: bit for bit as the hardware does, or in float32 by matrix products."""
+
+    EXACT = "exact"
+    FAST = "fast"
 
 
 @dataclass(frozen=True)
@@ -58,6 +78,16 @@ class Cube:
         """First byte behind the cube; atoms are always whole."""
         last_line = (self.surfaces - 1) * self.surface_stride + (self.height - 1) * self.line_stride
         return self.offset + last_line + self.width * self.atom * self.element_bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of its atoms, without gaps; more than its memory has where strides let them overlap."""
+        return self.surfaces * self.atom * self.height * self.width * self.element_bytes
+
+    @property
+    def is_handed_over(self) -> bool:
+        """Whether it goes from unit to unit and never stands in memory; see `handed_over`."""
+        return self.memory < 0
 
     def overlaps(self, other: "Cube") -> bool:
         """Whether the byte ranges of the two cubes meet (gaps between rows count as part of a cube)."""
@@ -147,11 +177,12 @@ class ConvOperation:
 class Operand:
     """Where an SDP unit's operand comes from: a register, an array (one value for each channel), or a cube.
 
-    Exactly one is set. Arrays are int64 or float32, decoded once.
+    Exactly one is set. Arrays are int64 or float16, decoded once; registers of fp16 operations keep their bits, which
+    are a half in X and a float in Y.
     """
 
-    register: float | int | None = None
-    channels: NDArray[np.int64] | NDArray[np.float32] | None = None
+    register: int | np.float16 | np.float32 | None = None
+    channels: NDArray[np.int64] | NDArray[np.float16] | None = None
     cube: Cube | None = None
 
 
@@ -223,7 +254,8 @@ class Lut:
 class SdpOperation:
     """A single-point operation: source -> X1 -> X2 -> Y -> output converter -> memory.
 
-    `constants` are the windows that its arrays of operands were decoded from.
+    `precision` is that of the arithmetic; integers in memory are as wide as their cube's elements. `constants` are the
+    windows that its arrays of operands were decoded from.
     """
 
     index: int
@@ -237,10 +269,49 @@ class SdpOperation:
 
     unit = "SDP"
 
+    @property
+    def dtype(self) -> ElementType:
+        """Type of what it writes."""
+        if self.precision is Precision.FP16:
+            return np.dtype(np.float16)
+        return np.dtype(np.int8) if self.destination.element_bytes == 1 else np.dtype(np.int16)
+
+
+def handed_over(index: int, shape: tuple[int, int, int], atom: int, element_bytes: int) -> Cube:
+    """Return the cube that operation `index` hands to the PDP: in a memory of its own, whose id is negative."""
+    channels, height, width = shape
+    line = width * atom * element_bytes
+    return Cube(-1 - index, 0, channels, height, width, atom, element_bytes, line, line * height)
+
+
+def handing_over(cube: Cube) -> int:
+    """Return the number of the operation that hands `cube` over."""
+    return -1 - cube.memory
+
 
 @dataclass(frozen=True)
 class PdpOperation:
-    """Pooling; `padding_values[i]` stands for i + 1 padded cells in a row (average only)."""
+    """Pooling.
+
+    Attributes
+    ----------
+    index : int
+        Number of the operation in the program.
+    source, destination : Cube
+        The source is in memory, or what an SDP operation hands over.
+    mode : PoolMode
+        Average, maximum or minimum.
+    kernel, stride : tuple[int, int]
+        (y, x).
+    pad_top, pad_left : int
+        Rows and columns before the source.
+    padding_values : tuple[int, ...]
+        Entry i is the sum of i + 1 padded cells in a row (average only).
+    precision : Precision
+        Of both cubes.
+    parts : tuple[PdpOperation, ...]
+        Where the unit takes the columns in parts, the pooling of each; else empty.
+    """
 
     index: int
     source: Cube
@@ -252,8 +323,129 @@ class PdpOperation:
     pad_left: int
     padding_values: tuple[int, ...]
     precision: Precision
+    parts: tuple["PdpOperation", ...] = ()
 
     unit = "PDP"
+
+    @property
+    def dtype(self) -> ElementType:
+        """Type of what it writes."""
+        return element_type(self.precision)
+
+
+@dataclass(frozen=True)
+class CdpOperation:
+    """Local response normalisation.
+
+    Channels beyond the cube count nothing in a sum: integers stand for them that the input converter makes 0, and in
+    fp16, which has no converters, 0 itself (``cmod/cdp/NV_NVDLA_cdp.cpp``, `CdpDataPathSequence`).
+
+    Attributes
+    ----------
+    index : int
+        Number of the operation in the program.
+    source, destination : Cube
+        Of one shape.
+    lut : Lut
+        Starts and ends are signed 38-bit numbers; in fp16 their low 32 bits are a float32, and scales and entries are
+        the bits of float16.
+    local_size : int
+        Channels of a sum: 3, 5, 7 or 9.
+    square_sum, multiply : bool
+        Whether the table is asked for the sum of squares (else for the value), and its answer multiplied by the value.
+    input_converter, output_converter : Converter
+        Of integers, as wide as the unit has them.
+    precision : Precision
+        Of both cubes.
+    """
+
+    index: int
+    source: Cube
+    destination: Cube
+    lut: Lut
+    local_size: int
+    square_sum: bool
+    multiply: bool
+    input_converter: Converter
+    output_converter: Converter
+    precision: Precision
+
+    unit = "CDP"
+
+    @property
+    def dtype(self) -> ElementType:
+        """Type of what it writes."""
+        return element_type(self.precision)
+
+
+@dataclass(frozen=True)
+class RubikOperation:
+    """A change of layout.
+
+    Attributes
+    ----------
+    index : int
+        Number of the operation in the program.
+    source, destination : Cube
+        Planes (the source of merge, the destination of split) are cubes of one channel to an atom. The source of
+        contract has ``stride_y * stride_x`` groups of as many surfaces as the destination.
+    mode : RubikMode
+        Contract, split or merge.
+    stride : tuple[int, int]
+        (y, x) of contract, else (1, 1).
+    precision : Precision
+        Of both cubes.
+    """
+
+    index: int
+    source: Cube
+    destination: Cube
+    mode: RubikMode
+    stride: tuple[int, int]
+    precision: Precision
+
+    unit = "RUBIK"
+
+    @property
+    def dtype(self) -> ElementType:
+        """Type of what it writes."""
+        return element_type(self.precision)
+
+    @property
+    def written(self) -> Cube:
+        """What it writes: `destination`, and behind each row of a plane the rest of its last 32 bytes."""
+        if self.mode is not RubikMode.SPLIT:
+            return self.destination
+        elements = PLANE_BYTES // self.destination.element_bytes
+        return replace(self.destination, width=-(-self.destination.width // elements) * elements)
+
+
+@dataclass(frozen=True)
+class BdmaOperation:
+    """Copies, one after the other, as (source, destination).
+
+    Lines are rows of pixels of 32 bytes, surfaces are atoms; cubes are of int8 whatever the bytes mean.
+    """
+
+    index: int
+    transfers: tuple[tuple[Cube, Cube], ...]
+
+    unit = "BDMA"
+
+    @property
+    def source(self) -> Cube:
+        """Source of the first copy."""
+        return self.transfers[0][0]
+
+    @property
+    def destination(self) -> Cube:
+        """Destination of the first copy: what steps show."""
+        return self.transfers[0][1]
+
+    @property
+    def dtype(self) -> ElementType:
+        """Type of what steps show."""
+        return np.dtype(np.int8)
 
 
 @dataclass(frozen=True)
@@ -272,9 +464,38 @@ class CpuOperation:
 
     unit = "EMU"
 
+    @property
+    def dtype(self) -> ElementType:
+        """Type of what it writes."""
+        return element_type(Precision.INT8 if self.destination.element_bytes == 1 else Precision.FP16)
 
-Operation = SdpOperation | PdpOperation | CpuOperation
+
+Operation = SdpOperation | PdpOperation | CdpOperation | RubikOperation | BdmaOperation | CpuOperation
 """What writes memory. A convolution is the source of the SDP operation that it feeds."""
+
+
+def cubes_read(operation: Operation) -> tuple[Cube, ...]:
+    """Return what `operation` reads, its own source first; constants (weights, arrays of operands) are not cubes."""
+    if isinstance(operation, BdmaOperation):
+        return tuple(source for source, _ in operation.transfers)
+    if not isinstance(operation, SdpOperation):
+        return (operation.source,)
+    source = operation.source
+    return (source.source if isinstance(source, ConvOperation) else source, *operand_cubes(operation))
+
+
+def operand_cubes(operation: SdpOperation) -> tuple[Cube, ...]:
+    """Return the cubes of operands of `operation`, each once."""
+    operands = (operand for unit in operation.units for operand in (unit.alu_operand, unit.mul_operand))
+    cubes = (operand.cube for operand in operands if operand is not None)
+    return tuple(dict.fromkeys(cube for cube in cubes if cube is not None))
+
+
+def cubes_written(operation: Operation) -> tuple[Cube, ...]:
+    """Return what `operation` writes."""
+    if isinstance(operation, BdmaOperation):
+        return tuple(destination for _, destination in operation.transfers)
+    return (operation.written if isinstance(operation, RubikOperation) else operation.destination,)
 
 
 @dataclass(frozen=True)
@@ -300,6 +521,6 @@ class Port:
         return self.cube.shape
 
     @property
-    def dtype(self) -> np.dtype[np.int8] | np.dtype[np.float16]:
+    def dtype(self) -> ElementType:
         """Type of its elements in the device's domain."""
-        return np.dtype(np.int8) if self.precision is Precision.INT8 else np.dtype(np.float16)
+        return element_type(self.precision)

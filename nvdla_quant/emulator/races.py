@@ -9,20 +9,28 @@ programmed, then enabled (it may read from then on), then complete (all its writ
 * A unit completes its operations in order, but its read engines run ahead: an operand may be fetched while the
   operation before still writes.
 * An SDP operation behind a convolution may fetch operands once it is enabled, but has nothing to write before the
-  convolution is, and is complete after it.
+  convolution is, and is complete after it; so it goes on with a pooling that takes what an SDP operation hands over.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from nvdla_quant.emulator.operations import ConvOperation, Cube, Operation, SdpOperation
+from nvdla_quant.emulator.operations import (
+    ConvOperation,
+    Cube,
+    Operation,
+    cubes_read,
+    cubes_written,
+    handing_over,
+)
 from nvdla_quant.loadable.structs import DependencyEvent, Engine
 
 Link = tuple[int, int, int]
 """(before, after, event of `DependencyEvent`), by index in the task."""
 MAX_OPERATIONS = 512
-"""The work grows with the square of the operations; ResNet-50 has about 180."""
+MAX_ACCESSES = 2048
+"""The work grows with the square of each; ResNet-50 has about 180 operations, which read or write 600 cubes."""
 Moment = tuple[int, str]
 """An operation of the task, and ``programmed``, ``enabled`` or ``complete``."""
 
@@ -59,10 +67,14 @@ def describe_races(
     if len(engines) > MAX_OPERATIONS:
         yield f"races are not looked for: the task has {len(engines)} operations, more than {MAX_OPERATIONS}"
         return
+    found = {index: list(_accesses(index, operation, operations, base)) for index, operation in operations.items()}
+    count = sum(map(len, found.values()))
+    if count > MAX_ACCESSES:
+        yield f"races are not looked for: the task reads and writes {count} cubes, more than {MAX_ACCESSES}"
+        return
     after = _reachable(_edges(engines, links))
     earlier: list[Access] = []
-    for index, operation in operations.items():
-        accesses = list(_accesses(index, operation, base))
+    for accesses in found.values():
         for second in accesses:
             for first in earlier:
                 if (first.writes or second.writes) and first.cube.overlaps(second.cube):
@@ -72,17 +84,26 @@ def describe_races(
         earlier += accesses
 
 
-def _accesses(index: int, operation: Operation, base: int) -> Iterator[Access]:
+def _accesses(index: int, operation: Operation, operations: Mapping[int, Operation], base: int) -> Iterator[Access]:
+    """Yield what `operation` does in memory; what one unit hands over to the next is none of it."""
+    start = _start(index, operation, operations, base)
+    for place, cube in enumerate(cubes_read(operation)):
+        if not cube.is_handed_over:
+            # Behind a convolution its source waits; operands (all cubes but the first) are fetched from the start.
+            yield Access(index, start if place == 0 else index, cube, writes=False)
+    for cube in cubes_written(operation):
+        if not cube.is_handed_over:
+            yield Access(index, start, cube, writes=True)
+
+
+def _start(index: int, operation: Operation, operations: Mapping[int, Operation], base: int) -> int:
+    """Return the operation that begins the chain of units of which `operation` is a part."""
     if isinstance(operation.source, ConvOperation):
-        start, source = operation.source.index - base, operation.source.source
-    else:
-        start, source = index, operation.source
-    yield Access(index, start, source, writes=False)
-    for unit in operation.units if isinstance(operation, SdpOperation) else ():
-        for operand in (unit.alu_operand, unit.mul_operand):
-            if operand is not None and operand.cube is not None:
-                yield Access(index, index, operand.cube, writes=False)
-    yield Access(index, start, operation.destination, writes=True)
+        return operation.source.index - base
+    if operation.source.is_handed_over:
+        feeder = handing_over(operation.source) - base
+        return _start(feeder, operations[feeder], operations, base)
+    return index
 
 
 def _edges(engines: Sequence[Engine], links: Iterable[Link]) -> dict[Moment, set[Moment]]:

@@ -11,10 +11,24 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from nvdla_quant.emulator.cdp import normalise
 from nvdla_quant.emulator.cpu import run_cpu
+from nvdla_quant.emulator.fp16_cdp import normalise_halves
+from nvdla_quant.emulator.fp16_pdp import pool_halves
+from nvdla_quant.emulator.fp16_run import PreparedHalves, prepare_halves, run_halves
 from nvdla_quant.emulator.memory import DeviceMemory, Values
-from nvdla_quant.emulator.operations import CpuOperation, Operation, PdpOperation, SdpOperation
-from nvdla_quant.emulator.pdp import pool_bytes, pool_floats
+from nvdla_quant.emulator.moves import run_bdma, run_rubik
+from nvdla_quant.emulator.operations import (
+    BdmaOperation,
+    CdpOperation,
+    CpuOperation,
+    Fp16,
+    Operation,
+    PdpOperation,
+    RubikOperation,
+    SdpOperation,
+)
+from nvdla_quant.emulator.pdp import pool_bytes, pool_values
 from nvdla_quant.emulator.program import Program
 from nvdla_quant.emulator.sdp_run import PreparedSdp, prepare_sdp, run_sdp
 from nvdla_quant.emulator.tiles import Workspace
@@ -35,6 +49,7 @@ def run(
     program: Program,
     inputs: Values,
     *,
+    fp16: Fp16 = Fp16.EXACT,
     batch: int | None = None,
     threads: int = 1,
     on_step: OnStep | None = None,
@@ -49,6 +64,8 @@ def run(
         What `decode` returned.
     inputs : NDArray[np.int8] or NDArray[np.float16]
         ``(n, c, h, w)`` in the device's domain, c, h and w as in the loadable's tensor descriptor.
+    fp16 : Fp16
+        How operations in fp16 are computed; int8 ones are always exact.
     batch : int, optional
         Images that run together; the default bounds the memory. Results do not depend on it.
     threads : int
@@ -75,7 +92,9 @@ def run(
             f"the program has {len(program.inputs)} inputs and {len(program.outputs)} outputs: use run_tensors"
         )
     named = {program.inputs[0].name: inputs}
-    outputs = run_tensors(program, named, batch=batch, threads=threads, on_step=on_step, steps=steps, progress=progress)
+    outputs = run_tensors(
+        program, named, fp16=fp16, batch=batch, threads=threads, on_step=on_step, steps=steps, progress=progress
+    )
     return outputs[program.outputs[0].name]
 
 
@@ -83,6 +102,7 @@ def run_tensors(
     program: Program,
     inputs: Mapping[str, Values],
     *,
+    fp16: Fp16 = Fp16.EXACT,
     batch: int | None = None,
     threads: int = 1,
     on_step: OnStep | None = None,
@@ -97,7 +117,7 @@ def run_tensors(
     if batch is None:
         batch = min(max(CHUNK_BYTES // max(program.image_bytes, 1), 1), MAX_CHUNK_IMAGES)
         batch = min(batch, max(-(-images // threads), 1))
-    prepared = _prepared(program)
+    prepared = _prepared(program, fp16)
     done = 0
     lock = threading.Lock()
     local = threading.local()
@@ -116,11 +136,11 @@ def run_tensors(
         for operation in program.operations:
             _execute(operation, prepared, memory, local.workspace)
             if on_step is not None and (steps is None or operation.index in steps):
-                values = memory.gather(operation.destination)
+                values = memory.gather(operation.destination, operation.dtype)
                 with lock:
                     on_step(operation, values, first)
         for port in program.outputs:
-            outputs[port.name][first : first + count] = memory.gather(port.cube)
+            outputs[port.name][first : first + count] = memory.gather(port.cube, port.dtype)
         with lock:
             done += count
             if progress is not None:
@@ -143,6 +163,7 @@ def write_steps(
     inputs: Values,
     folder: Path,
     *,
+    fp16: Fp16 = Fp16.EXACT,
     layers: Mapping[int, tuple[str, float | None]] | None = None,
     batch: int | None = None,
 ) -> None:
@@ -150,7 +171,7 @@ def write_steps(
 
     Parameters
     ----------
-    program, inputs, batch
+    program, inputs, fp16, batch
         See `run`.
     folder : Path
         For each operation ``op000_dst.npy``, ``(n, c, h, w)`` in the device's domain, where 000 is its number in the
@@ -165,7 +186,7 @@ def write_steps(
             "name": f"op{operation.index:03d}_dst",
             "file": f"op{operation.index:03d}_dst.npy",
             "unit": operation.unit,
-            "type": "int8" if operation.destination.element_bytes == 1 else "float16",
+            "type": operation.dtype.name,
             "shape": list(operation.destination.shape),
             "layer": known.get(operation.index, (None, None))[0],
             "scale": known.get(operation.index, (None, None))[1],
@@ -182,7 +203,7 @@ def write_steps(
         def keep(operation: Operation, values: Values, first: int) -> None:
             arrays[operation.index][first : first + len(values)] = values
 
-        run(program, inputs, batch=batch, on_step=keep)
+        run(program, inputs, fp16=fp16, batch=batch, on_step=keep)
         for array in arrays.values():
             array.flush()
     write_json(folder / "steps.json", entries)
@@ -201,6 +222,8 @@ def _check_inputs(program: Program, inputs: Mapping[str, Values]) -> int:
                 f"input {port.name!r}: {values.dtype} of shape {values.shape}, expected {port.dtype} of ({expected})"
             )
         counts.add(len(values))
+    if not program.inputs:
+        return 1
     if len(counts) != 1:
         raise EmulationError(f"inputs have {sorted(counts)} images, expected the same number")
     images = counts.pop()
@@ -209,42 +232,57 @@ def _check_inputs(program: Program, inputs: Mapping[str, Values]) -> int:
     return images
 
 
-_programs: "weakref.WeakKeyDictionary[Program, dict[int, PreparedSdp]]" = weakref.WeakKeyDictionary()
+_Prepared = Mapping[int, PreparedSdp | PreparedHalves]
+_programs: "weakref.WeakKeyDictionary[Program, dict[Fp16, _Prepared]]" = weakref.WeakKeyDictionary()
 _programs_lock = threading.Lock()
 
 
-def _prepared(program: Program) -> dict[int, PreparedSdp]:
-    """Return the unpacked weights and operands of `program`, by operation; they are made once."""
+def _prepared(program: Program, fp16: Fp16) -> _Prepared:
+    """Return the unpacked weights and operands of `program`, by operation; they are made once for each mode."""
     with _programs_lock:
-        if program not in _programs:
-            _programs[program] = {
+        modes = _programs.setdefault(program, {})
+        if fp16 not in modes:
+            modes[fp16] = {
                 operation.index: prepare_sdp(operation, program)
+                if operation.precision is Precision.INT8
+                else prepare_halves(operation, program, fp16)
                 for operation in program.operations
                 if isinstance(operation, SdpOperation)
             }
-        return _programs[program]
+        return modes[fp16]
 
 
-def _execute(
-    operation: Operation, prepared: Mapping[int, PreparedSdp], memory: DeviceMemory, workspace: Workspace
-) -> None:
+def _execute(operation: Operation, prepared: _Prepared, memory: DeviceMemory, workspace: Workspace) -> None:
     if isinstance(operation, SdpOperation):
-        run_sdp(prepared[operation.index], memory, workspace)
-    elif isinstance(operation, CpuOperation):
-        memory.scatter(operation.destination, run_cpu(operation, memory.gather(operation.source)))
+        ready = prepared[operation.index]
+        if isinstance(ready, PreparedSdp):
+            run_sdp(ready, memory, workspace)
+        else:
+            run_halves(ready, memory, workspace)
+    elif isinstance(operation, PdpOperation) and operation.parts:
+        for part in operation.parts:
+            _execute(part, prepared, memory, workspace)
+    elif isinstance(operation, PdpOperation) and operation.precision is Precision.INT8:
+        source = memory.bytes_of(operation.source.memory)
+        if operation.source.overlaps(operation.destination):
+            source = source.copy()
+        pool_bytes(operation, source, memory.bytes_of(operation.destination.memory))
+    elif isinstance(operation, RubikOperation):
+        run_rubik(operation, memory)
+    elif isinstance(operation, BdmaOperation):
+        run_bdma(operation, memory)
     else:
-        _pool(operation, memory)
+        values = memory.gather(operation.source, operation.dtype)
+        memory.scatter(operation.destination, _compute(operation, values))
 
 
-def _pool(operation: PdpOperation, memory: DeviceMemory) -> None:
-    if operation.precision is Precision.FP16:
-        values = memory.gather(operation.source).astype(np.float32)
-        memory.scatter(operation.destination, pool_floats(operation, values).astype(np.float16))
-        return
-    source = memory.bytes_of(operation.source.memory)
-    if operation.source.overlaps(operation.destination):
-        source = source.copy()
-    pool_bytes(operation, source, memory.bytes_of(operation.destination.memory))
+def _compute(operation: PdpOperation | CdpOperation | CpuOperation, values: Values) -> Values:
+    if isinstance(operation, CpuOperation):
+        return run_cpu(operation, values)
+    halves = operation.precision is Precision.FP16
+    if isinstance(operation, PdpOperation):
+        return pool_halves(operation, values) if halves else pool_values(operation, values)
+    return normalise_halves(operation, values) if halves else normalise(operation, values)
 
 
 @lru_cache(maxsize=1)
