@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator.operations import ConvOperation, CpuOperation, Operation, SdpOperation, SdpUnit
-from nvdla_quant.evaluation.layers import Comparison, Examination, Examined, Local, compute, local_of
+from nvdla_quant.evaluation.layers import Comparison, Examination, Examined, Local, compute, layers_of, local_of
 from nvdla_quant.evaluation.mapping import base_name
 from nvdla_quant.evaluation.weights import WeightCheck
 from nvdla_quant.hardware import Precision
@@ -392,7 +392,7 @@ def _input_scale(examination: Examination, step: Examined) -> Finding | None:
     """Explain a step by the scale that it takes the network's input for."""
     if step.step.sources != (-1,) or examination.table is None:
         return None
-    layers = [examination.network.by_name[name] for name in step.step.layers]
+    layers = layers_of(examination.network, step.step, step.weights)
     bare = layers[:-1] if layers and isinstance(layers[-1].operation, ReLU) else layers
     if not bare:
         return None

@@ -460,7 +460,7 @@ class _Examiner:
         """Examine the next step."""
         operations = tuple(self.program.operations[position] for position in step.operations)
         values = self._assembled(step, wrote)
-        layers = self._layers(step, weights)
+        layers = layers_of(self.network, step, weights)
         expected = compute(self.network, layers, step.tensor, self._inputs(step))
         scale = self._table_scale(step.tensor)
         effective, reason, local = self._judge(step, operations, values, expected, weights)
@@ -509,11 +509,6 @@ class _Examiner:
             part = wrote[position]
             whole[:, channel : channel + part.shape[1], row : row + part.shape[2]] = part
         return whole
-
-    def _layers(self, step: Step, weights: tuple[WeightCheck, ...]) -> list[Layer]:
-        """Return the step's layers, with the loadable's own weights where those are right: roundings are no error."""
-        checked = {check.layer: check for check in weights if check.is_right}
-        return [_with_weights(self.network.by_name[name], checked.get(name)) for name in step.layers]
 
     def _judge(
         self,
@@ -618,7 +613,7 @@ def local_of(
         allowed = step_tolerance(operations, values.shape[1])
         for check in weights:
             if check.is_right:
-                allowed = replace(allowed, relative=allowed.relative + check.leeway)
+                allowed = allowed.with_leeway(check.leeway)
         tolerance = allowed.of(exact, largest)
         drift = _drift(values, exact, allowed)
     return Local(expected, np.where(np.isnan(distance), np.inf, distance), tolerance, drift)
@@ -643,6 +638,12 @@ def _drift(values: Values, exact: NDArray[np.float64], allowed: Tolerance) -> ND
 def _independent(exact: NDArray[np.float64]) -> float:
     counts = np.unique(np.round(exact, 3), return_counts=True)[1].astype(np.float64)
     return float(counts.sum() ** 2 / np.sum(counts**2)) if len(counts) else 1.0
+
+
+def layers_of(network: Network, step: Step, weights: Sequence[WeightCheck]) -> list[Layer]:
+    """Return the step's layers, with the loadable's own weights where those are right: roundings are no error."""
+    checked = {check.layer: check for check in weights if check.is_right}
+    return [_with_weights(network.by_name[name], checked.get(name)) for name in step.layers]
 
 
 def compute(network: Network, layers: Sequence[Layer], tensor: str, inputs: Mapping[str, Floats]) -> Floats:

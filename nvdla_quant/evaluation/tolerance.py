@@ -1,7 +1,7 @@
 """How far a right loadable may lie from exact arithmetic: the roundings that its own descriptors ask for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +36,20 @@ class Tolerance:
     drift : NDArray[float64]
         Part of `fixed` that has one sign for all values of a channel, (channels,): roundings of results average out,
         those of operands do not.
+    summed : bool
+        Whether a tensor is added: then the value that weights make may be larger than what comes out.
     """
 
     fixed: Floats
     relative: Floats
     drift: Floats
+    summed: bool = False
+
+    def with_leeway(self, leeway: Floats) -> "Tolerance":
+        """Return the tolerance where the weights' factors are known only up to a share `leeway`, (channels,)."""
+        if not self.summed:
+            return replace(self, relative=self.relative + leeway)
+        return replace(self, fixed=self.fixed + OUTPUT * leeway, drift=self.drift + OUTPUT * leeway)
 
     def of(self, exact: Floats, largest: float = LARGEST) -> Floats:
         """Return the largest rounding error of exact values (n, channels, height, width), `largest` at most."""
@@ -57,7 +66,7 @@ def step_tolerance(operations: Sequence[Operation], channels: int) -> Tolerance:
     """
     parts = [_of_operation(operation, channels) for operation in operations]
     worst = [np.max(columns, axis=0) for columns in zip(*((p.fixed, p.relative, p.drift) for p in parts), strict=True)]
-    return Tolerance(worst[0] + FLOATS, worst[1], worst[2] + FLOATS)
+    return Tolerance(worst[0] + FLOATS, worst[1], worst[2] + FLOATS, any(part.summed for part in parts))
 
 
 def _of_operation(operation: Operation, channels: int) -> Tolerance:
@@ -86,7 +95,7 @@ def _of_operation(operation: Operation, channels: int) -> Tolerance:
             drift = drift + units * 2.0**unit.alu_shift * np.abs(behind)
         drift = drift + (LOOKUP if unit.lookup else 0.0)
         summed = summed or any(points)
-    return Tolerance(rounding + drift, relative, drift)
+    return Tolerance(rounding + drift, relative, drift, summed)
 
 
 def _truncation(multiplier: Floats) -> Floats:
