@@ -327,6 +327,9 @@ def _check_shapes(program: Program, network: Network, images: Floats) -> None:
         raise NetworkError(
             f"the loadable has {len(program.inputs)} inputs and {len(program.outputs)} outputs, expected one of each"
         )
+    wide = [operation for operation in program.operations if operation.dtype == np.int16]
+    if wide:
+        raise NetworkError(f"operation {wide[0].index} ({wide[0].unit}) writes int16; int8 and fp16 can be verified")
     channels, height, width = network.only_input.chw
     if images.ndim != 4 or images.shape[1:] != (channels, height, width) or len(images) == 0:
         raise NetworkError(

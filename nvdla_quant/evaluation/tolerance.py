@@ -6,7 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.emulator.operations import Operand, Operation, PdpOperation, SdpOperation
+from nvdla_quant.emulator.operations import (
+    CdpOperation,
+    CpuOperation,
+    Operand,
+    Operation,
+    PdpOperation,
+    SdpOperation,
+)
 from nvdla_quant.loadable.structs import PoolMode
 
 FLOATS = 0.1
@@ -74,8 +81,12 @@ def _of_operation(operation: Operation, channels: int) -> Tolerance:
     if isinstance(operation, PdpOperation):
         average = none + (AVERAGE if operation.mode is PoolMode.AVERAGE else 0.0)
         return Tolerance(average + 0.5, none, average)
+    if isinstance(operation, CpuOperation):
+        return Tolerance(none + 1.0, none, none + 1.0)  # It truncates, which is a whole step.
+    if isinstance(operation, CdpOperation):
+        return Tolerance(none + LOOKUP + 0.5, none, none + LOOKUP)
     if not isinstance(operation, SdpOperation):
-        return Tolerance(none + 1.0, none, none + 1.0)  # The CPU truncates, which is a whole step.
+        return Tolerance(none, none, none)  # Rubik and BDMA only move values.
     rounding, drift, relative = none, none, _truncation(none + operation.converter.scale)
     rounding = rounding + (0.5 if operation.converter.shift > 0 else 0.0)
     # Behind a sum of two tensors, the value that a multiplier acted on may be larger than what comes out.
