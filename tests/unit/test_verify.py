@@ -90,12 +90,14 @@ def _length(path: Path) -> int:
 
 
 def test_a_miscompiled_and_a_right_loadable_in_every_clone(repository: Path) -> None:
-    golden = repository / "tests" / "data" / "golden"
-    product = golden_case(golden / "v-elt-prod-nv-small-int8-perfilter", golden / "models" / "v-elt-prod").verify()
+    data = repository / "tests" / "data"
+    product = golden_case(
+        data / "golden" / "v-elt-prod-nv-small-int8-perfilter", data / "models" / "v-elt-prod"
+    ).verify()
     assert (product.verdict.verdict, product.verdict.cause) == (MISCOMPILED, Cause.PRODUCT)
     assert [row["layer"] for row in product.rows] == ["c0", "a", "e1", "fc"]
     right = golden_case(
-        golden / "v-conv0-nobias-relu-nv-small-int8-perkernel", golden / "models" / "v-conv0-nobias-relu"
+        data / "golden" / "v-conv0-nobias-relu-nv-small-int8-perkernel", data / "models" / "v-conv0-nobias-relu"
     ).verify()
     assert right.verdict.verdict is OK
     assert right.verdict.mode == "per-kernel"
