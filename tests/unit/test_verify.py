@@ -70,6 +70,7 @@ GOLDEN: Mapping[str, tuple[Judgement, Cause | None, str | None]] = {
     "v-scale-nobias-nv-small-int8-perfilter": (TABLE, Cause.CLIPPING, "fc"),
     "v-concat2in-nv-full-fp16": (OK, None, None),
     "v-lrn-nv-full-fp16": (OK, None, None),
+    "v-sigmoid-nv-full-fp16": (OK, None, None),
     "v-conv0-nobias-relu-nv-full-int8-perfilter": (OK, None, None),
     "v-dilation-nv-small-int8-perkernel": (OK, None, None),
     "v-big2-nv-full-int8-perkernel": (OK, None, None),
