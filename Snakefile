@@ -12,7 +12,7 @@
 #       {target}/{variant}/loadable.nvdla  compile.json                  NVDLA's program
 #       {target}/{variant}/dumps/{shard}.npz                             what the device gives, unscaled
 #       {target}/{variant}/dumps/{shard}.dimg/                           the same as nvdla_runtime's files, on request
-#       {target}/{variant}/accuracy.json
+#       {target}/{variant}/accuracy.json  layers.tsv  verdict.json       scores; the loadable beside the float network
 #   downloads/{digest}/{kind}/...                                       files by URL, and files out of archives
 #   <results>/summary.tsv  summary.tex  report/  manifest.json
 from snakemake.utils import min_version

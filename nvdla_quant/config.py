@@ -437,7 +437,7 @@ def render_markdown() -> str:
         record = schema["$defs"][section]
         words = [" ".join(record["description"].split()), ""] if "description" in record else []
         lines += ["", f"## {title}", "", *words, *head, *_rows(record, schema)]
-    for key in ("emulator", "raw_dumps"):
+    for key in ("emulator", "verify", "raw_dumps"):
         lines += ["", f"## `{key}`", "", *head, *_rows(schema["properties"][key], schema)]
     return "\n".join(lines) + "\n"
 

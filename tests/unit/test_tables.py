@@ -12,7 +12,9 @@ from nvdla_quant.errors import ReportError
 from nvdla_quant.evaluation.accuracy import Accuracy, Deviation, Figures, Interval, Subject
 from nvdla_quant.report.tables import (
     COLUMNS,
+    VerdictRecord,
     escape_latex,
+    read_verdict,
     render_summary,
     summarize,
     write_summary_tex,
@@ -119,6 +121,29 @@ def test_errors_have_no_numbers() -> None:
 def test_two_records_for_one_row_are_refused() -> None:
     with pytest.raises(ReportError, match="lenet_1 / mnist / nv_full / fp16"):
         summarize([*RECORDS, RECORDS[-1]])
+
+
+def test_verdicts_stand_in_their_rows(tmp_path: Path) -> None:
+    (tmp_path / "verdict.json").write_text(
+        '{"subject": {"model": "lenet_1", "dataset": "mnist", "target": "nv_full", "variant": "fp16"},'
+        ' "verdict": "miscompiled", "cause": "race"}'
+    )
+    verdict = read_verdict(tmp_path / "verdict.json")
+    rows = summarize(RECORDS, [verdict])
+    assert [(row["verdict"], row["cause"]) for row in rows].count(("miscompiled", "race")) == 1
+    text = render_summary(rows, width=120)
+    assert "miscompiled: nv_full fp16: race" in text.splitlines()
+    assert next(line for line in text.splitlines() if line.split()[:2] == ["nv_full", "fp16"]).endswith("miscompiled")
+    assert "verdict" not in render_summary(summarize(RECORDS))
+
+
+def test_verdicts_on_nothing_and_files_that_are_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match="lenet_1 / mnist / nv_large / fp16, which has no accuracy"):
+        summarize(RECORDS, [VerdictRecord(("lenet_1", "mnist", "nv_large", "fp16"), "ok", None)])
+    for content in ("[]", "{", '{"verdict": "ok"}'):
+        (tmp_path / "verdict.json").write_text(content)
+        with pytest.raises(ReportError, match=r"verdict\.json: not a verdict"):
+            read_verdict(tmp_path / "verdict.json")
 
 
 def test_tsv_is_read_back(tmp_path: Path) -> None:
