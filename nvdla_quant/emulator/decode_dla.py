@@ -1,6 +1,6 @@
 """Decode the descriptors of a DLA task as the firmware reads them.
 
-Facts: nvdla/sw ``kmd/firmware/{engine,scheduler,conv,sdp,pdp,common}.c``. What the firmware refuses is an
+Facts: nvdla/sw ``kmd/firmware/{engine,scheduler,conv}.c``. What the firmware refuses is an
 `EmulationError`, and so is what the emulator does not model; both name operation, field and value.
 """
 
@@ -11,22 +11,17 @@ import numpy as np
 
 from nvdla_quant.emulator.addresses import AddressSpace
 from nvdla_quant.emulator.decode_sdp import decode_sdp
+from nvdla_quant.emulator.decode_units import decode_cdp, decode_pdp
 from nvdla_quant.emulator.fields import ELEMENT_BYTES, converter_of, precision_of, refuse
-from nvdla_quant.emulator.operations import ConvOperation, Operation, PdpOperation
+from nvdla_quant.emulator.operations import ConvOperation, Operation
 from nvdla_quant.emulator.races import Link
 from nvdla_quant.errors import EmulationError, LoadableError
-from nvdla_quant.hardware import MAX_POOLING_WINDOW, Precision, Target
+from nvdla_quant.hardware import Precision, Target
 from nvdla_quant.loadable import structs
-from nvdla_quant.loadable.structs import Engine, MemoryType, PoolMode
+from nvdla_quant.loadable.structs import Engine, MemoryType
 
 IMAGE_FORMATS = {structs.FORMAT_A8B8G8R8: Precision.INT8, structs.FORMAT_A16B16G16R16_F: Precision.FP16}
 IMAGE_COMPONENTS = 4
-MAX_POOLING_STRIDE = 8
-PADDING_BITS = (8, 9, 10, 10, 11, 11, 11)
-"""Width of each pooling padding value (arithmetic notes, section 5: sign bits 7, 8, 9, 9, 10, 10, 10).
-
-The third is i = 2 and has its sign in bit 9.
-"""
 
 
 @dataclass(frozen=True)
@@ -85,6 +80,7 @@ def decode_task(space: AddressSpace, target: Target, base: int, warnings: list[s
         for index, engine in enumerate(engines)
         if engine is Engine.CONV
     }
+    luts = _lut_reader(space, network)
     operations: dict[int, Operation] = {}
     for index, engine in enumerate(engines):
         op, surface = views[engine][index], surfaces[engine][index]
@@ -96,12 +92,13 @@ def decode_task(space: AddressSpace, target: Target, base: int, warnings: list[s
                     f"{where(index)}: on-the-fly source, but operation {parent} feeds it no convolution"
                 )
             source = convolutions.pop(parent) if flying else None
-            luts = _lut_reader(space, network)
             operations[index] = decode_sdp(
                 space, target, op, surface, base + index, source, luts, warnings, where(index)
             )
         elif engine is Engine.PDP:
             operations[index] = decode_pdp(space, target, op, surface, base + index, where(index))
+        elif engine is Engine.CDP:
+            operations[index] = decode_cdp(space, target, op, surface, base + index, luts, where(index))
         elif engine is not Engine.CONV:
             raise EmulationError(f"{where(index)}: this unit is not modelled yet")
     if convolutions:
@@ -155,6 +152,8 @@ def decode_conv(
     if op["in_precision"] != op["out_precision"]:
         raise refuse(where, "in_precision", int(op["in_precision"]), f"out_precision ({int(op['out_precision'])})")
     precision = precision_of(int(op["in_precision"]), target, where, "in_precision")
+    if precision is Precision.INT16:
+        raise refuse(where, "in_precision", precision, "int8 or fp16; int16 is not modelled in this unit")
     if (op["out_cvt"]["scale"], op["out_cvt"]["offset"]) != (1, 0):
         raise refuse(where, "out_cvt", op["out_cvt"].tolist(), "scale 1 and offset 0, which the firmware demands")
     data_format = int(op["data_format"])
@@ -226,51 +225,3 @@ def _kernel_shape(op: np.void, image: bool, where: str) -> tuple[int, int]:
     if (op["dilation_x"], op["dilation_y"]) != (1, 1):
         raise refuse(where, "dilation of an image", (int(op["dilation_x"]), int(op["dilation_y"])), "1")
     return IMAGE_COMPONENTS, channels // IMAGE_COMPONENTS
-
-
-def decode_pdp(
-    space: AddressSpace, target: Target, op: np.void, surface: np.void, index: int, where: str
-) -> PdpOperation:
-    """Decode a pooling (kmd/firmware/pdp.c ``vaildate_pdp_configs``, ``processor_pdp_program``)."""
-    for side in ("src_data", "dst_data"):
-        if surface[side]["type"] == MemoryType.ON_THE_FLY:
-            raise refuse(where, f"{side} type", MemoryType.ON_THE_FLY, "memory; on-the-fly pooling is not modelled yet")
-    precision = precision_of(int(op["precision"]), target, where, "precision")
-    kernel = int(op["pool_height"]) + 1, int(op["pool_width"]) + 1
-    if max(kernel) > MAX_POOLING_WINDOW:
-        raise refuse(where, "pool window", kernel, f"at most {MAX_POOLING_WINDOW}, which the firmware demands")
-    stride = int(op["stride_y"]), int(op["stride_x"])
-    if not 1 <= min(stride) <= max(stride) <= MAX_POOLING_STRIDE:
-        raise refuse(where, "stride", stride, f"1 to {MAX_POOLING_STRIDE}, which the firmware demands")
-    if op["pool_mode"] not in list(PoolMode):
-        raise refuse(where, "pool_mode", int(op["pool_mode"]), f"0 to {max(PoolMode)}")
-    if op["split_num"] != 1:
-        raise refuse(where, "split_num", int(op["split_num"]), "1; split pooling is not modelled yet")
-    element_bytes = ELEMENT_BYTES[precision]
-    atom = target.feature_atom_bytes // element_bytes
-    source = space.cube(surface["src_data"], atom, element_bytes, f"{where} source")
-    destination = space.cube(surface["dst_data"], atom, element_bytes, f"{where} destination")
-    if source.channels != destination.channels:
-        raise refuse(where, "dst channel", destination.channels, f"the source's {source.channels}")
-    values = tuple(
-        _sign_extend(int(value), bits) for value, bits in zip(op["padding_value"], PADDING_BITS, strict=True)
-    )
-    if precision is Precision.FP16 and any(op["padding_value"]):
-        raise refuse(where, "padding_value", op["padding_value"].tolist(), "0 for fp16, which the firmware demands")
-    return PdpOperation(
-        index=index,
-        source=source,
-        destination=destination,
-        mode=PoolMode(op["pool_mode"]),
-        kernel=kernel,
-        stride=stride,
-        pad_top=int(op["pad_top"]) & 7,
-        pad_left=int(op["pad_left"]) & 7,
-        padding_values=values,
-        precision=precision,
-    )
-
-
-def _sign_extend(value: int, bits: int) -> int:
-    half = 1 << (bits - 1)
-    return ((value + half) & ((1 << bits) - 1)) - half

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator.addresses import AddressSpace
-from nvdla_quant.emulator.fields import ELEMENT_BYTES, converter_of, precision_of, refuse
+from nvdla_quant.emulator.fields import ELEMENT_BYTES, converter_of, precision_of, refuse, signed
 from nvdla_quant.emulator.operations import (
     Converter,
     ConvOperation,
@@ -24,6 +24,8 @@ from nvdla_quant.loadable.tasks import Window
 
 OPERAND_BYTES = {0: 1, 1: 2, 2: 2}
 """Bytes of an operand in memory by the unit's precision."""
+TABLE_BITS = 32
+"""Bits of a table's start and end."""
 
 
 def decode_sdp(
@@ -46,6 +48,8 @@ def decode_sdp(
     if surface["dst_data"]["type"] == MemoryType.ON_THE_FLY:
         raise refuse(where, "dst type", MemoryType.ON_THE_FLY, "memory; on-the-fly pooling is not modelled yet")
     precision = precision_of(int(op["src_precision"]), target, where, "src_precision")
+    if precision is Precision.INT16:
+        raise refuse(where, "src_precision", precision, "int8 or fp16; int16 is not modelled in this unit")
     element_bytes = ELEMENT_BYTES[precision]
     atom = target.feature_atom_bytes // element_bytes
     destination = space.cube(surface["dst_data"], atom, element_bytes, f"{where} destination")
@@ -75,7 +79,7 @@ def decode_sdp(
     lookup = any(unit.lookup for unit in units)
     if lookup and precision is Precision.FP16:
         raise EmulationError(f"{where} y: look-up tables in fp16 are not modelled yet")
-    lut = decode_lut(read_lut(int(op["lut_index"])), f"{where} table") if lookup else None
+    lut = decode_lut(read_lut(int(op["lut_index"])), TABLE_BITS, f"{where} table") if lookup else None
     converter = converter_of(op["out_cvt"])
     return SdpOperation(index, source, tuple(units), lut, converter, precision, destination, tuple(constants))
 
@@ -184,8 +188,8 @@ def _operand_cube(
     )
 
 
-def decode_lut(lut: np.void, where: str) -> Lut:
-    """Decode a table for the SDP: it gets only the low 32 bits of starts and ends (kmd/firmware/common.c)."""
+def decode_lut(lut: np.void, bits: int, where: str) -> Lut:
+    """Decode a table whose starts and ends have `bits`: 32 in the SDP, 38 in the CDP (kmd/firmware/common.c)."""
     if lut["method"] > 1:
         raise refuse(where, "method", int(lut["method"]), "0 (exponential) or 1 (linear)")
     priorities = [int(lut[f"{field}_priority"]) for field in ("hybrid", "underflow", "overflow")]
@@ -194,16 +198,12 @@ def decode_lut(lut: np.void, where: str) -> Lut:
 
     def half(name: str, offset: str, exponential: bool) -> TableHalf:
         def slope(side: str) -> tuple[int, int]:
-            shift = int(lut[f"{name}_{side}_shift"])
-            return int(lut[f"{name}_{side}_scale"]), ((shift & 31) ^ 16) - 16
-
-        def bound(side: str) -> int:
-            return ((int(lut[f"{name}_{side}"]) & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000
+            return int(lut[f"{name}_{side}_scale"]), signed(int(lut[f"{name}_{side}_shift"]), 5)
 
         return TableHalf(
             entries=lut[f"{name}_table"].astype(np.int64),
-            start=bound("start"),
-            end=bound("end"),
+            start=signed(int(lut[f"{name}_start"]), bits),
+            end=signed(int(lut[f"{name}_end"]), bits),
             exponential=exponential,
             select=int(lut[offset]),
             underflow=slope("underflow"),

@@ -4,14 +4,14 @@ Each memory region is one array: ``(n, bytes)`` where an inference writes it, ``
 """
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.emulator.operations import Cube, Region
+from nvdla_quant.emulator.operations import Cube, ElementType, Region
 
-Values = NDArray[np.int8] | NDArray[np.float16]
+Values = NDArray[np.int8] | NDArray[np.int16] | NDArray[np.float16]
 """Contents of a tensor in the device's domain."""
 _Element = TypeVar("_Element", bound=np.generic)
 
@@ -64,17 +64,13 @@ class DeviceMemory:
         """Return `cube` in place as ``(n, surfaces, height, width, atom)``; writing to it writes the memory."""
         return cube_view(self._bytes[cube.memory], cube, dtype)
 
-    def gather(self, cube: Cube) -> Values:
-        """Copy `cube` as ``(n, channels, height, width)``, int8 or float16 by the size of its elements."""
-        if cube.element_bytes == 1:
-            return self._gather(cube, np.dtype(np.int8))
-        return self._gather(cube, np.dtype(np.float16))
-
-    def _gather(self, cube: Cube, dtype: np.dtype[_Element]) -> NDArray[_Element]:
-        atoms = self.view(cube, dtype).transpose(0, 1, 4, 2, 3)
+    def gather(self, cube: Cube, dtype: ElementType) -> Values:
+        """Copy `cube`, whose elements are of type `dtype`, as ``(n, channels, height, width)``."""
+        atoms: NDArray[Any] = cube_view(self._bytes[cube.memory], cube, dtype).transpose(0, 1, 4, 2, 3)
         planes = atoms.reshape(len(atoms), -1, cube.height, cube.width)
         # Not ascontiguousarray: where the cube already is contiguous that would not copy.
-        return planes[:, : cube.channels].copy()
+        copied: Values = planes[:, : cube.channels].copy()
+        return copied
 
     def scatter(self, cube: Cube, values: NDArray[np.generic]) -> None:
         """Write ``(n, channels, height, width)`` into `cube`; unused channels of the last atom become 0."""

@@ -9,6 +9,16 @@ from nvdla_quant.hardware import Precision
 from nvdla_quant.loadable.structs import EmuOperation, PoolMode, SdpAlu
 from nvdla_quant.loadable.tasks import Window
 
+ElementType = np.dtype[np.int8] | np.dtype[np.int16] | np.dtype[np.float16]
+"""Type of a tensor's elements in the device's domain."""
+
+
+def element_type(precision: Precision) -> ElementType:
+    """Return the type of elements of `precision`."""
+    if precision is Precision.FP16:
+        return np.dtype(np.float16)
+    return np.dtype(np.int8) if precision is Precision.INT8 else np.dtype(np.int16)
+
 
 @dataclass(frozen=True)
 class Cube:
@@ -223,7 +233,8 @@ class Lut:
 class SdpOperation:
     """A single-point operation: source -> X1 -> X2 -> Y -> output converter -> memory.
 
-    `constants` are the windows that its arrays of operands were decoded from.
+    `precision` is that of the arithmetic; integers in memory are as wide as their cube's elements. `constants` are the
+    windows that its arrays of operands were decoded from.
     """
 
     index: int
@@ -236,6 +247,13 @@ class SdpOperation:
     constants: tuple[Window, ...]
 
     unit = "SDP"
+
+    @property
+    def dtype(self) -> ElementType:
+        """Type of what it writes."""
+        if self.precision is Precision.FP16:
+            return np.dtype(np.float16)
+        return np.dtype(np.int8) if self.destination.element_bytes == 1 else np.dtype(np.int16)
 
 
 @dataclass(frozen=True)
@@ -255,6 +273,56 @@ class PdpOperation:
 
     unit = "PDP"
 
+    @property
+    def dtype(self) -> ElementType:
+        """Type of what it writes."""
+        return element_type(self.precision)
+
+
+@dataclass(frozen=True)
+class CdpOperation:
+    """Local response normalisation.
+
+    Channels beyond the cube count nothing in a sum: integers stand for them that the input converter makes 0, and in
+    fp16, which has no converters, 0 itself (``cmod/cdp/NV_NVDLA_cdp.cpp``, `CdpDataPathSequence`).
+
+    Attributes
+    ----------
+    index : int
+        Number of the operation in the program.
+    source, destination : Cube
+        Of one shape.
+    lut : Lut
+        Starts and ends are signed 38-bit numbers; in fp16 their low 32 bits are a float32, and scales and entries are
+        the bits of float16.
+    local_size : int
+        Channels of a sum: 3, 5, 7 or 9.
+    square_sum, multiply : bool
+        Whether the table is asked for the sum of squares (else for the value), and its answer multiplied by the value.
+    input_converter, output_converter : Converter
+        Of integers, as wide as the unit has them.
+    precision : Precision
+        Of both cubes.
+    """
+
+    index: int
+    source: Cube
+    destination: Cube
+    lut: Lut
+    local_size: int
+    square_sum: bool
+    multiply: bool
+    input_converter: Converter
+    output_converter: Converter
+    precision: Precision
+
+    unit = "CDP"
+
+    @property
+    def dtype(self) -> ElementType:
+        """Type of what it writes."""
+        return element_type(self.precision)
+
 
 @dataclass(frozen=True)
 class CpuOperation:
@@ -272,9 +340,34 @@ class CpuOperation:
 
     unit = "EMU"
 
+    @property
+    def dtype(self) -> ElementType:
+        """Type of what it writes."""
+        return element_type(Precision.INT8 if self.destination.element_bytes == 1 else Precision.FP16)
 
-Operation = SdpOperation | PdpOperation | CpuOperation
+
+Operation = SdpOperation | PdpOperation | CdpOperation | CpuOperation
 """What writes memory. A convolution is the source of the SDP operation that it feeds."""
+
+
+def cubes_read(operation: Operation) -> tuple[Cube, ...]:
+    """Return what `operation` reads, its own source first; constants (weights, arrays of operands) are not cubes."""
+    if not isinstance(operation, SdpOperation):
+        return (operation.source,)
+    source = operation.source
+    return (source.source if isinstance(source, ConvOperation) else source, *operand_cubes(operation))
+
+
+def operand_cubes(operation: SdpOperation) -> tuple[Cube, ...]:
+    """Return the cubes of operands of `operation`, each once."""
+    operands = (operand for unit in operation.units for operand in (unit.alu_operand, unit.mul_operand))
+    cubes = (operand.cube for operand in operands if operand is not None)
+    return tuple(dict.fromkeys(cube for cube in cubes if cube is not None))
+
+
+def cubes_written(operation: Operation) -> tuple[Cube, ...]:
+    """Return what `operation` writes."""
+    return (operation.destination,)
 
 
 @dataclass(frozen=True)
@@ -300,6 +393,6 @@ class Port:
         return self.cube.shape
 
     @property
-    def dtype(self) -> np.dtype[np.int8] | np.dtype[np.float16]:
+    def dtype(self) -> ElementType:
         """Type of its elements in the device's domain."""
-        return np.dtype(np.int8) if self.precision is Precision.INT8 else np.dtype(np.float16)
+        return element_type(self.precision)

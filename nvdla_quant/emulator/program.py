@@ -6,7 +6,7 @@ result needs no further checks. Firmware facts: nvdla/sw ``kmd/firmware`` (``eng
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 
 from nvdla_quant.emulator import decode_dla, decode_emu
 from nvdla_quant.emulator.addresses import AddressSpace
-from nvdla_quant.emulator.operations import ConvOperation, CpuOperation, Cube, Operation, Port, Region, SdpOperation
+from nvdla_quant.emulator.operations import (
+    ConvOperation,
+    CpuOperation,
+    Cube,
+    Operation,
+    Port,
+    Region,
+    SdpOperation,
+    cubes_read,
+    cubes_written,
+)
 from nvdla_quant.emulator.races import describe_races
 from nvdla_quant.errors import EmulationError, LoadableError
 from nvdla_quant.hardware import NV_FULL, NV_SMALL, Precision, Target
@@ -177,8 +187,10 @@ def _check_work(operations: list[Operation], limits: Limits) -> None:
     """Refuse what would not end: strides of zero let a small file ask for any amount of work."""
     macs = 0
     for operation in operations:
-        cube = operation.destination
-        size = cube.surfaces * cube.atom * cube.height * cube.width * cube.element_bytes
+        size = sum(
+            cube.surfaces * cube.atom * cube.height * cube.width * cube.element_bytes
+            for cube in cubes_written(operation)
+        )
         if size > MAX_CUBE_BYTES:
             raise EmulationError(
                 f"operation {operation.index} ({operation.unit}): writes {size} bytes, the limit is {MAX_CUBE_BYTES}"
@@ -237,9 +249,11 @@ def _in_order(decoded: decode_dla.DecodedTask, where: str) -> dict[int, Operatio
 
 def _port(loadable: Loadable, tensor: TensorDescriptor) -> Port:
     where = f"tensor {tensor.name!r}"
-    types = {DataType.INT8: Precision.INT8, DataType.HALF: Precision.FP16}
+    types = {DataType.INT8: Precision.INT8, DataType.INT16: Precision.INT16, DataType.HALF: Precision.FP16}
     if tensor.data_type not in types:
-        raise EmulationError(f"{where}: data_type {tensor.data_type} is not modelled, expected INT8 (4) or HALF (2)")
+        raise EmulationError(
+            f"{where}: data_type {tensor.data_type} is not modelled, expected INT8 (4), INT16 (3) or HALF (2)"
+        )
     if tensor.n != 1:
         raise EmulationError(f"{where}: batch {tensor.n} in one tensor is not modelled, expected 1")
     element_bytes = 1 if tensor.data_type == DataType.INT8 else 2
@@ -267,21 +281,13 @@ def _port(loadable: Loadable, tensor: TensorDescriptor) -> Port:
     return Port(tensor.name, cube, types[DataType(tensor.data_type)])
 
 
-def _reads(operation: Operation) -> Iterable[Cube]:
-    source = operation.source
-    yield source.source if isinstance(source, ConvOperation) else source
-    for unit in operation.units if isinstance(operation, SdpOperation) else ():
-        for operand in (unit.alu_operand, unit.mul_operand):
-            if operand is not None and operand.cube is not None:
-                yield operand.cube
-
-
 def _regions(
     loadable: Loadable, operations: list[Operation], ports: tuple[Port, ...], static: Mapping[int, NDArray[np.uint8]]
 ) -> dict[int, Region]:
     """Keep the memories that operations and tensors use; one that nobody writes is shared by all images."""
-    written = {operation.destination.memory for operation in operations} | {port.cube.memory for port in ports}
-    used = written | {cube.memory for operation in operations for cube in _reads(operation)}
+    written = {cube.memory for operation in operations for cube in cubes_written(operation)}
+    written |= {port.cube.memory for port in ports}
+    used = written | {cube.memory for operation in operations for cube in cubes_read(operation)}
     used |= {window.memory for operation in operations for window in constant_windows(operation)}
     sizes = {memory.id: memory.size for memory in loadable.memories}
     regions = {}
@@ -296,7 +302,7 @@ def _regions(
 def _check_constants(operations: list[Operation], inputs: tuple[Port, ...]) -> None:
     """Refuse programs that compute weights or operands of kernels: those are decoded once, before anything runs."""
     writes = [("an input", port.cube) for port in inputs]
-    writes += [(f"operation {operation.index}", operation.destination) for operation in operations]
+    writes += [(f"operation {operation.index}", cube) for operation in operations for cube in cubes_written(operation)]
     for operation in operations:
         for window in constant_windows(operation):
             for writer, cube in writes:

@@ -16,7 +16,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from nvdla_quant.emulator.operations import ConvOperation, Cube, Operation, SdpOperation
+from nvdla_quant.emulator.operations import (
+    ConvOperation,
+    Cube,
+    Operation,
+    SdpOperation,
+    cubes_read,
+    cubes_written,
+)
 from nvdla_quant.loadable.structs import DependencyEvent, Engine
 
 Link = tuple[int, int, int]
@@ -73,16 +80,14 @@ def describe_races(
 
 
 def _accesses(index: int, operation: Operation, base: int) -> Iterator[Access]:
-    if isinstance(operation.source, ConvOperation):
-        start, source = operation.source.index - base, operation.source.source
-    else:
-        start, source = index, operation.source
-    yield Access(index, start, source, writes=False)
-    for unit in operation.units if isinstance(operation, SdpOperation) else ():
-        for operand in (unit.alu_operand, unit.mul_operand):
-            if operand is not None and operand.cube is not None:
-                yield Access(index, index, operand.cube, writes=False)
-    yield Access(index, start, operation.destination, writes=True)
+    start = index
+    if isinstance(operation, SdpOperation) and isinstance(operation.source, ConvOperation):
+        start = operation.source.index - base
+    for place, cube in enumerate(cubes_read(operation)):
+        # Behind a convolution its source waits; operands (all cubes but the first) are fetched from the start.
+        yield Access(index, start if place == 0 else index, cube, writes=False)
+    for cube in cubes_written(operation):
+        yield Access(index, start, cube, writes=True)
 
 
 def _edges(engines: Sequence[Engine], links: Iterable[Link]) -> dict[Moment, set[Moment]]:

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from nvdla_quant.emulator.cdp import normalise
 from nvdla_quant.emulator.cpu import run_cpu
 from nvdla_quant.emulator.memory import DeviceMemory, Values
-from nvdla_quant.emulator.operations import CpuOperation, Operation, PdpOperation, SdpOperation
-from nvdla_quant.emulator.pdp import pool_bytes, pool_floats
+from nvdla_quant.emulator.operations import CdpOperation, CpuOperation, Operation, PdpOperation, SdpOperation
+from nvdla_quant.emulator.pdp import pool_bytes, pool_values
 from nvdla_quant.emulator.program import Program
 from nvdla_quant.emulator.sdp_run import PreparedSdp, prepare_sdp, run_sdp
 from nvdla_quant.emulator.tiles import Workspace
@@ -116,11 +117,11 @@ def run_tensors(
         for operation in program.operations:
             _execute(operation, prepared, memory, local.workspace)
             if on_step is not None and (steps is None or operation.index in steps):
-                values = memory.gather(operation.destination)
+                values = memory.gather(operation.destination, operation.dtype)
                 with lock:
                     on_step(operation, values, first)
         for port in program.outputs:
-            outputs[port.name][first : first + count] = memory.gather(port.cube)
+            outputs[port.name][first : first + count] = memory.gather(port.cube, port.dtype)
         with lock:
             done += count
             if progress is not None:
@@ -165,7 +166,7 @@ def write_steps(
             "name": f"op{operation.index:03d}_dst",
             "file": f"op{operation.index:03d}_dst.npy",
             "unit": operation.unit,
-            "type": "int8" if operation.destination.element_bytes == 1 else "float16",
+            "type": operation.dtype.name,
             "shape": list(operation.destination.shape),
             "layer": known.get(operation.index, (None, None))[0],
             "scale": known.get(operation.index, (None, None))[1],
@@ -230,21 +231,20 @@ def _execute(
 ) -> None:
     if isinstance(operation, SdpOperation):
         run_sdp(prepared[operation.index], memory, workspace)
-    elif isinstance(operation, CpuOperation):
-        memory.scatter(operation.destination, run_cpu(operation, memory.gather(operation.source)))
+    elif isinstance(operation, PdpOperation) and operation.precision is Precision.INT8:
+        source = memory.bytes_of(operation.source.memory)
+        if operation.source.overlaps(operation.destination):
+            source = source.copy()
+        pool_bytes(operation, source, memory.bytes_of(operation.destination.memory))
     else:
-        _pool(operation, memory)
+        values = memory.gather(operation.source, operation.dtype)
+        memory.scatter(operation.destination, _compute(operation, values))
 
 
-def _pool(operation: PdpOperation, memory: DeviceMemory) -> None:
-    if operation.precision is Precision.FP16:
-        values = memory.gather(operation.source).astype(np.float32)
-        memory.scatter(operation.destination, pool_floats(operation, values).astype(np.float16))
-        return
-    source = memory.bytes_of(operation.source.memory)
-    if operation.source.overlaps(operation.destination):
-        source = source.copy()
-    pool_bytes(operation, source, memory.bytes_of(operation.destination.memory))
+def _compute(operation: PdpOperation | CdpOperation | CpuOperation, values: Values) -> Values:
+    if isinstance(operation, PdpOperation):
+        return pool_values(operation, values)
+    return normalise(operation, values) if isinstance(operation, CdpOperation) else run_cpu(operation, values)
 
 
 @lru_cache(maxsize=1)

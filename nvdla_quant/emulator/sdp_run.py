@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from nvdla_quant.emulator import conv
 from nvdla_quant.emulator.memory import DeviceMemory, cube_view, images_of
-from nvdla_quant.emulator.operations import ConvOperation, Cube, SdpOperation
+from nvdla_quant.emulator.operations import ConvOperation, Cube, SdpOperation, operand_cubes
 from nvdla_quant.emulator.program import Program
 from nvdla_quant.emulator.rounding import shift_right
 from nvdla_quant.emulator.sdp import (
@@ -98,7 +98,7 @@ def run_sdp(prepared: PreparedSdp, memory: DeviceMemory, workspace: Workspace) -
     """Run an SDP operation, and the convolution that feeds it, on every image of `memory`."""
     operation = prepared.operation
     source = _unharmed(memory, prepared.reader.cube, operation.destination, prepared.convolution is None)
-    points = {cube: _unharmed(memory, cube, operation.destination, True) for cube in _operand_cubes(operation)}
+    points = {cube: _unharmed(memory, cube, operation.destination, True) for cube in operand_cubes(operation)}
     for tile in prepared.tiling.tiles(memory.images):
         if prepared.convolution is not None:
             sums = prepared.convolution.accumulate(source, tile, workspace)
@@ -120,15 +120,6 @@ def _unharmed(memory: DeviceMemory, source: Cube, destination: Cube, point_by_po
     values = memory.bytes_of(source.memory)
     harmless = not source.overlaps(destination) or (point_by_point and source == destination)
     return values if harmless else values.copy()
-
-
-def _operand_cubes(operation: SdpOperation) -> list[Cube]:
-    cubes = []
-    for unit in operation.units:
-        for operand in (unit.alu_operand, unit.mul_operand):
-            if operand is not None and operand.cube is not None and operand.cube not in cubes:
-                cubes.append(operand.cube)
-    return cubes
 
 
 def _read(prepared: PreparedSdp, source: NDArray[np.int8], tile: Tile, workspace: Workspace) -> NDArray[np.float32]:

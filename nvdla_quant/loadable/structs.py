@@ -89,6 +89,14 @@ class PoolMode(IntEnum):
     MIN = 2
 
 
+class RubikMode(IntEnum):
+    """``RUBIK_MODE_*`` of the firmware."""
+
+    CONTRACT = 0
+    SPLIT = 1
+    MERGE = 2
+
+
 FORMAT_A16B16G16R16_F = 8
 FORMAT_A8B8G8R8 = 12
 FORMAT_FEATURE = 36
