@@ -70,8 +70,7 @@ def _overlap(a: Window, b: Window, parts: Mapping[str, Part]) -> bool:
         one.whole == other.whole
         and one.first < other.end
         and other.first < one.end
-        and a.row < b.row + b.rows
-        and b.row < a.row + a.rows
+        and (one.step != other.step or one.row != other.row or (a.row < b.row + b.rows and b.row < a.row + a.rows))
         and a.column < b.column + b.columns
         and b.column < a.column + a.columns
     )
