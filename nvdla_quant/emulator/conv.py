@@ -5,7 +5,7 @@ summation. The bound follows from the weights themselves (the sum of their magni
 product would exceed it the reduction is split. Arithmetic: arithmetic notes, section 3; packing: section 8.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -97,7 +97,14 @@ class Convolution:
         # Loadables may hold fp16 weights that are NaN (uninitialised ones, by NVIDIA's compiler).
         with np.errstate(invalid="ignore", over="ignore"):
             for block, weights in zip(sums, self.weights, strict=True):
-                np.matmul(matrix[:, start : start + len(weights)], weights, out=block)
+                part = matrix[:, start : start + len(weights)]
+                if op.precision is Precision.FP16:
+                    # How BLAS rounds a row depends on the size of the matrix and the row's place in it: with a product
+                    # for each image, results do not depend on the batch.
+                    stack = part.reshape(tile.images, -1, len(weights))
+                    np.matmul(stack, weights, out=block.reshape(tile.images, -1, op.out_channels))
+                else:
+                    np.matmul(part, weights, out=block)
                 start += len(weights)
         return sums
 
@@ -122,10 +129,6 @@ def prepare(operation: ConvOperation, packed: NDArray[np.uint8], target: Target)
     blocks = tuple(np.ascontiguousarray(floats[a:b]) for a, b in pairwise(edges))
     bytes_per_pixel = 4 * (len(matrix) + len(blocks) * operation.out_channels)
     tiling = plan(operation.out_height, operation.out_width, bytes_per_pixel)
-    if operation.precision is Precision.FP16:
-        # How BLAS rounds a row depends on where it lies in the matrix: one image at a time, fp16 results do not
-        # depend on the batch.
-        tiling = replace(tiling, images=1)
     return Convolution(operation, reader, blocks, bound, tiling)
 
 

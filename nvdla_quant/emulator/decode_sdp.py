@@ -17,7 +17,6 @@ from nvdla_quant.emulator.operations import (
     SdpUnit,
     TableHalf,
 )
-from nvdla_quant.errors import EmulationError
 from nvdla_quant.hardware import Precision, Target
 from nvdla_quant.loadable.structs import Activation, MemoryType, SdpAlu, SdpMode, SdpType
 from nvdla_quant.loadable.tasks import Window
@@ -77,8 +76,6 @@ def decode_sdp(
         units.append(decoded)
         constants += [window] if window is not None else []
     lookup = any(unit.lookup for unit in units)
-    if lookup and precision is Precision.FP16:
-        raise EmulationError(f"{where} y: look-up tables in fp16 are not modelled yet")
     lut = decode_lut(read_lut(int(op["lut_index"])), TABLE_BITS, f"{where} table") if lookup else None
     converter = converter_of(op["out_cvt"])
     return SdpOperation(index, source, tuple(units), lut, converter, precision, destination, tuple(constants))
@@ -137,11 +134,13 @@ def _operand_converter(descriptor: np.void) -> Converter | None:
     return converter_of(descriptor) if descriptor["enable"] else None
 
 
-def _register(value: int, name: str, precision: Precision) -> float | int:
+def _register(value: int, name: str, precision: Precision) -> int | np.float16 | np.float32:
     """Return what a register of an operand holds: 16 bits in X, 32 in Y; halves, or floats in Y, in fp16."""
     if precision is Precision.FP16:
-        bits = np.array(value, np.int32)
-        return float(bits.view(np.float32)) if name == "y" else float(bits.astype(np.uint16).view(np.float16))
+        bits = np.array([value], np.int32)
+        single: np.float32 = bits.view(np.float32)[0]
+        half: np.float16 = bits.astype(np.uint16).view(np.float16)[0]
+        return single if name == "y" else half
     return value if name == "y" else ((value & 0xFFFF) ^ 0x8000) - 0x8000
 
 
@@ -150,8 +149,8 @@ def _arrays(
 ) -> tuple[Operand | None, Operand | None]:
     """Return (ALU, MUL) operands of a per-kernel unit; BOTH alternates the two for each channel."""
     packed = np.frombuffer(raw.tobytes(), np.float16 if precision is Precision.FP16 else f"<i{size}")
-    values: NDArray[np.float32] | NDArray[np.int64]
-    values = packed.astype(np.float32) if precision is Precision.FP16 else packed.astype(np.int64)
+    values: NDArray[np.float16] | NDArray[np.int64]
+    values = packed.copy() if precision is Precision.FP16 else packed.astype(np.int64)
     if kind is SdpType.BOTH:
         return Operand(channels=values[0::2]), Operand(channels=values[1::2])
     return (Operand(channels=values), None) if kind is SdpType.ADD else (None, Operand(channels=values))

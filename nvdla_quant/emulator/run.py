@@ -13,8 +13,11 @@ from threadpoolctl import ThreadpoolController
 
 from nvdla_quant.emulator.cdp import normalise
 from nvdla_quant.emulator.cpu import run_cpu
+from nvdla_quant.emulator.fp16_cdp import normalise_halves
+from nvdla_quant.emulator.fp16_pdp import pool_halves
+from nvdla_quant.emulator.fp16_run import PreparedHalves, prepare_halves, run_halves
 from nvdla_quant.emulator.memory import DeviceMemory, Values
-from nvdla_quant.emulator.operations import CdpOperation, CpuOperation, Operation, PdpOperation, SdpOperation
+from nvdla_quant.emulator.operations import CdpOperation, CpuOperation, Fp16, Operation, PdpOperation, SdpOperation
 from nvdla_quant.emulator.pdp import pool_bytes, pool_values
 from nvdla_quant.emulator.program import Program
 from nvdla_quant.emulator.sdp_run import PreparedSdp, prepare_sdp, run_sdp
@@ -36,6 +39,7 @@ def run(
     program: Program,
     inputs: Values,
     *,
+    fp16: Fp16 = Fp16.EXACT,
     batch: int | None = None,
     threads: int = 1,
     on_step: OnStep | None = None,
@@ -50,6 +54,8 @@ def run(
         What `decode` returned.
     inputs : NDArray[np.int8] or NDArray[np.float16]
         ``(n, c, h, w)`` in the device's domain, c, h and w as in the loadable's tensor descriptor.
+    fp16 : Fp16
+        How operations in fp16 are computed; int8 ones are always exact.
     batch : int, optional
         Images that run together; the default bounds the memory. Results do not depend on it.
     threads : int
@@ -76,7 +82,9 @@ def run(
             f"the program has {len(program.inputs)} inputs and {len(program.outputs)} outputs: use run_tensors"
         )
     named = {program.inputs[0].name: inputs}
-    outputs = run_tensors(program, named, batch=batch, threads=threads, on_step=on_step, steps=steps, progress=progress)
+    outputs = run_tensors(
+        program, named, fp16=fp16, batch=batch, threads=threads, on_step=on_step, steps=steps, progress=progress
+    )
     return outputs[program.outputs[0].name]
 
 
@@ -84,6 +92,7 @@ def run_tensors(
     program: Program,
     inputs: Mapping[str, Values],
     *,
+    fp16: Fp16 = Fp16.EXACT,
     batch: int | None = None,
     threads: int = 1,
     on_step: OnStep | None = None,
@@ -98,7 +107,7 @@ def run_tensors(
     if batch is None:
         batch = min(max(CHUNK_BYTES // max(program.image_bytes, 1), 1), MAX_CHUNK_IMAGES)
         batch = min(batch, max(-(-images // threads), 1))
-    prepared = _prepared(program)
+    prepared = _prepared(program, fp16)
     done = 0
     lock = threading.Lock()
     local = threading.local()
@@ -144,6 +153,7 @@ def write_steps(
     inputs: Values,
     folder: Path,
     *,
+    fp16: Fp16 = Fp16.EXACT,
     layers: Mapping[int, tuple[str, float | None]] | None = None,
     batch: int | None = None,
 ) -> None:
@@ -151,7 +161,7 @@ def write_steps(
 
     Parameters
     ----------
-    program, inputs, batch
+    program, inputs, fp16, batch
         See `run`.
     folder : Path
         For each operation ``op000_dst.npy``, ``(n, c, h, w)`` in the device's domain, where 000 is its number in the
@@ -183,7 +193,7 @@ def write_steps(
         def keep(operation: Operation, values: Values, first: int) -> None:
             arrays[operation.index][first : first + len(values)] = values
 
-        run(program, inputs, batch=batch, on_step=keep)
+        run(program, inputs, fp16=fp16, batch=batch, on_step=keep)
         for array in arrays.values():
             array.flush()
     write_json(folder / "steps.json", entries)
@@ -210,27 +220,33 @@ def _check_inputs(program: Program, inputs: Mapping[str, Values]) -> int:
     return images
 
 
-_programs: "weakref.WeakKeyDictionary[Program, dict[int, PreparedSdp]]" = weakref.WeakKeyDictionary()
+_Prepared = Mapping[int, PreparedSdp | PreparedHalves]
+_programs: "weakref.WeakKeyDictionary[Program, dict[Fp16, _Prepared]]" = weakref.WeakKeyDictionary()
 _programs_lock = threading.Lock()
 
 
-def _prepared(program: Program) -> dict[int, PreparedSdp]:
-    """Return the unpacked weights and operands of `program`, by operation; they are made once."""
+def _prepared(program: Program, fp16: Fp16) -> _Prepared:
+    """Return the unpacked weights and operands of `program`, by operation; they are made once for each mode."""
     with _programs_lock:
-        if program not in _programs:
-            _programs[program] = {
+        modes = _programs.setdefault(program, {})
+        if fp16 not in modes:
+            modes[fp16] = {
                 operation.index: prepare_sdp(operation, program)
+                if operation.precision is Precision.INT8
+                else prepare_halves(operation, program, fp16)
                 for operation in program.operations
                 if isinstance(operation, SdpOperation)
             }
-        return _programs[program]
+        return modes[fp16]
 
 
-def _execute(
-    operation: Operation, prepared: Mapping[int, PreparedSdp], memory: DeviceMemory, workspace: Workspace
-) -> None:
+def _execute(operation: Operation, prepared: _Prepared, memory: DeviceMemory, workspace: Workspace) -> None:
     if isinstance(operation, SdpOperation):
-        run_sdp(prepared[operation.index], memory, workspace)
+        ready = prepared[operation.index]
+        if isinstance(ready, PreparedSdp):
+            run_sdp(ready, memory, workspace)
+        else:
+            run_halves(ready, memory, workspace)
     elif isinstance(operation, PdpOperation) and operation.precision is Precision.INT8:
         source = memory.bytes_of(operation.source.memory)
         if operation.source.overlaps(operation.destination):
@@ -242,9 +258,12 @@ def _execute(
 
 
 def _compute(operation: PdpOperation | CdpOperation | CpuOperation, values: Values) -> Values:
+    if isinstance(operation, CpuOperation):
+        return run_cpu(operation, values)
+    halves = operation.precision is Precision.FP16
     if isinstance(operation, PdpOperation):
-        return pool_values(operation, values)
-    return normalise(operation, values) if isinstance(operation, CdpOperation) else run_cpu(operation, values)
+        return pool_halves(operation, values) if halves else pool_values(operation, values)
+    return normalise_halves(operation, values) if halves else normalise(operation, values)
 
 
 @lru_cache(maxsize=1)

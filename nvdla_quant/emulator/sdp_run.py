@@ -1,4 +1,4 @@
-"""Run SDP operations, with the convolutions that feed them, tile by tile."""
+"""Run int8 SDP operations, with the convolutions that feed them, tile by tile."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,6 @@ from nvdla_quant.emulator.sdp import (
     pack_stages,
     write_stages,
 )
-from nvdla_quant.emulator.sdp_float import float_chain
 from nvdla_quant.emulator.tiles import Reader, Tile, Tiling, Workspace, plan
 from nvdla_quant.hardware import Precision
 
@@ -45,7 +44,7 @@ class PreparedSdp:
     packed : tuple of arrays or None
         `stages` for the compiled loop.
     operands : Mapping
-        Operands of registers and arrays, for the general chain and fp16.
+        Operands of registers and arrays, for the general chain.
     """
 
     operation: SdpOperation
@@ -54,13 +53,12 @@ class PreparedSdp:
     tiling: Tiling
     stages: tuple[Stage, ...] | None
     packed: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None
-    operands: Mapping[tuple[str, str], NDArray[np.generic]]
+    operands: Mapping[tuple[str, str], NDArray[np.int64]]
 
 
 def prepare_sdp(operation: SdpOperation, program: Program) -> PreparedSdp:
-    """Unpack weights and operands of `operation`."""
+    """Unpack weights and operands of an int8 `operation`."""
     output = operation.destination
-    integer = operation.precision is Precision.INT8
     if isinstance(operation.source, ConvOperation):
         window = operation.source.weights
         memory = program.regions[window.memory].initial
@@ -73,7 +71,7 @@ def prepare_sdp(operation: SdpOperation, program: Program) -> PreparedSdp:
         convolution, bound, plain = None, 128, True
         reader = Reader(operation.source, np.arange(output.channels))
         tiling = plan(output.height, output.width, 8 * output.channels)
-    stages = linear_stages(operation, output.channels, bound) if integer and plain else None
+    stages = linear_stages(operation, output.channels, bound) if plain else None
     return PreparedSdp(
         operation,
         convolution,
@@ -81,24 +79,15 @@ def prepare_sdp(operation: SdpOperation, program: Program) -> PreparedSdp:
         tiling,
         stages,
         None if stages is None else pack_stages(stages),
-        constant_operands(operation.units) if integer else _float_operands(operation),
+        constant_operands(operation.units),
     )
-
-
-def _float_operands(operation: SdpOperation) -> dict[tuple[str, str], NDArray[np.float32]]:
-    return {
-        (unit.name, part): np.asarray(operand.register if operand.channels is None else operand.channels, np.float32)
-        for unit in operation.units
-        for part, operand in (("alu", unit.alu_operand), ("mul", unit.mul_operand))
-        if operand is not None and operand.cube is None
-    }
 
 
 def run_sdp(prepared: PreparedSdp, memory: DeviceMemory, workspace: Workspace) -> None:
     """Run an SDP operation, and the convolution that feeds it, on every image of `memory`."""
     operation = prepared.operation
-    source = _unharmed(memory, prepared.reader.cube, operation.destination, prepared.convolution is None)
-    points = {cube: _unharmed(memory, cube, operation.destination, True) for cube in operand_cubes(operation)}
+    source = intact(memory, prepared.reader.cube, operation.destination, prepared.convolution is None)
+    points = {cube: intact(memory, cube, operation.destination, True) for cube in operand_cubes(operation)}
     for tile in prepared.tiling.tiles(memory.images):
         if prepared.convolution is not None:
             sums = prepared.convolution.accumulate(source, tile, workspace)
@@ -112,7 +101,7 @@ def run_sdp(prepared: PreparedSdp, memory: DeviceMemory, workspace: Workspace) -
             _write_general(prepared, sums, points, memory, tile)
 
 
-def _unharmed(memory: DeviceMemory, source: Cube, destination: Cube, point_by_point: bool) -> NDArray[np.int8]:
+def intact(memory: DeviceMemory, source: Cube, destination: Cube, point_by_point: bool) -> NDArray[np.int8]:
     """Return the memory of `source`, copied where writing `destination` tile by tile would change what is yet to read.
 
     An operation that reads and writes the same points in the same places may do so in place.
@@ -126,9 +115,7 @@ def _read(prepared: PreparedSdp, source: NDArray[np.int8], tile: Tile, workspace
     """Return the values of a tile as ``(1, pixels, channels)``."""
     output = prepared.operation.destination
     values = workspace.take("sums", tile.images, tile.rows, output.width, output.channels)
-    integer = prepared.operation.precision is Precision.INT8
-    read = prepared.reader.read_bytes if integer else prepared.reader.read_halves
-    read(source, tile.first, tile.row, 0, values)
+    prepared.reader.read_bytes(source, tile.first, tile.row, 0, values)
     return values.reshape(1, -1, output.channels)
 
 
@@ -142,32 +129,56 @@ def _write_general(
     operation = prepared.operation
     output = operation.destination
     shape = tile.images, tile.rows, output.width, output.channels
-    operands = dict(prepared.operands)
+    points_now = {where: values.astype(np.int64) for where, values in point_operands(operation, points, tile).items()}
+    operands = {**prepared.operands, **points_now}
+    values = sums.astype(np.float64).sum(axis=0).astype(np.int64).reshape(shape)
+    if isinstance(operation.source, ConvOperation):
+        values = shift_right(values, operation.source.truncate, 32)
+    wide = integer_chain(values, operation.units, operands, operation.lut, operation.converter)
+    write_tile(wide.astype(np.int8), output, memory, tile)
+
+
+def write_tile(result: NDArray[np.generic], cube: Cube, memory: DeviceMemory, tile: Tile) -> None:
+    """Write the elements of a tile, ``(images, rows, width, channels)``, into `cube`."""
+    view = memory.view(cube, result.dtype)
+    target = view[tile.first : tile.first + tile.images, :, tile.row : tile.row + tile.rows]
+    for surface in range(cube.surfaces):
+        channels = result[..., surface * cube.atom : (surface + 1) * cube.atom]
+        target[:, surface, :, :, : channels.shape[-1]] = channels
+
+
+def point_operands(
+    operation: SdpOperation, points: Mapping[Cube, NDArray[np.int8]], tile: Tile
+) -> dict[tuple[str, str], NDArray[np.generic]]:
+    """Return the per-point operands of a tile by (unit, "alu" or "mul"), each ``(images, rows, width, channels)``.
+
+    Parameters
+    ----------
+    operation : SdpOperation
+        Whose operands.
+    points : Mapping[Cube, NDArray[np.int8]]
+        The memory ``(n, bytes)`` of each cube of operands.
+    tile : Tile
+        Images and rows.
+
+    Returns
+    -------
+    dict
+        Elements as they stand in memory: float16, int8 or int16; one image where the memory holds constants.
+    """
+    operands = {}
     for unit in operation.units:
         for part, operand in (("alu", unit.alu_operand), ("mul", unit.mul_operand)):
             if operand is not None and operand.cube is not None:
                 elements = _points(points[operand.cube], operand.cube, operation.precision, tile)
                 step = slice(part == "mul", None, 2) if unit.interleaved else slice(None)
                 operands[unit.name, part] = elements[..., step]
-    if operation.precision is Precision.FP16:
-        result: NDArray[np.generic] = float_chain(sums[0].reshape(shape), operation.units, operands)
-    else:
-        values = sums.astype(np.float64).sum(axis=0).astype(np.int64).reshape(shape)
-        if isinstance(operation.source, ConvOperation):
-            values = shift_right(values, operation.source.truncate, 32)
-        wide = integer_chain(values, operation.units, operands, operation.lut, operation.converter)
-        result = wide.astype(np.int8)
-    view = memory.view(output, result.dtype)
-    target = view[tile.first : tile.first + tile.images, :, tile.row : tile.row + tile.rows]
-    for surface in range(output.surfaces):
-        channels = result[..., surface * output.atom : (surface + 1) * output.atom]
-        target[:, surface, :, :, : channels.shape[-1]] = channels
+    return operands
 
 
 def _points(memory: NDArray[np.int8], cube: Cube, precision: Precision, tile: Tile) -> NDArray[np.generic]:
-    """Return per-point operands of a tile, ``(images, rows, width, elements)``, as int64 or float32."""
     dtype = np.dtype(np.float16) if precision is Precision.FP16 else np.dtype(f"<i{cube.element_bytes}")
     view = cube_view(images_of(memory, tile.first, tile.images), cube, dtype)
     part = view[:, :, tile.row : tile.row + tile.rows]
     flat = part.transpose(0, 2, 3, 1, 4).reshape(*part.shape[:1], part.shape[2], cube.width, -1)
-    return flat[..., : cube.channels].astype(np.float32 if precision is Precision.FP16 else np.int64)
+    return flat[..., : cube.channels]

@@ -131,9 +131,14 @@ class Reader:
         return offsets, plain if self.table is None else self.table
 
     def read_halves(
-        self, source: NDArray[np.int8], first: int, row: int, column: int, out: NDArray[np.float32]
+        self,
+        source: NDArray[np.int8],
+        first: int,
+        row: int,
+        column: int,
+        out: NDArray[np.float32] | NDArray[np.float16],
     ) -> None:
-        """Read float16 elements; see `read_bytes`."""
+        """Read float16 elements, converted to the type of `out`; see `read_bytes`."""
         cube = self.cube
         images, rows, columns, _ = out.shape
         out[:] = self.pad_value
