@@ -31,6 +31,7 @@ from nvdla_quant.compiler.quantize import (
     convert_convolution,
     convert_points,
     effective_scales,
+    half_scales,
     quantize_convolution,
     quantize_points,
 )
@@ -68,7 +69,7 @@ class TensorReport:
     shape : tuple[int, int, int]
         Channels, height, width, without what pads an image to four channels.
     scale : float
-        Real value of one integer step; 1 in fp16.
+        Real value of one integer step; in fp16 that of 1: a power of two, see `quantize.half_scales`.
     operation : int or None
         Number of the last operation that writes it; None for a network input.
     """
@@ -211,7 +212,8 @@ def compile_network(
     network : Network
         With its weights.
     table : CalibrationTable or None
-        Fixed table: scales by layer name (the input's by blob name). Not used in fp16.
+        Fixed table: scales by layer name (the input's by blob name). In fp16 it says which tensors need a scale of
+        their own, as their values exceed fp16's range, and how far tables reach; without one, none has.
     target, precision : Target, Precision
         What to compile for.
     mode : QuantizationMode, optional
@@ -236,13 +238,16 @@ def compile_network(
     lowered = split(lower(rewritten, target, precision), target, precision)
     scales: Mapping[str, float]
     remarks: tuple[str, ...] = ()
+    ranges: dict[str, float] = {}
     if precision is Precision.FP16:
-        scales = dict.fromkeys(lowered.tensors, 1.0)
+        if table is not None:
+            ranges = {name: 127 * scale for name, scale in effective_scales(lowered, table)[0].items()}
+        scales = half_scales(lowered, ranges)
     elif table is None:
         raise CompileError(f"network {network.name!r}: int8 needs a calibration table, none was given")
     else:
         scales, remarks = effective_scales(lowered, table)
-    stages = _Stages(lowered, scales, target, precision, mode)
+    stages = _Stages(lowered, scales, ranges, target, precision, mode)
     return Compilation(stages.loadable(rewritten), stages.report((*warnings, *remarks)))
 
 
@@ -268,11 +273,12 @@ class _Stages:
         self,
         lowered: Lowered,
         scales: Mapping[str, float],
+        ranges: Mapping[str, float],
         target: Target,
         precision: Precision,
         mode: QuantizationMode,
     ) -> None:
-        self.lowered, self.scales = lowered, scales
+        self.lowered, self.scales, self.ranges = lowered, scales, ranges
         self.target, self.precision, self.mode = target, precision, mode
         self.surfaces: Mapping[str, Surface] = surfaces_of(lowered, target, precision)
         steps = tuple(enumerate(lowered.steps))
@@ -302,15 +308,19 @@ class _Stages:
 
     def _quantized(self, step: ConvolutionStep) -> QuantizedConvolution:
         if self.precision is Precision.FP16:
-            return convert_convolution(step)
+            return convert_convolution(step, self.scales)
         return quantize_convolution(step, self.scales, self.mode)
 
     def _points(self, step: PointStep) -> SdpProgram:
-        return convert_points(step) if self.precision is Precision.FP16 else quantize_points(step, self.scales)
+        return (
+            convert_points(step, self.scales)
+            if self.precision is Precision.FP16
+            else quantize_points(step, self.scales)
+        )
 
     def _normalised(self, step: NormalisationStep) -> CdpProgram:
         if self.precision is Precision.FP16:
-            return half_normalisation_table(step.operation)
+            return half_normalisation_table(step.operation, self.ranges.get(step.source))
         scales = self.scales[step.source], self.scales[step.output]
         channels = self.surfaces[step.source].channels
         return normalisation_table(step.operation, *scales, channels, f"layer {step.layers[-1]!r}")

@@ -163,7 +163,7 @@ class _Lowering:
     def _fusable(self, tensor: str) -> tuple[int, ConvolutionStep | PointStep] | None:
         """Step that writes `tensor`, where its SDP may do more before anything else reads the tensor."""
         index = self._writer.get(tensor)
-        if index is None or sole_reader(self._network, tensor) is None:
+        if index is None or tensor in self._added or sole_reader(self._network, tensor) is None:
             return None
         step = self._steps[index]
         if not isinstance(step, ConvolutionStep | PointStep) or step.relu or step.function is not None:

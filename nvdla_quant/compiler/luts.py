@@ -6,6 +6,8 @@ covers the range that calibration saw and counts wherever it has a value; LE cov
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,14 +38,16 @@ LARGEST_SQUARE = 128**2
 
 def evaluate(operation: Sigmoid | TanH | Power, values: Floats) -> Floats:
     """Values of the function; what is not a number (a root of a negative one) counts as 0."""
+    result: Floats
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         match operation:
             case Sigmoid():
-                return np.asarray(1 / (1 + np.exp(-values)))
+                result = 1 / (1 + np.exp(-values))
             case TanH():
-                return np.tanh(values)
+                result = np.tanh(values)
             case Power():
-                return np.nan_to_num((operation.shift + operation.scale * values) ** operation.power, nan=0.0)
+                result = np.nan_to_num((operation.shift + operation.scale * values) ** operation.power, nan=0.0)
+    return result
 
 
 def function_table(operation: Sigmoid | TanH | Power, unit: float, source: float, output: float) -> np.void:
@@ -111,37 +115,67 @@ def normalisation_table(operation: LRN, source: float, output: float, channels: 
     def factor(sums: Floats) -> Floats:
         return _factor(operation, sums * source**2)
 
-    widest = max(0, math.ceil(math.log2(most / LE_INTERVALS)))
     sums = np.unique(np.rint(np.concatenate([np.linspace(0, most, 4096), np.geomspace(1, most, 4096)])))
-    exact = factor(sums)
-    choices = []
-    for select in range(max(0, math.ceil(math.log2(most / LO_INTERVALS))) + 1):
-        for exponential in (False, True):
-            lo = np.arange(LO_INTERVALS + 1) * 2.0**select
-            le = 2.0 ** np.arange(LE_INTERVALS + 1) if exponential else np.arange(LE_INTERVALS + 1) * 2.0**widest
-            near, far = (np.interp(sums, knots, factor(knots)) for knots in (lo, le))
-            found = np.where(sums < lo[-1], near, far)
-            choices.append((float(np.max(np.abs(found / exact - 1))), exponential, select, lo, le))
-    _, exponential, select, lo, le = min(choices, key=lambda choice: choice[:3])
-    unit = float(exact.max()) / ENTRY_LIMIT
+    knots = _best_knots(factor, sums, 0)
+    unit = float(factor(sums).max()) / ENTRY_LIMIT
     lut = _record(
-        _entries(factor(le) / unit),
-        _entries(factor(lo) / unit),
-        0 if exponential else widest,
-        select,
-        (0, int(min(le[-1], 2.0**37))),
-        (0, int(lo[-1])),
-        exponential=exponential,
+        _entries(factor(knots.le) / unit),
+        _entries(factor(knots.lo) / unit),
+        knots.le_offset,
+        knots.lo_offset,
+        (0, int(min(knots.le[-1], 2.0**37))),
+        (0, int(knots.lo[-1])),
+        exponential=knots.exponential,
     )
     return CdpProgram(factorise(unit * source / output, where), lut)
 
 
-def half_normalisation_table(operation: LRN) -> CdpProgram:
-    """Table of a normalisation in fp16: LO from 0 on, so far as `HALF_NORMALISATION_ERROR` allows; LE exponential.
+@dataclass(frozen=True, eq=False)
+class _Knots:
+    """Where the tables of a normalisation have their entries, both from 0 on, and how the hardware is told."""
 
-    Beyond LO's range, where alpha / n * sum exceeds 5 to 10 times k, LE interpolates over octaves: up to 8 % off for
-    beta 0.75.
+    lo: Floats
+    le: Floats
+    lo_offset: int
+    le_offset: int
+    exponential: bool
+
+
+def _best_knots(factor: Callable[[Floats], Floats], sums: Floats, lowest: int) -> _Knots:
+    """Return the knots with the smallest largest relative error over `sums`, LO's at least 2**`lowest` apart."""
+    most, exact = float(sums[-1]), factor(sums)
+    widest = max(lowest, math.ceil(math.log2(most / LE_INTERVALS)))
+    choices = []
+    for select in range(lowest, max(lowest, math.ceil(math.log2(most / LO_INTERVALS))) + 1):
+        lo = np.arange(LO_INTERVALS + 1) * 2.0**select
+        doubled = 2.0 ** np.minimum(lowest + np.arange(LE_INTERVALS + 1), 100)
+        even = np.arange(LE_INTERVALS + 1) * 2.0**widest
+        for knots in (_Knots(lo, even, select, widest, False), _Knots(lo, doubled, select, lowest, True)):
+            near, far = (np.interp(sums, points, factor(points)) for points in (knots.lo, knots.le))
+            error = float(np.max(np.abs(np.where(sums < lo[-1], near, far) / exact - 1)))
+            choices.append((error, knots))
+    return min(choices, key=lambda choice: choice[0])[1]
+
+
+def half_normalisation_table(operation: LRN, largest: float | None) -> CdpProgram:
+    """Table of a normalisation in fp16.
+
+    Where the largest value is known, the knots are chosen as in int8, for values up to twice as large. Where it is not,
+    LO reaches from 0 on so far as `HALF_NORMALISATION_ERROR` allows, to alpha / n * sum of 5 to 10 times k, and beyond
+    that LE interpolates over octaves: up to 8 % off for beta 0.75.
+
+    Parameters
+    ----------
+    operation : LRN
+        The normalisation.
+    largest : float or None
+        Largest magnitude of its input in calibration.
     """
+    if largest is not None:
+        most = operation.local_size * (2 * largest) ** 2
+        sums = np.concatenate([np.linspace(0, most, 4096), np.geomspace(most * 2.0**-20, most, 4096)])
+        knots = _best_knots(lambda values: _factor(operation, values), np.sort(sums), math.floor(math.log2(most)) - 24)
+        return _half_normalisation(operation, knots)
     # Linear interpolation over a width h is off by h**2 / 8 times the second derivative, which is largest at 0:
     # beta (beta + 1) (alpha / n / k)**2 times the value.
     slope = abs(operation.alpha) / operation.local_size / operation.k
@@ -149,9 +183,14 @@ def half_normalisation_table(operation: LRN) -> CdpProgram:
     select = min(max(math.floor(math.log2(math.sqrt(8 * HALF_NORMALISATION_ERROR / curvature))), -24), 24)
     lo = np.arange(LO_INTERVALS + 1) * 2.0**select
     le = 2.0 ** np.minimum(select + 8 + np.arange(LE_INTERVALS + 1), 100)
-    tables = [_factor(operation, knots).astype(np.float16).view(np.int16) for knots in (le, lo)]
-    ranges = (0, _float_bits(float(le[-1]))), (0, _float_bits(float(lo[-1])))
-    return CdpProgram(None, _record(tables[0], tables[1], select + 8, select, *ranges, exponential=True))
+    return _half_normalisation(operation, _Knots(lo, le, select, select + 8, True))
+
+
+def _half_normalisation(operation: LRN, knots: _Knots) -> CdpProgram:
+    le, lo = (_factor(operation, points).astype(np.float16).view(np.int16) for points in (knots.le, knots.lo))
+    ranges = [(0, _float_bits(float(points[-1]))) for points in (knots.le, knots.lo)]
+    offsets = knots.le_offset, knots.lo_offset
+    return CdpProgram(None, _record(le, lo, *offsets, ranges[0], ranges[1], exponential=knots.exponential))
 
 
 def _factor(operation: LRN, squares: Floats) -> Floats:

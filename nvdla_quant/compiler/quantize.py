@@ -17,12 +17,16 @@ from nvdla_quant.compiler.luts import TABLE_STEP, function_table, half_function_
 from nvdla_quant.compiler.operations import (
     Converter,
     ConvolutionStep,
+    InterleaveStep,
     Join,
     Lowered,
+    NormalisationStep,
     PointStep,
     PoolingStep,
+    PowerStep,
     SdpProgram,
     SdpUnit,
+    SoftmaxStep,
 )
 from nvdla_quant.errors import CompileError
 from nvdla_quant.hardware import QuantizationMode
@@ -37,6 +41,8 @@ BIAS_STEP = 1 / 32
 """Step of the bias that filters of a small scale may force on the others, in steps of the output."""
 SMALLEST_SCALE = 2.0**-100
 """Scale of weights that are all zero; its reciprocal is still a float32."""
+HALF_RANGE = 65504 / 2
+"""Largest calibrated value that an fp16 tensor holds as it is: half of the format's, for images that go beyond."""
 ADDEND_SHIFT = 8
 """Fraction bits that a sum of two tensors is computed with."""
 
@@ -96,6 +102,45 @@ def effective_scales(lowered: Lowered, table: CalibrationTable) -> tuple[Mapping
         if name in table.scales and not math.isclose(table[name], scales[name], rel_tol=1e-6)
     )
     return scales, tuple(remarks)
+
+
+def half_scales(lowered: Lowered, ranges: Mapping[str, float]) -> Mapping[str, float]:
+    """Real value of 1 in every fp16 tensor: 1, or a power of two where values are known to exceed fp16.
+
+    What an SDP converts in int8 is constant in fp16: a joined tensor and the result have one scale, like the tensors of
+    a pooling. Normalisations, functions and the CPU need real values.
+
+    Parameters
+    ----------
+    lowered : Lowered
+        The network.
+    ranges : Mapping[str, float]
+        Largest magnitude of each tensor in calibration; empty where there was none.
+    """
+    bonds = [(step.source, step.output) for step in lowered.steps if isinstance(step, PoolingStep | InterleaveStep)]
+    bonds += [(name, part.whole) for name, part in lowered.parts.items()]
+    pinned = set(lowered.inputs)
+    for step in lowered.steps:
+        match step:
+            case ConvolutionStep() | PointStep():
+                if step.function is not None:
+                    pinned.add(step.output)
+                elif step.join is not None and step.join.kind != "product":
+                    bonds.append((step.join.tensor, step.output))
+            case NormalisationStep() | SoftmaxStep() | PowerStep():
+                pinned |= {step.source, step.output}
+    group = {name: {name} for name in lowered.tensors}
+    for one, other in bonds:
+        if group[one] is not group[other]:
+            group[one] |= group[other]
+            group.update(dict.fromkeys(group[other], group[one]))
+
+    def scale(names: set[str]) -> float:
+        largest = max(ranges.get(name, 0.0) for name in names)
+        needed = max(largest / HALF_RANGE, 1.0)
+        return 1.0 if names & pinned else 2.0 ** math.ceil(math.log2(needed))
+
+    return {name: scale(names) for name, names in group.items()}
 
 
 def quantize_weights(weights: NDArray[np.float32], scales: NDArray[np.float64]) -> NDArray[np.int8]:
@@ -303,8 +348,10 @@ def quantize_points(step: PointStep, scales: Mapping[str, float]) -> SdpProgram:
     if step.affine is not None:
         return _ending(step, scales, _affine(step, scales, where), math.ldexp(output, -ADDEND_SHIFT), where)
     if step.slopes is not None:
-        # Positive values go around the multiplier, so what all values need is done by the converter.
-        return _ending(step, scales, (_slopes(step.slopes, where), None), source, where)
+        # Bits behind the point first, so that a product is not rounded twice.
+        first = SdpUnit(SdpType.MUL, SdpMode.PER_LAYER, multiplier=1 << ADDEND_SHIFT)
+        units = first, _slopes(step.slopes, where)
+        return _ending(step, scales, units, math.ldexp(source, -ADDEND_SHIFT), where)
     if step.function is not None:
         return _ending(step, scales, (None, None), source, where)
     factor = _signed_factor(step.gain * source / output, where)
@@ -331,8 +378,8 @@ def _affine(step: PointStep, scales: Mapping[str, float], where: str) -> tuple[S
     )
 
 
-def convert_convolution(step: ConvolutionStep) -> QuantizedConvolution:
-    """fp16 weights of `step`, and the SDP program behind it.
+def convert_convolution(step: ConvolutionStep, scales: Mapping[str, float]) -> QuantizedConvolution:
+    """fp16 weights of `step`, and the SDP program behind it; `scales` are `half_scales`.
 
     Raises
     ------
@@ -344,7 +391,7 @@ def convert_convolution(step: ConvolutionStep) -> QuantizedConvolution:
     last = relu if step.join is None else Activation.NONE
     first = None
     if step.bias is not None:
-        operands = _half(step.bias, f"{where}: bias")
+        operands = _half(step.bias / np.float32(scales[step.output]), f"{where}: bias")
         first = SdpUnit(SdpType.ADD, SdpMode.PER_KERNEL, act=last, operands=operands)
     elif last:
         first = SdpUnit(SdpType.NONE, SdpMode.PER_LAYER, act=last)
@@ -354,11 +401,15 @@ def convert_convolution(step: ConvolutionStep) -> QuantizedConvolution:
     elif step.join is not None:
         second = _half_join(step.join, relu)
     table = None if step.function is None else half_function_table(step.function.operation)
-    return QuantizedConvolution(_half(step.weights, f"{where}: weights"), None, SdpProgram(first, second, None, table))
+    return QuantizedConvolution(
+        _half(step.weights * np.float32(scales[step.source] / scales[step.output]), f"{where}: weights"),
+        None,
+        SdpProgram(first, second, None, table),
+    )
 
 
-def convert_points(step: PointStep) -> SdpProgram:
-    """fp16 program of an SDP that works on tensors in memory.
+def convert_points(step: PointStep, scales: Mapping[str, float]) -> SdpProgram:
+    """fp16 program of an SDP that works on tensors in memory; `scales` are `half_scales`.
 
     Raises
     ------
@@ -367,13 +418,19 @@ def convert_points(step: PointStep) -> SdpProgram:
     """
     where = f"layer {step.layers[0]!r}"
     relu = Activation.RELU if step.relu else Activation.NONE
+    source, output = scales[step.source], scales[step.output]
+    gain = step.gain * source / output
     units: list[SdpUnit] = []
-    if step.gain != 1:
-        units.append(SdpUnit(SdpType.MUL, SdpMode.PER_LAYER, multiplier=float(_half(np.float32(step.gain), where))))
     if step.affine is not None:
-        for kind, values in zip((SdpType.MUL, SdpType.ADD), step.affine, strict=True):
+        factor, offset = step.affine[0] * np.float32(gain), step.affine[1] / np.float32(output)
+        for kind, values in ((SdpType.MUL, factor), (SdpType.ADD, offset)):
             units.append(SdpUnit(kind, SdpMode.PER_KERNEL, operands=_half(values, where)))
-    if step.join is not None:
+    elif step.join is not None and step.join.kind == "product":
+        gain *= scales[step.join.tensor]
+        units.append(_half_join(step.join, Activation.NONE))
+    if step.affine is None and gain != 1:
+        units.append(SdpUnit(SdpType.MUL, SdpMode.PER_LAYER, multiplier=float(_half(np.float32(gain), where))))
+    if step.join is not None and step.join.kind != "product":
         units.append(_half_join(step.join, Activation.NONE))
     if step.slopes is not None:
         units.append(_half_slopes(step.slopes, where))

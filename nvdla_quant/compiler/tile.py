@@ -144,7 +144,9 @@ def operations_of(
             addend = None if step.join is None else whole(step.join.tensor, surfaces[step.join.tensor])
             yield SdpOperation(index, whole(step.source, source), addend, whole(step.output, output))
         case InterleaveStep():
-            for first, count in _chunks(source.height, MAX_HEIGHT // source.width):
+            # Rows together are one column of pixels, equally far apart, where they fill the output's evenly.
+            even = output.width == step.stride * source.width
+            for first, count in _chunks(source.height, MAX_HEIGHT // source.width if even else 1):
                 read = Window(step.source, first, count, 0, source.width)
                 yield SdpOperation(index, read, None, Window(step.output, first, count, 0, output.width))
         case PoolingStep():
