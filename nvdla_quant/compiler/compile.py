@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,7 @@ from nvdla_quant.compiler.emit import Bindable, Shared, emit, share
 from nvdla_quant.compiler.layout import Surface, offset_in, surfaces_of
 from nvdla_quant.compiler.lower import lower
 from nvdla_quant.compiler.luts import half_normalisation_table, normalisation_table
-from nvdla_quant.compiler.memory import Pool, allocate, lay_out
+from nvdla_quant.compiler.memory import PAGE, Pool, allocate, largest_live, lay_out
 from nvdla_quant.compiler.operations import (
     ENGINE_OF,
     CdpProgram,
@@ -51,6 +51,8 @@ from nvdla_quant.table.table import CalibrationTable
 BUILTIN = "builtin"
 """Name of this compiler in the configuration and in reports."""
 
+MEMORY_LIMIT = 1.2
+"""Activations over the largest sum of live tensors, beyond which units no longer overlap."""
 PLAIN = {
     Precision.INT8: SdpProgram(None, None, Converter(1, 0)),
     Precision.FP16: SdpProgram(None, None, None),
@@ -150,6 +152,10 @@ class Report:
         Packed weights; biases and multipliers.
     dram_bytes : Mapping[str, int]
         ``data`` (weights and operands), ``activations``, ``bindable`` (inputs and outputs) and their ``peak``, the sum.
+    live_bytes : int
+        Largest sum of activations in use at one moment: the least that ``activations`` could be.
+    serial : bool
+        Whether units do not overlap, since overlapping would take much more memory.
     inputs, outputs : tuple[TensorReport, ...]
         Bindable tensors.
     before_softmax : tuple[TensorReport or None, ...]
@@ -170,6 +176,8 @@ class Report:
     weight_bytes: int
     operand_bytes: int
     dram_bytes: Mapping[str, int]
+    live_bytes: int
+    serial: bool
     inputs: tuple[TensorReport, ...]
     outputs: tuple[TensorReport, ...]
     before_softmax: tuple[TensorReport | None, ...]
@@ -293,7 +301,6 @@ class _Stages:
         operations: list[Operation] = []
         for index, step in steps:
             operations += operations_of(index, step, self.surfaces, target, self.tilings.get(index))
-        self.schedule = Schedule(tuple(operations), lowered.parts)
         self.weights = {index: self._packed(index) for index in self.convolutions}
         self.operands = {
             (index, name): unit.operands.tobytes()
@@ -302,9 +309,13 @@ class _Stages:
             if unit is not None and unit.operands is not None
         }
         placed = {*lowered.inputs, *lowered.outputs, *lowered.parts}
-        self.activations: Pool = allocate(
-            self.schedule, {name: surface.size for name, surface in self.surfaces.items() if name not in placed}
-        )
+        sizes = {name: surface.size for name, surface in self.surfaces.items() if name not in placed}
+        self.schedule = Schedule(tuple(operations), lowered.parts)
+        self.activations: Pool = allocate(self.schedule, sizes)
+        self.live_bytes = largest_live(self.schedule, sizes)
+        if self.activations.size > max(MEMORY_LIMIT * self.live_bytes, PAGE):
+            self.schedule = replace(self.schedule, serial=True)
+            self.activations = allocate(self.schedule, sizes)
 
     def _quantized(self, step: ConvolutionStep) -> QuantizedConvolution:
         if self.precision is Precision.FP16:
@@ -413,6 +424,8 @@ class _Stages:
             weight_bytes=sum(len(content) for content in self.weights.values()),
             operand_bytes=sum(len(content) for content in self.operands.values()),
             dram_bytes=dram,
+            live_bytes=self.live_bytes,
+            serial=self.schedule.serial,
             inputs=tuple(self._tensor_report(name) for name in lowered.inputs),
             outputs=tuple(self._tensor_report(name) for name in lowered.outputs),
             before_softmax=tuple(

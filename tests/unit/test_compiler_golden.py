@@ -193,6 +193,7 @@ def test_split_convolutions_have_the_real_compilers_form(shared: Path) -> None:
         "size",
         "height",
         "height_csc",
+        "dst_data.surf_stride",
         "release",
         "cmac",
         "pad_y_top",
@@ -201,7 +202,11 @@ def test_split_convolutions_have_the_real_compilers_form(shared: Path) -> None:
     for number in (1, 2, 3):
         prefix = chunks[0][number].removesuffix("data_bank")
         for name in (name for name in ours if name.startswith(prefix)):
-            if not name.endswith(changing) and not any(name.endswith(allowed) for allowed in ALLOWED):
+            if (
+                ".common." not in name
+                and not name.endswith(changing)
+                and not any(name.endswith(allowed) for allowed in ALLOWED)
+            ):
                 assert ours[name] == golden[name], name
     weights, other = (pool_data(one) for one in case(shared, "v-big2-nv-full-int8-perkernel"))
     assert weights["0.2.CONV.weight_data"] == other["0.2.CONV.weight_data"]

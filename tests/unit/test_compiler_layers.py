@@ -424,3 +424,47 @@ def test_inner_products_of_many_inputs() -> None:
     network = chain((98, 16, 16), InnerProduct(random_weights(rng, 12, 98 * 256), None))
     for mode in QuantizationMode:
         follows(network, TARGETS["nv_small"], mode, 4.0, 0.998)
+
+
+# Memory
+
+
+def random_graph(rng: np.random.Generator) -> Network:
+    """Convolutions, poolings, sums and concatenations of what was written before, as in nets that people make."""
+    layers, known = [Layer("l0", convolution(rng, 24, 3), ("data",))], [("l0", 24, 48)]
+    for number in range(1, 14):
+        name, channels, size = known[int(rng.integers(max(0, len(known) - 4), len(known)))]
+        alike = [entry for entry in known if entry[1:] == (channels, size)]
+        level = [entry for entry in known if entry[2] == size][-3:]
+        output = f"l{number}"
+        kind = rng.choice(["convolution", "convolution", "pooling", "sum", "concat"])
+        if kind == "pooling" and size > 6:
+            layers.append(Layer(output, Pooling("max", (2, 2), (2, 2)), (name,)))
+            size //= 2
+        elif kind == "sum":
+            layers.append(Layer(output, Eltwise("sum"), (name, alike[int(rng.integers(len(alike)))][0])))
+        elif kind == "concat":
+            layers.append(Layer(output, Concat(), tuple(entry[0] for entry in level)))
+            channels = sum(entry[1] for entry in level)
+        else:
+            outputs = int(rng.choice([8, 24, 32, 64]))
+            layers.append(Layer(output, convolution(rng, outputs, channels, int(rng.choice([1, 3]))), (name,)))
+            channels = outputs
+        known.append((output, channels, size))
+    return assemble("graph", [Tensor("data", (3, 48, 48), "data")], layers)
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_activations_take_little_more_than_what_is_live(target: Target) -> None:
+    serial = 0
+    for seed in range(20):
+        network = random_graph(np.random.default_rng(seed))
+        table = CalibrationTable(dict.fromkeys(network.tensors, 0.1))
+        compilation = compile_network(network, table, target, INT8)
+        # The emulator warns of accesses that the dependency graph leaves unordered.
+        assert decode(parse_loadable(compilation.data), target).warnings == ()
+        facts = compilation.facts
+        # Pools are whole pages.
+        assert facts.dram_bytes["activations"] <= max(1.2 * facts.live_bytes, facts.live_bytes + 4096)
+        serial += facts.serial
+    assert 0 < serial < 20

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nvdla_quant.cbuf import Division, Shortage, Work, divide, feature_entries, image_entries, weight_banks
 from nvdla_quant.compiler import compile_network
 from nvdla_quant.compiler.lower import lower
-from nvdla_quant.compiler.memory import ALIGNMENT, allocate
+from nvdla_quant.compiler.memory import ALIGNMENT, allocate, largest_live
 from nvdla_quant.compiler.operations import (
     ConvolutionStep,
     ConvOperation,
@@ -497,14 +497,16 @@ def test_tensors_in_use_never_overlap(data: st.DataObject) -> None:
         else:
             operations.append(PdpOperation(index, source, destination, (1, 1), 0, 0, 0, 0))
         known.append(destination.tensor)
-    schedule = Schedule(operations)
+    schedule = Schedule(operations, serial=data.draw(st.booleans()))
     assert list(schedule.complete_before) == complete_before(schedule, "writes")
     started = complete_before(schedule, "started")
     writer = {window.tensor: i for i, op in enumerate(operations) if (window := written(op))}
     for index, operation in enumerate(operations):
         assert all(started[index] >> writer[w.tensor] & 1 for w in reads(operation) if w.tensor in writer)
     sizes = {name: data.draw(st.integers(1, 5000)) for name in known[1:]}
-    offsets = allocate(schedule, sizes).offsets
+    pool = allocate(schedule, sizes)
+    offsets = pool.offsets
+    assert pool.size >= largest_live(schedule, sizes)
     uses: dict[str, list[int]] = {}
     for index, operation in enumerate(operations):
         target = written(operation)
@@ -515,6 +517,10 @@ def test_tensors_in_use_never_overlap(data: st.DataObject) -> None:
         if shared and min(uses[name]) < min(uses[other]):
             before = schedule.complete_before[min(uses[other])]
             assert all(before >> user & 1 for user in uses[name])
+    if schedule.serial:
+        for index, before in enumerate(schedule.complete_before):
+            behind = schedule.edges[index].fused_parent is not None
+            assert before == (1 << (index - 1 if behind else index)) - 1
     assert all(offset % ALIGNMENT == 0 for offset in offsets.values())
 
 
