@@ -13,13 +13,16 @@
 #       {target}/{variant}/dumps/{shard}.npz                             what the device gives, unscaled
 #       {target}/{variant}/dumps/{shard}.dimg/                           the same as nvdla_runtime's files, on request
 #       {target}/{variant}/accuracy.json
+#   downloads/{digest}/{kind}/...                                       files by URL, and files out of archives
 #   <results>/summary.tsv  summary.tex  report/  manifest.json
 from snakemake.utils import min_version
 
 min_version("9.19.0")
 
+# A file of the user that names models stands for itself; one that does not is laid over the default.
+if "models" not in config:
 
-configfile: "config.yaml"
+    configfile: "config.yaml"
 
 
 report: "report/workflow.rst"
@@ -34,6 +37,7 @@ pathvars:
 
 
 include: "rules/common.smk"
+include: "rules/downloads.smk"
 include: "rules/images.smk"
 include: "rules/network.smk"
 include: "rules/reference.smk"

@@ -58,6 +58,17 @@ class _Builder:
         shortcut = source if same else self.conv(f"{name}s", source, channels, 1, stride, relu=False)
         return self.add(f"{name}_relu", ReLU(), self.add(f"{name}_sum", Eltwise("sum"), shortcut, inner))
 
+    def bottleneck(self, name: str, source: str, channels: tuple[int, int], stride: int) -> str:
+        """Residual block of 1x1, 3x3 and 1x1 convolutions, a quarter as wide inside; the stride is the first one's."""
+        inputs, outputs = channels
+        narrow = outputs // 4
+        inner = self.conv(f"{name}a", source, (inputs, narrow), 1, stride, relu=True)
+        inner = self.conv(f"{name}b", inner, (narrow, narrow), 3, 1, relu=True)
+        inner = self.conv(f"{name}c", inner, (narrow, outputs), 1, 1, relu=False)
+        same = stride == 1 and inputs == outputs
+        shortcut = source if same else self.conv(f"{name}s", source, channels, 1, stride, relu=False)
+        return self.add(f"{name}_relu", ReLU(), self.add(f"{name}_sum", Eltwise("sum"), shortcut, inner))
+
     def head(self, source: str, features: int, size: int, classes: int) -> None:
         """Global average pooling, fully connected, Softmax."""
         pool = self.add("pool", Pooling("average", (size, size)), source)
@@ -92,3 +103,18 @@ def resnet18(seed: int = 0) -> Network:
             inputs = outputs
     builder.head(last, 512, 7, 1000)
     return assemble("ResNet-18", (Tensor("data", (3, 224, 224), "data"),), builder.layers)
+
+
+def resnet50(seed: int = 0) -> Network:
+    """ResNet-50 for 3 x 224 x 224 (He et al. 2016, table 1): 16 bottleneck blocks of 256 to 2048 channels, 3.9 GMAC."""
+    builder = _Builder(seed)
+    last = builder.conv("conv", "data", (3, 64), 7, 2, relu=True)
+    last = builder.add("pool1", Pooling("max", (3, 3), (2, 2)), last)
+    inputs = 64
+    for stage, (outputs, blocks) in enumerate(((256, 3), (512, 4), (1024, 6), (2048, 3))):
+        for number in range(blocks):
+            stride = 2 if stage and not number else 1
+            last = builder.bottleneck(f"res{stage}{number}", last, (inputs, outputs), stride)
+            inputs = outputs
+    builder.head(last, 2048, 7, 1000)
+    return assemble("ResNet-50", (Tensor("data", (3, 224, 224), "data"),), builder.layers)

@@ -6,7 +6,7 @@
 import difflib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 import jsonschema
 import yaml
 
+from nvdla_quant import sweep
+from nvdla_quant.downloads import Source, resolve
 from nvdla_quant.errors import ConfigError
 
 SCHEMA_PATH = Path(__file__).resolve().parent.parent / "schemas" / "config.schema.yaml"
@@ -54,10 +56,20 @@ class Variant:
 
 @dataclass(frozen=True)
 class Case:
-    """A model measured on a data set."""
+    """A model measured on a data set, and what it sets otherwise than their records and the calibrators'."""
 
     model: str
     dataset: str
+    overrides: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A case, a target and a variant: one loadable."""
+
+    case: Case
+    target: str
+    variant: Variant
 
 
 @dataclass(frozen=True)
@@ -67,16 +79,43 @@ class Configuration:
     Attributes
     ----------
     settings : Mapping
-        The configuration as the schema describes it, defaults filled.
+        The configuration as the schema describes it: defaults filled, every file a path, lists of calibrators made
+        into calibrators.
     cases : tuple[Case, ...]
-        Models on data sets, in the order of the file.
+        Models on data sets, in the order of the file; those with any run.
     variants : Mapping[str, Variant]
-        Variants by name, in the order of the file.
+        Variants by name, in the order of the file; those with any run.
+    families : Mapping[str, str]
+        Name of the record that each calibrator was made from.
+    runs : tuple[Run, ...]
+        What is compiled and measured, in the order of the report.
+    sources : Mapping[str, Source]
+        Where files come from that are downloaded or taken out of an archive, by path.
     """
 
     settings: Mapping[str, Any]
     cases: tuple[Case, ...]
     variants: Mapping[str, Variant]
+    families: Mapping[str, str]
+    runs: tuple[Run, ...]
+    sources: Mapping[str, Source]
+
+    def preprocessing(self, case: Case) -> Mapping[str, Any]:
+        """Return how the images of `case` are prepared."""
+        return {**self.settings["models"][case.model]["preprocessing"], **case.overrides.get("preprocessing", {})}
+
+    def dataset(self, case: Case) -> Mapping[str, Any]:
+        """Return the data set of `case`, with what the case sets otherwise."""
+        return {**self.settings["datasets"][case.dataset], **case.overrides.get("dataset", {})}
+
+    def calibrator(self, case: Case, name: str) -> Mapping[str, Any]:
+        """Return a calibrator as `case` has it: what is set for its family, then for itself."""
+        changed = case.overrides.get("calibrators", {})
+        return {**self.settings["calibrators"][name], **changed.get(self.families[name], {}), **changed.get(name, {})}
+
+    def runs_of(self, case: Case) -> tuple[Run, ...]:
+        """Return the runs of one case."""
+        return tuple(run for run in self.runs if run.case == case)
 
     @property
     def tables(self) -> Mapping[str, Table]:
@@ -93,12 +132,6 @@ class Configuration:
         """Names of the shards of a case's test images."""
         count = self.settings["shards"]
         return tuple(f"{i}-of-{count}" for i in range(1, count + 1))
-
-    def runs(self) -> Iterator[tuple[Case, str, Variant]]:
-        """Every case, target and variant that is compiled and measured, in the order of the report."""
-        for case, target, variant in product(self.cases, self.settings["targets"], self.variants.values()):
-            if target in variant.targets:
-                yield case, target, variant
 
 
 def load_schema() -> dict[str, Any]:
@@ -137,6 +170,11 @@ def _explain(error: Any) -> str:
     if error.validator == "oneOf":
         choices = [" and ".join(choice["required"]) for choice in error.validator_value]
         return f"{where}: give exactly one of {', '.join(choices)}"
+    if error.validator == "anyOf":
+        # Alternatives of another type say nothing of what was meant; of the others, the one that got furthest does.
+        other = {sub.schema_path[0] for sub in error.context if sub.validator == "type" and not sub.path}
+        if meant := [sub for sub in error.context if sub.schema_path[0] not in other]:
+            return _explain(max(meant, key=lambda sub: len(sub.path)))
     expected = error.schema.get("description", "")
     return f"{where}: {error.message}" + (f" ({' '.join(expected.split())})" if expected else "")
 
@@ -171,9 +209,6 @@ def _variant(record: Mapping[str, Any], settings: Mapping[str, Any], where: str)
             if key in record:
                 raise ConfigError(f"config: {where}.{key}: only an int8 variant has one; remove it")
     calibrator = record.get("calibrator")
-    if int8 and calibrator not in settings["calibrators"]:
-        known = ", ".join(settings["calibrators"])
-        raise ConfigError(f"config: {where}.calibrator: no calibrator is called {calibrator!r}; there are {known}")
     targets = tuple(record.get("targets", settings["targets"]))
     if unused := [target for target in targets if target not in settings["targets"]]:
         raise ConfigError(f"config: {where}.targets: {', '.join(unused)} is not among the configuration's targets")
@@ -215,24 +250,148 @@ def load_configuration(config: Mapping[str, Any]) -> Configuration:
     if errors:
         raise ConfigError("config: " + "; ".join(dict.fromkeys(map(_explain, errors))))
     settings = _with_defaults(config, schema, schema)
+    settings, sources = _resolve_files(settings)
+    settings["calibrators"], families = _calibrators(settings["calibrators"])
+    cases = _cases(settings, families)
+    variants: dict[str, Variant] = {}
+    for i, record in enumerate(settings["variants"]):
+        for variant in _variants(record, settings, families, f"variants[{i}]"):
+            if variant.name in variants:
+                raise ConfigError(f"config: variants[{i}]: two variants are called {variant.name!r}; give one a `name`")
+            variants[variant.name] = variant
+    every = (Run(*parts) for parts in product(cases, settings["targets"], variants.values()))
+    runs = _selected([run for run in every if run.target in run.variant.targets], settings, families)
+    used = {run.variant.name for run in runs}
+    return Configuration(
+        settings,
+        tuple(dict.fromkeys(run.case for run in runs)),
+        {name: variant for name, variant in variants.items() if name in used},
+        families,
+        tuple(runs),
+        sources,
+    )
+
+
+def _resolve_files(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Source]]:
+    """Put a path in the place of each file that is given by a URL or inside an archive."""
+    sources: dict[str, Source] = {}
+
+    def replaced(value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("sha256"), str):
+            path, source = resolve(value)
+            sources[path] = source
+            if source.url is not None:
+                sources[source.path] = replace(source, member=None)
+            return path
+        if isinstance(value, dict):
+            return {key: replaced(item) for key, item in value.items()}
+        return [replaced(item) for item in value] if isinstance(value, list) else value
+
+    return replaced(settings), sources
+
+
+def _calibrators(records: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the calibrators that `records` stand for, and the record that each comes from."""
+    found: dict[str, Any] = {}
+    families: dict[str, str] = {}
+    for family, record in records.items():
+        if ("percentile" in record) != (record["method"] == "percentile"):
+            message = "`percentile` belongs to method percentile, which needs it"
+            raise ConfigError(f"config: calibrators.{family}: {message}")
+        for name, single in sweep.calibrators(family, record).items():
+            if name in found:
+                raise ConfigError(f"config: calibrators: {family} and {families[name]} both make {name!r}; rename one")
+            found[name], families[name] = single, family
+    return found, families
+
+
+def _cases(settings: Mapping[str, Any], families: Mapping[str, str]) -> list[Case]:
     for i, case in enumerate(settings["cases"]):
         for kind in ("model", "dataset"):
             if case[kind] not in settings[f"{kind}s"]:
                 known = ", ".join(settings[f"{kind}s"])
                 raise ConfigError(f"config: cases[{i}].{kind}: no {kind} is called {case[kind]!r}; there are {known}")
-    for name, calibrator in settings["calibrators"].items():
-        if ("percentile" in calibrator) != (calibrator["method"] == "percentile"):
-            raise ConfigError(f"config: calibrators.{name}: `percentile` belongs to method percentile, which needs it")
-    cases = tuple(Case(**case) for case in settings["cases"])
+        for name in case.get("overrides", {}).get("calibrators", {}):
+            if name not in families and name not in families.values():
+                raise ConfigError(f"config: cases[{i}].overrides.calibrators: {_no_calibrator(name, families)}")
+    cases = [Case(**case) for case in settings["cases"]]
     if twice := sorted({f"{c.model}/{c.dataset}" for c in cases if cases.count(c) > 1}):
         raise ConfigError(f"config: cases: {', '.join(twice)} stands twice")
-    variants: dict[str, Variant] = {}
-    for i, record in enumerate(settings["variants"]):
-        variant = _variant(record, settings, f"variants[{i}]")
-        if variant.name in variants:
-            raise ConfigError(f"config: variants[{i}]: two variants are called {variant.name!r}; give one a `name`")
-        variants[variant.name] = variant
-    return Configuration(settings, cases, variants)
+    return cases
+
+
+def _no_calibrator(name: str, families: Mapping[str, str]) -> str:
+    return f"no calibrator is called {name!r}; there are {', '.join(dict.fromkeys([*families.values(), *families]))}"
+
+
+def _variants(
+    record: Mapping[str, Any], settings: Mapping[str, Any], families: Mapping[str, str], where: str
+) -> Iterator[Variant]:
+    """Yield the variants that `record` stands for: a list and the name of a family of calibrators make several."""
+    names = [record["calibrator"]] if isinstance(record.get("calibrator"), str) else record.get("calibrator", [])
+    calibrators: list[str] = []
+    for name in names:
+        members = [name] if name in families else [member for member in families if families[member] == name]
+        if not members:
+            raise ConfigError(f"config: {where}.calibrator: {_no_calibrator(name, families)}")
+        calibrators += members
+    swept = {**record, "calibrator": calibrators} if calibrators else record
+    several = list(sweep.combinations(swept, sweep.VARIANT_KEYS))
+    if "name" in record and len(several) > 1:
+        raise ConfigError(f"config: {where}.name: the record stands for {len(several)} variants; remove the name")
+    for single in several:
+        yield _variant(single, settings, where)
+
+
+def _selected(runs: list[Run], settings: Mapping[str, Any], families: Mapping[str, str]) -> list[Run]:
+    """Return the runs that some rule of `include` picks, if there is any, and none of `exclude`."""
+    axes = {run: _axes(run, families) for run in runs}
+    for key in ("include", "exclude"):
+        for i, rule in enumerate(settings[key]):
+            if not any(sweep.matches(rule, axes[run]) for run in runs):
+                raise ConfigError(f"config: {key}[{i}]: picks none of the {len(runs)} runs; is a name spelled wrong?")
+    if settings["include"]:
+        runs = [run for run in runs if any(sweep.matches(rule, axes[run]) for rule in settings["include"])]
+    runs = [run for run in runs if not any(sweep.matches(rule, axes[run]) for rule in settings["exclude"])]
+    if not runs:
+        raise ConfigError("config: nothing is left to run; look at targets, include and exclude")
+    return runs
+
+
+def _axes(run: Run, families: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Return what a run is called, by the keys of a rule."""
+    variant = run.variant
+    calibrator = () if variant.calibrator is None else (variant.calibrator, families[variant.calibrator])
+    return {
+        "model": (run.case.model,),
+        "dataset": (run.case.dataset,),
+        "target": (run.target,),
+        "variant": (variant.name,),
+        "precision": (variant.precision,),
+        "mode": () if variant.mode is None else (variant.mode,),
+        "calibrator": calibrator,
+        "preparation": (variant.table.preparation,),
+        "feeding": (variant.table.feeding,),
+        "compiler": (variant.compiler,),
+        "runtime": (variant.runtime,),
+    }
+
+
+def _kind(schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:
+    """Return what a value may be, in words."""
+    if "$ref" in schema:
+        name = schema["$ref"].rsplit("/", 1)[1]
+        return _kind(root["$defs"][name], root) if name != "file" else "[file](#a-file)"
+    if "enum" in schema:
+        return " or ".join(f"`{item}`" for item in schema["enum"])
+    if "anyOf" in schema:
+        return ", or ".join(_kind(choice, root) for choice in schema["anyOf"])
+    if schema.get("type") == "array":
+        return f"list of {_kind(schema['items'], root)}"
+    kind = schema.get("type", "")
+    if isinstance(kind, list):
+        return f"{kind[0]}, or list of such"
+    return str(kind)
 
 
 def _rows(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[str]:
@@ -240,7 +399,7 @@ def _rows(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[str]:
     for key, value in schema.get("properties", {}).items():
         reference = root["$defs"][value["$ref"].rsplit("/", 1)[1]] if "$ref" in value else {}
         full = {**reference, **value}
-        kind = " or ".join(f"`{item}`" for item in full["enum"]) if "enum" in full else full.get("type", "")
+        kind = _kind(full, root)
         default = "required" if key in required else f"`{json.dumps(full['default'])}`" if "default" in full else "none"
         yield f"| `{key}` | {kind} | {default} | {' '.join(full.get('description', '').split())} |"
 

@@ -14,6 +14,10 @@ class ConfigError(NvdlaQuantError):
     """The configuration is wrong."""
 
 
+class DownloadError(NvdlaQuantError):
+    """A file cannot be had, is not what its digest says, or an archive is not safe to unpack."""
+
+
 class NetworkError(NvdlaQuantError):
     """A network file is malformed, inconsistent or uses what this package cannot read."""
 

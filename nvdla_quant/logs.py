@@ -13,7 +13,7 @@ from nvdla_quant.errors import NvdlaQuantError
 LOGGER = logging.getLogger("nvdla_quant")
 
 Progress = Callable[[int, int], None]
-"""Called with images done and images in all."""
+"""Called with what is done and what there is in all, images for example."""
 
 
 @contextmanager
@@ -53,8 +53,8 @@ def capture(path: str | Path) -> Iterator[None]:
                 os.close(descriptor)
 
 
-def log_progress(what: str, every: float = 5.0) -> Progress:
-    """Return a `Progress` that logs images done, rate and time left, at most once in `every` seconds and at the end."""
+def log_progress(what: str, every: float = 5.0, unit: str = "images") -> Progress:
+    """Return a `Progress` that logs how far, how fast and how long, at most once in `every` seconds and at the end."""
     start = last = time.monotonic()
 
     def report(done: int, total: int) -> None:
@@ -65,6 +65,6 @@ def log_progress(what: str, every: float = 5.0) -> Progress:
         last = now
         rate = done / max(now - start, 1e-9)
         left = (total - done) / max(rate, 1e-9)
-        LOGGER.info("%s: %d of %d images, %.0f images/s, %.0f s left", what, done, total, rate, left)
+        LOGGER.info("%s: %d of %d %s, %.0f %s/s, %.0f s left", what, done, total, unit, rate, unit, left)
 
     return report

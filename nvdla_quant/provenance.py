@@ -29,6 +29,7 @@ DISTRIBUTIONS = (
     "pillow",
     "protobuf",
     "pyyaml",
+    "requests",
     "rich",
     "scipy",
     "snakemake",
@@ -195,11 +196,25 @@ def manifest(
 
 
 def _listing(paths: Iterable[Path], base: Path) -> dict[str, dict[str, Any]]:
-    """Return size and digest of each file by its shown name, sorted."""
+    """Return size and digest of each file or folder by its shown name, sorted."""
     return {
-        _shown(path, base): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+        _shown(path, base): _folder_entry(path) if path.is_dir() else _file_entry(path)
         for path in sorted({Path(path) for path in paths}, key=lambda path: _shown(path, base))
     }
+
+
+def _file_entry(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+
+
+def _folder_entry(folder: Path) -> dict[str, Any]:
+    """Return the number of files, their size, and a digest of their names and digests, in the order of the names."""
+    entries = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    digest = hashlib.sha256()
+    for name, path in sorted(entries.items()):
+        digest.update(f"{name}\0{file_digest(path)}\n".encode())
+    size = sum(path.stat().st_size for path in entries.values())
+    return {"files": len(entries), "bytes": size, "sha256": digest.hexdigest()}
 
 
 def _shown(path: Path, base: Path) -> str:

@@ -2,10 +2,11 @@
 import re
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from nvdla_quant import provenance
-from nvdla_quant.config import load_configuration
+from nvdla_quant.config import Case, load_configuration
 
 CONFIGURATION = load_configuration(config)
 SETTINGS = CONFIGURATION.settings
@@ -24,6 +25,9 @@ wildcard_constraints:
     variant=alternatives(CONFIGURATION.variants),
     target=alternatives(SETTINGS["targets"]),
     shard=alternatives(CONFIGURATION.shards),
+    digest="[0-9a-f]{64}|unknown-[0-9a-f]{16}",
+    file="[^/]+",
+    path=".+",
     table=alternatives(CONFIGURATION.tables) or "none",
     network=alternatives(CONFIGURATION.networks),
 
@@ -45,16 +49,21 @@ def caffemodel_of(wildcards):
     return model_of(wildcards)["caffemodel"]
 
 
+def case_record_of(wildcards):
+    """The case as the configuration has it, with its overrides."""
+    return next(c for c in CONFIGURATION.cases if c == Case(wildcards.model, wildcards.dataset))
+
+
 def preprocessing_of(wildcards):
-    return model_of(wildcards)["preprocessing"]
+    return CONFIGURATION.preprocessing(case_record_of(wildcards))
 
 
 def dataset_of(wildcards):
-    return SETTINGS["datasets"][wildcards.dataset]
+    return CONFIGURATION.dataset(case_record_of(wildcards))
 
 
 def calibrator_of(wildcards):
-    return SETTINGS["calibrators"][wildcards.calibrator]
+    return CONFIGURATION.calibrator(case_record_of(wildcards), wildcards.calibrator)
 
 
 def method_of(wildcards):
@@ -80,6 +89,19 @@ def test_files_of(wildcards):
 def calibration_files_of(wildcards):
     dataset = dataset_of(wildcards)
     return files_of(dataset.get("calibration_source", dataset["source"]))
+
+
+def source_of(wildcards, output):
+    """Where a file that is downloaded or taken out of an archive comes from."""
+    return asdict(CONFIGURATION.sources[output[0]])
+
+
+def member_archive_of(wildcards):
+    return CONFIGURATION.sources[f"downloads/{wildcards.digest}/member/{wildcards.path}"].path
+
+
+def folder_archive_of(wildcards):
+    return CONFIGURATION.sources[f"downloads/{wildcards.digest}/folder/{wildcards.path}"].path
 
 
 def case_of(wildcards):
@@ -172,10 +194,7 @@ def accuracy_files():
 
 
 def run_folders():
-    return [
-        f"<results>/{case.model}/{case.dataset}/{target}/{variant.name}"
-        for case, target, variant in CONFIGURATION.runs()
-    ]
+    return [f"<results>/{r.case.model}/{r.case.dataset}/{r.target}/{r.variant.name}" for r in CONFIGURATION.runs]
 
 
 def dumped_files():
@@ -187,26 +206,30 @@ def dumped_files():
 
 def exact_artefacts():
     """Artefacts that are the same bytes on every machine."""
-    names = [f"images/test-{shard}.npz" for shard in CONFIGURATION.shards]
-    names += [f"{target}/support.json" for target in SETTINGS["targets"]]
-    for variant in CONFIGURATION.variants.values():
-        if variant.calibrator is not None:
-            names.append(f"images/calibration-{variant.calibrator}.npz")
-        names += [f"network/{variant.table.network}/{name}" for name in ("deploy.prototxt", "weights.caffemodel")]
-    return list(dict.fromkeys(f"<results>/{c.model}/{c.dataset}/{name}" for c in CONFIGURATION.cases for name in names))
+    paths = []
+    for case in CONFIGURATION.cases:
+        runs = CONFIGURATION.runs_of(case)
+        names = [f"images/test-{shard}.npz" for shard in CONFIGURATION.shards]
+        names += [f"images/calibration-{run.variant.calibrator}.npz" for run in runs if run.variant.calibrator]
+        names += [f"{run.target}/support.json" for run in runs]
+        folders = [f"network/{run.variant.table.network}" for run in runs]
+        names += [f"{folder}/{name}" for folder in folders for name in ("deploy.prototxt", "weights.caffemodel")]
+        paths += [f"<results>/{case.model}/{case.dataset}/{name}" for name in dict.fromkeys(names)]
+    return paths
 
 
 def processor_dependent_artefacts():
     """Artefacts that follow from fp32 sums, whose last bits may differ on another class of processor."""
     paths = [f"<results>/{name}" for name in ("summary.tsv", "summary.tex")]
     paths += [f"<results>/report/accuracy.{suffix}" for suffix in ("svg", "pdf", "html")]
-    names = [f"reference/{shard}.npz" for shard in CONFIGURATION.shards]
-    for variant in CONFIGURATION.variants.values():
-        if variant.calibrator is not None:
-            folder = f"calibration/{variant.calibrator}"
-            names += [f"{folder}/calibration.cache", f"{folder}/table.raw.json"]
-            names += [f"{folder}/{variant.table.name}/{name}" for name in ("table.fixed.json", "changes.tsv")]
-    paths += [f"<results>/{c.model}/{c.dataset}/{name}" for c in CONFIGURATION.cases for name in dict.fromkeys(names)]
+    for case in CONFIGURATION.cases:
+        names = [f"reference/{shard}.npz" for shard in CONFIGURATION.shards]
+        for run in CONFIGURATION.runs_of(case):
+            if run.variant.calibrator is not None:
+                folder = f"calibration/{run.variant.calibrator}"
+                names += [f"{folder}/calibration.cache", f"{folder}/table.raw.json"]
+                names += [f"{folder}/{run.variant.table.name}/{name}" for name in ("table.fixed.json", "changes.tsv")]
+        paths += [f"<results>/{case.model}/{case.dataset}/{name}" for name in dict.fromkeys(names)]
     for folder in run_folders():
         paths += [f"{folder}/loadable.nvdla", f"{folder}/compile.json"]
         paths += [f"{folder}/dumps/{shard}.npz" for shard in CONFIGURATION.shards]

@@ -18,7 +18,7 @@ def config(repository: Path) -> dict[str, Any]:
 
 def test_default_configuration_has_thirteen_runs(config: dict[str, Any]) -> None:
     """3 targets x 2 modes x 2 calibrators in int8, and fp16 on nv_full alone: 13."""
-    assert len(list(load_configuration(config).runs())) == 13
+    assert len(load_configuration(config).runs) == 13
 
 
 def test_defaults_come_from_the_schema(config: dict[str, Any]) -> None:

@@ -155,6 +155,18 @@ def test_manifest_lists_digests_and_is_the_same_twice(tmp_path: Path) -> None:
         manifest(inputs=[], artefacts=[], config={}, base=tmp_path, processor_dependent=[tmp_path / "model.bin"])
 
 
+def test_a_folder_of_images_is_digested_as_a_whole(tmp_path: Path) -> None:
+    """The digest of "name NUL digest-of-content newline" for each file, sorted by name."""
+    folder = tmp_path / "images"
+    (folder / "cats").mkdir(parents=True)
+    (folder / "z.png").write_bytes(b"22")
+    (folder / "cats" / "1.png").write_bytes(b"1")
+    rows = [("cats/1.png", b"1"), ("z.png", b"22")]
+    text = "".join(f"{name}\0{hashlib.sha256(content).hexdigest()}\n" for name, content in rows)
+    found = manifest(inputs=[folder], artefacts=[], config={}, base=tmp_path)["inputs"]
+    assert found == {"images": {"files": 2, "bytes": 3, "sha256": hashlib.sha256(text.encode()).hexdigest()}}
+
+
 def test_distributions_are_those_of_pyproject(repository: Path) -> None:
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
     assert sorted(re.split(r"[\[<>=]", line)[0] for line in project["dependencies"]) == list(DISTRIBUTIONS)

@@ -1,0 +1,74 @@
+# Get the files that the configuration names by URL, and those inside archives; every digest is checked.
+#
+# Needs: a network, or the files in downloads/placed; archives on this machine.
+# Makes: downloads/{digest}/file/{file}, downloads/{digest}/member/{path}, downloads/{digest}/folder/{path}/.
+
+
+rule download_file:
+    output:
+        file="downloads/{digest}/file/{file}",
+    log:
+        "<logs>/download_file/{digest}-{file}.log",
+    benchmark:
+        "<benchmarks>/download_file/{digest}-{file}.tsv"
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=600,
+    params:
+        source=source_of,
+        code=code_of("download_file"),
+    message:
+        "Download {wildcards.file}"
+    script:
+        "../scripts/download_file.py"
+
+
+rule take_member:
+    input:
+        archive=member_archive_of,
+    output:
+        file="downloads/{digest}/member/{path}",
+    log:
+        "<logs>/take_member/{digest}/{path}.log",
+    benchmark:
+        "<benchmarks>/take_member/{digest}/{path}.tsv"
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=30,
+    params:
+        source=source_of,
+        code=code_of("take_member"),
+    message:
+        "Take {wildcards.path} out of {input.archive}"
+    script:
+        "../scripts/take_member.py"
+
+
+rule take_folder:
+    input:
+        archive=folder_archive_of,
+    output:
+        folder=directory("downloads/{digest}/folder/{path}"),
+    log:
+        "<logs>/take_folder/{digest}/{path}.log",
+    benchmark:
+        "<benchmarks>/take_folder/{digest}/{path}.tsv"
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=120,
+    params:
+        source=source_of,
+        code=code_of("take_folder"),
+    message:
+        "Take the folder {wildcards.path} out of {input.archive}"
+    script:
+        "../scripts/take_folder.py"

@@ -1,0 +1,10 @@
+"""Download a file and check its digest."""
+
+from pathlib import Path
+
+from nvdla_quant import logs
+from nvdla_quant.downloads import Source, obtain
+
+with logs.capture(snakemake.log[0]):
+    source = Source(**snakemake.params.source)
+    obtain(source, Path(snakemake.output.file), progress=logs.log_progress(source.name, unit="bytes"))
