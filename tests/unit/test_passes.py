@@ -1,11 +1,14 @@
 """Preparation leaves what a network computes as it is."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nvdla_quant.errors import ConfigError
+from nvdla_quant.network.caffe import read_network
+from nvdla_quant.network.caffe_writer import write_caffemodel, write_prototxt
 from nvdla_quant.network.graph import (
     BatchNorm,
     Convolution,
@@ -22,6 +25,7 @@ from nvdla_quant.network.graph import (
 from nvdla_quant.network.passes import dense_groups, for_hardware, prepare, split_pooling
 from nvdla_quant.network.shapes import assemble
 from nvdla_quant.reference import Reference
+from tests.caffe_networks import assert_equal
 
 
 def residual_network() -> Network:
@@ -204,3 +208,20 @@ def test_the_compilers_rewrites_keep_names_and_blobs() -> None:
     assert {name: tensor.blob for name, tensor in rewritten.tensors.items()}.items() <= {
         name: tensor.blob for name, tensor in network.tensors.items()
     }.items()
+
+
+def test_the_prepared_network_can_be_written_as_caffe_files(tmp_path: Path) -> None:
+    """Rewritten layers too: joined normalisations, averages as convolutions, chains of maxima."""
+    rng = np.random.default_rng(9)
+    gamma = rng.uniform(0.5, 2, 6).astype(np.float32)
+    layers = [
+        Layer("first", Scale(gamma, None), ("data",)),
+        Layer("second", Power(1.0, 2.0, -0.5), ("first",)),
+        Layer("largest", Pooling("max", (11, 9), (2, 2)), ("second",)),
+        Layer("l", Pooling("average", (11, 13)), ("largest",)),
+    ]
+    prepared = prepare(assemble("n", [Tensor("data", (6, 31, 33), "data")], layers), "fold")
+    assert [layer.kind for layer in prepared.layers] == ["Scale", "Pooling", "Pooling", "Convolution"]
+    write_prototxt(prepared, tmp_path / "deploy.prototxt")
+    write_caffemodel(prepared, tmp_path / "weights.caffemodel")
+    assert_equal(read_network(tmp_path / "deploy.prototxt", tmp_path / "weights.caffemodel"), prepared)
