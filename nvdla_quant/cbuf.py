@@ -136,7 +136,7 @@ def spans(work: Work, axis: int, fit: int, most: int) -> tuple[Span, ...]:
         count = left if size - start <= fit else min(left, (start + fit - extent - top) // stride + 1)
         bottom = top + (count - 1) * stride + extent
         after = max(bottom - size, 0)
-        if count == outputs and pad >= 0 and outputs == (size + 2 * pad - extent) // stride + 1:
+        if count == outputs and size <= fit and pad >= 0 and outputs == (size + 2 * pad - extent) // stride + 1:
             # One run: the cube as it is, padded alike on both sides.
             found.append(Span(0, count, 0, size, pad, pad))
         elif start >= size:

@@ -4,6 +4,7 @@ Each value is converted; the squares of the channels around it are added; two ta
 their answer multiplies the value, and a second converter writes it (``cmod/cdp/NV_NVDLA_cdp.cpp``).
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -88,9 +89,8 @@ def _look_up(total: int, table: Table) -> tuple[int, int]:
     if distance <= 0:
         side = -1
     elif exponential:
-        logarithm = 0
-        while distance >> (logarithm + 1) > 0:
-            logarithm += 1
+        # Exact: the distance has less than 40 bits, and next to a power of two its logarithm is far enough from it.
+        logarithm = int(math.log2(distance))
         index = logarithm - select
         rest = distance - (1 << logarithm)
         fraction = rest >> (logarithm - 16) if logarithm > 16 else rest << (16 - logarithm)

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nvdla_quant.emulator.addresses import AddressSpace
 from nvdla_quant.emulator.decode_sdp import decode_sdp
-from nvdla_quant.emulator.decode_units import decode_cdp, decode_pdp
+from nvdla_quant.emulator.decode_units import decode_bdma, decode_cdp, decode_pdp, decode_rubik
 from nvdla_quant.emulator.fields import ELEMENT_BYTES, converter_of, precision_of, refuse
-from nvdla_quant.emulator.operations import ConvOperation, Operation
+from nvdla_quant.emulator.operations import ConvOperation, Operation, SdpOperation
 from nvdla_quant.emulator.races import Link
 from nvdla_quant.errors import EmulationError, LoadableError
 from nvdla_quant.hardware import Precision, Target
@@ -39,7 +40,10 @@ class DecodedTask:
     consumers : tuple[Link, ...]
         (before, after, event): the second waits for that event of the first.
     parents : tuple[Link, ...]
-        (SDP, convolution, event): the convolution waits until the SDP operation that takes its output is enabled.
+        (SDP, convolution, event): the convolution waits until the SDP operation that takes its output is enabled; so
+        does an SDP operation for a pooling.
+    fed : tuple[tuple[int, int], ...]
+        (SDP, pooling): the pooling takes what the SDP operation hands over.
     dependency_counts : tuple[int, ...]
         How many events each operation waits for.
     """
@@ -49,20 +53,21 @@ class DecodedTask:
     engines: tuple[Engine, ...]
     consumers: tuple[Link, ...]
     parents: tuple[Link, ...]
+    fed: tuple[tuple[int, int], ...]
     dependency_counts: tuple[int, ...]
 
 
 def decode_task(space: AddressSpace, target: Target, base: int, warnings: list[str]) -> DecodedTask:
     """Decode every operation of a task; `base` is the number of the first one in the program."""
-    network = space.records(0, structs.NETWORK, 1, structs.NETWORK.itemsize, "network descriptor")[0]
+    network = space.records(0, structs.NETWORK, 1, "network descriptor")[0]
     count = int(network["num_operations"])
     if count == 0:
         raise LoadableError(f"{space.where}: network descriptor has no operations")
 
-    def table(field: str, dtype: np.dtype[np.void], stride: int) -> np.ndarray[tuple[int], np.dtype[np.void]]:
-        return space.records(int(network[field]), dtype, count, stride, field)
+    def table(field: str, dtype: np.dtype[np.void], stride: int | None = None) -> NDArray[np.void]:
+        return space.records(int(network[field]), dtype, count, field, stride)
 
-    common = table("dependency_graph_index", structs.COMMON_OP, structs.COMMON_OP.itemsize)
+    common = table("dependency_graph_index", structs.COMMON_OP)
     engines = [_engine(space.where, index, int(entry["op_type"])) for index, entry in enumerate(common)]
     views = {
         engine: table("operation_desc_index", structs.OPERATIONS[engine], structs.OPERATION_BYTES)
@@ -82,7 +87,10 @@ def decode_task(space: AddressSpace, target: Target, base: int, warnings: list[s
     }
     luts = _lut_reader(space, network)
     operations: dict[int, Operation] = {}
-    for index, engine in enumerate(engines):
+    feeders: dict[int, SdpOperation] = {}
+    fed: list[tuple[int, int]] = []
+    # Poolings come last, for they may take what an SDP operation hands over.
+    for index, engine in sorted(enumerate(engines), key=lambda item: item[1] is Engine.PDP):
         op, surface = views[engine][index], surfaces[engine][index]
         if engine is Engine.SDP:
             parent = int(common[index]["fused_parent"]["index"])
@@ -92,20 +100,33 @@ def decode_task(space: AddressSpace, target: Target, base: int, warnings: list[s
                     f"{where(index)}: on-the-fly source, but operation {parent} feeds it no convolution"
                 )
             source = convolutions.pop(parent) if flying else None
-            operations[index] = decode_sdp(
-                space, target, op, surface, base + index, source, luts, warnings, where(index)
-            )
+            decoded = decode_sdp(space, target, op, surface, base + index, source, luts, warnings, where(index))
+            operations[index] = decoded
+            if decoded.destination.is_handed_over:
+                feeders[index] = decoded
         elif engine is Engine.PDP:
-            operations[index] = decode_pdp(space, target, op, surface, base + index, where(index))
+            parent = int(common[index]["fused_parent"]["index"])
+            flying = int(surface["src_data"]["type"]) == MemoryType.ON_THE_FLY
+            if flying and parent not in feeders:
+                raise EmulationError(
+                    f"{where(index)}: on-the-fly source, but operation {parent} is no SDP operation that feeds it alone"
+                )
+            feeder = feeders.pop(parent) if flying else None
+            fed += [(parent, index)] if flying else []
+            operations[index] = decode_pdp(space, target, op, surface, base + index, feeder, where(index))
         elif engine is Engine.CDP:
             operations[index] = decode_cdp(space, target, op, surface, base + index, luts, where(index))
-        elif engine is not Engine.CONV:
-            raise EmulationError(f"{where(index)}: this unit is not modelled yet")
+        elif engine is Engine.RUBIK:
+            operations[index] = decode_rubik(space, target, op, surface, base + index, where(index))
+        elif engine is Engine.BDMA and (copies := decode_bdma(space, target, surface, base + index, where(index))):
+            operations[index] = copies
+    if feeders:
+        raise EmulationError(f"{where(min(feeders))}: on-the-fly destination, but no pooling takes it; it would hang")
     if convolutions:
         raise EmulationError(f"{where(min(convolutions))}: no SDP operation takes its output; it would hang")
     counts = tuple(int(entry["dependency_count"]) for entry in common)
     consumers, parents = (_links(space.where, common, field) for field in ("consumers", "fused_parent"))
-    return DecodedTask(count, operations, tuple(engines), consumers, parents, counts)
+    return DecodedTask(count, operations, tuple(engines), consumers, parents, tuple(fed), counts)
 
 
 def _engine(where: str, index: int, value: int) -> Engine:
@@ -120,14 +141,14 @@ def _lut_reader(space: AddressSpace, network: np.void) -> Callable[[int], np.voi
         count = int(network["num_luts"])
         if not 0 <= index < count:
             raise LoadableError(f"{space.where}: lut_index {index}, the task has {count} tables")
-        luts = space.records(int(network["lut_data_index"]), structs.LUT, count, structs.LUT.itemsize, "lut_data_index")
+        luts = space.records(int(network["lut_data_index"]), structs.LUT, count, "lut_data_index")
         entry: np.void = luts[index]
         return entry
 
     return read
 
 
-def _links(where: str, common: np.ndarray[tuple[int], np.dtype[np.void]], field: str) -> tuple[Link, ...]:
+def _links(where: str, common: NDArray[np.void], field: str) -> tuple[Link, ...]:
     """Return (operation, other, event) for each entry of `field` ("consumers" or "fused_parent") that names another."""
     links = []
     for index, entry in enumerate(common):

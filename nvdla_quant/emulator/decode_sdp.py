@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator.addresses import AddressSpace
-from nvdla_quant.emulator.fields import ELEMENT_BYTES, converter_of, precision_of, refuse, signed
+from nvdla_quant.emulator.fields import ELEMENT_BYTES, converter_of, precision_of, refuse, shape_of, signed
 from nvdla_quant.emulator.operations import (
     Converter,
     ConvOperation,
@@ -16,6 +16,7 @@ from nvdla_quant.emulator.operations import (
     SdpOperation,
     SdpUnit,
     TableHalf,
+    handed_over,
 )
 from nvdla_quant.hardware import Precision, Target
 from nvdla_quant.loadable.structs import Activation, MemoryType, SdpAlu, SdpMode, SdpType
@@ -44,15 +45,16 @@ def decode_sdp(
         raise refuse(where, "(conv_mode, batch_num)", mode, "(0, 1); Winograd and multi-batch are not modelled yet")
     if op["src_precision"] != op["dst_precision"]:
         raise refuse(where, "dst_precision", int(op["dst_precision"]), f"src_precision ({int(op['src_precision'])})")
-    if surface["dst_data"]["type"] == MemoryType.ON_THE_FLY:
-        raise refuse(where, "dst type", MemoryType.ON_THE_FLY, "memory; on-the-fly pooling is not modelled yet")
     precision = precision_of(int(op["src_precision"]), target, where, "src_precision")
     if precision is Precision.INT16:
         raise refuse(where, "src_precision", precision, "int8 or fp16; int16 is not modelled in this unit")
     element_bytes = ELEMENT_BYTES[precision]
     atom = target.feature_atom_bytes // element_bytes
-    destination = space.cube(surface["dst_data"], atom, element_bytes, f"{where} destination")
-    shape = tuple(int(surface["src_data"][field]) for field in ("channel", "height", "width"))
+    shape = shape_of(surface["src_data"])
+    if surface["dst_data"]["type"] == MemoryType.ON_THE_FLY:
+        destination = handed_over(index, shape, atom, element_bytes)
+    else:
+        destination = space.cube(surface["dst_data"], atom, element_bytes, f"{where} destination")
     if convolution is None:
         source: Cube | ConvOperation = space.cube(surface["src_data"], atom, element_bytes, f"{where} source")
     else:
@@ -62,8 +64,8 @@ def decode_sdp(
             raise refuse(where, "source shape", shape, f"what operation {convolution.index} produces, {produced}")
         if convolution.precision is not precision:
             raise refuse(where, "src_precision", precision, f"the convolution's {convolution.precision}")
-    if shape != (destination.channels, destination.height, destination.width):
-        raise refuse(where, "dst shape", (destination.channels, destination.height, destination.width), str(shape))
+    if shape != destination.shape:
+        raise refuse(where, "dst shape", destination.shape, str(shape))
     units, constants = [], []
     for name in ("x1", "x2", "y"):
         unit, cube = op[f"{name}_op"], surface[f"{name}_data"]

@@ -57,7 +57,7 @@ def accumulate(mantissa: int, exponent: int, step: int, step_exponent: int) -> t
     """Add ``step * 2**(step_exponent - 50)`` to the accumulator ``mantissa * 2**(exponent - 101)``; neither is NaN.
 
     Both are aligned to the larger exponent; up to 40 bits that this shifts out are kept until the sum is normalised,
-    then it is rounded to nearest, ties towards plus infinity.
+    then it is rounded to nearest, ties away from zero.
     """
     if step == 0:
         return mantissa, exponent

@@ -10,7 +10,7 @@ programmed, then enabled (it may read from then on), then complete (all its writ
   operation has been read in full. But its read engines run ahead: an operand may be fetched while the operation before
   still writes.
 * An SDP operation behind a convolution may fetch operands once it is enabled, but has nothing to write before the
-  convolution is, and is complete after it.
+  convolution is, and is complete after it; so it goes on with a pooling that takes what an SDP operation hands over.
 """
 
 from collections import defaultdict
@@ -21,16 +21,17 @@ from nvdla_quant.emulator.operations import (
     ConvOperation,
     Cube,
     Operation,
-    SdpOperation,
     cubes_read,
     cubes_written,
+    handing_over,
 )
 from nvdla_quant.loadable.structs import DependencyEvent, Engine
 
 Link = tuple[int, int, int]
 """(before, after, event of `DependencyEvent`), by index in the task."""
 MAX_OPERATIONS = 512
-"""The work grows with the square of the operations; ResNet-50 has about 180."""
+MAX_ACCESSES = 2048
+"""The work grows with the square of each; ResNet-50 has about 180 operations, which read or write 600 cubes."""
 Moment = tuple[int, str]
 """An operation of the task, and ``programmed``, ``enabled``, ``started`` or ``complete``."""
 
@@ -67,10 +68,14 @@ def describe_races(
     if len(engines) > MAX_OPERATIONS:
         yield f"races are not looked for: the task has {len(engines)} operations, more than {MAX_OPERATIONS}"
         return
+    found = {index: list(_accesses(index, operation, operations, base)) for index, operation in operations.items()}
+    count = sum(map(len, found.values()))
+    if count > MAX_ACCESSES:
+        yield f"races are not looked for: the task reads and writes {count} cubes, more than {MAX_ACCESSES}"
+        return
     after = _reachable(_edges(engines, links))
     earlier: list[Access] = []
-    for index, operation in operations.items():
-        accesses = list(_accesses(index, operation, base))
+    for accesses in found.values():
         for second in accesses:
             for first in earlier:
                 if (first.writes or second.writes) and first.cube.overlaps(second.cube):
@@ -82,15 +87,26 @@ def describe_races(
         earlier += accesses
 
 
-def _accesses(index: int, operation: Operation, base: int) -> Iterator[Access]:
-    begin: tuple[int, ...] = (index,)
-    if isinstance(operation, SdpOperation) and isinstance(operation.source, ConvOperation):
-        begin = (operation.source.index - base, index)
+def _accesses(index: int, operation: Operation, operations: Mapping[int, Operation], base: int) -> Iterator[Access]:
+    """Yield what `operation` does in memory; what one unit hands over to the next is none of it."""
+    start = _start(index, operation, operations, base)
     for place, cube in enumerate(cubes_read(operation)):
-        # Behind a convolution its source waits; operands (all cubes but the first) are fetched from the start.
-        yield Access(index, begin[:1] if place == 0 else (index,), cube, writes=False)
+        if not cube.is_handed_over:
+            # Behind a convolution its source waits; operands (all cubes but the first) are fetched from the start.
+            yield Access(index, (start if place == 0 else index,), cube, writes=False)
     for cube in cubes_written(operation):
-        yield Access(index, begin, cube, writes=True)
+        if not cube.is_handed_over:
+            yield Access(index, (start, index), cube, writes=True)
+
+
+def _start(index: int, operation: Operation, operations: Mapping[int, Operation], base: int) -> int:
+    """Return the operation that begins the chain of units of which `operation` is a part."""
+    if isinstance(operation.source, ConvOperation):
+        return operation.source.index - base
+    if operation.source.is_handed_over:
+        feeder = handing_over(operation.source) - base
+        return _start(feeder, operations[feeder], operations, base)
+    return index
 
 
 def _edges(engines: Sequence[Engine], links: Iterable[Link]) -> dict[Moment, set[Moment]]:

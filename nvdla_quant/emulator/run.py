@@ -17,7 +17,17 @@ from nvdla_quant.emulator.fp16_cdp import normalise_halves
 from nvdla_quant.emulator.fp16_pdp import pool_halves
 from nvdla_quant.emulator.fp16_run import PreparedHalves, prepare_halves, run_halves
 from nvdla_quant.emulator.memory import DeviceMemory, Values
-from nvdla_quant.emulator.operations import CdpOperation, CpuOperation, Fp16, Operation, PdpOperation, SdpOperation
+from nvdla_quant.emulator.moves import run_bdma, run_rubik
+from nvdla_quant.emulator.operations import (
+    BdmaOperation,
+    CdpOperation,
+    CpuOperation,
+    Fp16,
+    Operation,
+    PdpOperation,
+    RubikOperation,
+    SdpOperation,
+)
 from nvdla_quant.emulator.pdp import pool_bytes, pool_values
 from nvdla_quant.emulator.program import Program
 from nvdla_quant.emulator.sdp_run import PreparedSdp, prepare_sdp, run_sdp
@@ -212,6 +222,8 @@ def _check_inputs(program: Program, inputs: Mapping[str, Values]) -> int:
                 f"input {port.name!r}: {values.dtype} of shape {values.shape}, expected {port.dtype} of ({expected})"
             )
         counts.add(len(values))
+    if not program.inputs:
+        return 1
     if len(counts) != 1:
         raise EmulationError(f"inputs have {sorted(counts)} images, expected the same number")
     images = counts.pop()
@@ -247,11 +259,18 @@ def _execute(operation: Operation, prepared: _Prepared, memory: DeviceMemory, wo
             run_sdp(ready, memory, workspace)
         else:
             run_halves(ready, memory, workspace)
+    elif isinstance(operation, PdpOperation) and operation.parts:
+        for part in operation.parts:
+            _execute(part, prepared, memory, workspace)
     elif isinstance(operation, PdpOperation) and operation.precision is Precision.INT8:
         source = memory.bytes_of(operation.source.memory)
         if operation.source.overlaps(operation.destination):
             source = source.copy()
         pool_bytes(operation, source, memory.bytes_of(operation.destination.memory))
+    elif isinstance(operation, RubikOperation):
+        run_rubik(operation, memory)
+    elif isinstance(operation, BdmaOperation):
+        run_bdma(operation, memory)
     else:
         values = memory.gather(operation.source, operation.dtype)
         memory.scatter(operation.destination, _compute(operation, values))
