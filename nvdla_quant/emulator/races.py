@@ -6,8 +6,9 @@ programmed, then enabled (it may read from then on), then complete (all its writ
 * A consumer with event OP_COMPLETED is enabled after the operation is complete; with OP_PROGRAMMED, after it is
   programmed; a convolution is enabled after the SDP operation that takes its output.
 * A unit has two sets of registers: an operation is programmed only once the last but one before it is complete.
-* A unit completes its operations in order, but its read engines run ahead: an operand may be fetched while the
-  operation before still writes.
+* A unit starts and completes its operations in order: its registers' consumer pointer moves on from a set once that
+  operation has been read in full. But its read engines run ahead: an operand may be fetched while the operation before
+  still writes.
 * An SDP operation behind a convolution may fetch operands once it is enabled, but has nothing to write before the
   convolution is, and is complete after it; so it goes on with a pooling that takes what an SDP operation hands over.
 """
@@ -32,15 +33,15 @@ MAX_OPERATIONS = 512
 MAX_ACCESSES = 2048
 """The work grows with the square of each; ResNet-50 has about 180 operations, which read or write 600 cubes."""
 Moment = tuple[int, str]
-"""An operation of the task, and ``programmed``, ``enabled`` or ``complete``."""
+"""An operation of the task, and ``programmed``, ``enabled``, ``started`` or ``complete``."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """One operation's use of a cube; `start` is the operation of the task whose being enabled begins it."""
+    """One operation's use of a cube; it does not begin before any of `starts`, operations of the task, has started."""
 
     operation: int
-    start: int
+    starts: tuple[int, ...]
     cube: Cube
     writes: bool
 
@@ -79,7 +80,9 @@ def describe_races(
             for first in earlier:
                 if (first.writes or second.writes) and first.cube.overlaps(second.cube):
                     in_order = second.writes and engines[first.operation] == engines[second.operation]
-                    if not in_order and (second.start, "enabled") not in after[first.operation, "complete"]:
+                    if not in_order and not any(
+                        (start, "started") in after[first.operation, "complete"] for start in second.starts
+                    ):
                         yield _sentence(first, second, operations, base)
         earlier += accesses
 
@@ -90,10 +93,10 @@ def _accesses(index: int, operation: Operation, operations: Mapping[int, Operati
     for place, cube in enumerate(cubes_read(operation)):
         if not cube.is_handed_over:
             # Behind a convolution its source waits; operands (all cubes but the first) are fetched from the start.
-            yield Access(index, start if place == 0 else index, cube, writes=False)
+            yield Access(index, (start if place == 0 else index,), cube, writes=False)
     for cube in cubes_written(operation):
         if not cube.is_handed_over:
-            yield Access(index, start, cube, writes=True)
+            yield Access(index, (start, index), cube, writes=True)
 
 
 def _start(index: int, operation: Operation, operations: Mapping[int, Operation], base: int) -> int:
@@ -111,8 +114,10 @@ def _edges(engines: Sequence[Engine], links: Iterable[Link]) -> dict[Moment, set
     before: dict[Engine, list[int]] = defaultdict(list)
     for index, engine in enumerate(engines):
         edges[index, "programmed"].add((index, "enabled"))
-        edges[index, "enabled"].add((index, "complete"))
+        edges[index, "enabled"].add((index, "started"))
+        edges[index, "started"].add((index, "complete"))
         if before[engine]:
+            edges[before[engine][-1], "started"].add((index, "started"))
             edges[before[engine][-1], "complete"].add((index, "complete"))
         if len(before[engine]) > 1:
             edges[before[engine][-2], "complete"].add((index, "programmed"))

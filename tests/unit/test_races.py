@@ -76,6 +76,14 @@ def test_order_passes_through_others() -> None:
     assert races([(0, 64), (256, 320), (64, 128)], engines, [(0, 1, PROGRAMMED), (1, 2, COMPLETED)]) == [(0, 2)]
 
 
+def test_a_unit_starts_in_order() -> None:
+    """The second reader of another unit starts after the first, which has waited."""
+    engines = [Engine.PDP, Engine.CDP, Engine.CDP]
+    links = [(0, 1, COMPLETED), (1, 2, PROGRAMMED)]
+    assert races([(0, 64), (64, 128), (64, 192)], engines, links) == []
+    assert races([(0, 64), (256, 320), (64, 192)], engines, [(0, 1, PROGRAMMED), (1, 2, PROGRAMMED)]) == [(0, 2)]
+
+
 def copied(first: tuple[int, int], second: tuple[int, int], event: DependencyEvent) -> list[str]:
     """Races of a copy and a pooling, each from the first to the second address, linked by `event`."""
     names = ("source_address", "destination_address")
