@@ -22,7 +22,7 @@ from nvdla_quant.emulator.program import DEFAULT_LIMITS, Limits, decode, default
 from nvdla_quant.emulator.run import run, write_steps
 from nvdla_quant.errors import DatasetError, NvdlaQuantError
 from nvdla_quant.files import atomic_path, write_bytes, write_json
-from nvdla_quant.hardware import Precision, QuantizationMode, target_of
+from nvdla_quant.hardware import QuantizationMode, target_of
 from nvdla_quant.loadable.describe import describe, render
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.network.caffe import read_network, read_structure
@@ -66,6 +66,13 @@ class TargetName(StrEnum):
     NV_SMALL = "nv_small"
 
 
+class LoadablePrecision(StrEnum):
+    """Precisions of a loadable."""
+
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
 Prototxt = Annotated[Path, typer.Option("--prototxt", help="The network's deploy prototxt.")]
 Caffemodel = Annotated[Path, typer.Option("--caffemodel", help="The network's trained weights.")]
 Output = Annotated[Path, typer.Option("--output", help="The file to write.")]
@@ -75,7 +82,7 @@ RunTarget = Annotated[
     TargetName | None,
     typer.Option("--configtarget", help="Hardware; default: nv_small where feature atoms are 8 bytes, else nv_full."),
 ]
-ComputePrecision = Annotated[Precision, typer.Option("--cprecision", help="Precision of the loadable.")]
+ComputePrecision = Annotated[LoadablePrecision, typer.Option("--cprecision", help="Precision of the loadable.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -158,7 +165,7 @@ def compile_(
     output: Output,
     calibtable: Annotated[Path | None, typer.Option(help="Calibration table (int8).")] = None,
     configtarget: ConfigTarget = TargetName.NV_FULL,
-    cprecision: ComputePrecision = Precision.INT8,
+    cprecision: ComputePrecision = LoadablePrecision.INT8,
     quantization_mode: Annotated[
         QuantizationMode, typer.Option("--quantizationMode", help="How weights share scales (int8).")
     ] = QuantizationMode.PER_KERNEL,
@@ -167,7 +174,7 @@ def compile_(
     """Compile a network to a loadable; options and values are nvdla_compiler's."""
     network = read_network(prototxt, caffemodel)
     table = read_table(calibtable) if calibtable is not None else None
-    mode = quantization_mode if cprecision is Precision.INT8 else None
+    mode = quantization_mode if cprecision is LoadablePrecision.INT8 else None
     compilation = compile_network(network, table, target_of(configtarget), cprecision, mode)
     write_bytes(output, compilation.data)
     if report is not None:
@@ -225,7 +232,7 @@ def check(
     prototxt: Prototxt,
     caffemodel: Annotated[Path | None, typer.Option(help="The network's trained weights.")] = None,
     configtarget: ConfigTarget = TargetName.NV_FULL,
-    cprecision: ComputePrecision = Precision.INT8,
+    cprecision: ComputePrecision = LoadablePrecision.INT8,
     as_json: AsJson = False,
 ) -> None:
     """Say what a target cannot run of a network; exit status 3 where that is anything."""

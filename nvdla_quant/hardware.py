@@ -11,10 +11,15 @@ from nvdla_quant.errors import ConfigError
 
 
 class Precision(StrEnum):
-    """Precision of a loadable; values are `nvdla_compiler`'s ``--cprecision``."""
+    """Precision of an operation; fp16 and int8 are also those of a loadable, `nvdla_compiler`'s ``--cprecision``."""
 
     FP16 = "fp16"
     INT8 = "int8"
+    INT16 = "int16"
+
+
+COMPILED_PRECISIONS = (Precision.FP16, Precision.INT8)
+"""Precisions that the compilers make loadables of; single operations of a loadable may have any."""
 
 
 class QuantizationMode(StrEnum):
@@ -77,7 +82,7 @@ NV_FULL = Target(
     cbuf_banks=16,
     cbuf_bank_entries=256,
     cbuf_entry_bytes=128,
-    precisions=frozenset({Precision.FP16, Precision.INT8}),
+    precisions=frozenset(Precision),
     has_y=True,
     has_lut=True,
     has_bdma=True,

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from nvdla_quant import logs
 from nvdla_quant.files import write_json
-from nvdla_quant.hardware import Precision, target_of
+from nvdla_quant.hardware import COMPILED_PRECISIONS, target_of
 from nvdla_quant.network.caffe import read_network
 from nvdla_quant.network.support import findings_by_precision
 
 with logs.capture(snakemake.log[0]):
     network = read_network(Path(snakemake.input.prototxt), Path(snakemake.input.caffemodel))
     target = target_of(snakemake.params.target)
-    write_json(snakemake.output.support, findings_by_precision(network, target, Precision))
+    write_json(snakemake.output.support, findings_by_precision(network, target, COMPILED_PRECISIONS))

@@ -15,8 +15,16 @@ MAX_CUBE = 8192
 class AddressSpace(TaskMemory):
     """What the address indices of one task mean."""
 
-    def cube(self, descriptor: np.void, atom: int, element_bytes: int, where: str) -> Cube:
-        """Return the cube of a ``dla_data_cube``, checked to lie inside its address."""
+    def cube(
+        self,
+        descriptor: np.void,
+        atom: int,
+        element_bytes: int,
+        where: str,
+        batch: int = 1,
+        batch_stride: int = 0,
+    ) -> Cube:
+        """Return the cube or cubes of a ``dla_data_cube``, checked to lie inside its address."""
         width, height, channels = (int(descriptor[field]) for field in ("width", "height", "channel"))
         for field, value in (("width", width), ("height", height), ("channel", channels)):
             if not 1 <= value <= MAX_CUBE:
@@ -33,6 +41,8 @@ class AddressSpace(TaskMemory):
                 element_bytes,
                 line,
                 surface,
+                batch,
+                batch_stride,
             ),
             where,
         )

@@ -1,6 +1,6 @@
 """What a decoded loadable consists of: typed, frozen, every address resolved to a memory and a byte offset."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +8,16 @@ from numpy.typing import NDArray
 from nvdla_quant.hardware import Precision
 from nvdla_quant.loadable.structs import EmuOperation, PoolMode, SdpAlu
 from nvdla_quant.loadable.tasks import Window
+
+ElementType = np.dtype[np.int8] | np.dtype[np.int16] | np.dtype[np.float16]
+"""Type of a tensor's elements in the device's domain."""
+
+
+def element_type(precision: Precision) -> ElementType:
+    """Return the type of elements of `precision`."""
+    if precision is Precision.FP16:
+        return np.dtype(np.float16)
+    return np.dtype(np.int8) if precision is Precision.INT8 else np.dtype(np.int16)
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,8 @@ class Cube:
         1 or 2.
     line_stride, surface_stride : int
         Bytes between rows, and between groups of `atom` channels.
+    batch, batch_stride : int
+        Cubes of the same form, and bytes between them: one operation may take several images (multi-batch).
     """
 
     memory: int
@@ -42,6 +54,8 @@ class Cube:
     element_bytes: int
     line_stride: int
     surface_stride: int
+    batch: int = 1
+    batch_stride: int = 0
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -57,7 +71,16 @@ class Cube:
     def end(self) -> int:
         """First byte behind the cube; atoms are always whole."""
         last_line = (self.surfaces - 1) * self.surface_stride + (self.height - 1) * self.line_stride
-        return self.offset + last_line + self.width * self.atom * self.element_bytes
+        last_cube = (self.batch - 1) * self.batch_stride
+        return self.offset + last_cube + last_line + self.width * self.atom * self.element_bytes
+
+    @property
+    def parts(self) -> "tuple[Cube, ...]":
+        """The single cubes of the batch."""
+        return tuple(
+            replace(self, offset=self.offset + number * self.batch_stride, batch=1, batch_stride=0)
+            for number in range(self.batch)
+        )
 
     def overlaps(self, other: "Cube") -> bool:
         """Whether the byte ranges of the two cubes meet (gaps between rows count as part of a cube)."""
@@ -79,39 +102,91 @@ class Converter:
 
 
 @dataclass(frozen=True)
+class Component:
+    """One component of a pixel: `bits` bits from bit `shift` of the little-endian number at its byte `byte`."""
+
+    plane: int
+    byte: int
+    bytes: int
+    shift: int
+    bits: int
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A pixel format.
+
+    Attributes
+    ----------
+    name : str
+        As the firmware spells it, without ``FORMAT_T_``.
+    components : tuple[Component, ...]
+        In the order in which the kernels see them: R, G, B, A or Y, U, V, A.
+    precision : Precision
+        Of the components in memory.
+    """
+
+    name: str
+    components: tuple[Component, ...]
+    precision: Precision
+
+    @property
+    def plane_bytes(self) -> tuple[int, ...]:
+        """Bytes of a pixel in each plane."""
+        planes = range(max(component.plane for component in self.components) + 1)
+        return tuple(max(c.byte + c.bytes for c in self.components if c.plane == plane) for plane in planes)
+
+
+@dataclass(frozen=True)
+class Compression:
+    """Compressed weights: `mask` has a bit for each element, `sizes` the bytes of each kernel group (WMB and WGS)."""
+
+    mask: Window
+    sizes: Window
+
+
+@dataclass(frozen=True)
 class ConvOperation:
-    """A direct convolution, up to the accumulator.
+    """A convolution, up to the accumulator.
 
     Attributes
     ----------
     index : int
         Number of the operation in the program.
     source : Cube
-        Features or image.
+        Features or image (of an image in two planes, the first).
     weights : Window
         Packed weights.
     out_channels, out_height, out_width : int
         Size of what it hands to the SDP.
     kernel_height, kernel_width : int
         Taps (of the network, not of the extended descriptor).
-    image : bool
-        The source is an image: weights are packed by pre- and post-extension.
+    pixels : Pixels or None
+        Format of an image, whose weights are packed by pre- and post-extension; None: features.
     post_extension : int
         Log2 of the kernel rows that one MAC operation takes (images).
     stride, dilation : tuple[int, int]
         (y, x).
     pad_top, pad_left : int
         Rows and columns before the cube.
-    pad_value : int
+    pad_value : float
         Value of every coordinate outside the cube, after the input converter.
     precision : Precision
-        Of source and weights.
+        Of the arithmetic and the weights.
     converter : Converter or None
         Input converter of an integer source.
     signed : bool
-        Whether source bytes are signed.
+        Whether the source's integers are signed.
     truncate : int
         Right shift of the accumulator's output.
+    second_plane : Cube or None
+        Second plane of an image (U and V).
+    means : tuple[int, ...] or None
+        Offsets of the input converter for each component of an image, in place of its own.
+    compression : Compression or None
+        None: every weight is in `weights`.
+    winograd_shift : int or None
+        Winograd: right shift behind the transform of the input; None: direct.
     """
 
     index: int
@@ -122,36 +197,68 @@ class ConvOperation:
     out_width: int
     kernel_height: int
     kernel_width: int
-    image: bool
+    pixels: Pixels | None
     post_extension: int
     stride: tuple[int, int]
     dilation: tuple[int, int]
     pad_top: int
     pad_left: int
-    pad_value: int
+    pad_value: float
     precision: Precision
     converter: Converter | None
     signed: bool
     truncate: int
+    second_plane: Cube | None = None
+    means: tuple[int, ...] | None = None
+    compression: Compression | None = None
+    winograd_shift: int | None = None
 
     unit = "CONV"
 
     @property
+    def channels(self) -> int:
+        """Channels of a kernel: of the features (Winograd's strides multiply them), or components of a pixel."""
+        if self.pixels is not None:
+            return len(self.pixels.components)
+        return self.source.channels * (1 if self.winograd_shift is None else self.stride[0] * self.stride[1])
+
+    @property
+    def weight_count(self) -> int:
+        """Weights of all kernels."""
+        return self.out_channels * self.kernel_height * self.kernel_width * self.channels
+
+    @property
     def multiplications(self) -> int:
-        """Multiplications of one image."""
-        taps = self.kernel_height * self.kernel_width * self.source.channels
-        return taps * self.out_channels * self.out_height * self.out_width
+        """Multiplications of one inference."""
+        products = self.weight_count * self.out_height * self.out_width * self.source.batch
+        return products if self.winograd_shift is None else products // 4
+
+
+@dataclass(frozen=True)
+class OperandArray:
+    """Where an array of operands stands: every `step`-th element of `window` from `start`."""
+
+    window: Window
+    dtype: np.dtype[np.int8] | np.dtype[np.int16] | np.dtype[np.float16]
+    start: int
+    step: int
+
+    def read(self, raw: NDArray[np.uint8]) -> NDArray[np.int64] | NDArray[np.float32]:
+        """Return the operands from the bytes of the window."""
+        values = np.frombuffer(raw.tobytes(), self.dtype)[self.start :: self.step]
+        return values.astype(np.float32) if self.dtype == np.float16 else values.astype(np.int64)
 
 
 @dataclass(frozen=True)
 class Operand:
     """Where an SDP unit's operand comes from: a register, an array (one value for each channel), or a cube.
 
-    Exactly one is set. Arrays are int64 or float32, decoded once.
+    Exactly one is set; `channels` are the values of an array that was read.
     """
 
     register: float | int | None = None
     channels: NDArray[np.int64] | NDArray[np.float32] | None = None
+    array: OperandArray | None = None
     cube: Cube | None = None
 
 
@@ -223,7 +330,8 @@ class Lut:
 class SdpOperation:
     """A single-point operation: source -> X1 -> X2 -> Y -> output converter -> memory.
 
-    `constants` are the windows that its arrays of operands were decoded from.
+    `precision` is that of the arithmetic, `output` that of the result; an integer source is as wide as its cube's
+    elements.
     """
 
     index: int
@@ -233,9 +341,19 @@ class SdpOperation:
     converter: Converter
     precision: Precision
     destination: Cube
-    constants: tuple[Window, ...]
+    output: Precision
 
     unit = "SDP"
+
+    @property
+    def dtype(self) -> ElementType:
+        """Type of what it writes."""
+        return element_type(self.output)
+
+    @property
+    def only_compares(self) -> bool:
+        """Whether Y compares for equality: that sets a status register and writes no memory (``NV_NVDLA_sdp.cpp``)."""
+        return any(unit.name == "y" and unit.alu is SdpAlu.EQL for unit in self.units)
 
 
 @dataclass(frozen=True)
@@ -255,6 +373,11 @@ class PdpOperation:
 
     unit = "PDP"
 
+    @property
+    def dtype(self) -> ElementType:
+        """Type of what it writes."""
+        return element_type(self.precision)
+
 
 @dataclass(frozen=True)
 class CpuOperation:
@@ -272,9 +395,53 @@ class CpuOperation:
 
     unit = "EMU"
 
+    @property
+    def dtype(self) -> ElementType:
+        """Type of what it writes."""
+        return element_type(Precision.INT8 if self.destination.element_bytes == 1 else Precision.FP16)
+
 
 Operation = SdpOperation | PdpOperation | CpuOperation
 """What writes memory. A convolution is the source of the SDP operation that it feeds."""
+
+
+def cubes_read(operation: Operation) -> tuple[Cube, ...]:
+    """Return what `operation` reads, its own source first; constants (weights, arrays of operands) are not cubes."""
+    if not isinstance(operation, SdpOperation):
+        return (operation.source,)
+    source = operation.source
+    if not isinstance(source, ConvOperation):
+        return (source, *operand_cubes(operation))
+    planes = (source.source,) if source.second_plane is None else (source.source, source.second_plane)
+    return (*planes, *operand_cubes(operation))
+
+
+def operand_cubes(operation: SdpOperation) -> tuple[Cube, ...]:
+    """Return the cubes of operands of `operation`, each once."""
+    operands = (operand for unit in operation.units for operand in (unit.alu_operand, unit.mul_operand))
+    cubes = (operand.cube for operand in operands if operand is not None)
+    return tuple(dict.fromkeys(cube for cube in cubes if cube is not None))
+
+
+def constants_read(operation: Operation) -> tuple[Window, ...]:
+    """Return the weights and arrays of operands that `operation` reads."""
+    if not isinstance(operation, SdpOperation):
+        return ()
+    windows: list[Window] = []
+    if isinstance(operation.source, ConvOperation):
+        compression = operation.source.compression
+        windows = [operation.source.weights]
+        windows += [] if compression is None else [compression.mask, compression.sizes]
+    operands = (operand for unit in operation.units for operand in (unit.alu_operand, unit.mul_operand))
+    arrays = (operand.array for operand in operands if operand is not None)
+    return tuple(dict.fromkeys((*windows, *(array.window for array in arrays if array is not None))))
+
+
+def cubes_written(operation: Operation) -> tuple[Cube, ...]:
+    """Return what `operation` writes."""
+    if isinstance(operation, SdpOperation) and operation.only_compares:
+        return ()
+    return (operation.destination,)
 
 
 @dataclass(frozen=True)
@@ -300,6 +467,6 @@ class Port:
         return self.cube.shape
 
     @property
-    def dtype(self) -> np.dtype[np.int8] | np.dtype[np.float16]:
+    def dtype(self) -> ElementType:
         """Type of its elements in the device's domain."""
-        return np.dtype(np.int8) if self.precision is Precision.INT8 else np.dtype(np.float16)
+        return element_type(self.precision)

@@ -16,7 +16,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from nvdla_quant.emulator.operations import ConvOperation, Cube, Operation, SdpOperation
+from nvdla_quant.emulator.operations import (
+    ConvOperation,
+    Cube,
+    Operation,
+    SdpOperation,
+    constants_read,
+    cubes_read,
+    cubes_written,
+    operand_cubes,
+)
 from nvdla_quant.loadable.structs import DependencyEvent, Engine
 
 Link = tuple[int, int, int]
@@ -73,16 +82,17 @@ def describe_races(
 
 
 def _accesses(index: int, operation: Operation, base: int) -> Iterator[Access]:
-    if isinstance(operation.source, ConvOperation):
-        start, source = operation.source.index - base, operation.source.source
-    else:
-        start, source = index, operation.source
-    yield Access(index, start, source, writes=False)
-    for unit in operation.units if isinstance(operation, SdpOperation) else ():
-        for operand in (unit.alu_operand, unit.mul_operand):
-            if operand is not None and operand.cube is not None:
-                yield Access(index, index, operand.cube, writes=False)
-    yield Access(index, start, operation.destination, writes=True)
+    start = operation.source.index - base if isinstance(operation.source, ConvOperation) else index
+    operands = operand_cubes(operation) if isinstance(operation, SdpOperation) else ()
+    for cube in cubes_read(operation):
+        yield Access(index, index if cube in operands else start, cube, writes=False)
+    for window in constants_read(operation):
+        size = window.size
+        cube = Cube(window.memory, window.offset, 1, 1, size, 1, 1, size, size)
+        # Arrays of operands are fetched once the SDP operation is enabled, weights earlier: once the convolution is.
+        yield Access(index, start, cube, writes=False)
+    for cube in cubes_written(operation):
+        yield Access(index, start, cube, writes=True)
 
 
 def _edges(engines: Sequence[Engine], links: Iterable[Link]) -> dict[Moment, set[Moment]]:

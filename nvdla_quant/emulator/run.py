@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from nvdla_quant.emulator.cpu import run_cpu
@@ -16,11 +17,12 @@ from nvdla_quant.emulator.memory import DeviceMemory, Values
 from nvdla_quant.emulator.operations import CpuOperation, Operation, PdpOperation, SdpOperation
 from nvdla_quant.emulator.pdp import pool_bytes, pool_floats
 from nvdla_quant.emulator.program import Program
-from nvdla_quant.emulator.sdp_run import PreparedSdp, prepare_sdp, run_sdp
+from nvdla_quant.emulator.sdp_run import PreparedSdp, prepare_sdp, run_computed, run_sdp
 from nvdla_quant.emulator.tiles import Workspace
 from nvdla_quant.errors import EmulationError
 from nvdla_quant.files import atomic_path, write_json
-from nvdla_quant.hardware import Precision
+from nvdla_quant.hardware import Precision, Target
+from nvdla_quant.loadable.tasks import Window
 
 CHUNK_BYTES = 64 << 20
 """Device memory of the images that run together, unless the caller says how many: far below any machine's memory."""
@@ -48,7 +50,8 @@ def run(
     program : Program
         What `decode` returned.
     inputs : NDArray[np.int8] or NDArray[np.float16]
-        ``(n, c, h, w)`` in the device's domain, c, h and w as in the loadable's tensor descriptor.
+        ``(n, c, h, w)`` in the device's domain, c, h and w as in the loadable's tensor descriptor. Where that has a
+        batch, n is a multiple of it.
     batch : int, optional
         Images that run together; the default bounds the memory. Results do not depend on it.
     threads : int
@@ -93,7 +96,9 @@ def run_tensors(
     images = _check_inputs(program, inputs)
     if threads < 1 or (batch is not None and batch < 1):
         raise EmulationError(f"batch is {batch} and threads is {threads}, expected at least 1 each")
-    outputs: dict[str, Values] = {port.name: np.empty((images, *port.shape), port.dtype) for port in program.outputs}
+    outputs: dict[str, Values] = {
+        port.name: np.empty((images * port.cube.batch, *port.shape), port.dtype) for port in program.outputs
+    }
     if batch is None:
         batch = min(max(CHUNK_BYTES // max(program.image_bytes, 1), 1), MAX_CHUNK_IMAGES)
         batch = min(batch, max(-(-images // threads), 1))
@@ -112,15 +117,17 @@ def run_tensors(
         else:
             memory.reset()
         for port in program.inputs:
-            memory.scatter(port.cube, inputs[port.name][first : first + count])
+            place = slice(first * port.cube.batch, (first + count) * port.cube.batch)
+            memory.scatter(port.cube, inputs[port.name][place])
         for operation in program.operations:
-            _execute(operation, prepared, memory, local.workspace)
+            _execute(operation, program.target, prepared, memory, local.workspace)
             if on_step is not None and (steps is None or operation.index in steps):
-                values = memory.gather(operation.destination)
+                values = memory.gather_as(operation.destination, operation.dtype)
                 with lock:
-                    on_step(operation, values, first)
+                    on_step(operation, values, first * operation.destination.batch)
         for port in program.outputs:
-            outputs[port.name][first : first + count] = memory.gather(port.cube)
+            place = slice(first * port.cube.batch, (first + count) * port.cube.batch)
+            outputs[port.name][place] = memory.gather_as(port.cube, port.dtype)
         with lock:
             done += count
             if progress is not None:
@@ -165,7 +172,7 @@ def write_steps(
             "name": f"op{operation.index:03d}_dst",
             "file": f"op{operation.index:03d}_dst.npy",
             "unit": operation.unit,
-            "type": "int8" if operation.destination.element_bytes == 1 else "float16",
+            "type": str(operation.dtype),
             "shape": list(operation.destination.shape),
             "layer": known.get(operation.index, (None, None))[0],
             "scale": known.get(operation.index, (None, None))[1],
@@ -176,7 +183,8 @@ def write_steps(
         arrays = {}
         for operation, entry in zip(program.operations, entries, strict=True):
             path = stack.enter_context(atomic_path(folder / str(entry["file"])))
-            shape = len(inputs), *operation.destination.shape
+            runs = len(inputs) // program.inputs[0].cube.batch
+            shape = runs * operation.destination.batch, *operation.destination.shape
             arrays[operation.index] = np.lib.format.open_memmap(path, "w+", str(entry["type"]), shape)
 
         def keep(operation: Operation, values: Values, first: int) -> None:
@@ -200,9 +208,14 @@ def _check_inputs(program: Program, inputs: Mapping[str, Values]) -> int:
             raise EmulationError(
                 f"input {port.name!r}: {values.dtype} of shape {values.shape}, expected {port.dtype} of ({expected})"
             )
-        counts.add(len(values))
+        if len(values) % port.cube.batch:
+            raise EmulationError(
+                f"input {port.name!r}: {len(values)} images, expected a multiple of {port.cube.batch}, which the "
+                "loadable takes at once"
+            )
+        counts.add(len(values) // port.cube.batch)
     if len(counts) != 1:
-        raise EmulationError(f"inputs have {sorted(counts)} images, expected the same number")
+        raise EmulationError(f"inputs are of {sorted(counts)} inferences, expected the same number")
     images = counts.pop()
     if images == 0:
         raise EmulationError("the inputs hold no images, expected at least one")
@@ -215,21 +228,34 @@ _programs_lock = threading.Lock()
 
 def _prepared(program: Program) -> dict[int, PreparedSdp]:
     """Return the unpacked weights and operands of `program`, by operation; they are made once."""
+
+    def read(window: Window) -> NDArray[np.uint8]:
+        memory = program.regions[window.memory].initial
+        assert memory is not None, "decode checks that the loadable provides the constants"
+        return memory[window.offset : window.offset + window.size]
+
     with _programs_lock:
         if program not in _programs:
             _programs[program] = {
-                operation.index: prepare_sdp(operation, program)
+                operation.index: prepare_sdp(operation, read, program.target)
                 for operation in program.operations
-                if isinstance(operation, SdpOperation)
+                if isinstance(operation, SdpOperation) and operation.index not in program.computed
             }
         return _programs[program]
 
 
 def _execute(
-    operation: Operation, prepared: Mapping[int, PreparedSdp], memory: DeviceMemory, workspace: Workspace
+    operation: Operation,
+    target: Target,
+    prepared: Mapping[int, PreparedSdp],
+    memory: DeviceMemory,
+    workspace: Workspace,
 ) -> None:
     if isinstance(operation, SdpOperation):
-        run_sdp(prepared[operation.index], memory, workspace)
+        if operation.index in prepared:
+            run_sdp(prepared[operation.index], memory, workspace)
+        else:
+            run_computed(operation, target, memory, workspace)
     elif isinstance(operation, CpuOperation):
         memory.scatter(operation.destination, run_cpu(operation, memory.gather(operation.source)))
     else:

@@ -24,6 +24,14 @@ def float_chain(
         return _chain(values, units, operands)
 
 
+def to_int16(values: NDArray[np.float16]) -> NDArray[np.int16]:
+    """Round to int16, nearest with ties away from zero; NaN gives the least number (nvdla_float.h, FpFloatToInt)."""
+    exact = values.astype(np.float64)
+    rounded = np.copysign(np.floor(np.abs(exact) + 0.5), exact)
+    limited = np.clip(np.where(np.isnan(exact), -np.inf, rounded), -32768, 32767)
+    return limited.astype(np.int16)
+
+
 def _chain(values: Floats, units: Sequence[SdpUnit], operands: Mapping[tuple[str, str], Floats]) -> NDArray[np.float16]:
     for unit in units:
         alu, mul = operands.get((unit.name, "alu")), operands.get((unit.name, "mul"))

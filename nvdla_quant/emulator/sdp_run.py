@@ -1,15 +1,22 @@
 """Run SDP operations, with the convolutions that feed them, tile by tile."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator import conv
 from nvdla_quant.emulator.memory import DeviceMemory, cube_view, images_of
-from nvdla_quant.emulator.operations import ConvOperation, Cube, SdpOperation
-from nvdla_quant.emulator.program import Program
+from nvdla_quant.emulator.operations import (
+    ConvOperation,
+    Cube,
+    Operand,
+    SdpOperation,
+    cubes_read,
+    element_type,
+    operand_cubes,
+)
 from nvdla_quant.emulator.rounding import shift_right
 from nvdla_quant.emulator.sdp import (
     Stage,
@@ -19,11 +26,17 @@ from nvdla_quant.emulator.sdp import (
     pack_stages,
     write_stages,
 )
-from nvdla_quant.emulator.sdp_float import float_chain
+from nvdla_quant.emulator.sdp_float import float_chain, to_int16
 from nvdla_quant.emulator.tiles import Reader, Tile, Tiling, Workspace, plan
-from nvdla_quant.hardware import Precision
+from nvdla_quant.emulator.weights import decompress
+from nvdla_quant.emulator.winograd import WinogradConvolution
+from nvdla_quant.hardware import Precision, Target
+from nvdla_quant.loadable.tasks import Window
 
 INT32_LIMIT = 1 << 31
+ReadWindow = Callable[[Window], NDArray[np.uint8]]
+"""Returns the bytes of a window."""
+AnyConvolution = conv.Convolution | WinogradConvolution
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +46,8 @@ class PreparedSdp:
     Attributes
     ----------
     operation : SdpOperation
-        What it computes.
-    convolution : Convolution or None
+        What it computes, its arrays of operands read.
+    convolution : AnyConvolution or None
         Where its values come from; None: memory, through `reader`.
     reader : Reader
         Source in memory, of the convolution or of the SDP itself.
@@ -49,7 +62,7 @@ class PreparedSdp:
     """
 
     operation: SdpOperation
-    convolution: conv.Convolution | None
+    convolution: AnyConvolution | None
     reader: Reader
     tiling: Tiling
     stages: tuple[Stage, ...] | None
@@ -57,23 +70,28 @@ class PreparedSdp:
     operands: Mapping[tuple[str, str], NDArray[np.generic]]
 
 
-def prepare_sdp(operation: SdpOperation, program: Program) -> PreparedSdp:
-    """Unpack weights and operands of `operation`."""
+def prepare_sdp(declared: SdpOperation, read: ReadWindow, target: Target) -> PreparedSdp:
+    """Unpack weights and operands of an operation, which `read` returns the bytes of."""
+    units = tuple(
+        replace(unit, alu_operand=_resolved(unit.alu_operand, read), mul_operand=_resolved(unit.mul_operand, read))
+        for unit in declared.units
+    )
+    operation = replace(declared, units=units)
     output = operation.destination
-    integer = operation.precision is Precision.INT8
+    integer = operation.precision is not Precision.FP16
+    convolution: AnyConvolution | None = None
     if isinstance(operation.source, ConvOperation):
-        window = operation.source.weights
-        memory = program.regions[window.memory].initial
-        assert memory is not None, "decode checks that the loadable provides the weights"
-        packed = memory[window.offset : window.offset + window.size]
-        convolution = conv.prepare(operation.source, packed, program.target)
+        convolution = conv.prepare(operation.source, _weights(operation.source, read, target), target)
         reader, tiling, bound = convolution.reader, convolution.tiling, convolution.bound
         plain = operation.source.truncate == 0 and bound < INT32_LIMIT
     else:
-        convolution, bound, plain = None, 128, True
-        reader = Reader(operation.source, np.arange(output.channels))
+        narrow = operation.source.element_bytes == 1
+        wide = Precision.INT16 if integer else Precision.FP16
+        reader = Reader(operation.source, element_type(Precision.INT8 if narrow else wide))
+        bound, plain = 1 << (8 * operation.source.element_bytes - 1), True
         tiling = plan(output.height, output.width, 8 * output.channels)
-    stages = linear_stages(operation, output.channels, bound) if integer and plain else None
+    simple = plain and (operation.precision, operation.output) == (Precision.INT8, Precision.INT8)
+    stages = linear_stages(operation, output.channels, bound) if simple else None
     return PreparedSdp(
         operation,
         convolution,
@@ -85,6 +103,20 @@ def prepare_sdp(operation: SdpOperation, program: Program) -> PreparedSdp:
     )
 
 
+def _resolved(operand: Operand | None, read: ReadWindow) -> Operand | None:
+    if operand is None or operand.array is None:
+        return operand
+    return Operand(channels=operand.array.read(read(operand.array.window)))
+
+
+def _weights(convolution: ConvOperation, read: ReadWindow, target: Target) -> NDArray[np.uint8]:
+    values, compression = read(convolution.weights), convolution.compression
+    if compression is None:
+        return values
+    where = f"operation {convolution.index} ({convolution.unit})"
+    return decompress(convolution, values, read(compression.mask), read(compression.sizes), target, where)
+
+
 def _float_operands(operation: SdpOperation) -> dict[tuple[str, str], NDArray[np.float32]]:
     return {
         (unit.name, part): np.asarray(operand.register if operand.channels is None else operand.channels, np.float32)
@@ -94,62 +126,71 @@ def _float_operands(operation: SdpOperation) -> dict[tuple[str, str], NDArray[np
     }
 
 
+def run_computed(operation: SdpOperation, target: Target, memory: DeviceMemory, workspace: Workspace) -> None:
+    """Run an operation whose weights or arrays of operands the program itself writes: image by image."""
+    for image in range(memory.images):
+        one = memory.one(image)
+
+        def read(window: Window, one: DeviceMemory = one) -> NDArray[np.uint8]:
+            raw = one.bytes_of(window.memory)[0, window.offset : window.offset + window.size]
+            return raw.view(np.uint8)
+
+        run_sdp(prepare_sdp(operation, read, target), one, workspace)
+
+
 def run_sdp(prepared: PreparedSdp, memory: DeviceMemory, workspace: Workspace) -> None:
     """Run an SDP operation, and the convolution that feeds it, on every image of `memory`."""
     operation = prepared.operation
-    source = _unharmed(memory, prepared.reader.cube, operation.destination, prepared.convolution is None)
-    points = {cube: _unharmed(memory, cube, operation.destination, True) for cube in _operand_cubes(operation)}
-    for tile in prepared.tiling.tiles(memory.images):
-        if prepared.convolution is not None:
-            sums = prepared.convolution.accumulate(source, tile, workspace)
-        else:
-            sums = _read(prepared, source, tile, workspace)
-        if prepared.stages is not None and prepared.packed is not None:
-            destination = memory.bytes_of(operation.destination.memory)
-            operand = next(iter(points.values()), None)
-            write_stages(sums, prepared.stages, prepared.packed, operand, destination, operation.destination, tile)
-        else:
-            _write_general(prepared, sums, points, memory, tile)
+    if operation.only_compares:
+        return
+    whole, *_ = read = cubes_read(operation)
+    points = {cube: _unharmed(memory, [cube], operation.destination, True) for cube in operand_cubes(operation)}
+    planes = [cube for cube in read if cube not in points or cube == whole]
+    source = _unharmed(memory, planes, operation.destination, prepared.convolution is None)
+    for part, destination in zip(whole.parts, operation.destination.parts, strict=True):
+        convolution = None if prepared.convolution is None else prepared.convolution.of(part)
+        for tile in prepared.tiling.tiles(memory.images):
+            if convolution is not None:
+                sums = convolution.accumulate(source, tile, workspace)
+            else:
+                sums = _read(prepared, source, tile, workspace)
+            if prepared.stages is not None and prepared.packed is not None:
+                operand = next(iter(points.values()), None)
+                target = memory.bytes_of(destination.memory)
+                write_stages(sums, prepared.stages, prepared.packed, operand, target, destination, tile)
+            else:
+                _write_general(prepared, sums, points, memory, destination, tile)
 
 
-def _unharmed(memory: DeviceMemory, source: Cube, destination: Cube, point_by_point: bool) -> NDArray[np.int8]:
-    """Return the memory of `source`, copied where writing `destination` tile by tile would change what is yet to read.
+def _unharmed(
+    memory: DeviceMemory, planes: Sequence[Cube], destination: Cube, point_by_point: bool
+) -> NDArray[np.int8]:
+    """Return the memory of `planes` (of one image), copied where writing `destination` would change what is to be read.
 
-    An operation that reads and writes the same points in the same places may do so in place.
+    Writing goes tile by tile. An operation that reads and writes the same points in the same places may do so in place.
     """
-    values = memory.bytes_of(source.memory)
-    harmless = not source.overlaps(destination) or (point_by_point and source == destination)
-    return values if harmless else values.copy()
-
-
-def _operand_cubes(operation: SdpOperation) -> list[Cube]:
-    cubes = []
-    for unit in operation.units:
-        for operand in (unit.alu_operand, unit.mul_operand):
-            if operand is not None and operand.cube is not None and operand.cube not in cubes:
-                cubes.append(operand.cube)
-    return cubes
+    values = memory.bytes_of(planes[0].memory)
+    harmful = any(cube.overlaps(destination) and not (point_by_point and cube == destination) for cube in planes)
+    return values.copy() if harmful else values
 
 
 def _read(prepared: PreparedSdp, source: NDArray[np.int8], tile: Tile, workspace: Workspace) -> NDArray[np.float32]:
     """Return the values of a tile as ``(1, pixels, channels)``."""
     output = prepared.operation.destination
     values = workspace.take("sums", tile.images, tile.rows, output.width, output.channels)
-    integer = prepared.operation.precision is Precision.INT8
-    read = prepared.reader.read_bytes if integer else prepared.reader.read_halves
-    read(source, tile.first, tile.row, 0, values)
+    prepared.reader.read(source, tile.first, tile.row, 0, values)
     return values.reshape(1, -1, output.channels)
 
 
 def _write_general(
     prepared: PreparedSdp,
-    sums: NDArray[np.float32],
+    sums: NDArray[np.float32] | NDArray[np.float64],
     points: Mapping[Cube, NDArray[np.int8]],
     memory: DeviceMemory,
+    output: Cube,
     tile: Tile,
 ) -> None:
     operation = prepared.operation
-    output = operation.destination
     shape = tile.images, tile.rows, output.width, output.channels
     operands = dict(prepared.operands)
     for unit in operation.units:
@@ -159,13 +200,15 @@ def _write_general(
                 step = slice(part == "mul", None, 2) if unit.interleaved else slice(None)
                 operands[unit.name, part] = elements[..., step]
     if operation.precision is Precision.FP16:
-        result: NDArray[np.generic] = float_chain(sums[0].reshape(shape), operation.units, operands)
+        floats = sums[0].astype(np.float32, copy=False).reshape(shape)
+        halves = float_chain(floats, operation.units, operands)
+        result: NDArray[np.generic] = to_int16(halves) if operation.output is Precision.INT16 else halves
     else:
         values = sums.astype(np.float64).sum(axis=0).astype(np.int64).reshape(shape)
         if isinstance(operation.source, ConvOperation):
             values = shift_right(values, operation.source.truncate, 32)
-        wide = integer_chain(values, operation.units, operands, operation.lut, operation.converter)
-        result = wide.astype(np.int8)
+        chain = operation.units, operands, operation.lut, operation.converter, operation.output
+        result = integer_chain(values, *chain).astype(operation.dtype)
     view = memory.view(output, result.dtype)
     target = view[tile.first : tile.first + tile.images, :, tile.row : tile.row + tile.rows]
     for surface in range(output.surfaces):

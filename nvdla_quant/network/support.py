@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from nvdla_quant.cbuf import IMAGE_CHANNELS, Shortage, divide, feature_entries, image_entries
-from nvdla_quant.hardware import MAX_POOLING_WINDOW, TARGETS, Precision, QuantizationMode, Target
+from nvdla_quant.hardware import COMPILED_PRECISIONS, MAX_POOLING_WINDOW, TARGETS, Precision, QuantizationMode, Target
 from nvdla_quant.network.graph import (
     BatchNorm,
     Concat,
@@ -93,7 +93,9 @@ def findings_by_precision(network: Network, target: Target, precisions: Iterable
 
 
 def _precision(target: Target, precision: Precision) -> Iterator[Finding]:
-    if precision not in target.precisions:
+    if precision not in COMPILED_PRECISIONS:
+        yield Finding("", "precision", "error", f"no compiler makes {precision} loadables", "compile for int8 or fp16")
+    elif precision not in target.precisions:
         able = ", ".join(name for name, other in TARGETS.items() if precision in other.precisions)
         message = f"{target.name} has no {precision} multipliers; targets that have: {able}"
         yield Finding("", "precision", "error", message, "compile for int8" if precision is Precision.FP16 else "")

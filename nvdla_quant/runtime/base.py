@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nvdla_quant.errors import DumpError
 
-DeviceValues = NDArray[np.int8] | NDArray[np.float16]
+DeviceValues = NDArray[np.int8] | NDArray[np.int16] | NDArray[np.float16]
 """A batch of tensors ``(n, c, h, w)`` in the device's domain."""
 
 

@@ -19,6 +19,7 @@ from nvdla_quant.runtime.base import DeviceValues, RunResult
 _LOG = logging.getLogger(__name__)
 EXACTNESS = {
     Precision.INT8: "bit-exact: the same int8 values as NVIDIA's C-model",
+    Precision.INT16: "bit-exact: the same integers as NVIDIA's C-model",
     Precision.FP16: "fast: fp16 convolutions summed in float32, which rounds differently from the hardware",
 }
 
