@@ -84,7 +84,7 @@ class DeviceMemory:
 
     def gather_as(self, cube: Cube, dtype: ElementType) -> Values:
         """Copy `cube`, whose elements are of type `dtype`, as ``(n * batch, channels, height, width)``."""
-        values = np.empty((len(self._bytes[cube.memory]), cube.batch, *cube.shape), dtype)
+        values: Values = np.empty((len(self._bytes[cube.memory]), cube.batch, *cube.shape), dtype)
         for number, part in enumerate(cube.parts):
             atoms = self.view(part, dtype).transpose(0, 1, 4, 2, 3)
             values[:, number] = atoms.reshape(len(atoms), -1, cube.height, cube.width)[:, : cube.channels]

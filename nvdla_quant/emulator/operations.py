@@ -77,6 +77,8 @@ class Cube:
     @property
     def parts(self) -> "tuple[Cube, ...]":
         """The single cubes of the batch."""
+        if self.batch == 1:
+            return (self,)
         return tuple(
             replace(self, offset=self.offset + number * self.batch_stride, batch=1, batch_stride=0)
             for number in range(self.batch)

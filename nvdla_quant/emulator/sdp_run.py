@@ -13,7 +13,6 @@ from nvdla_quant.emulator.operations import (
     Cube,
     Operand,
     SdpOperation,
-    cubes_read,
     element_type,
     operand_cubes,
 )
@@ -47,10 +46,10 @@ class PreparedSdp:
     ----------
     operation : SdpOperation
         What it computes, its arrays of operands read.
-    convolution : AnyConvolution or None
-        Where its values come from; None: memory, through `reader`.
-    reader : Reader
-        Source in memory, of the convolution or of the SDP itself.
+    parts : tuple[tuple[AnyConvolution | Reader, Cube], ...]
+        Where its values come from, a convolution or memory, and go to; several for a batch.
+    planes, points : tuple[Cube, ...]
+        What it reads: its source, and cubes of operands.
     tiling : Tiling
         How the output is cut.
     stages : tuple[Stage, ...] or None
@@ -62,8 +61,9 @@ class PreparedSdp:
     """
 
     operation: SdpOperation
-    convolution: AnyConvolution | None
-    reader: Reader
+    parts: tuple[tuple[AnyConvolution | Reader, Cube], ...]
+    planes: tuple[Cube, ...]
+    points: tuple[Cube, ...]
     tiling: Tiling
     stages: tuple[Stage, ...] | None
     packed: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None
@@ -79,23 +79,30 @@ def prepare_sdp(declared: SdpOperation, read: ReadWindow, target: Target) -> Pre
     operation = replace(declared, units=units)
     output = operation.destination
     integer = operation.precision is not Precision.FP16
-    convolution: AnyConvolution | None = None
+    parts: tuple[tuple[AnyConvolution | Reader, Cube], ...]
+    points = operand_cubes(operation)
     if isinstance(operation.source, ConvOperation):
-        convolution = conv.prepare(operation.source, _weights(operation.source, read, target), target)
-        reader, tiling, bound = convolution.reader, convolution.tiling, convolution.bound
-        plain = operation.source.truncate == 0 and bound < INT32_LIMIT
+        fed = operation.source
+        convolution = conv.prepare(fed, _weights(fed, read, target), target)
+        tiling, bound = convolution.tiling, convolution.bound
+        plain = fed.truncate == 0 and bound < INT32_LIMIT
+        ends = zip(fed.source.parts, output.parts, strict=True)
+        parts = tuple((convolution.of(part), destination) for part, destination in ends)
+        planes: tuple[Cube, ...] = (fed.source,) if fed.second_plane is None else (fed.source, fed.second_plane)
     else:
         narrow = operation.source.element_bytes == 1
         wide = Precision.INT16 if integer else Precision.FP16
-        reader = Reader(operation.source, element_type(Precision.INT8 if narrow else wide))
+        parts = ((Reader(operation.source, element_type(Precision.INT8 if narrow else wide)), output),)
+        planes = (operation.source,)
         bound, plain = 1 << (8 * operation.source.element_bytes - 1), True
         tiling = plan(output.height, output.width, 8 * output.channels)
     simple = plain and (operation.precision, operation.output) == (Precision.INT8, Precision.INT8)
     stages = linear_stages(operation, output.channels, bound) if simple else None
     return PreparedSdp(
         operation,
-        convolution,
-        reader,
+        parts,
+        planes,
+        points,
         tiling,
         stages,
         None if stages is None else pack_stages(stages),
@@ -143,17 +150,15 @@ def run_sdp(prepared: PreparedSdp, memory: DeviceMemory, workspace: Workspace) -
     operation = prepared.operation
     if operation.only_compares:
         return
-    whole, *_ = read = cubes_read(operation)
-    points = {cube: _unharmed(memory, [cube], operation.destination, True) for cube in operand_cubes(operation)}
-    planes = [cube for cube in read if cube not in points or cube == whole]
-    source = _unharmed(memory, planes, operation.destination, prepared.convolution is None)
-    for part, destination in zip(whole.parts, operation.destination.parts, strict=True):
-        convolution = None if prepared.convolution is None else prepared.convolution.of(part)
+    from_memory = not isinstance(operation.source, ConvOperation)
+    points = {cube: _unharmed(memory, (cube,), operation.destination, True) for cube in prepared.points}
+    source = _unharmed(memory, prepared.planes, operation.destination, from_memory)
+    for fed, destination in prepared.parts:
         for tile in prepared.tiling.tiles(memory.images):
-            if convolution is not None:
-                sums = convolution.accumulate(source, tile, workspace)
+            if isinstance(fed, Reader):
+                sums: conv.Sums = _read(fed, destination, source, tile, workspace)
             else:
-                sums = _read(prepared, source, tile, workspace)
+                sums = fed.accumulate(source, tile, workspace)
             if prepared.stages is not None and prepared.packed is not None:
                 operand = next(iter(points.values()), None)
                 target = memory.bytes_of(destination.memory)
@@ -174,17 +179,18 @@ def _unharmed(
     return values.copy() if harmful else values
 
 
-def _read(prepared: PreparedSdp, source: NDArray[np.int8], tile: Tile, workspace: Workspace) -> NDArray[np.float32]:
+def _read(
+    reader: Reader, output: Cube, source: NDArray[np.int8], tile: Tile, workspace: Workspace
+) -> NDArray[np.float32]:
     """Return the values of a tile as ``(1, pixels, channels)``."""
-    output = prepared.operation.destination
     values = workspace.take("sums", tile.images, tile.rows, output.width, output.channels)
-    prepared.reader.read(source, tile.first, tile.row, 0, values)
+    reader.read(source, tile.first, tile.row, 0, values)
     return values.reshape(1, -1, output.channels)
 
 
 def _write_general(
     prepared: PreparedSdp,
-    sums: NDArray[np.float32] | NDArray[np.float64],
+    sums: conv.Sums,
     points: Mapping[Cube, NDArray[np.int8]],
     memory: DeviceMemory,
     output: Cube,

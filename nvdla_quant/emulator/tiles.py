@@ -223,21 +223,30 @@ def _read_lanes(
     """Copy single channels through tables of all numbers."""
     images, rows, columns, _ = out.shape
     pad = np.float32(pad_value)
+    x0 = min(max(-column, 0), columns)
+    x1 = max(min(columns, width - column), x0)
     for image in range(images):
         memory = source[min(first + image, source.shape[0] - 1)]
         for r in range(rows):
             y = row + r
+            line = out[image, r]
+            if y < 0 or y >= height:
+                line[:, :] = pad
+                continue
+            line[:x0, :] = pad
+            line[x1:, :] = pad
             for k in range(places.shape[0]):
-                start = offset + places[k, 0] + y * places[k, 1]
                 step, size, shift, mask = places[k, 2], places[k, 3], places[k, 4], places[k, 5]
                 table = tables[places[k, 6]]
-                for x in range(columns):
-                    xx = column + x
-                    if 0 <= y < height and 0 <= xx < width:
-                        at = start + xx * step
-                        number = np.int64(memory[at]) & 255
-                        for byte in range(1, size):
-                            number |= (np.int64(memory[at + byte]) & 255) << (8 * byte)
-                        out[image, r, x, k] = table[(number >> shift) & mask]
-                    else:
-                        out[image, r, x, k] = pad
+                at = offset + places[k, 0] + y * places[k, 1] + (column + x0) * step
+                if size == 1:
+                    for x in range(x0, x1):
+                        line[x, k] = table[memory[at] & 255]
+                        at += step
+                    continue
+                for x in range(x0, x1):
+                    number = np.int64(memory[at]) & 255
+                    for byte in range(1, size):
+                        number |= (np.int64(memory[at + byte]) & 255) << (8 * byte)
+                    line[x, k] = table[(number >> shift) & mask]
+                    at += step
