@@ -20,6 +20,8 @@ TILE_BYTES = 1 << 21
 MIN_TILE_PIXELS = 384
 MAX_TILE_PIXELS = 4096
 """Fewer rows waste a matrix product, more gain nothing."""
+MAX_TILE_BYTES = 1 << 28
+"""Fewer rows all the same where kernels are so large that they would take more."""
 
 
 class Workspace:
@@ -71,6 +73,7 @@ class Tiling:
 def plan(height: int, width: int, bytes_per_pixel: int) -> Tiling:
     """Return a tiling for matrices that need `bytes_per_pixel` for each output pixel."""
     pixels = min(max(TILE_BYTES // bytes_per_pixel, MIN_TILE_PIXELS), MAX_TILE_PIXELS)
+    pixels = max(min(pixels, MAX_TILE_BYTES // bytes_per_pixel), 1)
     if height * width <= pixels:
         return Tiling(height, width, pixels // (height * width), height)
     return Tiling(height, width, 1, max(1, pixels // width))

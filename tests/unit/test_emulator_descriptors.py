@@ -3,8 +3,10 @@
 The loadables are built field by field, so that decoding is part of what is tested.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,19 @@ from nvdla_quant.emulator import conv
 from nvdla_quant.emulator.operations import ConvOperation, SdpOperation
 from nvdla_quant.emulator.pixels import PIXELS
 from nvdla_quant.emulator.program import Limits, Program, decode
-from nvdla_quant.emulator.run import run, run_tensors
+from nvdla_quant.emulator.run import run, run_tensors, write_steps
 from nvdla_quant.errors import EmulationError, LoadableError
 from nvdla_quant.hardware import NV_FULL, NV_SMALL, Target
 from nvdla_quant.loadable.records import Loadable
-from nvdla_quant.loadable.structs import FORMAT_FEATURE, SURFACE_BYTES, SURFACES, Engine, ImageFormat
+from nvdla_quant.loadable.structs import (
+    FORMAT_FEATURE,
+    OPERATION_BYTES,
+    OPERATIONS,
+    SURFACE_BYTES,
+    SURFACES,
+    Engine,
+    ImageFormat,
+)
 from tests import scalar_model as scalar
 from tests.descriptors import FLYING, cube, fill, loadable_of, tensor
 
@@ -288,7 +298,7 @@ def cases(draw: st.DrawFn) -> Case:
         given = "int8" if layout[0][3] == 8 else "int16"
         converter = draw(converters()) if given != precision else converter
         post_extension = draw(st.integers(0, 2))
-    bits = BITS[given]
+    means = st.integers(-(1 << BITS[given]) // 2, (1 << BITS[given]) // 2 - 1)
     batch = 1 if pixels is not None else draw(st.sampled_from([1, 1, 2, 3]))
     outputs = ["int8", "int16", "fp16"] if precision == "int8" else ["int16", "fp16"]
     out_converter = draw(converters())
@@ -310,7 +320,7 @@ def cases(draw: st.DrawFn) -> Case:
         post_extension=post_extension,
         truncate=draw(st.sampled_from([0, 0, 5, 16])),
         converter=converter,
-        means=draw(st.one_of(st.none(), st.tuples(*[st.integers(-(1 << bits), 1 << bits)] * 4))) if pixels else None,
+        means=draw(st.one_of(st.none(), st.tuples(*[means] * 4))) if pixels else None,
         signed=pixels is None or draw(st.booleans()),
         batch=batch,
         out_converter=replace(out_converter, offset=draw(st.integers(-(1 << 31), (1 << 31) - 1))),
@@ -323,7 +333,6 @@ def cases(draw: st.DrawFn) -> Case:
 def test_convolutions(case: Case) -> None:
     if case.target is NV_SMALL and case.output != "int8":
         case = replace(case, output="int8")
-    case = replace(case, means=None if case.means is None else tuple(max(min(m, 32767), -32768) for m in case.means))  # type: ignore[arg-type]
     check(case)
 
 
@@ -423,7 +432,7 @@ def test_images_of_halves(name: str) -> None:
     np.testing.assert_array_equal(result, values[..., order].transpose(0, 3, 1, 2))
 
 
-def test_a_batch_takes_several_images() -> None:
+def test_a_batch_takes_several_images(tmp_path: Path) -> None:
     case = Case(batch=3, kernels=20, channels=17)
     program = decode(build(case))
     inputs = inputs_of(case, program)
@@ -433,6 +442,8 @@ def test_a_batch_takes_several_images() -> None:
     assert operation.destination.batch == 3
     assert sorted(seen) == [0, 3]
     np.testing.assert_array_equal(np.concatenate([seen[0], seen[3]]), expected_of(case, inputs))
+    write_steps(program, inputs, tmp_path)
+    np.testing.assert_array_equal(np.load(tmp_path / "op001_dst.npy"), expected_of(case, inputs))
     with pytest.raises(EmulationError, match="multiple of 3"):
         run(program, inputs[:4])
 
@@ -628,3 +639,63 @@ def test_comparing_writes_nothing() -> None:
     assert operation.only_compares
     assert "writes no memory" in program.warnings[0]
     assert not run(program, inputs_of(Case(), program)).any()
+
+
+def leaves(dtype: np.dtype[Any], offset: int = 0) -> Iterator[tuple[int, int]]:
+    """Yield (offset, size) of each number of a descriptor."""
+    for inner, place, *_ in (dtype.fields or {}).values():
+        if inner.fields:
+            yield from leaves(inner, offset + place)
+        else:
+            yield offset + place, inner.base.itemsize
+
+
+@given(cases(), st.data())
+def test_damaged_descriptors(case: Case, data: st.DataObject) -> None:
+    """Whatever stands in the descriptors: a clean error, or a program that runs within its buffers."""
+    loadable = build(replace(case, target=NV_FULL, compressed=data.draw(st.booleans())))
+    blobs = {blob.name: bytearray(blob.data) for blob in loadable.blobs}
+    # The last three are dependency graph, operations and surfaces.
+    names = sorted(blobs, key=int)[-3:]
+    for _ in range(data.draw(st.integers(1, 3))):
+        number = data.draw(st.integers(0, 1))
+        engine = (Engine.CONV, Engine.SDP)[number]
+        dtype, stride, name = data.draw(
+            st.sampled_from(
+                [(OPERATIONS[engine], OPERATION_BYTES, names[1]), (SURFACES[engine], SURFACE_BYTES, names[2])]
+            )
+        )
+        fields = st.sampled_from(list(leaves(dtype)))
+        offset, size = data.draw(fields)
+        value = data.draw(st.one_of(st.sampled_from([0, 1, 2, 255, -1, 1 << (8 * size - 1)]), st.integers(0, 255)))
+        place = number * stride + offset
+        blobs[name][place : place + size] = (value % (1 << (8 * size))).to_bytes(size, "little")
+    changed = tuple(replace(blob, data=bytes(blobs.get(blob.name, blob.data))) for blob in loadable.blobs)
+    with contextlib.suppress(EmulationError, LoadableError):
+        program = decode(replace(loadable, blobs=changed), limits=Limits(macs=10**7, memory=1 << 24))
+        run(program, np.zeros((program.inputs[0].cube.batch, *program.inputs[0].shape), program.inputs[0].dtype))
+
+
+def test_a_batch_of_tensors_lies_where_their_size_or_stride_says() -> None:
+    loadable = build(Case(batch=2))
+    bound = loadable.tensors[0]
+    assert decode(loadable).inputs[0].cube.batch_stride == bound.size // 2
+    strides = (*bound.strides[:3], 2048, 0, 0, 0, 0)
+    with pytest.raises(LoadableError, match=r"tensor 'in': ends at byte \d+ of memory 1"):
+        decode(replace(loadable, tensors=(replace(bound, strides=strides), *loadable.tensors[1:])))
+    with pytest.raises(LoadableError, match=r"tensor 'in': batch 0"):
+        decode(replace(loadable, tensors=(replace(bound, n=0), *loadable.tensors[1:])))
+
+
+@pytest.mark.parametrize("name", ["A2B10G10R10", "Y8___U8V8_N444"])
+def test_tensors_that_are_no_arrays_are_bytes(name: str) -> None:
+    """Ten bits are no element, and two planes no cube: such a tensor is given byte by byte."""
+    layout = scalar.components(name)
+    given = "int16" if layout[0][3] == 10 else "int8"
+    case = Case(given=given, precision=given, output=given, pixels=name, channels=len(layout))
+    loadable = build(case)
+    bound = replace(loadable.tensors[0], pixel_format=int(ImageFormat[name]), c=len(layout), h=4, w=5)
+    program = decode(replace(loadable, tensors=(bound, loadable.tensors[1])))
+    assert program.inputs[0].shape == (1, 1, bound.size)
+    inputs = inputs_of(case, program)
+    np.testing.assert_array_equal(run(program, inputs), expected_of(case, inputs))
