@@ -129,6 +129,8 @@ def _source(
         size, batch = ELEMENT_BYTES[precision], int(op["batch"])
         if not 1 <= batch <= MAX_BATCH:
             raise refuse(where, "batch", batch, f"1 to {MAX_BATCH}")
+        if batch > 1 and not target.has_batch:
+            raise refuse(where, "batch", batch, f"1: {target.name} takes one image at a time")
         atom, stride = target.feature_atom_bytes // size, int(op["batch_stride"])
         cube = space.cube(descriptor, atom, size, f"{where} source", batch, stride if batch > 1 else 0)
         # Winograd takes whole atoms, whatever stands behind the last channel.

@@ -303,7 +303,7 @@ def cases(draw: st.DrawFn) -> Case:
     outputs = ["int8", "int16", "fp16"] if precision == "int8" else ["int16", "fp16"]
     out_converter = draw(converters())
     return Case(
-        target=NV_FULL if "int16" in (precision, given) else draw(st.sampled_from([NV_FULL, NV_SMALL])),
+        target=NV_FULL if batch > 1 or "int16" in (precision, given) else draw(st.sampled_from([NV_FULL, NV_SMALL])),
         given=given,
         precision=precision,
         output=precision if batch > 1 else draw(st.sampled_from(outputs)),
@@ -539,6 +539,7 @@ def weights_in(loadable: Loadable, packed: NDArray[np.uint8]) -> tuple[Any, ...]
         (Case(), {"batch": 33}, r"batch is 33, expected 1 to 32"),
         (Case(), {"batch": 0}, r"batch is 0, expected 1 to 32"),
         (Case(), {"in_precision": 1}, r"features are not widened"),
+        (Case(target=NV_SMALL), {"batch": 2}, r"batch is 2, expected 1: nv_small takes one image at a time"),
         (Case(target=NV_SMALL), {"conv_mode": 1}, r"nv_small has no Winograd"),
         (Case(target=NV_SMALL, compressed=True), {}, r"nv_small has no weight compression"),
         (Case(pixels="A8B8G8R8"), {"batch": 2}, r"of an image is \(0, 2\)"),
