@@ -41,8 +41,10 @@ def decode_conv(
     if surface["dst_data"]["type"] != MemoryType.ON_THE_FLY:
         raise refuse(where, "dst type", int(surface["dst_data"]["type"]), "2: a convolution hands over to the SDP")
     banks = int(op["data_bank"]), int(op["weight_bank"])
-    if sum(banks) > target.cbuf_banks:
-        raise refuse(where, "data_bank and weight_bank", banks, f"at most {target.cbuf_banks} together")
+    # The last bank holds the mask of compressed weights.
+    free = target.cbuf_banks - int(op["weight_format"] == structs.WEIGHT_FORMAT_COMPRESSED)
+    if min(banks) < 1 or sum(banks) > free:
+        raise refuse(where, "data_bank and weight_bank", banks, f"at least 1 each and at most {free} together")
     source = _source(space, target, op, surface, pixels, precision, where)
     output = {field: int(surface["dst_data"][field]) for field in ("width", "height", "channel")}
     for field, other in (("width", "input_width_cmac"), ("height", "input_height_cmac")):

@@ -425,18 +425,20 @@ def operand_cubes(operation: SdpOperation) -> tuple[Cube, ...]:
     return tuple(dict.fromkeys(cube for cube in cubes if cube is not None))
 
 
-def constants_read(operation: Operation) -> tuple[Window, ...]:
-    """Return the weights and arrays of operands that `operation` reads."""
-    if not isinstance(operation, SdpOperation):
+def weights_read(operation: Operation) -> tuple[Window, ...]:
+    """Return the weights of the convolution that feeds `operation`."""
+    if not isinstance(operation, SdpOperation) or not isinstance(operation.source, ConvOperation):
         return ()
-    windows: list[Window] = []
-    if isinstance(operation.source, ConvOperation):
-        compression = operation.source.compression
-        windows = [operation.source.weights]
-        windows += [] if compression is None else [compression.mask, compression.sizes]
-    operands = (operand for unit in operation.units for operand in (unit.alu_operand, unit.mul_operand))
+    weights, compression = operation.source.weights, operation.source.compression
+    return (weights,) if compression is None else (weights, compression.mask, compression.sizes)
+
+
+def arrays_read(operation: Operation) -> tuple[Window, ...]:
+    """Return the arrays of operands of `operation`."""
+    units = operation.units if isinstance(operation, SdpOperation) else ()
+    operands = (operand for unit in units for operand in (unit.alu_operand, unit.mul_operand))
     arrays = (operand.array for operand in operands if operand is not None)
-    return tuple(dict.fromkeys((*windows, *(array.window for array in arrays if array is not None))))
+    return tuple(dict.fromkeys(array.window for array in arrays if array is not None))
 
 
 def cubes_written(operation: Operation) -> tuple[Cube, ...]:

@@ -22,9 +22,10 @@ from nvdla_quant.emulator.operations import (
     Operation,
     Port,
     Region,
-    constants_read,
+    arrays_read,
     cubes_read,
     cubes_written,
+    weights_read,
 )
 from nvdla_quant.emulator.pixels import PIXELS
 from nvdla_quant.emulator.races import describe_races
@@ -42,7 +43,7 @@ from nvdla_quant.loadable.records import (
     TensorDescriptor,
 )
 from nvdla_quant.loadable.structs import EmuOperation
-from nvdla_quant.loadable.tasks import static_bytes
+from nvdla_quant.loadable.tasks import Window, static_bytes
 
 MAX_CUBE_BYTES = 1 << 28
 """Most bytes that one operation may write: overlapping strides could name more than the memory has."""
@@ -303,7 +304,7 @@ def _regions(
     """Keep the memories that operations and tensors use; one that nobody writes is shared by all images."""
     written = {operation.destination.memory for operation in operations} | {port.cube.memory for port in ports}
     used = written | {cube.memory for operation in operations for cube in cubes_read(operation)}
-    used |= {window.memory for operation in operations for window in constants_read(operation)}
+    used |= {window.memory for operation in operations for window in _constants(operation)}
     sizes = {memory.id: memory.size for memory in loadable.memories}
     regions = {}
     for id_ in sorted(used):
@@ -314,6 +315,10 @@ def _regions(
     return regions
 
 
+def _constants(operation: Operation) -> tuple[Window, ...]:
+    return *weights_read(operation), *arrays_read(operation)
+
+
 def _computed(
     operations: list[Operation], inputs: tuple[Port, ...], static: Mapping[int, NDArray[np.uint8]]
 ) -> frozenset[int]:
@@ -322,7 +327,7 @@ def _computed(
     writes += [cube for operation in operations for cube in cubes_written(operation)]
     computed = set()
     for operation in operations:
-        for window in constants_read(operation):
+        for window in _constants(operation):
             end = window.offset + window.size
             if any(w.memory == window.memory and w.offset < end and window.offset < w.end for w in writes):
                 computed.add(operation.index)

@@ -21,12 +21,14 @@ from nvdla_quant.emulator.operations import (
     Cube,
     Operation,
     SdpOperation,
-    constants_read,
+    arrays_read,
     cubes_read,
     cubes_written,
     operand_cubes,
+    weights_read,
 )
 from nvdla_quant.loadable.structs import DependencyEvent, Engine
+from nvdla_quant.loadable.tasks import Window
 
 Link = tuple[int, int, int]
 """(before, after, event of `DependencyEvent`), by index in the task."""
@@ -69,9 +71,11 @@ def describe_races(
         yield f"races are not looked for: the task has {len(engines)} operations, more than {MAX_OPERATIONS}"
         return
     after = _reachable(_edges(engines, links))
+    # What nobody writes cannot race: most constants.
+    written = {cube.memory for operation in operations.values() for cube in cubes_written(operation)}
     earlier: list[Access] = []
     for index, operation in operations.items():
-        accesses = list(_accesses(index, operation, base))
+        accesses = [access for access in _accesses(index, operation, base) if access.cube.memory in written]
         for second in accesses:
             for first in earlier:
                 if (first.writes or second.writes) and first.cube.overlaps(second.cube):
@@ -84,15 +88,19 @@ def describe_races(
 def _accesses(index: int, operation: Operation, base: int) -> Iterator[Access]:
     start = operation.source.index - base if isinstance(operation.source, ConvOperation) else index
     operands = operand_cubes(operation) if isinstance(operation, SdpOperation) else ()
-    for cube in cubes_read(operation):
-        yield Access(index, index if cube in operands else start, cube, writes=False)
-    for window in constants_read(operation):
-        size = window.size
-        cube = Cube(window.memory, window.offset, 1, 1, size, 1, 1, size, size)
-        # Arrays of operands are fetched once the SDP operation is enabled, weights earlier: once the convolution is.
+    reads = cubes_read(operation)
+    sources = reads[: len(reads) - len(operands)]
+    for cube in (*sources, *map(_bytes, weights_read(operation))):
         yield Access(index, start, cube, writes=False)
+    for cube in (*operands, *map(_bytes, arrays_read(operation))):
+        yield Access(index, index, cube, writes=False)
     for cube in cubes_written(operation):
         yield Access(index, start, cube, writes=True)
+
+
+def _bytes(window: Window) -> Cube:
+    """Return `window` as a cube of bytes."""
+    return Cube(window.memory, window.offset, 1, 1, window.size, 1, 1, window.size, window.size)
 
 
 def _edges(engines: Sequence[Engine], links: Iterable[Link]) -> dict[Moment, set[Moment]]:
