@@ -83,6 +83,7 @@ def loadable_of(
     memories: Mapping[int, NDArray[np.uint8] | int],
     inputs: Sequence[TensorDescriptor],
     outputs: Sequence[TensorDescriptor],
+    ordered: bool = True,
 ) -> Loadable:
     """Return a loadable of one task; an SDP operation with a flying source takes the convolution in front of it.
 
@@ -94,6 +95,8 @@ def loadable_of(
         Contents, or the size of what starts as zeros, by number from 1; addresses have the same numbers.
     inputs, outputs : Sequence[TensorDescriptor]
         Bindable tensors.
+    ordered : bool
+        False: no operation waits for what is written before it.
     """
     count = len(operations)
     network = np.zeros((), structs.NETWORK)
@@ -117,7 +120,7 @@ def loadable_of(
         if fed:
             common[index]["fused_parent"] = (index - 1, DependencyEvent.OP_ENABLED, 0)
             common[index - 1]["dependency_count"] += 1
-        elif written is not None:
+        elif ordered and written is not None:
             common[written]["consumers"][engine] = (index, DependencyEvent.OP_COMPLETED, 0)
             common[index]["dependency_count"] += 1
         written = index if engine is not Engine.CONV else written

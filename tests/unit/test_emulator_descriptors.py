@@ -22,7 +22,7 @@ from nvdla_quant.emulator.program import Limits, Program, decode
 from nvdla_quant.emulator.run import run, run_tensors, write_steps
 from nvdla_quant.errors import EmulationError, LoadableError
 from nvdla_quant.hardware import NV_FULL, NV_SMALL, Target
-from nvdla_quant.loadable.records import Loadable
+from nvdla_quant.loadable.records import Loadable, TensorDescriptor
 from nvdla_quant.loadable.structs import (
     FORMAT_FEATURE,
     OPERATION_BYTES,
@@ -111,6 +111,14 @@ def compress(case: Case, packed: NDArray[np.uint8]) -> dict[int, NDArray[np.uint
 
 def build(case: Case, conv_fields: Mapping[str, Any] | None = None, sdp: Mapping[str, Any] | None = None) -> Loadable:
     """Return the loadable of a case; features come as a tensor, images as the bytes of a line of pixels."""
+    operations, memories, bound, result = parts_of(case, conv_fields or {}, sdp or {})
+    return loadable_of(operations, memories, [bound], [result])
+
+
+def parts_of(
+    case: Case, conv_fields: Mapping[str, Any], sdp: Mapping[str, Any]
+) -> tuple[list[Any], dict[int, NDArray[np.uint8] | int], TensorDescriptor, TensorDescriptor]:
+    """Return operations, memories, input and output of a case."""
     image = case.pixels is not None
     packed = scalar.stream(weights_of(case), case.target, image, case.post_extension)
     memories: dict[int, NDArray[np.uint8] | int] = {WEIGHTS: packed, OPERANDS: bias_of(case).view(np.uint8)}
@@ -189,10 +197,10 @@ def build(case: Case, conv_fields: Mapping[str, Any] | None = None, sdp: Mapping
     handed = FLYING | dict(zip(("channel", "height", "width"), case.out_shape, strict=True))
     sdp_surface = {"src_data": handed, "x1_data": {"address": OPERANDS}, "dst_data": destination}
     operations = [
-        (Engine.CONV, fields | dict(conv_fields or {}), surface),
-        (Engine.SDP, sdp_fields | dict(sdp or {}), sdp_surface),
+        (Engine.CONV, fields | dict(conv_fields), surface),
+        (Engine.SDP, sdp_fields | dict(sdp), sdp_surface),
     ]
-    return loadable_of(operations, memories, [bound], [result])
+    return operations, memories, bound, result
 
 
 def inputs_of(case: Case, program: Program) -> NDArray[Any]:
@@ -511,6 +519,31 @@ class TestComputedConstants:
         np.testing.assert_array_equal(result[:1], expected_of(case, inputs)[:1])
         blobs = tuple(replace(b, data=biases[1].tobytes()) if b.name == str(OPERANDS) else b for b in loadable.blobs)
         np.testing.assert_array_equal(result[1:], run(decode(replace(loadable, blobs=blobs)), inputs[1:]))
+
+    @pytest.mark.parametrize("ordered", [True, False])
+    def test_weights_from_an_operation(self, ordered: bool) -> None:
+        """One kernel of one tap and 32 channels is an atom: an SDP operation copies it to where the weights stand."""
+        case = Case(channels=32, kernels=1, kernel=(1, 1), out=(4, 5))
+        operations, memories, bound, result = parts_of(case, {}, {})
+        atom = cube(SIZES, (32, 1, 1), 32, 1)
+        copy = {"lut_index": -1, "batch_num": 1, "out_cvt": {"scale": 1}}
+        writer = Engine.SDP, copy, {"src_data": atom, "dst_data": {**atom, "address": WEIGHTS}}
+        kernels = tensor("kernels", SIZES, (32, 1, 1), 32, np.dtype(np.int8), 32)
+        memories |= {WEIGHTS: 32, MASK: 32, SIZES: 32}
+        program = decode(loadable_of([writer, *operations], memories, [bound, kernels], [result], ordered))
+        assert program.computed == {2}
+        races = [warning for warning in program.warnings if "race" in warning]
+        assert bool(races) is not ordered
+        assert all("operation 2 (SDP) reads" in race and "operation 0 (SDP) writes" in race for race in races)
+        given = [replace(case, seed=seed) for seed in (7, 8)]
+        inputs = inputs_of(case, decode(build(case)))
+        values = np.stack([weights_of(one).reshape(32, 1, 1) for one in given])
+        both = run_tensors(program, {"in": inputs, "kernels": values})["out"]
+        for image, one in enumerate(given):
+            alone = replace(one, seed=case.seed)
+            blobs = weights_in(build(alone), scalar.stream(weights_of(one), NV_FULL, False, 0))
+            expected = run(decode(replace(build(alone), blobs=blobs)), inputs[image : image + 1])
+            np.testing.assert_array_equal(both[image : image + 1], expected)
 
     def test_constants_that_nobody_provides(self) -> None:
         loadable = build(Case())
