@@ -45,6 +45,6 @@ def run_golden(golden: Golden) -> list[tuple[str, Values, Values]]:
     for index, raw in golden.steps.items():
         operation, values = ours[index]
         memory = DeviceMemory({0: Region(len(raw), False, raw)}, 1)
-        expected = memory.gather(replace(operation.destination, memory=0, offset=0))
+        expected = memory.gather(replace(operation.destination, memory=0, offset=0), operation.dtype)
         pairs.append((f"operation {index}", values[:1], expected))
     return pairs

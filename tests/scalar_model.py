@@ -1,8 +1,9 @@
 """NVDLA's integer arithmetic, one value at a time in Python's unbounded integers: a second opinion on the emulator.
 
-Written from the rules alone (arithmetic notes, sections 2 to 5), with nothing of the emulator's code.
+Written from the rules alone (arithmetic notes, sections 2 to 6 and 11), with nothing of the emulator's code.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -137,6 +138,7 @@ def pool(
     kernel: tuple[int, int],
     mode: Literal["average", "max", "min"],
     padding: tuple[int, ...],
+    bits: int = 8,
 ) -> int:
     """Pool one window of one channel; `rows` holds the real cells by (y, x)."""
     ys = [corner[0] + i for i in range(kernel[0])]
@@ -155,7 +157,120 @@ def pool(
     total += padding[padded_rows - 1] * kernel[1] if padded_rows else 0
     once = rnd(total * RECIPROCALS[kernel[1]], 16)
     twice = rnd(once * RECIPROCALS[kernel[0]], 16)
-    return (twice + 128) % 256 - 128
+    return (twice + (1 << bits - 1)) % (1 << bits) - (1 << bits - 1)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One of the CDP's tables; `select` is a logarithm's offset where `exponential`, else a right shift."""
+
+    entries: tuple[int, ...]
+    start: int
+    end: int
+    exponential: bool
+    select: int
+    below: tuple[int, int]
+    above: tuple[int, int]
+
+
+def cdp_table(total: int, table: Table) -> tuple[int, Literal["under", "over", "hit"]]:
+    """Look `total` up: 16 fraction bits, the surplus cut off; beyond the table, along a slope; 16 bits."""
+    last = len(table.entries) - 1
+
+    def outside(entry: int, distance: int, slope: tuple[int, int]) -> int:
+        scale, shift = slope
+        return clamp(entry + (rnd(distance * scale, shift) if shift >= 0 else distance * scale << -shift), 16)
+
+    distance = total - table.start
+    bias = 1 << table.select if table.exponential and table.select >= 0 else 0
+    under = outside(table.entries[0], distance - bias, table.below)
+    if distance <= 0:
+        return under, "under"
+    if table.exponential:
+        power = distance.bit_length() - 1
+        if power < table.select:
+            return under, "under"
+        index, fraction = power - table.select, (distance - (1 << power) << 16) >> power
+    elif table.select >= 0:
+        index, fraction = distance >> table.select, ((distance << 16) >> table.select) & 0xFFFF
+    else:
+        index, fraction = distance << -table.select, 0
+    if index >= last:
+        return outside(table.entries[last], total - table.end, table.above), "over"
+    first, second = table.entries[index], table.entries[index + 1]
+    return clamp(first + rnd((second - first) * fraction, 16), 16), "hit"
+
+
+@dataclass(frozen=True)
+class Lrn:
+    """Local response normalisation; priorities are 0 for `exp` and 1 for `only`, in the order under, over, hybrid."""
+
+    size: int
+    square_sum: bool
+    multiply: bool
+    before: Cvt
+    after: Cvt
+    exp: Table
+    only: Table
+    priorities: tuple[int, int, int]
+    bits: Literal[8, 16]
+
+
+def normalise(values: list[int], channel: int, lrn: Lrn) -> int:
+    """Normalise one channel of a pixel whose channels are `values`."""
+    converted = [
+        clamp(rnd((value - lrn.before.offset) * lrn.before.scale, lrn.before.shift), lrn.bits + 1) for value in values
+    ]
+    total = converted[channel]
+    if lrn.square_sum:
+        reach = lrn.size // 2
+        total = sum(value * value for value in converted[max(channel - reach, 0) : channel + reach + 1])
+    exp, exp_state = cdp_table(total, lrn.exp)
+    only, only_state = cdp_table(total, lrn.only)
+    under, over, hybrid = lrn.priorities
+    states = exp_state, only_state
+    if states == ("under", "under"):
+        choice = under
+    elif states == ("over", "over"):
+        choice = over
+    elif states.count("hit") == 1:
+        choice = states.index("hit")
+    else:
+        choice = hybrid
+    value = (exp, only)[choice]
+    if lrn.multiply:
+        value *= converted[channel]
+    return clamp(rnd((value - lrn.after.offset) * lrn.after.scale, lrn.after.shift), lrn.bits)
+
+
+def half(value: float) -> float:
+    """Round to float16, ties away from zero; what does not fit is infinite."""
+    if not math.isfinite(value) or value == 0:
+        return value
+    step = 2.0 ** max(math.frexp(value)[1] - 11, -24)
+    rounded = math.copysign(math.floor(abs(value) / step + 0.5) * step, value)
+    return math.copysign(math.inf, value) if abs(rounded) > 65504 else rounded
+
+
+def as_int8(value: float) -> int:
+    """Clamp, then truncate; what is no number is 0."""
+    return 0 if math.isnan(value) else math.trunc(max(-128.0, min(127.0, value)))
+
+
+def cpu_power(value: float, power: float, scale: float, shift: float) -> float:
+    """``powf(shift + scale * value, power)``, each step rounded to float32."""
+    with np.errstate(all="ignore"):
+        base = np.float32(shift) + np.float32(scale) * np.float32(value)
+        return float(np.float32(np.power(np.float64(base), np.float64(np.float32(power)))))
+
+
+def cpu_softmax(values: list[float]) -> list[float]:
+    """Softmax in float32, summed from the first value on."""
+    exponentials = [np.float32(math.exp(np.float32(value) - np.float32(max(values)))) for value in values]
+    total = np.float32(0)
+    for exponential in exponentials:
+        total = np.float32(total + exponential)
+    return [float(np.float32(exponential / total)) for exponential in exponentials]
 
 
 def stream(

@@ -134,7 +134,8 @@ def _source(
         if batch > 1 and not target.has_batch:
             raise refuse(where, "batch", batch, f"1: {target.name} takes one image at a time")
         atom, stride = target.feature_atom_bytes // size, int(op["batch_stride"])
-        cube = space.cube(descriptor, atom, size, f"{where} source", batch, stride if batch > 1 else 0)
+        apart = stride if batch > 1 else 0
+        cube = space.cube(descriptor, atom, size, f"{where} source", batch=batch, batch_stride=apart)
         # Winograd takes whole atoms, whatever stands behind the last channel.
         whole = op["conv_mode"] == structs.CONV_MODE_WINOGRAD
         return replace(cube, channels=cube.surfaces * atom) if whole else cube

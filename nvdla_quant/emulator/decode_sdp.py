@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from nvdla_quant.emulator.addresses import AddressSpace
-from nvdla_quant.emulator.fields import ELEMENT_BYTES, converter_of, precision_of, refuse
+from nvdla_quant.emulator.fields import ELEMENT_BYTES, converter_of, precision_of, refuse, shape_of, signed
 from nvdla_quant.emulator.operations import (
     Converter,
     ConvOperation,
@@ -17,6 +17,7 @@ from nvdla_quant.emulator.operations import (
     SdpUnit,
     TableHalf,
     element_type,
+    handed_over,
 )
 from nvdla_quant.errors import EmulationError
 from nvdla_quant.hardware import Precision, Target
@@ -25,6 +26,8 @@ from nvdla_quant.loadable.tasks import Window
 
 OPERAND_BYTES = {0: 1, 1: 2, 2: 2}
 """Bytes of an operand in memory by the unit's precision."""
+TABLE_BITS = 32
+"""Bits of a table's start and end."""
 
 
 def decode_sdp(
@@ -39,20 +42,21 @@ def decode_sdp(
     where: str,
 ) -> SdpOperation:
     """Decode an SDP operation, whose source is `convolution` or, where that is None, memory."""
-    if surface["dst_data"]["type"] == MemoryType.ON_THE_FLY:
-        raise refuse(where, "dst type", MemoryType.ON_THE_FLY, "memory; on-the-fly pooling is not modelled yet")
     given, output, precision = _precisions(op, target, where)
     batch = int(op["batch_num"])
     element_bytes = ELEMENT_BYTES[output]
-    destination = space.cube(
-        surface["dst_data"],
-        target.feature_atom_bytes // element_bytes,
-        element_bytes,
-        f"{where} destination",
-        max(batch, 1),
-        int(op["batch_stride"]) if batch > 1 else 0,
-    )
-    shape = tuple(int(surface["src_data"][field]) for field in ("channel", "height", "width"))
+    atom = target.feature_atom_bytes // element_bytes
+    shape = shape_of(surface["src_data"])
+    if surface["dst_data"]["type"] == MemoryType.ON_THE_FLY:
+        if batch != 1:
+            raise refuse(where, "batch_num", batch, "1 where the PDP takes the result")
+        destination = handed_over(index, shape, atom, element_bytes)
+    else:
+        stride = int(op["batch_stride"]) if batch > 1 else 0
+        place = f"{where} destination"
+        batches = max(batch, 1)
+        cube = surface["dst_data"]
+        destination = space.cube(cube, atom, element_bytes, place, batch=batches, batch_stride=stride)
     if convolution is None:
         if op["conv_mode"] != 0 or batch != 1:
             mode = int(op["conv_mode"]), batch
@@ -63,8 +67,8 @@ def decode_sdp(
     else:
         source = convolution
         _check_fed(op, convolution, shape, precision, given, where)
-    if shape != (destination.channels, destination.height, destination.width):
-        raise refuse(where, "dst shape", (destination.channels, destination.height, destination.width), str(shape))
+    if shape != destination.shape:
+        raise refuse(where, "dst shape", destination.shape, str(shape))
     units = []
     for name in ("x1", "x2", "y"):
         unit, cube = op[f"{name}_op"], surface[f"{name}_data"]
@@ -77,13 +81,13 @@ def decode_sdp(
     lookup = any(unit.lookup for unit in units)
     if lookup and precision is Precision.FP16:
         raise EmulationError(f"{where} y: look-up tables in fp16 are not modelled yet")
-    lut = decode_lut(read_lut(int(op["lut_index"])), f"{where} table") if lookup else None
+    lut = decode_lut(read_lut(int(op["lut_index"])), TABLE_BITS, f"{where} table") if lookup else None
     operation = SdpOperation(
         index, source, tuple(units), lut, converter_of(op["out_cvt"]), precision, destination, output
     )
     if operation.only_compares:
-        if destination.batch > 1 or op["conv_mode"] != 0:
-            raise refuse(where, "y alu_type", int(SdpAlu.EQL), "another with multi-batch or Winograd")
+        if destination.batch > 1 or op["conv_mode"] != 0 or destination.is_handed_over:
+            raise refuse(where, "y alu_type", int(SdpAlu.EQL), "another with multi-batch, Winograd or a pooling behind")
         warnings.append(f"{where}: Y compares for equality, which sets a status register and writes no memory")
     return operation
 
@@ -231,8 +235,8 @@ def _operand_cube(
     )
 
 
-def decode_lut(lut: np.void, where: str) -> Lut:
-    """Decode a table for the SDP: it gets only the low 32 bits of starts and ends (kmd/firmware/common.c)."""
+def decode_lut(lut: np.void, bits: int, where: str) -> Lut:
+    """Decode a table whose starts and ends have `bits`: 32 in the SDP, 38 in the CDP (kmd/firmware/common.c)."""
     if lut["method"] > 1:
         raise refuse(where, "method", int(lut["method"]), "0 (exponential) or 1 (linear)")
     priorities = [int(lut[f"{field}_priority"]) for field in ("hybrid", "underflow", "overflow")]
@@ -241,16 +245,12 @@ def decode_lut(lut: np.void, where: str) -> Lut:
 
     def half(name: str, offset: str, exponential: bool) -> TableHalf:
         def slope(side: str) -> tuple[int, int]:
-            shift = int(lut[f"{name}_{side}_shift"])
-            return int(lut[f"{name}_{side}_scale"]), ((shift & 31) ^ 16) - 16
-
-        def bound(side: str) -> int:
-            return ((int(lut[f"{name}_{side}"]) & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000
+            return int(lut[f"{name}_{side}_scale"]), signed(int(lut[f"{name}_{side}_shift"]), 5)
 
         return TableHalf(
             entries=lut[f"{name}_table"].astype(np.int64),
-            start=bound("start"),
-            end=bound("end"),
+            start=signed(int(lut[f"{name}_start"]), bits),
+            end=signed(int(lut[f"{name}_end"]), bits),
             exponential=exponential,
             select=int(lut[offset]),
             underflow=slope("underflow"),

@@ -33,3 +33,14 @@ def precision_of(value: int, target: Target, where: str, field: str) -> Precisio
 def converter_of(descriptor: np.void) -> Converter:
     """Return a ``dla_cvt_param`` without its enable bit."""
     return Converter(int(descriptor["offset"]), int(descriptor["scale"]), int(descriptor["truncate"]) & 63)
+
+
+def signed(value: int, bits: int) -> int:
+    """Return the low `bits` of `value` as a signed number."""
+    half = 1 << (bits - 1)
+    return ((value + half) & ((1 << bits) - 1)) - half
+
+
+def shape_of(descriptor: np.void) -> tuple[int, int, int]:
+    """Return (C, H, W) of a ``dla_data_cube``."""
+    return int(descriptor["channel"]), int(descriptor["height"]), int(descriptor["width"])

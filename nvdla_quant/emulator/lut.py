@@ -5,6 +5,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator.fields import signed
 from nvdla_quant.emulator.operations import Lut, TableHalf
 from nvdla_quant.emulator.rounding import Int64, saturate, shift_left, shift_right
 
@@ -77,9 +78,3 @@ def _extend(values: Int64, end: np.int64, offset: int, slope: tuple[int, int]) -
     product = (values - offset) * scale
     moved = shift_right(product, shift, 32) if shift >= 0 else shift_left(product, -shift, 32)
     return saturate(end + moved, 32)
-
-
-def signed(value: int, bits: int) -> int:
-    """Return the low `bits` of `value` as a signed number."""
-    half = 1 << (bits - 1)
-    return ((value + half) & ((1 << bits) - 1)) - half

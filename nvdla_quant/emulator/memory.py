@@ -5,13 +5,12 @@ Each memory region is one array: ``(n, bytes)`` where an inference writes it, ``
 
 from collections.abc import Mapping
 from copy import copy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.emulator.operations import Cube, ElementType, Region, element_type
-from nvdla_quant.hardware import Precision
+from nvdla_quant.emulator.operations import Cube, ElementType, Region
 
 Values = NDArray[np.int8] | NDArray[np.int16] | NDArray[np.float16]
 """Contents of a tensor in the device's domain."""
@@ -78,15 +77,11 @@ class DeviceMemory:
         """Return `cube` in place as ``(n, surfaces, height, width, atom)``; writing to it writes the memory."""
         return cube_view(self._bytes[cube.memory], cube, dtype)
 
-    def gather(self, cube: Cube) -> Values:
-        """Copy `cube` as ``(n * batch, channels, height, width)``, int8 or float16 by the size of its elements."""
-        return self.gather_as(cube, element_type(Precision.INT8 if cube.element_bytes == 1 else Precision.FP16))
-
-    def gather_as(self, cube: Cube, dtype: ElementType) -> Values:
+    def gather(self, cube: Cube, dtype: ElementType) -> Values:
         """Copy `cube`, whose elements are of type `dtype`, as ``(n * batch, channels, height, width)``."""
         values: Values = np.empty((len(self._bytes[cube.memory]), cube.batch, *cube.shape), dtype)
         for number, part in enumerate(cube.parts):
-            atoms = self.view(part, dtype).transpose(0, 1, 4, 2, 3)
+            atoms: NDArray[Any] = cube_view(self._bytes[cube.memory], part, dtype).transpose(0, 1, 4, 2, 3)
             values[:, number] = atoms.reshape(len(atoms), -1, cube.height, cube.width)[:, : cube.channels]
         return values.reshape(-1, *cube.shape)
 

@@ -6,11 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.hardware import Precision
-from nvdla_quant.loadable.structs import EmuOperation, PoolMode, SdpAlu
+from nvdla_quant.loadable.structs import EmuOperation, PoolMode, RubikMode, SdpAlu
 from nvdla_quant.loadable.tasks import Window
 
 ElementType = np.dtype[np.int8] | np.dtype[np.int16] | np.dtype[np.float16]
 """Type of a tensor's elements in the device's domain."""
+PLANE_BYTES = 32
+"""Rubik writes the rows of planes in units of so many bytes (``cmod/rubik/NV_NVDLA_rbk.cpp``)."""
 
 
 def element_type(precision: Precision) -> ElementType:
@@ -83,6 +85,16 @@ class Cube:
             replace(self, offset=self.offset + number * self.batch_stride, batch=1, batch_stride=0)
             for number in range(self.batch)
         )
+
+    @property
+    def size(self) -> int:
+        """Bytes of its atoms, without gaps; more than its memory has where strides let them overlap."""
+        return self.batch * self.surfaces * self.atom * self.height * self.width * self.element_bytes
+
+    @property
+    def is_handed_over(self) -> bool:
+        """Whether it goes from unit to unit and never stands in memory; see `handed_over`."""
+        return self.memory < 0
 
     def overlaps(self, other: "Cube") -> bool:
         """Whether the byte ranges of the two cubes meet (gaps between rows count as part of a cube)."""
@@ -358,9 +370,41 @@ class SdpOperation:
         return any(unit.name == "y" and unit.alu is SdpAlu.EQL for unit in self.units)
 
 
+def handed_over(index: int, shape: tuple[int, int, int], atom: int, element_bytes: int) -> Cube:
+    """Return the cube that operation `index` hands to the PDP: in a memory of its own, whose id is negative."""
+    channels, height, width = shape
+    line = width * atom * element_bytes
+    return Cube(-1 - index, 0, channels, height, width, atom, element_bytes, line, line * height)
+
+
+def handing_over(cube: Cube) -> int:
+    """Return the number of the operation that hands `cube` over."""
+    return -1 - cube.memory
+
+
 @dataclass(frozen=True)
 class PdpOperation:
-    """Pooling; `padding_values[i]` stands for i + 1 padded cells in a row (average only)."""
+    """Pooling.
+
+    Attributes
+    ----------
+    index : int
+        Number of the operation in the program.
+    source, destination : Cube
+        The source is in memory, or what an SDP operation hands over.
+    mode : PoolMode
+        Average, maximum or minimum.
+    kernel, stride : tuple[int, int]
+        (y, x).
+    pad_top, pad_left : int
+        Rows and columns before the source.
+    padding_values : tuple[int, ...]
+        Entry i is the sum of i + 1 padded cells in a row (average only).
+    precision : Precision
+        Of both cubes.
+    parts : tuple[PdpOperation, ...]
+        Where the unit takes the columns in parts, the pooling of each; else empty.
+    """
 
     index: int
     source: Cube
@@ -372,6 +416,7 @@ class PdpOperation:
     pad_left: int
     padding_values: tuple[int, ...]
     precision: Precision
+    parts: tuple["PdpOperation", ...] = ()
 
     unit = "PDP"
 
@@ -379,6 +424,121 @@ class PdpOperation:
     def dtype(self) -> ElementType:
         """Type of what it writes."""
         return element_type(self.precision)
+
+
+@dataclass(frozen=True)
+class CdpOperation:
+    """Local response normalisation.
+
+    Channels beyond the cube count nothing in a sum: integers stand for them that the input converter makes 0, and in
+    fp16, which has no converters, 0 itself (``cmod/cdp/NV_NVDLA_cdp.cpp``, `CdpDataPathSequence`).
+
+    Attributes
+    ----------
+    index : int
+        Number of the operation in the program.
+    source, destination : Cube
+        Of one shape.
+    lut : Lut
+        Starts and ends are signed 38-bit numbers; in fp16 their low 32 bits are a float32, and scales and entries are
+        the bits of float16.
+    local_size : int
+        Channels of a sum: 3, 5, 7 or 9.
+    square_sum, multiply : bool
+        Whether the table is asked for the sum of squares (else for the value), and its answer multiplied by the value.
+    input_converter, output_converter : Converter
+        Of integers, as wide as the unit has them.
+    precision : Precision
+        Of both cubes.
+    """
+
+    index: int
+    source: Cube
+    destination: Cube
+    lut: Lut
+    local_size: int
+    square_sum: bool
+    multiply: bool
+    input_converter: Converter
+    output_converter: Converter
+    precision: Precision
+
+    unit = "CDP"
+
+    @property
+    def dtype(self) -> ElementType:
+        """Type of what it writes."""
+        return element_type(self.precision)
+
+
+@dataclass(frozen=True)
+class RubikOperation:
+    """A change of layout.
+
+    Attributes
+    ----------
+    index : int
+        Number of the operation in the program.
+    source, destination : Cube
+        Planes (the source of merge, the destination of split) are cubes of one channel to an atom. The source of
+        contract has ``stride_y * stride_x`` groups of as many surfaces as the destination.
+    mode : RubikMode
+        Contract, split or merge.
+    stride : tuple[int, int]
+        (y, x) of contract, else (1, 1).
+    precision : Precision
+        Of both cubes.
+    """
+
+    index: int
+    source: Cube
+    destination: Cube
+    mode: RubikMode
+    stride: tuple[int, int]
+    precision: Precision
+
+    unit = "RUBIK"
+
+    @property
+    def dtype(self) -> ElementType:
+        """Type of what it writes."""
+        return element_type(self.precision)
+
+    @property
+    def written(self) -> Cube:
+        """What it writes: `destination`, and behind each row of a plane the rest of its last 32 bytes."""
+        if self.mode is not RubikMode.SPLIT:
+            return self.destination
+        elements = PLANE_BYTES // self.destination.element_bytes
+        return replace(self.destination, width=-(-self.destination.width // elements) * elements)
+
+
+@dataclass(frozen=True)
+class BdmaOperation:
+    """Copies, one after the other, as (source, destination).
+
+    Lines are rows of pixels of 32 bytes, surfaces are atoms; cubes are of int8 whatever the bytes mean.
+    """
+
+    index: int
+    transfers: tuple[tuple[Cube, Cube], ...]
+
+    unit = "BDMA"
+
+    @property
+    def source(self) -> Cube:
+        """Source of the first copy."""
+        return self.transfers[0][0]
+
+    @property
+    def destination(self) -> Cube:
+        """Destination of the first copy: what steps show."""
+        return self.transfers[0][1]
+
+    @property
+    def dtype(self) -> ElementType:
+        """Type of what steps show."""
+        return np.dtype(np.int8)
 
 
 @dataclass(frozen=True)
@@ -403,12 +563,14 @@ class CpuOperation:
         return element_type(Precision.INT8 if self.destination.element_bytes == 1 else Precision.FP16)
 
 
-Operation = SdpOperation | PdpOperation | CpuOperation
+Operation = SdpOperation | PdpOperation | CdpOperation | RubikOperation | BdmaOperation | CpuOperation
 """What writes memory. A convolution is the source of the SDP operation that it feeds."""
 
 
 def cubes_read(operation: Operation) -> tuple[Cube, ...]:
     """Return what `operation` reads, its own source first; constants (weights, arrays of operands) are not cubes."""
+    if isinstance(operation, BdmaOperation):
+        return tuple(source for source, _ in operation.transfers)
     if not isinstance(operation, SdpOperation):
         return (operation.source,)
     source = operation.source
@@ -443,9 +605,11 @@ def arrays_read(operation: Operation) -> tuple[Window, ...]:
 
 def cubes_written(operation: Operation) -> tuple[Cube, ...]:
     """Return what `operation` writes."""
+    if isinstance(operation, BdmaOperation):
+        return tuple(destination for _, destination in operation.transfers)
     if isinstance(operation, SdpOperation) and operation.only_compares:
         return ()
-    return (operation.destination,)
+    return (operation.written if isinstance(operation, RubikOperation) else operation.destination,)
 
 
 @dataclass(frozen=True)

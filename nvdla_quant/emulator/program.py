@@ -20,6 +20,7 @@ from nvdla_quant.emulator.operations import (
     CpuOperation,
     Cube,
     Operation,
+    PdpOperation,
     Port,
     Region,
     arrays_read,
@@ -46,7 +47,12 @@ from nvdla_quant.loadable.structs import EmuOperation
 from nvdla_quant.loadable.tasks import Window, static_bytes
 
 MAX_CUBE_BYTES = 1 << 28
-"""Most bytes that one operation may write: overlapping strides could name more than the memory has."""
+"""Most bytes that one operation may read, and write: overlapping strides could name more than the memory has."""
+BYTE_MACS = 32
+"""A byte that is read or written outside a matrix product counts as so many multiply-accumulates.
+
+So a limit of 10**8 lets through 3 MB, which take the slowest unit (normalisation, up to 100 ns a byte) 0.3 s.
+"""
 MAX_WEIGHTS = 1 << 27
 """Most weights of one operation (VGG's largest layer has 102,760,448): few bytes may stand for many, compressed."""
 
@@ -58,7 +64,7 @@ class Limits:
     Attributes
     ----------
     macs : int
-        Multiply-accumulates of one image; the default is a hundred times those of ResNet-152.
+        Multiply-accumulates of one image, and what else takes as long; the default is a hundred times ResNet-152.
     memory : int
         Bytes of memory that a loadable may declare for one image (the boards of NVDLA have no more than the default).
     """
@@ -100,8 +106,9 @@ class Program:
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of memory that each image needs."""
-        return sum(region.size for region in self.regions.values() if region.written)
+        """Bytes of memory that each image needs, the copies that its largest operation makes included."""
+        largest = max(sum(cube.size for cube in (*cubes_read(o), *cubes_written(o))) for o in self.operations)
+        return largest + sum(region.size for region in self.regions.values() if region.written)
 
     @property
     def precision(self) -> Precision:
@@ -150,7 +157,7 @@ def decode(loadable: Loadable, target: Target | None = None, limits: Limits = DE
         limits allow; the message names it.
     """
     target = target or default_target(loadable)
-    _check_memory(loadable, limits)
+    _check_memory(loadable, [], limits)
     static = static_bytes(loadable)
     operations: list[Operation] = []
     warnings: list[str] = []
@@ -172,18 +179,25 @@ def decode(loadable: Loadable, target: Target | None = None, limits: Limits = DE
             raise LoadableError(f"{space.where}: interface {task.interface} is neither DLA (1) nor EMU (2)")
     if not operations:
         raise LoadableError("loadable: no task has any operation")
-    inputs = tuple(_port(loadable, tensor) for tensor in loadable.inputs)
-    outputs = tuple(_port(loadable, tensor) for tensor in loadable.outputs)
-    if not inputs or not outputs:
-        raise LoadableError(f"loadable: {len(inputs)} inputs and {len(outputs)} outputs, expected at least one of each")
+    inputs = tuple(_port(loadable, tensor, target) for tensor in loadable.inputs)
+    outputs = tuple(_port(loadable, tensor, target) for tensor in loadable.outputs)
+    if not outputs:
+        raise LoadableError("loadable: no outputs, expected at least one")
     regions = _regions(loadable, operations, (*inputs, *outputs), static)
+    _check_memory(loadable, operations, limits)
     computed = _computed(operations, inputs, static)
     _check_work(operations, limits)
     return Program(target, tuple(operations), MappingProxyType(regions), inputs, outputs, tuple(warnings), computed)
 
 
-def _check_memory(loadable: Loadable, limits: Limits) -> None:
+def _feeders(operations: list[Operation]) -> list[Operation]:
+    """Return the operations that hand over to another; the emulator keeps what they hand over in memory."""
+    return [operation for operation in operations if operation.destination.is_handed_over]
+
+
+def _check_memory(loadable: Loadable, operations: list[Operation], limits: Limits) -> None:
     total = sum(memory.size for memory in loadable.memories)
+    total += sum(operation.destination.end for operation in _feeders(operations))
     if total > limits.memory:
         raise EmulationError(
             f"loadable: declares {total} bytes of memory for an image, the limit is {limits.memory}; raise --max-memory"
@@ -192,24 +206,36 @@ def _check_memory(loadable: Loadable, limits: Limits) -> None:
 
 def _check_work(operations: list[Operation], limits: Limits) -> None:
     """Refuse what would not end: strides of zero let a small file ask for any amount of work."""
-    macs = 0
+    work = 0
     for operation in operations:
-        cube = operation.destination
-        size = cube.batch * cube.surfaces * cube.atom * cube.height * cube.width * cube.element_bytes
-        if size > MAX_CUBE_BYTES:
-            raise EmulationError(
-                f"operation {operation.index} ({operation.unit}): writes {size} bytes, the limit is {MAX_CUBE_BYTES}"
-            )
+        for verb, cubes in (("reads", cubes_read(operation)), ("writes", cubes_written(operation))):
+            size = sum(cube.size for cube in cubes)
+            if size > MAX_CUBE_BYTES:
+                where = f"operation {operation.index} ({operation.unit})"
+                raise EmulationError(f"{where}: {verb} {size} bytes, the limit is {MAX_CUBE_BYTES}")
         weights = operation.source.weight_count if isinstance(operation.source, ConvOperation) else 0
         if weights > MAX_WEIGHTS:
             raise EmulationError(
                 f"operation {operation.index} ({operation.unit}): has {weights} weights, the limit is {MAX_WEIGHTS}"
             )
-        macs += operation.source.multiplications if isinstance(operation.source, ConvOperation) else 0
-    if macs > limits.macs:
+        work += _work(operation)
+    if work > limits.macs:
         raise EmulationError(
-            f"loadable: an image takes {macs} multiply-accumulates, the limit is {limits.macs}; raise --max-macs"
+            f"loadable: an image takes the time of {work} multiply-accumulates, the limit is {limits.macs}; "
+            "raise --max-macs"
         )
+
+
+def _work(operation: Operation) -> int:
+    """Return how many multiply-accumulates take as long as `operation`, roughly and at most."""
+    work = BYTE_MACS * sum(cube.size for cube in (*cubes_read(operation), *cubes_written(operation)))
+    if isinstance(operation.source, ConvOperation):
+        work += operation.source.multiplications
+    if isinstance(operation, PdpOperation):
+        # Rows are reduced over the whole width of the source, whatever the pooling makes of them.
+        rows = operation.destination.height * operation.source.size // operation.source.height
+        work += operation.kernel[0] * (rows + operation.kernel[1] * operation.destination.size)
+    return work
 
 
 def _tasks_in_order(loadable: Loadable) -> list[Task]:
@@ -242,6 +268,9 @@ def _in_order(decoded: decode_dla.DecodedTask, where: str) -> dict[int, Operatio
             raise LoadableError(
                 f"{where} operation {index}: dependency_count is {declared}, but {found} operations signal it"
             )
+    for feeder, pooling in decoded.fed:
+        followers[feeder].append(pooling)
+        waiting[pooling] += 1
     ready = [index for index, count in enumerate(waiting) if count == 0]
     order: list[int] = []
     while ready:
@@ -257,7 +286,7 @@ def _in_order(decoded: decode_dla.DecodedTask, where: str) -> dict[int, Operatio
     return {index: decoded.operations[index] for index in order if index in decoded.operations}
 
 
-def _port(loadable: Loadable, tensor: TensorDescriptor) -> Port:
+def _port(loadable: Loadable, tensor: TensorDescriptor, target: Target) -> Port:
     where = f"tensor {tensor.name!r}"
     types = {DataType.INT8: Precision.INT8, DataType.INT16: Precision.INT16, DataType.HALF: Precision.FP16}
     if tensor.data_type not in types:
@@ -269,6 +298,9 @@ def _port(loadable: Loadable, tensor: TensorDescriptor) -> Port:
     elif tensor.data_format == DataFormat.NCXHWX:
         small = tensor.pixel_format == PixelFormat.FEATURE_X8
         atom = (NV_SMALL if small else NV_FULL).feature_atom_bytes // element_bytes
+    elif tensor.data_format == DataFormat.NCHW and tensor.data_category == DataCategory.FEATURE:
+        # So loadables call it that were made to test the firmware; it is a cube of the target.
+        atom = target.feature_atom_bytes // element_bytes
     else:
         raise EmulationError(
             f"{where}: data_format {tensor.data_format} with category {tensor.data_category} is not modelled, "
@@ -302,10 +334,12 @@ def _regions(
     loadable: Loadable, operations: list[Operation], ports: tuple[Port, ...], static: Mapping[int, NDArray[np.uint8]]
 ) -> dict[int, Region]:
     """Keep the memories that operations and tensors use; one that nobody writes is shared by all images."""
-    written = {operation.destination.memory for operation in operations} | {port.cube.memory for port in ports}
+    written = {cube.memory for operation in operations for cube in cubes_written(operation)}
+    written |= {port.cube.memory for port in ports}
     used = written | {cube.memory for operation in operations for cube in cubes_read(operation)}
     used |= {window.memory for operation in operations for window in _constants(operation)}
     sizes = {memory.id: memory.size for memory in loadable.memories}
+    sizes |= {operation.destination.memory: operation.destination.end for operation in _feeders(operations)}
     regions = {}
     for id_ in sorted(used):
         initial = static.get(id_)

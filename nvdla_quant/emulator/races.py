@@ -9,7 +9,7 @@ programmed, then enabled (it may read from then on), then complete (all its writ
 * A unit completes its operations in order, but its read engines run ahead: an operand may be fetched while the
   operation before still writes.
 * An SDP operation behind a convolution may fetch operands once it is enabled, but has nothing to write before the
-  convolution is, and is complete after it.
+  convolution is, and is complete after it; so it goes on with a pooling that takes what an SDP operation hands over.
 """
 
 from collections import defaultdict
@@ -24,6 +24,7 @@ from nvdla_quant.emulator.operations import (
     arrays_read,
     cubes_read,
     cubes_written,
+    handing_over,
     operand_cubes,
     weights_read,
 )
@@ -75,7 +76,7 @@ def describe_races(
     written = {cube.memory for operation in operations.values() for cube in cubes_written(operation)}
     earlier: list[Access] = []
     for index, operation in operations.items():
-        accesses = [access for access in _accesses(index, operation, base) if access.cube.memory in written]
+        accesses = [a for a in _accesses(index, operation, operations, base) if a.cube.memory in written]
         for second in accesses:
             for first in earlier:
                 if (first.writes or second.writes) and first.cube.overlaps(second.cube):
@@ -85,22 +86,32 @@ def describe_races(
         earlier += accesses
 
 
-def _accesses(index: int, operation: Operation, base: int) -> Iterator[Access]:
-    start = operation.source.index - base if isinstance(operation.source, ConvOperation) else index
+def _accesses(index: int, operation: Operation, operations: Mapping[int, Operation], base: int) -> Iterator[Access]:
+    """Yield what `operation` does in memory; what one unit hands over to the next is none of it."""
+    start = _start(index, operation, operations, base)
     operands = operand_cubes(operation) if isinstance(operation, SdpOperation) else ()
     reads = cubes_read(operation)
-    sources = reads[: len(reads) - len(operands)]
-    for cube in (*sources, *map(_bytes, weights_read(operation))):
-        yield Access(index, start, cube, writes=False)
-    for cube in (*operands, *map(_bytes, arrays_read(operation))):
-        yield Access(index, index, cube, writes=False)
-    for cube in cubes_written(operation):
-        yield Access(index, start, cube, writes=True)
+    # Behind a convolution the source waits; operands are fetched from the start.
+    waiting = *reads[: len(reads) - len(operands)], *map(_bytes, weights_read(operation))
+    fetched = *operands, *map(_bytes, arrays_read(operation))
+    yield from (Access(index, start, cube, writes=False) for cube in waiting if not cube.is_handed_over)
+    yield from (Access(index, index, cube, writes=False) for cube in fetched)
+    yield from (Access(index, start, cube, writes=True) for cube in cubes_written(operation) if not cube.is_handed_over)
 
 
 def _bytes(window: Window) -> Cube:
     """Return `window` as a cube of bytes."""
     return Cube(window.memory, window.offset, 1, 1, window.size, 1, 1, window.size, window.size)
+
+
+def _start(index: int, operation: Operation, operations: Mapping[int, Operation], base: int) -> int:
+    """Return the operation that begins the chain of units of which `operation` is a part."""
+    if isinstance(operation.source, ConvOperation):
+        return operation.source.index - base
+    if operation.source.is_handed_over:
+        feeder = handing_over(operation.source) - base
+        return _start(feeder, operations[feeder], operations, base)
+    return index
 
 
 def _edges(engines: Sequence[Engine], links: Iterable[Link]) -> dict[Moment, set[Moment]]:

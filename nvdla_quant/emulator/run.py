@@ -12,10 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
+from nvdla_quant.emulator.cdp import normalise
 from nvdla_quant.emulator.cpu import run_cpu
 from nvdla_quant.emulator.memory import DeviceMemory, Values
-from nvdla_quant.emulator.operations import CpuOperation, Operation, PdpOperation, SdpOperation
-from nvdla_quant.emulator.pdp import pool_bytes, pool_floats
+from nvdla_quant.emulator.moves import run_bdma, run_rubik
+from nvdla_quant.emulator.operations import (
+    BdmaOperation,
+    CdpOperation,
+    CpuOperation,
+    Operation,
+    PdpOperation,
+    RubikOperation,
+    SdpOperation,
+)
+from nvdla_quant.emulator.pdp import pool_bytes, pool_values
 from nvdla_quant.emulator.program import Program
 from nvdla_quant.emulator.sdp_run import PreparedSdp, prepare_sdp, run_computed, run_sdp
 from nvdla_quant.emulator.tiles import Workspace
@@ -122,12 +132,12 @@ def run_tensors(
         for operation in program.operations:
             _execute(operation, program.target, prepared, memory, local.workspace)
             if on_step is not None and (steps is None or operation.index in steps):
-                values = memory.gather_as(operation.destination, operation.dtype)
+                values = memory.gather(operation.destination, operation.dtype)
                 with lock:
                     on_step(operation, values, first * operation.destination.batch)
         for port in program.outputs:
             place = slice(first * port.cube.batch, (first + count) * port.cube.batch)
-            outputs[port.name][place] = memory.gather_as(port.cube, port.dtype)
+            outputs[port.name][place] = memory.gather(port.cube, port.dtype)
         with lock:
             done += count
             if progress is not None:
@@ -172,7 +182,7 @@ def write_steps(
             "name": f"op{operation.index:03d}_dst",
             "file": f"op{operation.index:03d}_dst.npy",
             "unit": operation.unit,
-            "type": str(operation.dtype),
+            "type": operation.dtype.name,
             "shape": list(operation.destination.shape),
             "layer": known.get(operation.index, (None, None))[0],
             "scale": known.get(operation.index, (None, None))[1],
@@ -214,6 +224,8 @@ def _check_inputs(program: Program, inputs: Mapping[str, Values]) -> int:
                 "loadable takes at once"
             )
         counts.add(len(values) // port.cube.batch)
+    if not program.inputs:
+        return 1
     if len(counts) != 1:
         raise EmulationError(f"inputs are of {sorted(counts)} inferences, expected the same number")
     images = counts.pop()
@@ -256,21 +268,27 @@ def _execute(
             run_sdp(prepared[operation.index], memory, workspace)
         else:
             run_computed(operation, target, memory, workspace)
-    elif isinstance(operation, CpuOperation):
-        memory.scatter(operation.destination, run_cpu(operation, memory.gather(operation.source)))
+    elif isinstance(operation, PdpOperation) and operation.parts:
+        for part in operation.parts:
+            _execute(part, target, prepared, memory, workspace)
+    elif isinstance(operation, PdpOperation) and operation.precision is Precision.INT8:
+        source = memory.bytes_of(operation.source.memory)
+        if operation.source.overlaps(operation.destination):
+            source = source.copy()
+        pool_bytes(operation, source, memory.bytes_of(operation.destination.memory))
+    elif isinstance(operation, RubikOperation):
+        run_rubik(operation, memory)
+    elif isinstance(operation, BdmaOperation):
+        run_bdma(operation, memory)
     else:
-        _pool(operation, memory)
+        values = memory.gather(operation.source, operation.dtype)
+        memory.scatter(operation.destination, _compute(operation, values))
 
 
-def _pool(operation: PdpOperation, memory: DeviceMemory) -> None:
-    if operation.precision is Precision.FP16:
-        values = memory.gather(operation.source).astype(np.float32)
-        memory.scatter(operation.destination, pool_floats(operation, values).astype(np.float16))
-        return
-    source = memory.bytes_of(operation.source.memory)
-    if operation.source.overlaps(operation.destination):
-        source = source.copy()
-    pool_bytes(operation, source, memory.bytes_of(operation.destination.memory))
+def _compute(operation: PdpOperation | CdpOperation | CpuOperation, values: Values) -> Values:
+    if isinstance(operation, PdpOperation):
+        return pool_values(operation, values)
+    return normalise(operation, values) if isinstance(operation, CdpOperation) else run_cpu(operation, values)
 
 
 @lru_cache(maxsize=1)
