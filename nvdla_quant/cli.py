@@ -18,17 +18,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nvdla_quant import __version__
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
 from nvdla_quant.compiler import compile_network
+from nvdla_quant.emulator.operations import Fp16
 from nvdla_quant.emulator.program import DEFAULT_LIMITS, Limits, decode, default_target
 from nvdla_quant.emulator.run import run, write_steps
 from nvdla_quant.errors import DatasetError, NvdlaQuantError
 from nvdla_quant.files import atomic_path, write_bytes, write_json
-from nvdla_quant.hardware import QuantizationMode, target_of
+from nvdla_quant.hardware import Precision, QuantizationMode, target_of
 from nvdla_quant.loadable.describe import describe, render
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.network.caffe import read_network, read_structure
 from nvdla_quant.network.passes import prepare
 from nvdla_quant.network.support import check as check_support
 from nvdla_quant.runtime.dimg import read_dimg, write_dimg_text
+from nvdla_quant.runtime.emulator import FP16_EXACTNESS
 from nvdla_quant.table.cache import read_cache, write_cache
 from nvdla_quant.table.changes import write_changes
 from nvdla_quant.table.fix import fix_table as fix
@@ -132,6 +134,9 @@ def emulate(
     steps: Annotated[Path | None, typer.Option(help="Folder for the output of every operation.")] = None,
     rawdump: Annotated[Path | None, typer.Option(help="Also write image 0 as nvdla_runtime's --rawdump does.")] = None,
     configtarget: RunTarget = None,
+    fp16: Annotated[
+        Fp16, typer.Option(help="exact: the hardware's bits; fast: convolutions summed in float32, much faster.")
+    ] = Fp16.EXACT,
     max_macs: Annotated[int, typer.Option(min=0, help="Refuse loadables of more multiplications an image.")] = (
         DEFAULT_LIMITS.macs
     ),
@@ -146,16 +151,19 @@ def emulate(
     images = _read_array(input_file)
     with _bar("images") as bar:
         task = bar.add_task("images", total=len(images))
-        result = run(program, images, progress=lambda done, total: bar.update(task, completed=done, total=total))
+        progress = lambda done, total: bar.update(task, completed=done, total=total)  # noqa: E731
+        result = run(program, images, fp16=fp16, progress=progress)
     for warning in program.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if steps is not None:
-        write_steps(program, images, steps)
+        write_steps(program, images, steps, fp16=fp16)
     if rawdump is not None:
         write_dimg_text(rawdump, result[0])
     with atomic_path(output) as temporary, temporary.open("wb") as file:
         np.save(file, result)
     print(f"target: {target.name}{'' if configtarget else ' (from the loadable)'}", file=sys.stderr)
+    if program.precision is Precision.FP16:
+        print(f"fp16: {FP16_EXACTNESS[fp16]}", file=sys.stderr)
 
 
 @app.command("compile")

@@ -27,6 +27,7 @@ rule run_loadable:
         feeding=feeding_of,
         quantized=is_quantized_here,
         emulator=SETTINGS["emulator"],
+        part=part_of,
         code=code_of("run_loadable"),
     message:
         "Run {wildcards.model} on {wildcards.target}, {wildcards.variant}, shard {wildcards.shard}"

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from nvdla_quant import logs
-from nvdla_quant.evaluation.accuracy import Subject, measure, write_accuracy
+from nvdla_quant.evaluation.accuracy import Subject, deviation_of, measure, write_accuracy
 from nvdla_quant.files import read_npz
 
 with logs.capture(snakemake.log[0]):
@@ -15,6 +15,7 @@ with logs.capture(snakemake.log[0]):
         dumps["output"],
         logits=dumps.get("logits"),
         exactness=str(dumps["exactness"][0]),
+        deviation=deviation_of(dumps),
         reference=reference["scores"],
     )
     write_accuracy(Path(snakemake.output.accuracy), accuracy)

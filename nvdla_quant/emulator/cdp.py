@@ -1,8 +1,7 @@
-"""Local response normalisation (arithmetic notes, section 6): int8, int16, and fp16 in float32.
+"""Local response normalisation of integers (arithmetic notes, section 6).
 
 Each value is converted; the squares of the channels around it are added; two tables are asked what that sum makes;
-their answer multiplies the value, and a second converter writes it (``cmod/cdp/NV_NVDLA_cdp.cpp``). In fp16 the
-converters do nothing.
+their answer multiplies the value, and a second converter writes it (``cmod/cdp/NV_NVDLA_cdp.cpp``).
 """
 
 import math
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 
 from nvdla_quant.emulator._jit import jit
 from nvdla_quant.emulator.fields import signed
-from nvdla_quant.emulator.lut import choose
 from nvdla_quant.emulator.memory import Values
 from nvdla_quant.emulator.operations import CdpOperation, TableHalf
 from nvdla_quant.hardware import Precision
@@ -32,13 +30,11 @@ Table = tuple[NDArray[np.int64], int, int, bool, int, tuple[int, int], tuple[int
 
 
 def normalise(operation: CdpOperation, values: Values) -> Values:
-    """Normalise ``(n, c, h, w)`` across channels: int8 and int16 bit for bit, fp16 in float32.
+    """Normalise ``(n, c, h, w)`` of int8 or int16 across channels.
 
     Where the C-model's own integers overflow (logarithms' offsets and shifts above 38), this has what unbounded numbers
-    give. fp16 lacks the FP17 roundings of the hardware.
+    give.
     """
-    if operation.precision is Precision.FP16:
-        return _normalise_floats(operation, values.astype(np.float32)).astype(np.float16)
     pixels: NDArray[Any] = np.ascontiguousarray(values.transpose(0, 2, 3, 1)).reshape(-1, values.shape[1])
     result = np.empty_like(pixels)
     before, after = operation.input_converter, operation.output_converter
@@ -157,49 +153,3 @@ def _normalise(
             if multiply:
                 value *= int(converted[c])
             result[pixel, c] = _round((value - after[0]) * after[1], after[2], after[3])
-
-
-def _normalise_floats(operation: CdpOperation, real: NDArray[np.float32]) -> NDArray[np.float32]:
-    total, lut = real, operation.lut
-    # What leaves the range of floats is beyond the table or is clamped.
-    with np.errstate(over="ignore", invalid="ignore"):
-        if operation.square_sum:
-            reach = operation.local_size // 2
-            squares = np.pad(np.square(real), ((0, 0), (reach, reach), (0, 0), (0, 0)))
-            total = np.zeros_like(real)
-            for place in range(operation.local_size):
-                total += squares[:, place : place + real.shape[1]]
-        factor = choose(_look_up_floats(total, lut.linear_exp), _look_up_floats(total, lut.linear_only), lut)
-        result: NDArray[np.float32] = factor * real if operation.multiply else factor
-    largest = np.float32(np.finfo(np.float16).max)
-    return np.clip(result, -largest, largest)
-
-
-def _look_up_floats(
-    total: NDArray[np.float32], half: TableHalf
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return (value, underflow, overflow) of one table whose numbers are bits of floats."""
-    start, end = (np.array(bound & 0xFFFFFFFF, np.uint32).view(np.float32) for bound in (half.start, half.end))
-    entries = half.entries.astype(np.int16).view(np.float16).astype(np.float32)
-    below, above = (
-        np.array(s[0], np.int16).view(np.float16).astype(np.float32) for s in (half.underflow, half.overflow)
-    )
-    last = len(entries) - 1
-    distance = total - start
-    under = ~(distance > 0)
-    positive = np.where(under, np.float32(1), distance)
-    bias = np.float32(0)
-    if half.exponential:
-        mantissa, exponent = np.frexp(positive)
-        place = exponent - 1 - half.select + (2 * mantissa - 1)
-        under = under | (place < 0)
-        bias = np.float32(2.0**half.select)
-    else:
-        place = np.ldexp(positive, -half.select)
-    over = ~under & (place >= last)
-    place = np.where(under | over, 0, place)
-    index = place.astype(np.int64)
-    fraction = (place - index).astype(np.float32)
-    value = entries[index] + (entries[index + 1] - entries[index]) * fraction
-    value = np.where(under, entries[0] + (distance - bias) * below, value)
-    return np.where(over, entries[last] + (total - end) * above, value), under, over

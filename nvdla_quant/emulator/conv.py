@@ -114,7 +114,14 @@ class Convolution:
         # Loadables may hold fp16 weights that are NaN (uninitialised ones, by NVIDIA's compiler).
         with np.errstate(invalid="ignore", over="ignore"):
             for block, weights in zip(sums, self.weights, strict=True):
-                np.matmul(matrix[:, start : start + len(weights)], weights, out=block)
+                part = matrix[:, start : start + len(weights)]
+                if op.precision is Precision.FP16:
+                    # How BLAS rounds a row depends on the size of the matrix and the row's place in it: with a product
+                    # for each image, results do not depend on the batch.
+                    stack = part.reshape(tile.images, -1, len(weights))
+                    np.matmul(stack, weights, out=block.reshape(tile.images, -1, op.out_channels))
+                else:
+                    np.matmul(part, weights, out=block)
                 start += len(weights)
         return sums
 
@@ -140,9 +147,7 @@ def prepare(operation: ConvOperation, packed: NDArray[np.uint8], target: Target)
         weighed = np.flatnonzero(np.any(kernels != 0, axis=(0, 1, 2)))
         used = weighed if len(weighed) else used[:1]
     matrix = kernels[..., used].reshape(operation.out_channels, -1).T
-    dtype = element_type(source_type(operation))
-    source = operation.source.parts[0]
-    reader = Reader(source, dtype, lanes_of(operation, used), float(operation.pad_value))
+    reader = reader_of(operation, used)
     if operation.precision is Precision.INT16:
         return _prepare_wide(operation, reader, matrix, target)
     if operation.precision is Precision.INT8:
@@ -155,11 +160,13 @@ def prepare(operation: ConvOperation, packed: NDArray[np.uint8], target: Target)
     blocks = tuple(np.ascontiguousarray(floats[a:b]) for a, b in pairwise(edges))
     bytes_per_pixel = 4 * (len(matrix) + len(blocks) * operation.out_channels)
     tiling = plan(operation.out_height, operation.out_width, bytes_per_pixel)
-    if operation.precision is Precision.FP16:
-        # How BLAS rounds a row depends on where it lies in the matrix: one image at a time, fp16 results do not
-        # depend on the batch.
-        tiling = replace(tiling, images=1)
     return Convolution(operation, reader, blocks, bound, tiling)
+
+
+def reader_of(operation: ConvOperation, used: NDArray[np.intp]) -> Reader:
+    """Return how to read the channels `used` of the source of `operation`, the first of a batch."""
+    dtype = element_type(source_type(operation))
+    return Reader(operation.source.parts[0], dtype, lanes_of(operation, used), float(operation.pad_value))
 
 
 def _prepare_wide(operation: ConvOperation, reader: Reader, matrix: NDArray[np.generic], target: Target) -> Convolution:

@@ -19,7 +19,6 @@ from nvdla_quant.emulator.operations import (
     element_type,
     handed_over,
 )
-from nvdla_quant.errors import EmulationError
 from nvdla_quant.hardware import Precision, Target
 from nvdla_quant.loadable.structs import Activation, MemoryType, SdpAlu, SdpMode, SdpType
 from nvdla_quant.loadable.tasks import Window
@@ -79,8 +78,6 @@ def decode_sdp(
             continue
         units.append(_unit(space, target, name, unit, cube, destination, precision, f"{where} {name}"))
     lookup = any(unit.lookup for unit in units)
-    if lookup and precision is Precision.FP16:
-        raise EmulationError(f"{where} y: look-up tables in fp16 are not modelled yet")
     lut = decode_lut(read_lut(int(op["lut_index"])), TABLE_BITS, f"{where} table") if lookup else None
     operation = SdpOperation(
         index, source, tuple(units), lut, converter_of(op["out_cvt"]), precision, destination, output
@@ -185,11 +182,13 @@ def _operand_converter(descriptor: np.void) -> Converter | None:
     return converter_of(descriptor) if descriptor["enable"] else None
 
 
-def _register(value: int, name: str, precision: Precision) -> float | int:
+def _register(value: int, name: str, precision: Precision) -> int | np.float16 | np.float32:
     """Return what a register of an operand holds: 16 bits in X, 32 in Y; halves, or floats in Y, in fp16."""
     if precision is Precision.FP16:
-        bits = np.array(value, np.int32)
-        return float(bits.view(np.float32)) if name == "y" else float(bits.astype(np.uint16).view(np.float16))
+        bits = np.array([value], np.int32)
+        single: np.float32 = bits.view(np.float32)[0]
+        half: np.float16 = bits.astype(np.uint16).view(np.float16)[0]
+        return single if name == "y" else half
     return value if name == "y" else ((value & 0xFFFF) ^ 0x8000) - 0x8000
 
 

@@ -1,6 +1,7 @@
 """What a decoded loadable consists of: typed, frozen, every address resolved to a memory and a byte offset."""
 
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,13 @@ def element_type(precision: Precision) -> ElementType:
     if precision is Precision.FP16:
         return np.dtype(np.float16)
     return np.dtype(np.int8) if precision is Precision.INT8 else np.dtype(np.int16)
+
+
+class Fp16(StrEnum):
+    """How operations in fp16 are computed: bit for bit as the hardware does, or in float32 by matrix products."""
+
+    EXACT = "exact"
+    FAST = "fast"
 
 
 @dataclass(frozen=True)
@@ -257,21 +265,22 @@ class OperandArray:
     start: int
     step: int
 
-    def read(self, raw: NDArray[np.uint8]) -> NDArray[np.int64] | NDArray[np.float32]:
+    def read(self, raw: NDArray[np.uint8]) -> NDArray[np.int64] | NDArray[np.float16]:
         """Return the operands from the bytes of the window."""
         values = np.frombuffer(raw.tobytes(), self.dtype)[self.start :: self.step]
-        return values.astype(np.float32) if self.dtype == np.float16 else values.astype(np.int64)
+        return values.astype(np.float16) if self.dtype == np.float16 else values.astype(np.int64)
 
 
 @dataclass(frozen=True)
 class Operand:
     """Where an SDP unit's operand comes from: a register, an array (one value for each channel), or a cube.
 
-    Exactly one is set; `channels` are the values of an array that was read.
+    Exactly one is set; `channels` are the values of an array that was read, int64 or float16. Registers of fp16
+    operations keep their bits, which are a half in X and a float in Y.
     """
 
-    register: float | int | None = None
-    channels: NDArray[np.int64] | NDArray[np.float32] | None = None
+    register: int | np.float16 | np.float32 | None = None
+    channels: NDArray[np.int64] | NDArray[np.float16] | None = None
     array: OperandArray | None = None
     cube: Cube | None = None
 

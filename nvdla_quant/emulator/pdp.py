@@ -1,6 +1,4 @@
-"""Pooling (arithmetic notes, section 5)."""
-
-from typing import TypeVar
+"""Pooling of integers (arithmetic notes, section 5)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +7,8 @@ from nvdla_quant.emulator._jit import jit
 from nvdla_quant.emulator.memory import Values
 from nvdla_quant.emulator.operations import PdpOperation
 from nvdla_quant.emulator.rounding import shift_right
-from nvdla_quant.hardware import POOLING_RECIPROCALS, Precision
+from nvdla_quant.hardware import POOLING_RECIPROCALS
 from nvdla_quant.loadable.structs import PoolMode
-
-_Number = TypeVar("_Number", np.float32, np.int64)
 
 
 def pool_bytes(operation: PdpOperation, source: NDArray[np.int8], destination: NDArray[np.int8]) -> None:
@@ -44,16 +40,8 @@ def pool_bytes(operation: PdpOperation, source: NDArray[np.int8], destination: N
     )
 
 
-def pool_values(operation: PdpOperation, values: Values) -> Values:
-    """Pool ``(n, c, h, w)``: int16 bit for bit, fp16 in float32.
-
-    In fp16 maximum and minimum are exact; averages lack the FP17 roundings of the hardware.
-    """
-    if operation.precision is Precision.FP16:
-        reduced = _reduce(operation, values.astype(np.float32), -np.inf, np.inf)
-        if operation.mode is PoolMode.AVERAGE:
-            reduced /= np.float32(operation.kernel[0] * operation.kernel[1])
-        return reduced.astype(np.float16)
+def pool_values(operation: PdpOperation, values: Values) -> NDArray[np.int16]:
+    """Pool ``(n, c, h, w)`` in int16."""
     limits = np.iinfo(np.int16)
     total = _reduce(operation, values.astype(np.int64), limits.min, limits.max)
     if operation.mode is PoolMode.AVERAGE:
@@ -63,7 +51,7 @@ def pool_values(operation: PdpOperation, values: Values) -> Values:
     return total.astype(np.int16)
 
 
-def _reduce(operation: PdpOperation, values: NDArray[_Number], least: float, most: float) -> NDArray[_Number]:
+def _reduce(operation: PdpOperation, values: NDArray[np.int64], least: int, most: int) -> NDArray[np.int64]:
     """Return sum, maximum or minimum of the real cells of each window."""
     src, dst = operation.source, operation.destination
     (height, width), (stride_y, stride_x) = operation.kernel, operation.stride

@@ -34,7 +34,8 @@ from nvdla_quant.loadable.tasks import Window
 Link = tuple[int, int, int]
 """(before, after, event of `DependencyEvent`), by index in the task."""
 MAX_OPERATIONS = 512
-"""The work grows with the square of the operations; ResNet-50 has about 180."""
+MAX_ACCESSES = 2048
+"""The work grows with the square of each; ResNet-50 has about 180 operations, which read or write 600 cubes."""
 Moment = tuple[int, str]
 """An operation of the task, and ``programmed``, ``enabled`` or ``complete``."""
 
@@ -71,12 +72,19 @@ def describe_races(
     if len(engines) > MAX_OPERATIONS:
         yield f"races are not looked for: the task has {len(engines)} operations, more than {MAX_OPERATIONS}"
         return
-    after = _reachable(_edges(engines, links))
     # What nobody writes cannot race: most constants.
     written = {cube.memory for operation in operations.values() for cube in cubes_written(operation)}
+    found = {
+        index: [a for a in _accesses(index, operation, operations, base) if a.cube.memory in written]
+        for index, operation in operations.items()
+    }
+    count = sum(map(len, found.values()))
+    if count > MAX_ACCESSES:
+        yield f"races are not looked for: the task reads and writes {count} cubes, more than {MAX_ACCESSES}"
+        return
+    after = _reachable(_edges(engines, links))
     earlier: list[Access] = []
-    for index, operation in operations.items():
-        accesses = [a for a in _accesses(index, operation, operations, base) if a.cube.memory in written]
+    for accesses in found.values():
         for second in accesses:
             for first in earlier:
                 if (first.writes or second.writes) and first.cube.overlaps(second.cube):

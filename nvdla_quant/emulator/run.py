@@ -14,12 +14,16 @@ from threadpoolctl import ThreadpoolController
 
 from nvdla_quant.emulator.cdp import normalise
 from nvdla_quant.emulator.cpu import run_cpu
+from nvdla_quant.emulator.fp16_cdp import normalise_halves
+from nvdla_quant.emulator.fp16_pdp import pool_halves
+from nvdla_quant.emulator.fp16_run import PreparedHalves, prepare_halves, run_halves
 from nvdla_quant.emulator.memory import DeviceMemory, Values
 from nvdla_quant.emulator.moves import run_bdma, run_rubik
 from nvdla_quant.emulator.operations import (
     BdmaOperation,
     CdpOperation,
     CpuOperation,
+    Fp16,
     Operation,
     PdpOperation,
     RubikOperation,
@@ -27,7 +31,7 @@ from nvdla_quant.emulator.operations import (
 )
 from nvdla_quant.emulator.pdp import pool_bytes, pool_values
 from nvdla_quant.emulator.program import Program
-from nvdla_quant.emulator.sdp_run import PreparedSdp, prepare_sdp, run_computed, run_sdp
+from nvdla_quant.emulator.sdp_run import PreparedSdp, ReadWindow, prepare_sdp, run_sdp
 from nvdla_quant.emulator.tiles import Workspace
 from nvdla_quant.errors import EmulationError
 from nvdla_quant.files import atomic_path, write_json
@@ -47,6 +51,7 @@ def run(
     program: Program,
     inputs: Values,
     *,
+    fp16: Fp16 = Fp16.EXACT,
     batch: int | None = None,
     threads: int = 1,
     on_step: OnStep | None = None,
@@ -62,6 +67,8 @@ def run(
     inputs : NDArray[np.int8] or NDArray[np.float16]
         ``(n, c, h, w)`` in the device's domain, c, h and w as in the loadable's tensor descriptor. Where that has a
         batch, n is a multiple of it.
+    fp16 : Fp16
+        How operations in fp16 are computed; integer ones are always exact.
     batch : int, optional
         Images that run together; the default bounds the memory. Results do not depend on it.
     threads : int
@@ -88,7 +95,9 @@ def run(
             f"the program has {len(program.inputs)} inputs and {len(program.outputs)} outputs: use run_tensors"
         )
     named = {program.inputs[0].name: inputs}
-    outputs = run_tensors(program, named, batch=batch, threads=threads, on_step=on_step, steps=steps, progress=progress)
+    outputs = run_tensors(
+        program, named, fp16=fp16, batch=batch, threads=threads, on_step=on_step, steps=steps, progress=progress
+    )
     return outputs[program.outputs[0].name]
 
 
@@ -96,6 +105,7 @@ def run_tensors(
     program: Program,
     inputs: Mapping[str, Values],
     *,
+    fp16: Fp16 = Fp16.EXACT,
     batch: int | None = None,
     threads: int = 1,
     on_step: OnStep | None = None,
@@ -112,7 +122,7 @@ def run_tensors(
     if batch is None:
         batch = min(max(CHUNK_BYTES // max(program.image_bytes, 1), 1), MAX_CHUNK_IMAGES)
         batch = min(batch, max(-(-images // threads), 1))
-    prepared = _prepared(program)
+    prepared = _prepared(program, fp16)
     done = 0
     lock = threading.Lock()
     local = threading.local()
@@ -130,7 +140,7 @@ def run_tensors(
             place = slice(first * port.cube.batch, (first + count) * port.cube.batch)
             memory.scatter(port.cube, inputs[port.name][place])
         for operation in program.operations:
-            _execute(operation, program.target, prepared, memory, local.workspace)
+            _execute(operation, program.target, fp16, prepared, memory, local.workspace)
             if on_step is not None and (steps is None or operation.index in steps):
                 values = memory.gather(operation.destination, operation.dtype)
                 with lock:
@@ -160,6 +170,7 @@ def write_steps(
     inputs: Values,
     folder: Path,
     *,
+    fp16: Fp16 = Fp16.EXACT,
     layers: Mapping[int, tuple[str, float | None]] | None = None,
     batch: int | None = None,
 ) -> None:
@@ -167,7 +178,7 @@ def write_steps(
 
     Parameters
     ----------
-    program, inputs, batch
+    program, inputs, fp16, batch
         See `run`.
     folder : Path
         For each operation ``op000_dst.npy``, ``(n, c, h, w)`` in the device's domain, where 000 is its number in the
@@ -200,7 +211,7 @@ def write_steps(
         def keep(operation: Operation, values: Values, first: int) -> None:
             arrays[operation.index][first : first + len(values)] = values
 
-        run(program, inputs, batch=batch, on_step=keep)
+        run(program, inputs, fp16=fp16, batch=batch, on_step=keep)
         for array in arrays.values():
             array.flush()
     write_json(folder / "steps.json", entries)
@@ -234,12 +245,13 @@ def _check_inputs(program: Program, inputs: Mapping[str, Values]) -> int:
     return images
 
 
-_programs: "weakref.WeakKeyDictionary[Program, dict[int, PreparedSdp]]" = weakref.WeakKeyDictionary()
+_Prepared = Mapping[int, PreparedSdp | PreparedHalves]
+_programs: "weakref.WeakKeyDictionary[Program, dict[Fp16, _Prepared]]" = weakref.WeakKeyDictionary()
 _programs_lock = threading.Lock()
 
 
-def _prepared(program: Program) -> dict[int, PreparedSdp]:
-    """Return the unpacked weights and operands of `program`, by operation; they are made once."""
+def _prepared(program: Program, fp16: Fp16) -> _Prepared:
+    """Return the unpacked weights and operands of `program`, by operation; they are made once for each mode."""
 
     def read(window: Window) -> NDArray[np.uint8]:
         memory = program.regions[window.memory].initial
@@ -247,30 +259,59 @@ def _prepared(program: Program) -> dict[int, PreparedSdp]:
         return memory[window.offset : window.offset + window.size]
 
     with _programs_lock:
-        if program not in _programs:
-            _programs[program] = {
-                operation.index: prepare_sdp(operation, read, program.target)
+        modes = _programs.setdefault(program, {})
+        if fp16 not in modes:
+            modes[fp16] = {
+                operation.index: _prepare(operation, read, program.target, fp16)
                 for operation in program.operations
                 if isinstance(operation, SdpOperation) and operation.index not in program.computed
             }
-        return _programs[program]
+        return modes[fp16]
+
+
+def _prepare(operation: SdpOperation, read: ReadWindow, target: Target, fp16: Fp16) -> PreparedSdp | PreparedHalves:
+    if operation.precision is Precision.FP16:
+        return prepare_halves(operation, read, target, fp16)
+    return prepare_sdp(operation, read, target)
+
+
+def _run_computed(
+    operation: SdpOperation, target: Target, fp16: Fp16, memory: DeviceMemory, workspace: Workspace
+) -> None:
+    """Run an operation whose weights or arrays of operands the program itself writes: image by image."""
+    for image in range(memory.images):
+        one = memory.one(image)
+
+        def read(window: Window, one: DeviceMemory = one) -> NDArray[np.uint8]:
+            raw = one.bytes_of(window.memory)[0, window.offset : window.offset + window.size]
+            return raw.view(np.uint8)
+
+        _run_sdp(_prepare(operation, read, target, fp16), one, workspace)
+
+
+def _run_sdp(ready: PreparedSdp | PreparedHalves, memory: DeviceMemory, workspace: Workspace) -> None:
+    if isinstance(ready, PreparedSdp):
+        run_sdp(ready, memory, workspace)
+    else:
+        run_halves(ready, memory, workspace)
 
 
 def _execute(
     operation: Operation,
     target: Target,
-    prepared: Mapping[int, PreparedSdp],
+    fp16: Fp16,
+    prepared: _Prepared,
     memory: DeviceMemory,
     workspace: Workspace,
 ) -> None:
     if isinstance(operation, SdpOperation):
         if operation.index in prepared:
-            run_sdp(prepared[operation.index], memory, workspace)
+            _run_sdp(prepared[operation.index], memory, workspace)
         else:
-            run_computed(operation, target, memory, workspace)
+            _run_computed(operation, target, fp16, memory, workspace)
     elif isinstance(operation, PdpOperation) and operation.parts:
         for part in operation.parts:
-            _execute(part, target, prepared, memory, workspace)
+            _execute(part, target, fp16, prepared, memory, workspace)
     elif isinstance(operation, PdpOperation) and operation.precision is Precision.INT8:
         source = memory.bytes_of(operation.source.memory)
         if operation.source.overlaps(operation.destination):
@@ -286,9 +327,12 @@ def _execute(
 
 
 def _compute(operation: PdpOperation | CdpOperation | CpuOperation, values: Values) -> Values:
+    if isinstance(operation, CpuOperation):
+        return run_cpu(operation, values)
+    halves = operation.precision is Precision.FP16
     if isinstance(operation, PdpOperation):
-        return pool_values(operation, values)
-    return normalise(operation, values) if isinstance(operation, CdpOperation) else run_cpu(operation, values)
+        return pool_halves(operation, values) if halves else pool_values(operation, values)
+    return normalise_halves(operation, values) if halves else normalise(operation, values)
 
 
 @lru_cache(maxsize=1)

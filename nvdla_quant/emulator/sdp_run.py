@@ -1,4 +1,4 @@
-"""Run SDP operations, with the convolutions that feed them, tile by tile."""
+"""Run int8 SDP operations, with the convolutions that feed them, tile by tile."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +25,6 @@ from nvdla_quant.emulator.sdp import (
     pack_stages,
     write_stages,
 )
-from nvdla_quant.emulator.sdp_float import float_chain, to_int16
 from nvdla_quant.emulator.tiles import Reader, Tile, Tiling, Workspace, plan
 from nvdla_quant.emulator.weights import decompress
 from nvdla_quant.emulator.winograd import WinogradConvolution
@@ -57,7 +56,7 @@ class PreparedSdp:
     packed : tuple of arrays or None
         `stages` for the compiled loop.
     operands : Mapping
-        Operands of registers and arrays, for the general chain and fp16.
+        Operands of registers and arrays, for the general chain.
     """
 
     operation: SdpOperation
@@ -67,23 +66,18 @@ class PreparedSdp:
     tiling: Tiling
     stages: tuple[Stage, ...] | None
     packed: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None
-    operands: Mapping[tuple[str, str], NDArray[np.generic]]
+    operands: Mapping[tuple[str, str], NDArray[np.int64]]
 
 
 def prepare_sdp(declared: SdpOperation, read: ReadWindow, target: Target) -> PreparedSdp:
-    """Unpack weights and operands of an operation, which `read` returns the bytes of."""
-    units = tuple(
-        replace(unit, alu_operand=_resolved(unit.alu_operand, read), mul_operand=_resolved(unit.mul_operand, read))
-        for unit in declared.units
-    )
-    operation = replace(declared, units=units)
+    """Unpack weights and operands of an integer operation, which `read` returns the bytes of."""
+    operation = with_operands(declared, read)
     output = operation.destination
-    integer = operation.precision is not Precision.FP16
     parts: tuple[tuple[AnyConvolution | Reader, Cube], ...]
     points = operand_cubes(operation)
     if isinstance(operation.source, ConvOperation):
         fed = operation.source
-        convolution = conv.prepare(fed, _weights(fed, read, target), target)
+        convolution = conv.prepare(fed, weights_of(fed, read, target), target)
         tiling, bound = convolution.tiling, convolution.bound
         plain = fed.truncate == 0 and bound < INT32_LIMIT
         ends = zip(fed.source.parts, output.parts, strict=True)
@@ -91,8 +85,7 @@ def prepare_sdp(declared: SdpOperation, read: ReadWindow, target: Target) -> Pre
         planes: tuple[Cube, ...] = (fed.source,) if fed.second_plane is None else (fed.source, fed.second_plane)
     else:
         narrow = operation.source.element_bytes == 1
-        wide = Precision.INT16 if integer else Precision.FP16
-        parts = ((Reader(operation.source, element_type(Precision.INT8 if narrow else wide)), output),)
+        parts = ((Reader(operation.source, element_type(Precision.INT8 if narrow else Precision.INT16)), output),)
         planes = (operation.source,)
         bound, plain = 1 << (8 * operation.source.element_bytes - 1), True
         tiling = plan(output.height, output.width, 8 * output.channels)
@@ -106,8 +99,17 @@ def prepare_sdp(declared: SdpOperation, read: ReadWindow, target: Target) -> Pre
         tiling,
         stages,
         None if stages is None else pack_stages(stages),
-        constant_operands(operation.units) if integer else _float_operands(operation),
+        constant_operands(operation.units),
     )
+
+
+def with_operands(operation: SdpOperation, read: ReadWindow) -> SdpOperation:
+    """Return `operation` with its arrays of operands read."""
+    units = tuple(
+        replace(unit, alu_operand=_resolved(unit.alu_operand, read), mul_operand=_resolved(unit.mul_operand, read))
+        for unit in operation.units
+    )
+    return replace(operation, units=units)
 
 
 def _resolved(operand: Operand | None, read: ReadWindow) -> Operand | None:
@@ -116,33 +118,13 @@ def _resolved(operand: Operand | None, read: ReadWindow) -> Operand | None:
     return Operand(channels=operand.array.read(read(operand.array.window)))
 
 
-def _weights(convolution: ConvOperation, read: ReadWindow, target: Target) -> NDArray[np.uint8]:
+def weights_of(convolution: ConvOperation, read: ReadWindow, target: Target) -> NDArray[np.uint8]:
+    """Return the stream of weights of `convolution`, uncompressed."""
     values, compression = read(convolution.weights), convolution.compression
     if compression is None:
         return values
     where = f"operation {convolution.index} ({convolution.unit})"
     return decompress(convolution, values, read(compression.mask), read(compression.sizes), target, where)
-
-
-def _float_operands(operation: SdpOperation) -> dict[tuple[str, str], NDArray[np.float32]]:
-    return {
-        (unit.name, part): np.asarray(operand.register if operand.channels is None else operand.channels, np.float32)
-        for unit in operation.units
-        for part, operand in (("alu", unit.alu_operand), ("mul", unit.mul_operand))
-        if operand is not None and operand.cube is None
-    }
-
-
-def run_computed(operation: SdpOperation, target: Target, memory: DeviceMemory, workspace: Workspace) -> None:
-    """Run an operation whose weights or arrays of operands the program itself writes: image by image."""
-    for image in range(memory.images):
-        one = memory.one(image)
-
-        def read(window: Window, one: DeviceMemory = one) -> NDArray[np.uint8]:
-            raw = one.bytes_of(window.memory)[0, window.offset : window.offset + window.size]
-            return raw.view(np.uint8)
-
-        run_sdp(prepare_sdp(operation, read, target), one, workspace)
 
 
 def run_sdp(prepared: PreparedSdp, memory: DeviceMemory, workspace: Workspace) -> None:
@@ -151,8 +133,8 @@ def run_sdp(prepared: PreparedSdp, memory: DeviceMemory, workspace: Workspace) -
     if operation.only_compares:
         return
     from_memory = not isinstance(operation.source, ConvOperation)
-    points = {cube: _unharmed(memory, (cube,), operation.destination, True) for cube in prepared.points}
-    source = _unharmed(memory, prepared.planes, operation.destination, from_memory)
+    points = {cube: intact(memory, (cube,), operation.destination, True) for cube in prepared.points}
+    source = intact(memory, prepared.planes, operation.destination, from_memory)
     for fed, destination in prepared.parts:
         for tile in prepared.tiling.tiles(memory.images):
             if isinstance(fed, Reader):
@@ -167,9 +149,7 @@ def run_sdp(prepared: PreparedSdp, memory: DeviceMemory, workspace: Workspace) -
                 _write_general(prepared, sums, points, memory, destination, tile)
 
 
-def _unharmed(
-    memory: DeviceMemory, planes: Sequence[Cube], destination: Cube, point_by_point: bool
-) -> NDArray[np.int8]:
+def intact(memory: DeviceMemory, planes: Sequence[Cube], destination: Cube, point_by_point: bool) -> NDArray[np.int8]:
     """Return the memory of `planes` (of one image), copied where writing `destination` would change what is to be read.
 
     Writing goes tile by tile. An operation that reads and writes the same points in the same places may do so in place.
@@ -198,34 +178,56 @@ def _write_general(
 ) -> None:
     operation = prepared.operation
     shape = tile.images, tile.rows, output.width, output.channels
-    operands = dict(prepared.operands)
+    points_now = {where: values.astype(np.int64) for where, values in point_operands(operation, points, tile).items()}
+    operands = {**prepared.operands, **points_now}
+    values = sums.astype(np.float64).sum(axis=0).astype(np.int64).reshape(shape)
+    if isinstance(operation.source, ConvOperation):
+        values = shift_right(values, operation.source.truncate, 32)
+    chain = operation.units, operands, operation.lut, operation.converter, operation.output
+    write_tile(integer_chain(values, *chain).astype(operation.dtype), output, memory, tile)
+
+
+def write_tile(result: NDArray[np.generic], cube: Cube, memory: DeviceMemory, tile: Tile) -> None:
+    """Write the elements of a tile, ``(images, rows, width, channels)``, into `cube`."""
+    view = memory.view(cube, result.dtype)
+    target = view[tile.first : tile.first + tile.images, :, tile.row : tile.row + tile.rows]
+    for surface in range(cube.surfaces):
+        channels = result[..., surface * cube.atom : (surface + 1) * cube.atom]
+        target[:, surface, :, :, : channels.shape[-1]] = channels
+
+
+def point_operands(
+    operation: SdpOperation, points: Mapping[Cube, NDArray[np.int8]], tile: Tile
+) -> dict[tuple[str, str], NDArray[np.generic]]:
+    """Return the per-point operands of a tile by (unit, "alu" or "mul"), each ``(images, rows, width, channels)``.
+
+    Parameters
+    ----------
+    operation : SdpOperation
+        Whose operands.
+    points : Mapping[Cube, NDArray[np.int8]]
+        The memory ``(n, bytes)`` of each cube of operands.
+    tile : Tile
+        Images and rows.
+
+    Returns
+    -------
+    dict
+        Elements as they stand in memory: float16, int8 or int16; one image where the memory holds constants.
+    """
+    operands = {}
     for unit in operation.units:
         for part, operand in (("alu", unit.alu_operand), ("mul", unit.mul_operand)):
             if operand is not None and operand.cube is not None:
                 elements = _points(points[operand.cube], operand.cube, operation.precision, tile)
                 step = slice(part == "mul", None, 2) if unit.interleaved else slice(None)
                 operands[unit.name, part] = elements[..., step]
-    if operation.precision is Precision.FP16:
-        floats = sums[0].astype(np.float32, copy=False).reshape(shape)
-        halves = float_chain(floats, operation.units, operands)
-        result: NDArray[np.generic] = to_int16(halves) if operation.output is Precision.INT16 else halves
-    else:
-        values = sums.astype(np.float64).sum(axis=0).astype(np.int64).reshape(shape)
-        if isinstance(operation.source, ConvOperation):
-            values = shift_right(values, operation.source.truncate, 32)
-        chain = operation.units, operands, operation.lut, operation.converter, operation.output
-        result = integer_chain(values, *chain).astype(operation.dtype)
-    view = memory.view(output, result.dtype)
-    target = view[tile.first : tile.first + tile.images, :, tile.row : tile.row + tile.rows]
-    for surface in range(output.surfaces):
-        channels = result[..., surface * output.atom : (surface + 1) * output.atom]
-        target[:, surface, :, :, : channels.shape[-1]] = channels
+    return operands
 
 
 def _points(memory: NDArray[np.int8], cube: Cube, precision: Precision, tile: Tile) -> NDArray[np.generic]:
-    """Return per-point operands of a tile, ``(images, rows, width, elements)``, as int64 or float32."""
     dtype = np.dtype(np.float16) if precision is Precision.FP16 else np.dtype(f"<i{cube.element_bytes}")
     view = cube_view(images_of(memory, tile.first, tile.images), cube, dtype)
     part = view[:, :, tile.row : tile.row + tile.rows]
     flat = part.transpose(0, 2, 3, 1, 4).reshape(*part.shape[:1], part.shape[2], cube.width, -1)
-    return flat[..., : cube.channels].astype(np.float32 if precision is Precision.FP16 else np.int64)
+    return flat[..., : cube.channels]

@@ -147,8 +147,26 @@ class Reader:
         else:
             self._read_wide(source, first, row, column, out)
 
-    def _read_wide(self, source: NDArray[np.int8], first: int, row: int, column: int, out: NDArray[np.float32]) -> None:
-        """Read elements of two bytes; see `read`."""
+    def read_halves(
+        self, source: NDArray[np.int8], first: int, row: int, column: int, out: NDArray[np.float16]
+    ) -> None:
+        """Read what are halves, or become halves in the input converter, without loss of a bit; see `read`."""
+        if self.lanes is None and self.dtype == np.float16:
+            self._read_wide(source, first, row, column, out)
+            return
+        wide = np.empty(out.shape, np.float32)
+        self.read(source, first, row, column, wide)
+        out[:] = wide
+
+    def _read_wide(
+        self,
+        source: NDArray[np.int8],
+        first: int,
+        row: int,
+        column: int,
+        out: NDArray[np.float32] | NDArray[np.float16],
+    ) -> None:
+        """Read elements of two bytes, converted to the type of `out`; see `read`."""
         cube = self.cube
         images, rows, columns, _ = out.shape
         out[:] = self.pad_value

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nvdla_quant.errors import ReportError
-from nvdla_quant.evaluation.accuracy import Accuracy, Figures, Interval
+from nvdla_quant.evaluation.accuracy import Accuracy, Deviation, Figures, Interval
 from nvdla_quant.files import write_text
 
 Row = dict[str, str | int | float | bool | None]
@@ -56,6 +56,9 @@ COLUMNS = (
     "compile_backend",
     "run_backend",
     "exactness",
+    "checked",
+    "deviation",
+    "logits_deviation",
     "n",
     "classes",
     *_FIGURE_COLUMNS,
@@ -81,6 +84,7 @@ def summarize(records: Iterable[Accuracy]) -> list[Row]:
         rows[key] = {
             **asdict(subject),
             "exactness": record.exactness,
+            **_deviation_cells(record.deviation),
             "n": record.n,
             "classes": record.classes,
             **_figure_cells(record.output),
@@ -89,6 +93,14 @@ def summarize(records: Iterable[Accuracy]) -> list[Row]:
     cases = list(dict.fromkeys(key[:2] for key in rows))
     order = sorted(rows, key=lambda key: (cases.index(key[:2]), key[2] is not None))
     return [{name: rows[key][name] for name in COLUMNS} for key in order]
+
+
+def _deviation_cells(deviation: Deviation | None) -> Row:
+    """Return how many images were also run bit for bit, and the largest difference."""
+    if deviation is None:
+        return dict.fromkeys(("checked", "deviation", "logits_deviation"))
+    images, output, logits = len(deviation.images), deviation.output, deviation.logits
+    return {"checked": images, "deviation": output, "logits_deviation": logits}
 
 
 def _figure_cells(figures: Figures | None) -> Row:
@@ -175,7 +187,26 @@ def write_summary_tex(path: Path | str, rows: Sequence[Row]) -> None:
     for (model, dataset), group in by_case(rows):
         heading = escape_latex(f"{model} on {dataset}")
         parts.append(f"\\multicolumn{{11}}{{l}}{{\\textbf{{{heading}}}}} \\\\*\n" + "".join(map(_latex_line, group)))
+        parts[-1] += "".join(_latex_note(note) for note in mode_notes(group))
     write_text(path, _LATEX_HEADER + "\\midrule\n".join(parts) + "\\end{longtable}\n")
+
+
+def _latex_note(note: str) -> str:
+    return f"\\multicolumn{{11}}{{l}}{{\\footnotesize {escape_latex(note)}}} \\\\\n"
+
+
+def mode_notes(rows: Iterable[Row]) -> list[str]:
+    """Return a sentence for each fp16 row: in which mode it was run, and how far that is off."""
+    return [f"{row['target']} {row['variant']}: {mode_of(row)}" for row in rows if row["precision"] == "fp16"]
+
+
+def mode_of(row: Row) -> str:
+    """Return the mode of a run in a few words, with what a check of some images found."""
+    mode = str(row["exactness"]).partition(":")[0]
+    if row["checked"] is None:
+        return mode
+    logits = "" if row["logits_deviation"] is None else f" ({row['logits_deviation']:.2g} before Softmax)"
+    return f"{mode}, at most {row['deviation']:.2g}{logits} from bit-exact on {row['checked']} images"
 
 
 def _latex_line(row: Row) -> str:
@@ -243,6 +274,8 @@ def render_summary(rows: Sequence[Row], *, width: int = 100, colour: bool = Fals
             if row["error"] is not None:
                 place = " ".join(str(row[name]) for name in ("target", "variant") if row[name] is not None)
                 console.print(Text(f"error: {place}: {row['error']}", style="red"))
+        for note in mode_notes(group):
+            console.print(Text(f"note: {note}"))
         console.print()
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()).strip("\n") + "\n"
 

@@ -14,6 +14,25 @@ DeviceValues = NDArray[np.int8] | NDArray[np.int16] | NDArray[np.float16]
 """A batch of tensors ``(n, c, h, w)`` in the device's domain."""
 
 
+@dataclass(frozen=True, eq=False)
+class Check:
+    """Images that a fast run also ran bit for bit, and how far it is off on each.
+
+    Attributes
+    ----------
+    positions : NDArray[np.int64]
+        Which images of the batch, (k,).
+    output : NDArray[np.float64]
+        Largest absolute difference in the output of each image, (k,).
+    before_softmax : NDArray[np.float64] or None
+        The same in what the final Softmax read, where there is one, (k,).
+    """
+
+    positions: NDArray[np.int64]
+    output: NDArray[np.float64]
+    before_softmax: NDArray[np.float64] | None
+
+
 @dataclass(frozen=True)
 class RunResult:
     """What a loadable made of a batch of images.
@@ -28,19 +47,30 @@ class RunResult:
         Where it ran.
     exactness : str
         How close to the hardware the numbers are, as a report states it.
+    check : Check or None
+        How far the numbers are off, where they are not exact and some images were also run exactly.
     """
 
     outputs: Mapping[str, DeviceValues]
     before_softmax: DeviceValues | None
     backend: str
     exactness: str
+    check: Check | None = None
 
 
-def as_arrays(result: RunResult) -> dict[str, NDArray[Any]]:
+def as_arrays(result: RunResult, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
     """Return the arrays of a raw dump file.
 
     ``output`` (n, c, h, w), the one output tensor; ``logits``, what the final Softmax read, where there is one; both in
-    the device's domain. ``exactness`` and ``backend``: text, (1,).
+    the device's domain. ``exactness`` and ``backend``: text, (1,). Where images were checked: ``checked``, which ones,
+    ``checked_output`` and ``checked_logits``, see `Check`, (k,).
+
+    Parameters
+    ----------
+    result : RunResult
+        Of some images.
+    indices : NDArray[np.int64]
+        Place of each image in its data set, (n,).
 
     Raises
     ------
@@ -53,6 +83,10 @@ def as_arrays(result: RunResult) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {"output": output}
     if result.before_softmax is not None:
         arrays["logits"] = result.before_softmax
+    if result.check is not None:
+        arrays |= {"checked": indices[result.check.positions], "checked_output": result.check.output}
+        if result.check.before_softmax is not None:
+            arrays["checked_logits"] = result.check.before_softmax
     return arrays | {"exactness": np.array([result.exactness]), "backend": np.array([result.backend])}
 
 

@@ -19,10 +19,12 @@ from statsmodels.stats.proportion import proportion_confint
 from nvdla_quant.errors import DatasetError, DumpError, ReportError
 from nvdla_quant.evaluation.accuracy import (
     Accuracy,
+    Deviation,
     Subject,
     agreement,
     as_scores,
     boundary_ties,
+    deviation_of,
     diagnose,
     distinct_outputs,
     figures,
@@ -279,6 +281,18 @@ def test_measure_against_plain_counting() -> None:
     assert (record.output.agreement, record.output.mcnemar_p, record.output.ties) == (1, 1, 0)
     assert record.output.distinct_outputs == 50
     assert record.logits is None
+
+
+def test_deviation_is_the_largest_of_all_shards(tmp_path: Path) -> None:
+    dumps = {"checked": np.array([3, 40]), "checked_output": np.array([0.25, 0.5])}
+    dumps["checked_logits"] = np.array([2.0, 1])
+    deviation = deviation_of(dumps)
+    assert deviation == Deviation((3, 40), 0.5, 2.0)
+    assert deviation_of({name: dumps[name] for name in ("checked", "checked_output")}) == Deviation((3, 40), 0.5, None)
+    assert deviation_of({"output": np.zeros(1)}) is None
+    record = _accuracy(exactness="fast: ...", deviation=deviation)
+    write_accuracy(tmp_path / "accuracy.json", record)
+    assert read_accuracy(tmp_path / "accuracy.json") == record
 
 
 def test_logits_are_judged_apart() -> None:

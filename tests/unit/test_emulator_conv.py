@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nvdla_quant.emulator import conv
-from nvdla_quant.emulator.operations import Converter, ConvOperation, Cube, Operand, SdpUnit
+from nvdla_quant.emulator.operations import Converter, ConvOperation, Cube, Fp16, Operand, SdpUnit
 from nvdla_quant.emulator.pixels import PIXELS
 from nvdla_quant.emulator.run import run
 from nvdla_quant.emulator.weights import unpack_weights
@@ -148,7 +148,7 @@ def test_fast_fp16(channels: int, image: bool) -> None:
     if image:
         weights[..., 1] = 0
     source = packed_cube(INPUT, (channels, 9, 8), 4 if image else 16, 2)
-    bias = Operand(channels=rng.normal(size=19).astype(np.float32))
+    bias = Operand(channels=rng.normal(size=19).astype(np.float16))
     unit = SdpUnit("x1", SdpAlu.SUM, bias, None, False, 0, 0, True, False)
     program = conv_program(
         source, weights, (5, 4), (2, 2), (1, 1), (1, 1), 0, stream(weights, NV_FULL, image, 0), NV_FULL, (unit,),
@@ -160,5 +160,6 @@ def test_fast_fp16(channels: int, image: bool) -> None:
     for y, x, ky, kx in np.ndindex(5, 4, 3, 2):
         sums[:, :, y, x] += padded[:, :, 2 * y + ky, 2 * x + kx] @ weights[:, ky, kx].astype(np.float64).T
     assert bias.channels is not None
-    expected = np.maximum(sums + bias.channels[:, None, None], 0)
-    np.testing.assert_allclose(run(program, inputs).astype(np.float64), expected, rtol=2**-10, atol=1e-4)
+    expected = np.maximum(sums + bias.channels.astype(np.float64)[:, None, None], 0)
+    result = run(program, inputs, fp16=Fp16.FAST).astype(np.float64)
+    np.testing.assert_allclose(result, expected, rtol=2**-10, atol=1e-4)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nvdla_quant.emulator.operations import ConvOperation, SdpOperation
+from nvdla_quant.emulator.operations import ConvOperation, Fp16, SdpOperation
 from nvdla_quant.emulator.program import decode, default_target
 from nvdla_quant.emulator.run import run, run_tensors, write_steps
 from nvdla_quant.errors import EmulationError, LoadableError, NvdlaQuantError
@@ -196,11 +196,12 @@ def test_results_do_not_depend_on_batch_and_threads(cases: Path) -> None:
         assert np.array_equal(scores(**options), expected)
 
 
-def test_fp16_does_not_depend_on_batch(cases: Path) -> None:
+@pytest.mark.parametrize("mode", Fp16)
+def test_fp16_does_not_depend_on_batch(cases: Path, mode: Fp16) -> None:
     golden = read_golden(cases / "v-conv0-nobias-relu-nv-full-fp16")
     shape = 9, *golden.program.inputs[0].shape
     inputs = np.random.default_rng(0).normal(0, 30, shape).astype(np.float16)
-    assert np.array_equal(run(golden.program, inputs, batch=2), run(golden.program, inputs))
+    assert np.array_equal(run(golden.program, inputs, fp16=mode, batch=2), run(golden.program, inputs, fp16=mode))
 
 
 def test_inputs_are_checked(small: Loadable) -> None:

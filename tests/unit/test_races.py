@@ -7,7 +7,6 @@ import pytest
 from nvdla_quant.emulator.operations import Cube, Operation, PdpOperation
 from nvdla_quant.emulator.program import decode
 from nvdla_quant.emulator.races import Link, describe_races
-from nvdla_quant.errors import EmulationError
 from nvdla_quant.hardware import NV_FULL, Precision
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.loadable.structs import DependencyEvent, Engine, PoolMode
@@ -103,6 +102,17 @@ def test_copies_race_like_all_others() -> None:
     assert copied((SOURCE, SCRATCH), (SOURCE, RESULT), PROGRAMMED) == []
 
 
+def test_very_many_copies_are_not_compared() -> None:
+    """120 operations of 20 copies write 2400 cubes; the warning says that nobody looked."""
+    copy: Fields = {
+        "source_address": SOURCE, "destination_address": RESULT, "line_size": 32, "line_repeat": 1, "source_line": 32,
+        "destination_line": 32, "surface_repeat": 1, "source_surface": 32, "destination_surface": 32,
+    }  # fmt: skip
+    loadable = loadable_of([Descriptor(Engine.BDMA, {}, copies(*[copy] * 20))] * 120, 32, 32)
+    (warning,) = decode(loadable, NV_FULL).warnings
+    assert "not looked for: the task reads and writes 2400 cubes, more than 2048" in warning
+
+
 def test_what_is_handed_over_races_with_nothing() -> None:
     """SDP and pooling run at once, and neither touches what the other has in memory."""
     loadable = unit_loadables()["pdp-fly"]
@@ -112,16 +122,10 @@ def test_what_is_handed_over_races_with_nothing() -> None:
 def test_the_one_race_of_the_golden_loadables(shared: Path) -> None:
     """NVIDIA's compiler left one: the C-model fetches the operand of v_elt_prod's product before it is written."""
     found = {}
-    refused = []
     for folder in sorted((shared / "golden" / "loadables").iterdir()):
-        try:
-            warnings = decode(read_loadable(folder / "loadable.nvdla")).warnings
-        except EmulationError:
-            refused.append(folder.name)
-            continue
+        warnings = decode(read_loadable(folder / "loadable.nvdla")).warnings
         if sentences := [warning for warning in warnings if warning.startswith("race")]:
             found[folder.name] = sentences
-    assert refused == ["v-sigmoid-nv-full-fp16"]
     assert list(found) == ["v-elt-prod-nv-full-fp16"]
     (sentence,) = found["v-elt-prod-nv-full-fp16"]
     assert "operation 5 (SDP) reads" in sentence

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nvdla_quant.errors import ReportError
-from nvdla_quant.evaluation.accuracy import Accuracy, Figures, Interval, Subject
+from nvdla_quant.evaluation.accuracy import Accuracy, Deviation, Figures, Interval, Subject
 from nvdla_quant.report.tables import (
     COLUMNS,
     escape_latex,
@@ -50,6 +50,7 @@ REFERENCE = Accuracy(
     n=1000,
     classes=10,
     exactness="fp32",
+    deviation=None,
     output=replace(FIGURES, delta=None, mcnemar_p=None, agreement=None, ties=0.0),
     logits=None,
 )
@@ -59,7 +60,7 @@ def _variant(target: str, variant: str, output: Figures = FIGURES, **subject: st
     full = replace(
         REFERENCE.subject, target=target, variant=variant, precision="int8", mode="per-filter", unified_scales=True
     )
-    return Accuracy(replace(full, **subject), 1000, 10, "bit-exact", output, FIGURES)  # type: ignore[arg-type]
+    return Accuracy(replace(full, **subject), 1000, 10, "bit-exact", None, output, FIGURES)  # type: ignore[arg-type]
 
 
 RECORDS = [
@@ -69,6 +70,23 @@ RECORDS = [
     REFERENCE,
     _variant("nv_full", "fp16"),
 ]
+
+
+def test_fp16_rows_say_how_they_were_run(tmp_path: Path) -> None:
+    """In the TSV's cells, and in a sentence below the terminal's and LaTeX's tables."""
+    half = _variant("nv_full", "fp16", precision="fp16")
+    fast = replace(half, exactness="fast: in float32", deviation=Deviation((1, 5, 9), 0.00048828125, 0.0078125))
+    (row,) = summarize([fast])
+    assert (row["exactness"], row["checked"]) == ("fast: in float32", 3)
+    assert (row["deviation"], row["logits_deviation"]) == (0.00048828125, 0.0078125)
+    note = "nv_full fp16: fast, at most 0.00049 (0.0078 before Softmax) from bit-exact on 3 images"
+    assert f"note: {note}" in render_summary([row])
+    write_summary_tex(tmp_path / "summary.tex", [row])
+    assert escape_latex(note) in (tmp_path / "summary.tex").read_text()
+    (exact,) = summarize([half])
+    assert "note: nv_full fp16: bit-exact\n" in render_summary([exact])
+    assert exact["checked"] is None
+    assert "note:" not in render_summary(summarize([_variant("nv_small", "int8-per-filter-entropy")]))
 
 
 def test_rows_are_grouped_with_fp32_first() -> None:
