@@ -135,7 +135,7 @@ def inspect(loadable: LoadableFile, as_json: AsJson = False) -> None:
 @app.command()
 def emulate(
     loadable: LoadableFile,
-    input_file: Annotated[Path, typer.Option("--input", help="[N, C, H, W] int8 or float16 in the device's domain.")],
+    input_file: Annotated[Path, typer.Option("--input", help="[N, C, H, W] int8, int16 or float16, device's domain.")],
     output: Output,
     steps: Annotated[Path | None, typer.Option(help="Folder for the output of every operation.")] = None,
     rawdump: Annotated[Path | None, typer.Option(help="Also write image 0 as nvdla_runtime's --rawdump does.")] = None,

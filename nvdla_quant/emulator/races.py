@@ -21,11 +21,16 @@ from nvdla_quant.emulator.operations import (
     ConvOperation,
     Cube,
     Operation,
+    SdpOperation,
+    arrays_read,
     cubes_read,
     cubes_written,
     handing_over,
+    operand_cubes,
+    weights_read,
 )
 from nvdla_quant.loadable.structs import DependencyEvent, Engine
+from nvdla_quant.loadable.tasks import Window
 
 Link = tuple[int, int, int]
 """(before, after, event of `DependencyEvent`), by index in the task."""
@@ -68,7 +73,12 @@ def describe_races(
     if len(engines) > MAX_OPERATIONS:
         yield f"races are not looked for: the task has {len(engines)} operations, more than {MAX_OPERATIONS}"
         return
-    found = {index: list(_accesses(index, operation, operations, base)) for index, operation in operations.items()}
+    # What nobody writes cannot race: most constants.
+    written = {cube.memory for operation in operations.values() for cube in cubes_written(operation)}
+    found = {
+        index: [a for a in _accesses(index, operation, operations, base) if a.cube.memory in written]
+        for index, operation in operations.items()
+    }
     count = sum(map(len, found.values()))
     if count > MAX_ACCESSES:
         yield f"races are not looked for: the task reads and writes {count} cubes, more than {MAX_ACCESSES}"
@@ -90,13 +100,20 @@ def describe_races(
 def _accesses(index: int, operation: Operation, operations: Mapping[int, Operation], base: int) -> Iterator[Access]:
     """Yield what `operation` does in memory; what one unit hands over to the next is none of it."""
     start = _start(index, operation, operations, base)
-    for place, cube in enumerate(cubes_read(operation)):
-        if not cube.is_handed_over:
-            # Behind a convolution its source waits; operands (all cubes but the first) are fetched from the start.
-            yield Access(index, (start if place == 0 else index,), cube, writes=False)
-    for cube in cubes_written(operation):
-        if not cube.is_handed_over:
-            yield Access(index, (start, index), cube, writes=True)
+    operands = operand_cubes(operation) if isinstance(operation, SdpOperation) else ()
+    reads = cubes_read(operation)
+    # Behind a convolution the source waits; operands are fetched from the start.
+    waiting = *reads[: len(reads) - len(operands)], *map(_bytes, weights_read(operation))
+    fetched = *operands, *map(_bytes, arrays_read(operation))
+    written = [cube for cube in cubes_written(operation) if not cube.is_handed_over]
+    yield from (Access(index, (start,), cube, writes=False) for cube in waiting if not cube.is_handed_over)
+    yield from (Access(index, (index,), cube, writes=False) for cube in fetched)
+    yield from (Access(index, (start, index), cube, writes=True) for cube in written)
+
+
+def _bytes(window: Window) -> Cube:
+    """Return `window` as a cube of bytes."""
+    return Cube(window.memory, window.offset, 1, 1, window.size, 1, 1, window.size, window.size)
 
 
 def _start(index: int, operation: Operation, operations: Mapping[int, Operation], base: int) -> int:

@@ -111,12 +111,12 @@ def test_copies_race_like_all_others() -> None:
 
 
 def test_very_many_copies_are_not_compared() -> None:
-    """60 operations of 20 copies have 2400 accesses; the warning says that nobody looked."""
+    """120 operations of 20 copies write 2400 cubes; the warning says that nobody looked."""
     copy: Fields = {
         "source_address": SOURCE, "destination_address": RESULT, "line_size": 32, "line_repeat": 1, "source_line": 32,
         "destination_line": 32, "surface_repeat": 1, "source_surface": 32, "destination_surface": 32,
     }  # fmt: skip
-    loadable = loadable_of([Descriptor(Engine.BDMA, {}, copies(*[copy] * 20))] * 60, 32, 32)
+    loadable = loadable_of([Descriptor(Engine.BDMA, {}, copies(*[copy] * 20))] * 120, 32, 32)
     (warning,) = decode(loadable, NV_FULL).warnings
     assert "not looked for: the task reads and writes 2400 cubes, more than 2048" in warning
 
