@@ -183,7 +183,7 @@ def decode(loadable: Loadable, target: Target | None = None, limits: Limits = DE
     outputs = tuple(_port(loadable, tensor, target) for tensor in loadable.outputs)
     if not outputs:
         raise LoadableError("loadable: no outputs, expected at least one")
-    regions = _regions(loadable, operations, (*inputs, *outputs), static)
+    regions = _regions(operations, (*inputs, *outputs), static)
     _check_memory(loadable, operations, limits)
     computed = _computed(operations, inputs, static)
     _check_work(operations, limits)
@@ -331,21 +331,23 @@ def _port(loadable: Loadable, tensor: TensorDescriptor, target: Target) -> Port:
 
 
 def _regions(
-    loadable: Loadable, operations: list[Operation], ports: tuple[Port, ...], static: Mapping[int, NDArray[np.uint8]]
+    operations: list[Operation], ports: tuple[Port, ...], static: Mapping[int, NDArray[np.uint8]]
 ) -> dict[int, Region]:
-    """Keep the memories that operations and tensors use; one that nobody writes is shared by all images."""
-    written = {cube.memory for operation in operations for cube in cubes_written(operation)}
-    written |= {port.cube.memory for port in ports}
-    used = written | {cube.memory for operation in operations for cube in cubes_read(operation)}
-    used |= {window.memory for operation in operations for window in _constants(operation)}
-    sizes = {memory.id: memory.size for memory in loadable.memories}
-    sizes |= {operation.destination.memory: operation.destination.end for operation in _feeders(operations)}
+    """Keep what operations and tensors use of the memories; one that nobody writes is shared by all images."""
+    writes = [cube for operation in operations for cube in cubes_written(operation)] + [port.cube for port in ports]
+    reads = [cube for operation in operations for cube in cubes_read(operation)]
+    uses = [(cube.memory, cube.end) for cube in (*writes, *reads)]
+    uses += [(w.memory, w.offset + w.size) for operation in operations for w in _constants(operation)]
+    sizes: dict[int, int] = {}
+    for memory, end in uses:
+        sizes[memory] = max(sizes.get(memory, 0), end)
+    written = {cube.memory for cube in writes}
     regions = {}
-    for id_ in sorted(used):
-        initial = static.get(id_)
+    for id_, size in sorted(sizes.items()):
+        initial = static[id_][:size] if id_ in static else None
         if initial is None and id_ not in written:
-            initial = np.zeros(sizes[id_], np.uint8)
-        regions[id_] = Region(sizes[id_], id_ in written, initial)
+            initial = np.zeros(size, np.uint8)
+        regions[id_] = Region(size, id_ in written, initial)
     return regions
 
 

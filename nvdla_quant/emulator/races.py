@@ -36,7 +36,7 @@ Link = tuple[int, int, int]
 """(before, after, event of `DependencyEvent`), by index in the task."""
 MAX_OPERATIONS = 512
 MAX_ACCESSES = 2048
-"""The work grows with the square of each; ResNet-50 has about 180 operations, which read or write 600 cubes."""
+"""The work grows with the square of each; ResNet-50 has about 180 operations."""
 Moment = tuple[int, str]
 """An operation of the task, and ``programmed``, ``enabled``, ``started`` or ``complete``."""
 

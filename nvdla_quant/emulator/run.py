@@ -131,8 +131,10 @@ def run_tensors(
         nonlocal done
         count = min(batch, images - first)
         memory = getattr(local, "memory", None)
-        if memory is None or memory.images != count:
+        if memory is None or memory.images != count or program.image_bytes > CHUNK_BYTES:
             local.workspace = getattr(local, "workspace", Workspace())
+            # Of large memory, which strides may leave mostly unused, fresh zeros cost only what is used.
+            memory = local.memory = None
             memory = local.memory = DeviceMemory(program.regions, count)
         else:
             memory.reset()

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.emulator.conv import unpack_weights
 from nvdla_quant.emulator.operations import ConvOperation
 from nvdla_quant.emulator.program import Program
+from nvdla_quant.emulator.weights import unpack_weights
 from nvdla_quant.hardware import Precision
 from nvdla_quant.network.graph import Convolution, InnerProduct, Layer, Network
 from nvdla_quant.network.views import viewed
