@@ -244,8 +244,8 @@ def _wrong_weights(examination: Examination, step: Examined, check: WeightCheck)
     if isinstance(layer, Convolution) and layer.group > 1:
         text = f"{count} are not the network's: of {layer.group} groups written out only a part was quantized"
         return _finding(Cause.GROUP_WEIGHTS, Weight.WRONG, step, text)
-    rows = _rows(check)
-    if convolution.pixels is not None and rows is not None and rows != list(range(len(rows))):
+    rows, of_image = _rows(check), convolution.pixels is not None
+    if of_image and rows is not None and rows != list(range(len(rows))):
         missing = sorted(set(range(len(rows))) - set(rows))
         text = f"rows {', '.join(map(str, rows))} of the network's kernels stand where rows 0 to {len(rows) - 1} should"
         text += f" (missing: {', '.join(map(str, missing))})" if missing else ""
