@@ -18,6 +18,9 @@ from nvdla_quant import sweep
 from nvdla_quant.downloads import Source, resolve
 from nvdla_quant.errors import ConfigError
 
+EMBEDDED = {"compiler": "builtin", "runtime": "emulator"}
+"""Backends of a variant that need nothing else."""
+
 SCHEMA_PATH = Path(__file__).resolve().parent.parent / "schemas" / "config.schema.yaml"
 
 
@@ -219,6 +222,11 @@ def _variant(record: Mapping[str, Any], settings: Mapping[str, Any], where: str)
         parts.append(record["feeding"])
     if not record["unify_scales"]:
         parts.append("not-unified")
+    for key, embedded in EMBEDDED.items():
+        if record[key] != embedded:
+            if record[key] not in settings["backends"]:
+                raise ConfigError(f"config: {where}.{key}: {record[key]} needs the section backends.{record[key]}")
+            parts.append(record[key].replace("_", "-"))
     return Variant(
         name=record.get("name", "-".join(parts)),
         precision=record["precision"],
@@ -431,6 +439,8 @@ def render_markdown() -> str:
         ("A variant (`variants[]`)", "variant"),
     ):
         lines += ["", f"## {title}", "", *head, *_rows(schema["$defs"][section], schema)]
+    for name in schema["properties"]["backends"]["properties"]:
+        lines += ["", f"## `backends.{name}`", "", *head, *_rows(schema["$defs"][name], schema)]
     for key in ("emulator", "verify", "raw_dumps"):
         lines += ["", f"## `{key}`", "", *head, *_rows(schema["properties"][key], schema)]
     return "\n".join(lines) + "\n"

@@ -14,8 +14,8 @@ CHECKOUT = Path(workflow.current_basedir).parent
 
 
 def alternatives(names):
-    """Regular expression that matches exactly `names`."""
-    return "|".join(map(re.escape, names))
+    """Regular expression that matches exactly `names`; nothing where there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 wildcard_constraints:
@@ -28,13 +28,19 @@ wildcard_constraints:
     digest="[0-9a-f]{64}|unknown-[0-9a-f]{16}",
     file="[^/]+",
     path=".+",
-    table=alternatives(CONFIGURATION.tables) or "none",
+    table=alternatives(CONFIGURATION.tables),
     network=alternatives(CONFIGURATION.networks),
 
 
 def code_of(rule_name):
     """Digest of a script and of every module of the package that it imports: editing one reruns its rule."""
     return provenance.source_digest(CHECKOUT / "scripts" / f"{rule_name}.py", package=CHECKOUT / "nvdla_quant")
+
+
+def variants_with(**backends):
+    """Regular expression of the variants with these backends: the rules for one never match those of another."""
+    chosen = (v for v in CONFIGURATION.variants.values() if all(getattr(v, key) == backends[key] for key in backends))
+    return alternatives(variant.name for variant in chosen)
 
 
 def model_of(wildcards):
@@ -117,8 +123,12 @@ def prepared_caffemodel_of(wildcards):
 
 
 def preparation_of(wildcards):
+    """How the form of the network in `wildcards` is made."""
+    return preparation_for(wildcards, CONFIGURATION.networks[wildcards.network])
+
+
+def preparation_for(wildcards, table):
     """How a form of the network is made; the stock runtime feeds raw pixels, so their preprocessing goes in too."""
-    table = CONFIGURATION.networks[wildcards.network]
     preprocessing = preprocessing_of(wildcards)
     pixels = None if table.feeding == "quantized" else (preprocessing["mean"], preprocessing["scale"])
     return {"preparation": table.preparation, "pixels": pixels}
@@ -143,7 +153,25 @@ def table_prototxt_of(wildcards):
 
 def compile_options_of(wildcards):
     variant = variant_of(wildcards)
-    return {"precision": variant.precision, "mode": variant.mode, "compiler": variant.compiler}
+    return {"precision": variant.precision, "mode": variant.mode}
+
+
+def nvdla_compiler_variants_of(wildcards):
+    """Variants that NVIDIA's compiler makes for a target, with what decides whether it makes them right."""
+    return {
+        variant.name: {
+            "precision": variant.precision,
+            "mode": variant.mode,
+            **preparation_for(wildcards, variant.table),
+        }
+        for variant in CONFIGURATION.variants.values()
+        if variant.compiler == "nvdla_compiler" and wildcards.target in variant.targets
+    }
+
+
+def backend(name):
+    """Section of a real tool; empty where the configuration has none."""
+    return SETTINGS["backends"].get(name, {})
 
 
 def feeding_of(wildcards):

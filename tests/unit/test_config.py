@@ -56,10 +56,12 @@ def test_loading_leaves_the_input_alone(config: dict[str, Any]) -> None:
             "int8-per-kernel-minmax-stock-runtime-not-unified",
         ),
         ({"precision": "fp16", "name": "half"}, "half"),
+        ({"precision": "fp16", "compiler": "nvdla_compiler"}, "fp16-nvdla-compiler"),
     ],
 )
 def test_variant_names(config: dict[str, Any], record: dict[str, Any], name: str) -> None:
     config["variants"] = [record]
+    config["backends"] = {"nvdla_compiler": {"path": "nvdla_compiler"}}
     assert list(load_configuration(config).variants) == [name]
 
 
@@ -88,6 +90,11 @@ def test_variant_names(config: dict[str, Any], record: dict[str, Any], name: str
             {"calibrators": {"entropy": {"method": "percentile"}, "minmax": {"method": "minmax"}}},
             "entropy: `percentile`",
         ),
+        (
+            {"variants": [{"precision": "fp16", "compiler": "nvdla_compiler"}]},
+            r"variants\[0\]\.compiler: nvdla_compiler needs the section backends\.nvdla_compiler",
+        ),
+        ({"backends": {"nvdla_compiler": {}}}, r"backends\.nvdla_compiler: missing 'path'"),
         ({"shards": 0}, "shards: 0 is less than the minimum of 1"),
     ],
 )
