@@ -412,6 +412,14 @@ def _rows(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[str]:
         yield f"| `{key}` | {kind} | {default} | {' '.join(full.get('description', '').split())} |"
 
 
+_BACKEND_TITLES = {
+    "nvdla_compiler": "`backends.nvdla_compiler`",
+    "nvdla_runtime": "`backends.nvdla_runtime`",
+    "ssh": "`backends.nvdla_runtime.ssh`",
+    "virtual_platform": "`backends.nvdla_runtime.virtual_platform`",
+}
+
+
 def render_markdown() -> str:
     """Return ``config/README.md``: every key of the schema with type, default and meaning."""
     schema = load_schema()
@@ -439,8 +447,8 @@ def render_markdown() -> str:
         ("A variant (`variants[]`)", "variant"),
     ):
         lines += ["", f"## {title}", "", *head, *_rows(schema["$defs"][section], schema)]
-    for name in schema["properties"]["backends"]["properties"]:
-        lines += ["", f"## `backends.{name}`", "", *head, *_rows(schema["$defs"][name], schema)]
+    for name, title in _BACKEND_TITLES.items():
+        lines += ["", f"## {title}", "", *head, *_rows(schema["$defs"][name], schema)]
     for key in ("emulator", "verify", "raw_dumps"):
         lines += ["", f"## `{key}`", "", *head, *_rows(schema["properties"][key], schema)]
     return "\n".join(lines) + "\n"

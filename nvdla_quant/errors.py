@@ -56,3 +56,7 @@ class ReportError(NvdlaQuantError):
 
 class ToolError(NvdlaQuantError):
     """A program outside of this package is missing, failed, hung, or did not do what it said."""
+
+
+class DeviceLostError(ToolError):
+    """A device stopped answering; it may come back."""

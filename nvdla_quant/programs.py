@@ -43,12 +43,12 @@ class Program:
     launcher: str = "apptainer"
 
     def command(
-        self, arguments: Sequence[str], folder: Path, *, seconds: float | None = None, interactive: bool = False
+        self, arguments: Sequence[str], folder: Path, *, seconds: float | None = None, console: str | None = None
     ) -> list[str]:
         """Return the command that runs the program with `arguments` in `folder`.
 
-        `seconds` is the time limit, if there is one. Docker's client is not its container, which would survive it:
-        there, ``timeout`` ends the program. `interactive` keeps a terminal.
+        Docker's client is not its container, which would survive it. So ``timeout`` ends a program after `seconds`
+        there, and one that keeps a terminal, under the name `console`, is ended by `stop`.
 
         Raises
         ------
@@ -63,11 +63,16 @@ class Program:
             user = f"{os.getuid()}:{os.getgid()}"
             mount = f"type=bind,source={_mountable(folder)},target={CONTAINER_FOLDER}"
             options = ["run", "--rm", "--user", user, "--mount", mount, "--workdir", CONTAINER_FOLDER]
-            options += ["-it"] if interactive else []
+            options += [] if console is None else ["-it", "--name", console]
             limit = [] if seconds is None else ["-s", "KILL", str(math.ceil(seconds)), self.path]
             return [launcher, *options, "--entrypoint", "timeout" if limit else self.path, image, *limit, *arguments]
         options = ["exec", "--cleanenv", "--bind", f"{_mountable(folder)}:{CONTAINER_FOLDER}"]
         return [launcher, *options, "--pwd", CONTAINER_FOLDER, self.container, self.path, *arguments]
+
+    def stop(self, console: str) -> None:
+        """End the container called `console`, where its launcher's end would leave it."""
+        if self.container is not None and self.launcher == "docker":
+            subprocess.run([self.launcher, "rm", "--force", console], capture_output=True, check=False)
 
     def environment(self) -> dict[str, str]:
         """Return the environment: this one's, with the executable's folder among those of shared libraries."""

@@ -24,7 +24,7 @@ def rules_of(repository: Path) -> dict[str, str]:
 
 
 def test_there_are_rules(repository: Path) -> None:
-    assert len(rules_of(repository)) == 20 + 1
+    assert len(rules_of(repository)) == 21 + 1
 
 
 def test_every_rule_keeps_the_contract(repository: Path) -> None:
