@@ -7,6 +7,7 @@
 #       network/{network}/deploy.prototxt  weights.caffemodel            the network as it is compiled
 #       reference/{shard}.npz  reference/accuracy.json                   fp32
 #       calibration/{calibrator}/calibration.cache  table.raw.json       TensorRT's text format; the same as JSON
+#       tensorrt/{engine}.npz  .json                                     TensorRT's own scores and accuracy
 #       calibration/{calibrator}/{table}/table.fixed.json  changes.tsv   layer names, consistent scales
 #       {target}/support.json                                            what the hardware can run, before compiling
 #       {target}/{variant}/loadable.nvdla  compile.json                  NVDLA's program
@@ -42,6 +43,7 @@ include: "rules/images.smk"
 include: "rules/network.smk"
 include: "rules/reference.smk"
 include: "rules/calibration.smk"
+include: "rules/tensorrt.smk"
 include: "rules/tables.smk"
 include: "rules/compilation.smk"
 include: "rules/runtime.smk"

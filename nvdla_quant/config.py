@@ -303,12 +303,18 @@ def _calibrators(records: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
     found: dict[str, Any] = {}
     families: dict[str, str] = {}
     for family, record in records.items():
-        if ("percentile" in record) != (record["method"] == "percentile"):
-            message = "`percentile` belongs to method percentile, which needs it"
+        if ("percentile" in record) != (record["method"] in ("percentile", "tensorrt-legacy")):
+            message = "`percentile` belongs to methods percentile and tensorrt-legacy, which need it"
             raise ConfigError(f"config: calibrators.{family}: {message}")
         for name, single in sweep.calibrators(family, record).items():
             if name in found:
                 raise ConfigError(f"config: calibrators: {family} and {families[name]} both make {name!r}; rename one")
+            images, batch = single["images"], single["batch_size"]
+            if single["method"].startswith("tensorrt-") and images % batch:
+                raise ConfigError(
+                    f"config: calibrators.{family}.images: {images} in batches of {batch}; TensorRT calibrates with "
+                    f"whole batches, so expected a multiple, {max(1, round(images / batch)) * batch} for example"
+                )
             found[name], families[name] = single, family
     return found, families
 
@@ -413,6 +419,7 @@ def _rows(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[str]:
 
 
 _BACKEND_TITLES = {
+    "tensorrt": "`backends.tensorrt`",
     "nvdla_compiler": "`backends.nvdla_compiler`",
     "nvdla_runtime": "`backends.nvdla_runtime`",
     "ssh": "`backends.nvdla_runtime.ssh`",

@@ -190,3 +190,9 @@ def _kill_group(process: "subprocess.Popen[bytes]") -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def bind_into_containers(folder: Path) -> None:
+    """Let every container that apptainer starts from this process see `folder` under its own path."""
+    bound = os.environ.get("APPTAINER_BIND", "").split(",")
+    os.environ["APPTAINER_BIND"] = ",".join(dict.fromkeys([*filter(None, bound), str(folder)]))

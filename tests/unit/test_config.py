@@ -95,6 +95,10 @@ def test_variant_names(config: dict[str, Any], record: dict[str, Any], name: str
             r"variants\[0\]\.compiler: nvdla_compiler needs the section backends\.nvdla_compiler",
         ),
         ({"backends": {"nvdla_compiler": {}}}, r"backends\.nvdla_compiler: missing 'path'"),
+        (
+            {"calibrators": {"entropy": {"method": "tensorrt-entropy"}, "minmax": {"method": "minmax"}}},
+            r"calibrators\.entropy\.images: 500 in batches of 64; TensorRT .* a multiple, 512 for example",
+        ),
         ({"shards": 0}, "shards: 0 is less than the minimum of 1"),
     ],
 )
