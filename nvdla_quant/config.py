@@ -182,13 +182,17 @@ def _explain(error: Any) -> str:
     return f"{where}: {error.message}" + (f" ({' '.join(expected.split())})" if expected else "")
 
 
+def _resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return `schema`, or what it refers to."""
+    target: Any = root
+    for part in schema.get("$ref", "#").removeprefix("#").split("/")[1:]:
+        target = target[part]
+    return target if "$ref" in schema else schema
+
+
 def _with_defaults(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
     """Return a copy of a valid `value` with the schema's defaults filled in."""
-    if "$ref" in schema:
-        target: Any = root
-        for part in schema["$ref"].removeprefix("#/").split("/"):
-            target = target[part]
-        return _with_defaults(value, target, root)
+    schema = _resolved(schema, root)
     if isinstance(value, dict):
         properties = schema.get("properties", {})
         extra = schema.get("additionalProperties")
@@ -197,6 +201,7 @@ def _with_defaults(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any
             for key, item in value.items()
         }
         for key, subschema in properties.items():
+            subschema = _resolved(subschema, root)
             if key not in filled and "default" in subschema:
                 filled[key] = _with_defaults(subschema["default"], subschema, root)
         return filled

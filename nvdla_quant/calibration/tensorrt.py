@@ -344,17 +344,17 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 class Job:
-    """What `nvdla_quant.calibration.tensorrt_job` laid ready: names, shapes, input values, the network as ONNX."""
+    """What `nvdla_quant.calibration.tensorrt_job` laid ready; the ONNX model lies beside the JSON."""
 
-    def __init__(self, folder: Path) -> None:
-        content = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    def __init__(self, path: Path) -> None:
+        content = json.loads(path.read_text(encoding="utf-8"))
         self.input = str(content["input"])
         self.shape: tuple[int, ...] = tuple(content["shape"])
         self.output = str(content["output"])
         self.classes = int(content["classes"])
         self.names: list[str] = list(content["names"])
         self.values = np.array(content["values"], np.float32)
-        self.onnx = folder / "model.onnx"
+        self.onnx = path.with_name("model.onnx")
 
 
 def has_caffe_parser(trt: Any) -> bool:

@@ -30,6 +30,13 @@ def test_defaults_come_from_the_schema(config: dict[str, Any]) -> None:
     assert configuration.settings["raw_dumps"] == {"format": "none", "images": 16}
 
 
+def test_defaults_of_shared_definitions_are_filled_too(config: dict[str, Any]) -> None:
+    config["backends"] = {"nvdla_runtime": {"device": "local", "path": "nvdla_runtime"}}
+    filled = load_configuration(config).settings["backends"]["nvdla_runtime"]
+    assert (filled["launcher"], filled["time_limit"]) == ("apptainer", 300)
+    assert "container" not in filled
+
+
 def test_loading_leaves_the_input_alone(config: dict[str, Any]) -> None:
     before = copy.deepcopy(config)
     load_configuration(config)

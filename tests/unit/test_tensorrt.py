@@ -53,7 +53,7 @@ class Bench:
         paths = [str(FAKES.parents[1]), *([str(FAKES / "gpu")] if fakes else [])]
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(paths)}
         environment |= {"FAKE_TENSORRT": version, "FAKE_JOB": str(self.folder / "job.json")}
-        files = [f"--job={self.folder}", f"--prototxt={self.prototxt}", f"--caffemodel={self.caffemodel}"]
+        files = [f"--job={self.folder / 'job.json'}", f"--prototxt={self.prototxt}", f"--caffemodel={self.caffemodel}"]
         line = [sys.executable, "-m", MODULE, command, *files, f"--cache={self.cache}", *arguments]
         return subprocess.run(line, env=environment, cwd=self.folder, capture_output=True, text=True, check=False)
 
