@@ -26,12 +26,12 @@ def rules_of(repository: Path) -> dict[str, str]:
 
 
 def test_there_are_rules(repository: Path) -> None:
-    assert len(rules_of(repository)) == 21 + 1
+    assert len(rules_of(repository)) == 25 + 1
 
 
 def test_every_rule_keeps_the_contract(repository: Path) -> None:
     for name, body in rules_of(repository).items():
-        for directive in ("log", "benchmark", "conda", "threads", "resources", "message", "script", "input", "output"):
+        for directive in ("log", "benchmark", "conda", "threads", "resources", "message", "input", "output"):
             found = re.search(rf"^    {directive}:", body, re.MULTILINE)
             # A download has a URL for its input.
             assert found or (name, directive) == ("download_file", "input"), f"{name}: no {directive}"
