@@ -5,7 +5,7 @@
 #   <results>/{model}/{dataset}/
 #       images/calibration-{calibrator}.npz  images/test-{shard}.npz     what was chosen, as the network sees it
 #       network/{network}/deploy.prototxt  weights.caffemodel            the network as it is compiled
-#       reference/{shard}.npz  reference/accuracy.json                   fp32
+#       reference/{shard}.npz, accuracy.json  tensorrt/{engine}.npz, .json  fp32; TensorRT's own scores and accuracy
 #       calibration/{calibrator}/calibration.cache  table.raw.json       TensorRT's text format; the same as JSON
 #       calibration/{calibrator}/{table}/table.fixed.json  changes.tsv   layer names, consistent scales
 #       {target}/support.json                                            what the hardware can run, before compiling
@@ -42,6 +42,7 @@ include: "rules/images.smk"
 include: "rules/network.smk"
 include: "rules/reference.smk"
 include: "rules/calibration.smk"
+include: "rules/tensorrt.smk"
 include: "rules/tables.smk"
 include: "rules/compilation.smk"
 include: "rules/runtime.smk"

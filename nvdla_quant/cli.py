@@ -38,7 +38,8 @@ from nvdla_quant.runtime.emulator import FP16_EXACTNESS
 from nvdla_quant.table.cache import read_cache, write_cache
 from nvdla_quant.table.changes import write_changes
 from nvdla_quant.table.fix import fix_table as fix
-from nvdla_quant.table.table import CalibrationTable, read_table, write_table
+from nvdla_quant.table.foreign import read_scales
+from nvdla_quant.table.table import read_table, write_table
 
 USAGE_ERROR = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
 """Bad usage of any kind: click's UsageError, which newer versions of typer bring along under a private name."""
@@ -135,7 +136,7 @@ def inspect(loadable: LoadableFile, as_json: AsJson = False) -> None:
 @app.command()
 def emulate(
     loadable: LoadableFile,
-    input_file: Annotated[Path, typer.Option("--input", help="[N, C, H, W] int8 or float16 in the device's domain.")],
+    input_file: Annotated[Path, typer.Option("--input", help="[N, C, H, W] int8, int16 or float16, device's domain.")],
     output: Output,
     steps: Annotated[Path | None, typer.Option(help="Folder for the output of every operation.")] = None,
     rawdump: Annotated[Path | None, typer.Option(help="Also write image 0 as nvdla_runtime's --rawdump does.")] = None,
@@ -217,11 +218,11 @@ def calibrate_(
 
 @app.command()
 def convert_cache(
-    cache: Annotated[Path, typer.Argument(metavar="CACHE", help="A calibration cache, TensorRT's or ours.")],
+    cache: Annotated[Path, typer.Argument(metavar="CACHE", help="A calibration cache, or a table in JSON.")],
     output: Output,
 ) -> None:
-    """Write a calibration cache as JSON, names as they are."""
-    write_table(CalibrationTable(read_cache(cache).scales), output)
+    """Write a calibration cache, or another table whose numbers mean the same, as JSON, names as they are."""
+    write_table(read_scales(cache), output)
 
 
 @app.command()

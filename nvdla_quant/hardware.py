@@ -45,8 +45,8 @@ class Target:
         Geometry of the convolution buffer.
     precisions : frozenset[Precision]
         What the MAC array computes.
-    has_y, has_lut, has_bdma, has_rubik, has_winograd, has_weight_compression : bool
-        Optional units.
+    has_y, has_lut, has_bdma, has_rubik, has_winograd, has_weight_compression, has_batch : bool
+        Optional units; `has_batch`: several images in one convolution.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Target:
     has_rubik: bool
     has_winograd: bool
     has_weight_compression: bool
+    has_batch: bool
 
     @property
     def cbuf_bank_bytes(self) -> int:
@@ -89,6 +90,7 @@ NV_FULL = Target(
     has_rubik=True,
     has_winograd=True,
     has_weight_compression=True,
+    has_batch=True,
 )
 
 NV_LARGE = Target(
@@ -106,6 +108,7 @@ NV_LARGE = Target(
     has_rubik=False,
     has_winograd=False,
     has_weight_compression=False,
+    has_batch=False,
 )
 
 NV_SMALL = Target(
@@ -123,6 +126,7 @@ NV_SMALL = Target(
     has_rubik=False,
     has_winograd=False,
     has_weight_compression=False,
+    has_batch=False,
 )
 
 TARGETS: dict[str, Target] = {target.name: target for target in (NV_FULL, NV_LARGE, NV_SMALL)}

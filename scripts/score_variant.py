@@ -14,8 +14,9 @@ with logs.capture(snakemake.log[0]):
         reference["labels"],
         dumps["output"],
         logits=dumps.get("logits"),
-        exactness=str(dumps["exactness"][0]),
+        exactness="; ".join(dict.fromkeys(map(str, dumps["exactness"]))),
         deviation=deviation_of(dumps),
         reference=reference["scores"],
+        ran=dumps.get("ran"),
     )
     write_accuracy(Path(snakemake.output.accuracy), accuracy)

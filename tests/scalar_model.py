@@ -4,11 +4,15 @@ Written from the rules alone (arithmetic notes, sections 2 to 6 and 11), with no
 """
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
+
+from nvdla_quant.hardware import Target
 
 
 def clamp(value: int, bits: int) -> int:
@@ -93,9 +97,35 @@ def y_unit(value: int, unit: YUnit) -> int:
     return clamp(value + operand, 32) if unit.alu == "sum" else value
 
 
-def out_converter(value: int, cvt: Cvt) -> int:
-    """Converter C to int8: one rounding, two saturations."""
-    return clamp(clamp(rnd((value - cvt.offset) * cvt.scale, cvt.shift), 17), 8)
+def out_converter(value: int, cvt: Cvt, bits: int = 8) -> int:
+    """Converter C to int8 or int16: one rounding, two saturations. The input converter is the same."""
+    return clamp(clamp(rnd((value - cvt.offset) * cvt.scale, cvt.shift), 17), bits)
+
+
+def half_of(value: int) -> float:
+    """An integer of 17 bits as the nearest half, ties to even; the largest half where that would be infinite."""
+    magnitude = abs(value)
+    step = 1 << max(magnitude.bit_length() - 11, 0)
+    low, rest = magnitude // step, magnitude % step
+    rounded = (low + (rest * 2 > step or (rest * 2 == step and low % 2 == 1))) * step
+    return float(min(rounded, 65504)) * (-1 if value < 0 else 1)
+
+
+def components(name: str) -> list[tuple[str, int, int, int]]:
+    """Return (letter, plane, lowest bit, bits) of a pixel format's components, from its name alone.
+
+    Components stand in the name from the highest bits of a pixel down; ``___`` parts two planes.
+    """
+    found = []
+    planes = name.removesuffix("_N444").removesuffix("_F").removesuffix("_I").split("___")
+    for plane, part in enumerate(planes):
+        place = 0
+        for letter, bits in reversed(re.findall(r"([A-Z])(\d+)", part)):
+            found.append((letter, plane, place, int(bits)))
+            # Ten and twelve bits that are not packed with two of A take a word each.
+            place += int(bits) if "A2" in name else -(-int(bits) // 8) * 8
+    order = {letter: number for number, letters in enumerate(("RY", "GU", "BV", "AX")) for letter in letters}
+    return sorted(found, key=lambda entry: order[entry[0]])
 
 
 RECIPROCALS = {1: 65536, 2: 32768, 3: 21845, 4: 16384, 5: 13107, 6: 10922, 7: 9362, 8: 8192}
@@ -241,3 +271,48 @@ def cpu_softmax(values: list[float]) -> list[float]:
     for exponential in exponentials:
         total = np.float32(total + exponential)
     return [float(np.float32(exponential / total)) for exponential in exponentials]
+
+
+def stream(
+    weights: NDArray[np.int8] | NDArray[np.int16] | NDArray[np.float16],
+    target: Target,
+    image: bool,
+    post_extension: int,
+) -> NDArray[np.uint8]:
+    """Pack (kernels, height, width, channels) element by element, in the order in which the sequencer takes them.
+
+    csc.cpp:1086-1183: kernel groups; in each, blocks of `atomic_c` channels; rows (joined by post-extension), columns;
+    then kernels, then rows of the join, then channels. An image's columns are part of its channels.
+    """
+    if image:
+        weights = weights.reshape(*weights.shape[:2], 1, -1)
+    kernels, height, width, channels = weights.shape
+    joined = 1 << post_extension
+    # Two-byte elements: half as many kernels in a group.
+    group = target.atomic_k // weights.dtype.itemsize
+
+    def order() -> Iterator[np.generic]:
+        for k0 in range(0, kernels, group):
+            for c0 in range(0, channels, target.atomic_c):
+                for r0 in range(0, height, joined):
+                    for x in range(width):
+                        for k in range(k0, min(k0 + group, kernels)):
+                            for r in range(r0, min(r0 + joined, height)):
+                                for c in range(c0, min(c0 + target.atomic_c, channels)):
+                                    yield weights[k, r, x, c]
+
+    return np.array(list(order()), weights.dtype).view(np.uint8)
+
+
+def accumulators(
+    x: NDArray[np.int64], w: NDArray[np.int8] | NDArray[np.int16], size: tuple[int, int], stride: tuple[int, int],
+    dilation: tuple[int, int], pad: tuple[int, int], pad_value: int,
+) -> NDArray[np.int64]:  # fmt: skip
+    """Convolve (n, c, h, w) with (k, kh, kw, c), tap by tap; whatever lies outside is `pad_value` in every channel."""
+    result = np.zeros((len(x), len(w), *size), np.int64)
+    for oy, ox, ky, kx in np.ndindex(*size, *w.shape[1:3]):
+        y, xx = oy * stride[0] + ky * dilation[0] - pad[0], ox * stride[1] + kx * dilation[1] - pad[1]
+        inside = 0 <= y < x.shape[2] and 0 <= xx < x.shape[3]
+        column = x[:, :, y, xx] if inside else np.full(x.shape[:2], pad_value)
+        result[:, :, oy, ox] += column @ w[:, ky, kx].astype(np.int64).T
+    return result

@@ -16,9 +16,16 @@ class AddressSpace(TaskMemory):
     """What the address indices of one task mean."""
 
     def cube(
-        self, descriptor: np.void, atom: int, element_bytes: int, where: str, surface_stride: str = "surf_stride"
+        self,
+        descriptor: np.void,
+        atom: int,
+        element_bytes: int,
+        where: str,
+        surface_stride: str = "surf_stride",
+        batch: int = 1,
+        batch_stride: int = 0,
     ) -> Cube:
-        """Return the cube of a ``dla_data_cube``, checked to lie inside its address.
+        """Return the cube or cubes of a ``dla_data_cube``, checked to lie inside its address.
 
         `surface_stride` names the field that holds the bytes between groups of `atom` channels.
         """
@@ -38,6 +45,8 @@ class AddressSpace(TaskMemory):
                 element_bytes,
                 line,
                 surface,
+                batch,
+                batch_stride,
             ),
             where,
         )

@@ -82,8 +82,8 @@ def decode_pdp(
         source = feeder.destination
         if (shape := shape_of(surface["src_data"])) != source.shape:
             raise refuse(where, "src shape", shape, f"what operation {feeder.index} hands over, {source.shape}")
-        if feeder.precision is not precision:
-            raise refuse(where, "precision", precision, f"that of operation {feeder.index}, {feeder.precision}")
+        if feeder.output is not precision:
+            raise refuse(where, "precision", precision, f"that of operation {feeder.index}, {feeder.output}")
     if source.channels != destination.channels:
         raise refuse(where, "dst channel", destination.channels, f"the source's {source.channels}")
     bits = PADDING_BITS[precision]

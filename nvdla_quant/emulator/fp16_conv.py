@@ -5,15 +5,16 @@ one position of the kernel is a step. Images: a kernel row is one vector of ``wi
 time, and ``2**post_extension`` rows make a step. Facts: nvdla/hw ``cmod/csc/NV_NVDLA_csc.cpp``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.emulator.conv import unpack_weights
+from nvdla_quant.emulator.conv import reader_of
 from nvdla_quant.emulator.fp16_mac import KERNELS, MAX_LANES, convolve
-from nvdla_quant.emulator.operations import ConvOperation
+from nvdla_quant.emulator.operations import ConvOperation, Cube
 from nvdla_quant.emulator.tiles import Reader, Tile, Tiling, plan
+from nvdla_quant.emulator.weights import unpack_weights
 from nvdla_quant.errors import EmulationError
 from nvdla_quant.hardware import Target
 
@@ -48,6 +49,10 @@ class ExactConvolution:
     weights: NDArray[np.uint16]
     tiling: Tiling
 
+    def of(self, source: Cube) -> "ExactConvolution":
+        """Return the same convolution of another cube of the batch."""
+        return replace(self, reader=replace(self.reader, cube=source))
+
     def accumulate(self, source: NDArray[np.int8], tile: Tile) -> NDArray[np.uint32]:
         """Return what the accumulator hands over: fp32 bits, ``(images, rows, columns, kernels)``.
 
@@ -62,7 +67,7 @@ class ExactConvolution:
         (stride_y, stride_x), (dilation_y, dilation_x) = op.stride, op.dilation
         rows = (tile.rows - 1) * stride_y + (op.kernel_height - 1) * dilation_y + 1
         columns = (op.out_width - 1) * stride_x + (op.kernel_width - 1) * dilation_x + 1
-        channels = op.source.channels
+        channels = self.reader.channels
         patch = np.empty((tile.images, rows, columns, channels), np.float16)
         self.reader.read_halves(source, tile.first, tile.row * stride_y - op.pad_top, -op.pad_left, patch)
         image, y, x = np.ogrid[: tile.images, : tile.rows, : op.out_width]
@@ -83,7 +88,7 @@ def prepare_exact(operation: ConvOperation, packed: NDArray[np.uint8], target: T
         Rows are joined that do not fit into a step; the hardware demands that they do.
     """
     kernels = np.asarray(unpack_weights(operation, packed, target))
-    steps = _image_steps(operation) if operation.image else _feature_steps(operation)
+    steps = _image_steps(operation) if operation.pixels is not None else _feature_steps(operation)
     longest = max(map(len, steps))
     if longest > MAX_LANES:
         raise EmulationError(
@@ -96,7 +101,7 @@ def prepare_exact(operation: ConvOperation, packed: NDArray[np.uint8], target: T
     row, column, channel = lanes.T
     bits[: operation.out_channels] = kernels[:, row, column, channel].view(np.uint16)
     weights = np.ascontiguousarray(bits.reshape(blocks, KERNELS, -1).transpose(0, 2, 1))
-    reader = Reader(operation.source, np.arange(operation.source.channels))
+    reader = reader_of(operation, np.arange(operation.channels))
     edges = np.cumsum([0, *map(len, steps)])
     tiling = plan(operation.out_height, operation.out_width, PIXEL_BYTES)
     return ExactConvolution(operation, reader, lanes, edges, weights, tiling)
@@ -113,7 +118,7 @@ def _feature_steps(operation: ConvOperation) -> list[NDArray[np.int64]]:
 
 
 def _image_steps(operation: ConvOperation) -> list[NDArray[np.int64]]:
-    components, joined = operation.source.channels, 1 << operation.post_extension
+    components, joined = operation.channels, 1 << operation.post_extension
     length = operation.kernel_width * components
     return [
         np.array(

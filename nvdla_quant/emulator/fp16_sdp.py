@@ -217,3 +217,11 @@ def _round(values: Bits, result: NDArray[np.uint16]) -> None:
             half = subnormal if magnitude < np.uint32(113 << 23) else normal
             half = np.uint32(0x7C00) | (magnitude & np.uint32(0x3FF)) if magnitude > INFINITY else half
             out[i] = np.uint16(half | ((v[i] >> np.uint32(16)) & np.uint32(0x8000)))
+
+
+def to_int16(values: NDArray[np.float16]) -> NDArray[np.int16]:
+    """Round to int16, nearest with ties away from zero; NaN gives the least number (nvdla_float.h, FpFloatToInt)."""
+    exact = values.astype(np.float64)
+    rounded = np.copysign(np.floor(np.abs(exact) + 0.5), exact)
+    limited = np.clip(np.where(np.isnan(exact), -np.inf, rounded), -32768, 32767)
+    return limited.astype(np.int16)

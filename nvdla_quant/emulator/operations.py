@@ -51,6 +51,8 @@ class Cube:
         1 or 2.
     line_stride, surface_stride : int
         Bytes between rows, and between groups of `atom` channels.
+    batch, batch_stride : int
+        Cubes of the same form, and bytes between them: one operation may take several images (multi-batch).
     """
 
     memory: int
@@ -62,6 +64,8 @@ class Cube:
     element_bytes: int
     line_stride: int
     surface_stride: int
+    batch: int = 1
+    batch_stride: int = 0
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -77,12 +81,23 @@ class Cube:
     def end(self) -> int:
         """First byte behind the cube; atoms are always whole."""
         last_line = (self.surfaces - 1) * self.surface_stride + (self.height - 1) * self.line_stride
-        return self.offset + last_line + self.width * self.atom * self.element_bytes
+        last_cube = (self.batch - 1) * self.batch_stride
+        return self.offset + last_cube + last_line + self.width * self.atom * self.element_bytes
+
+    @property
+    def parts(self) -> "tuple[Cube, ...]":
+        """The single cubes of the batch."""
+        if self.batch == 1:
+            return (self,)
+        return tuple(
+            replace(self, offset=self.offset + number * self.batch_stride, batch=1, batch_stride=0)
+            for number in range(self.batch)
+        )
 
     @property
     def size(self) -> int:
         """Bytes of its atoms, without gaps; more than its memory has where strides let them overlap."""
-        return self.surfaces * self.atom * self.height * self.width * self.element_bytes
+        return self.batch * self.surfaces * self.atom * self.height * self.width * self.element_bytes
 
     @property
     def is_handed_over(self) -> bool:
@@ -109,39 +124,91 @@ class Converter:
 
 
 @dataclass(frozen=True)
+class Component:
+    """One component of a pixel: `bits` bits from bit `shift` of the little-endian number at its byte `byte`."""
+
+    plane: int
+    byte: int
+    bytes: int
+    shift: int
+    bits: int
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A pixel format.
+
+    Attributes
+    ----------
+    name : str
+        As the firmware spells it, without ``FORMAT_T_``.
+    components : tuple[Component, ...]
+        In the order in which the kernels see them: R, G, B, A or Y, U, V, A.
+    precision : Precision
+        Of the components in memory.
+    """
+
+    name: str
+    components: tuple[Component, ...]
+    precision: Precision
+
+    @property
+    def plane_bytes(self) -> tuple[int, ...]:
+        """Bytes of a pixel in each plane."""
+        planes = range(max(component.plane for component in self.components) + 1)
+        return tuple(max(c.byte + c.bytes for c in self.components if c.plane == plane) for plane in planes)
+
+
+@dataclass(frozen=True)
+class Compression:
+    """Compressed weights: `mask` has a bit for each element, `sizes` the bytes of each kernel group (WMB and WGS)."""
+
+    mask: Window
+    sizes: Window
+
+
+@dataclass(frozen=True)
 class ConvOperation:
-    """A direct convolution, up to the accumulator.
+    """A convolution, up to the accumulator.
 
     Attributes
     ----------
     index : int
         Number of the operation in the program.
     source : Cube
-        Features or image.
+        Features or image (of an image in two planes, the first).
     weights : Window
         Packed weights.
     out_channels, out_height, out_width : int
         Size of what it hands to the SDP.
     kernel_height, kernel_width : int
         Taps (of the network, not of the extended descriptor).
-    image : bool
-        The source is an image: weights are packed by pre- and post-extension.
+    pixels : Pixels or None
+        Format of an image, whose weights are packed by pre- and post-extension; None: features.
     post_extension : int
         Log2 of the kernel rows that one MAC operation takes (images).
     stride, dilation : tuple[int, int]
         (y, x).
     pad_top, pad_left : int
         Rows and columns before the cube.
-    pad_value : int
+    pad_value : float
         Value of every coordinate outside the cube, after the input converter.
     precision : Precision
-        Of source and weights.
+        Of the arithmetic and the weights.
     converter : Converter or None
         Input converter of an integer source.
     signed : bool
-        Whether source bytes are signed.
+        Whether the source's integers are signed.
     truncate : int
         Right shift of the accumulator's output.
+    second_plane : Cube or None
+        Second plane of an image (U and V).
+    means : tuple[int, ...] or None
+        Offsets of the input converter for each component of an image, in place of its own.
+    compression : Compression or None
+        None: every weight is in `weights`.
+    winograd_shift : int or None
+        Winograd: right shift behind the transform of the input; None: direct.
     """
 
     index: int
@@ -152,37 +219,69 @@ class ConvOperation:
     out_width: int
     kernel_height: int
     kernel_width: int
-    image: bool
+    pixels: Pixels | None
     post_extension: int
     stride: tuple[int, int]
     dilation: tuple[int, int]
     pad_top: int
     pad_left: int
-    pad_value: int
+    pad_value: float
     precision: Precision
     converter: Converter | None
     signed: bool
     truncate: int
+    second_plane: Cube | None = None
+    means: tuple[int, ...] | None = None
+    compression: Compression | None = None
+    winograd_shift: int | None = None
 
     unit = "CONV"
 
     @property
+    def channels(self) -> int:
+        """Channels of a kernel: of the features (Winograd's strides multiply them), or components of a pixel."""
+        if self.pixels is not None:
+            return len(self.pixels.components)
+        return self.source.channels * (1 if self.winograd_shift is None else self.stride[0] * self.stride[1])
+
+    @property
+    def weight_count(self) -> int:
+        """Weights of all kernels."""
+        return self.out_channels * self.kernel_height * self.kernel_width * self.channels
+
+    @property
     def multiplications(self) -> int:
-        """Multiplications of one image."""
-        taps = self.kernel_height * self.kernel_width * self.source.channels
-        return taps * self.out_channels * self.out_height * self.out_width
+        """Multiplications of one inference."""
+        products = self.weight_count * self.out_height * self.out_width * self.source.batch
+        return products if self.winograd_shift is None else products // 4
+
+
+@dataclass(frozen=True)
+class OperandArray:
+    """Where an array of operands stands: every `step`-th element of `window` from `start`."""
+
+    window: Window
+    dtype: np.dtype[np.int8] | np.dtype[np.int16] | np.dtype[np.float16]
+    start: int
+    step: int
+
+    def read(self, raw: NDArray[np.uint8]) -> NDArray[np.int64] | NDArray[np.float16]:
+        """Return the operands from the bytes of the window."""
+        values = np.frombuffer(raw.tobytes(), self.dtype)[self.start :: self.step]
+        return values.astype(np.float16) if self.dtype == np.float16 else values.astype(np.int64)
 
 
 @dataclass(frozen=True)
 class Operand:
     """Where an SDP unit's operand comes from: a register, an array (one value for each channel), or a cube.
 
-    Exactly one is set. Arrays are int64 or float16, decoded once; registers of fp16 operations keep their bits, which
-    are a half in X and a float in Y.
+    Exactly one is set; `channels` are the values of an array that was read, int64 or float16. Registers of fp16
+    operations keep their bits, which are a half in X and a float in Y.
     """
 
     register: int | np.float16 | np.float32 | None = None
     channels: NDArray[np.int64] | NDArray[np.float16] | None = None
+    array: OperandArray | None = None
     cube: Cube | None = None
 
 
@@ -254,8 +353,8 @@ class Lut:
 class SdpOperation:
     """A single-point operation: source -> X1 -> X2 -> Y -> output converter -> memory.
 
-    `precision` is that of the arithmetic; integers in memory are as wide as their cube's elements. `constants` are the
-    windows that its arrays of operands were decoded from.
+    `precision` is that of the arithmetic, `output` that of the result; an integer source is as wide as its cube's
+    elements.
     """
 
     index: int
@@ -265,16 +364,19 @@ class SdpOperation:
     converter: Converter
     precision: Precision
     destination: Cube
-    constants: tuple[Window, ...]
+    output: Precision
 
     unit = "SDP"
 
     @property
     def dtype(self) -> ElementType:
         """Type of what it writes."""
-        if self.precision is Precision.FP16:
-            return np.dtype(np.float16)
-        return np.dtype(np.int8) if self.destination.element_bytes == 1 else np.dtype(np.int16)
+        return element_type(self.output)
+
+    @property
+    def only_compares(self) -> bool:
+        """Whether Y compares for equality: that sets a status register and writes no memory (``NV_NVDLA_sdp.cpp``)."""
+        return any(unit.name == "y" and unit.alu is SdpAlu.EQL for unit in self.units)
 
 
 def handed_over(index: int, shape: tuple[int, int, int], atom: int, element_bytes: int) -> Cube:
@@ -481,7 +583,10 @@ def cubes_read(operation: Operation) -> tuple[Cube, ...]:
     if not isinstance(operation, SdpOperation):
         return (operation.source,)
     source = operation.source
-    return (source.source if isinstance(source, ConvOperation) else source, *operand_cubes(operation))
+    if not isinstance(source, ConvOperation):
+        return (source, *operand_cubes(operation))
+    planes = (source.source,) if source.second_plane is None else (source.source, source.second_plane)
+    return (*planes, *operand_cubes(operation))
 
 
 def operand_cubes(operation: SdpOperation) -> tuple[Cube, ...]:
@@ -491,10 +596,28 @@ def operand_cubes(operation: SdpOperation) -> tuple[Cube, ...]:
     return tuple(dict.fromkeys(cube for cube in cubes if cube is not None))
 
 
+def weights_read(operation: Operation) -> tuple[Window, ...]:
+    """Return the weights of the convolution that feeds `operation`."""
+    if not isinstance(operation, SdpOperation) or not isinstance(operation.source, ConvOperation):
+        return ()
+    weights, compression = operation.source.weights, operation.source.compression
+    return (weights,) if compression is None else (weights, compression.mask, compression.sizes)
+
+
+def arrays_read(operation: Operation) -> tuple[Window, ...]:
+    """Return the arrays of operands of `operation`."""
+    units = operation.units if isinstance(operation, SdpOperation) else ()
+    operands = (operand for unit in units for operand in (unit.alu_operand, unit.mul_operand))
+    arrays = (operand.array for operand in operands if operand is not None)
+    return tuple(dict.fromkeys(array.window for array in arrays if array is not None))
+
+
 def cubes_written(operation: Operation) -> tuple[Cube, ...]:
     """Return what `operation` writes."""
     if isinstance(operation, BdmaOperation):
         return tuple(destination for _, destination in operation.transfers)
+    if isinstance(operation, SdpOperation) and operation.only_compares:
+        return ()
     return (operation.written if isinstance(operation, RubikOperation) else operation.destination,)
 
 

@@ -23,10 +23,12 @@ from nvdla_quant.emulator.operations import (
     PdpOperation,
     Port,
     Region,
-    SdpOperation,
+    arrays_read,
     cubes_read,
     cubes_written,
+    weights_read,
 )
+from nvdla_quant.emulator.pixels import PIXELS
 from nvdla_quant.emulator.races import describe_races
 from nvdla_quant.errors import EmulationError, LoadableError
 from nvdla_quant.hardware import NV_FULL, NV_SMALL, Precision, Target
@@ -51,6 +53,8 @@ BYTE_MACS = 32
 
 So a limit of 10**8 lets through 3 MB, which take the slowest unit (normalisation, up to 100 ns a byte) 0.3 s.
 """
+MAX_WEIGHTS = 1 << 27
+"""Most weights of one operation (VGG's largest layer has 102,760,448): few bytes may stand for many, compressed."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,8 @@ class Program:
         Bindable tensors in bind order.
     warnings : tuple[str, ...]
         What the hardware ignores although the loadable asks for it.
+    computed : frozenset[int]
+        Numbers of the operations whose weights or arrays of operands inputs or other operations write.
     """
 
     target: Target
@@ -96,6 +102,7 @@ class Program:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     warnings: tuple[str, ...]
+    computed: frozenset[int] = frozenset()
 
     @property
     def image_bytes(self) -> int:
@@ -105,9 +112,9 @@ class Program:
 
     @property
     def precision(self) -> Precision:
-        """Precision of the arithmetic: fp16 where any operation is."""
-        fp16 = any(getattr(operation, "precision", None) is Precision.FP16 for operation in self.operations)
-        return Precision.FP16 if fp16 else Precision.INT8
+        """Precision of the arithmetic: fp16 where any operation is, else int16 where any is."""
+        found = {getattr(operation, "precision", None) for operation in self.operations}
+        return next((wide for wide in (Precision.FP16, Precision.INT16) if wide in found), Precision.INT8)
 
     @property
     def before_softmax(self) -> Operation | None:
@@ -176,11 +183,11 @@ def decode(loadable: Loadable, target: Target | None = None, limits: Limits = DE
     outputs = tuple(_port(loadable, tensor, target) for tensor in loadable.outputs)
     if not outputs:
         raise LoadableError("loadable: no outputs, expected at least one")
-    regions = _regions(loadable, operations, (*inputs, *outputs), static)
+    regions = _regions(operations, (*inputs, *outputs), static)
     _check_memory(loadable, operations, limits)
-    _check_constants(operations, inputs)
+    computed = _computed(operations, inputs, static)
     _check_work(operations, limits)
-    return Program(target, tuple(operations), MappingProxyType(regions), inputs, outputs, tuple(warnings))
+    return Program(target, tuple(operations), MappingProxyType(regions), inputs, outputs, tuple(warnings), computed)
 
 
 def _feeders(operations: list[Operation]) -> list[Operation]:
@@ -206,6 +213,11 @@ def _check_work(operations: list[Operation], limits: Limits) -> None:
             if size > MAX_CUBE_BYTES:
                 where = f"operation {operation.index} ({operation.unit})"
                 raise EmulationError(f"{where}: {verb} {size} bytes, the limit is {MAX_CUBE_BYTES}")
+        weights = operation.source.weight_count if isinstance(operation.source, ConvOperation) else 0
+        if weights > MAX_WEIGHTS:
+            raise EmulationError(
+                f"operation {operation.index} ({operation.unit}): has {weights} weights, the limit is {MAX_WEIGHTS}"
+            )
         work += _work(operation)
     if work > limits.macs:
         raise EmulationError(
@@ -278,12 +290,9 @@ def _port(loadable: Loadable, tensor: TensorDescriptor, target: Target) -> Port:
     where = f"tensor {tensor.name!r}"
     types = {DataType.INT8: Precision.INT8, DataType.INT16: Precision.INT16, DataType.HALF: Precision.FP16}
     if tensor.data_type not in types:
-        raise EmulationError(
-            f"{where}: data_type {tensor.data_type} is not modelled, expected INT8 (4), INT16 (3) or HALF (2)"
-        )
-    if tensor.n != 1:
-        raise EmulationError(f"{where}: batch {tensor.n} in one tensor is not modelled, expected 1")
-    element_bytes = 1 if tensor.data_type == DataType.INT8 else 2
+        raise EmulationError(f"{where}: data_type {tensor.data_type}, expected INT8 (4), INT16 (3) or HALF (2)")
+    precision = types[DataType(tensor.data_type)]
+    element_bytes = 1 if precision is Precision.INT8 else 2
     if tensor.data_format == DataFormat.NHWC and tensor.data_category == DataCategory.IMAGE:
         atom = tensor.c
     elif tensor.data_format == DataFormat.NCXHWX:
@@ -304,53 +313,63 @@ def _port(loadable: Loadable, tensor: TensorDescriptor, target: Target) -> Port:
         raise LoadableError(f"{where}: memory {tensor.mem_id} is neither an input nor an output")
     if min(tensor.c, tensor.h, tensor.w) < 1:
         raise LoadableError(f"{where}: shape {tensor.c}x{tensor.h}x{tensor.w} is empty")
-    line, surface = tensor.strides[1:3]
-    cube = Cube(memory.id, tensor.offset, tensor.c, tensor.h, tensor.w, atom, element_bytes, line, surface)
+    if tensor.n < 1:
+        raise LoadableError(f"{where}: batch {tensor.n}, expected at least 1")
+    line, surface, apart = (*tensor.strides[1:], 0, 0, 0)[:3]
+    apart = (apart or tensor.size // tensor.n) if tensor.n > 1 else 0
+    pixels = PIXELS.get(tensor.pixel_format)
+    if pixels is not None and (len(pixels.plane_bytes) > 1 or pixels.components[0].bytes == 4):
+        # Components that are no elements, or stand in two planes: the tensor is given as its bytes.
+        precision, size = Precision.INT8, tensor.size // tensor.n
+        cube = Cube(memory.id, tensor.offset, 1, 1, max(size, 1), 1, 1, size, size, tensor.n, apart)
+    else:
+        form = tensor.c, tensor.h, tensor.w, atom, element_bytes, line, surface
+        cube = Cube(memory.id, tensor.offset, *form, tensor.n, apart)
     if cube.end > memory.size:
         raise LoadableError(f"{where}: ends at byte {cube.end} of memory {memory.id}, which has {memory.size}")
-    return Port(tensor.name, cube, types[DataType(tensor.data_type)])
+    return Port(tensor.name, cube, precision)
 
 
 def _regions(
-    loadable: Loadable, operations: list[Operation], ports: tuple[Port, ...], static: Mapping[int, NDArray[np.uint8]]
+    operations: list[Operation], ports: tuple[Port, ...], static: Mapping[int, NDArray[np.uint8]]
 ) -> dict[int, Region]:
-    """Keep the memories that operations and tensors use; one that nobody writes is shared by all images."""
-    written = {cube.memory for operation in operations for cube in cubes_written(operation)}
-    written |= {port.cube.memory for port in ports}
-    used = written | {cube.memory for operation in operations for cube in cubes_read(operation)}
-    used |= {window.memory for operation in operations for window in constant_windows(operation)}
-    sizes = {memory.id: memory.size for memory in loadable.memories}
-    sizes |= {operation.destination.memory: operation.destination.end for operation in _feeders(operations)}
+    """Keep what operations and tensors use of the memories; one that nobody writes is shared by all images."""
+    writes = [cube for operation in operations for cube in cubes_written(operation)] + [port.cube for port in ports]
+    reads = [cube for operation in operations for cube in cubes_read(operation)]
+    uses = [(cube.memory, cube.end) for cube in (*writes, *reads)]
+    uses += [(w.memory, w.offset + w.size) for operation in operations for w in _constants(operation)]
+    sizes: dict[int, int] = {}
+    for memory, end in uses:
+        sizes[memory] = max(sizes.get(memory, 0), end)
+    written = {cube.memory for cube in writes}
     regions = {}
-    for id_ in sorted(used):
-        initial = static.get(id_)
+    for id_, size in sorted(sizes.items()):
+        initial = static[id_][:size] if id_ in static else None
         if initial is None and id_ not in written:
-            initial = np.zeros(sizes[id_], np.uint8)
-        regions[id_] = Region(sizes[id_], id_ in written, initial)
+            initial = np.zeros(size, np.uint8)
+        regions[id_] = Region(size, id_ in written, initial)
     return regions
 
 
-def _check_constants(operations: list[Operation], inputs: tuple[Port, ...]) -> None:
-    """Refuse programs that compute weights or operands of kernels: those are decoded once, before anything runs."""
-    writes = [("an input", port.cube) for port in inputs]
-    writes += [(f"operation {operation.index}", cube) for operation in operations for cube in cubes_written(operation)]
+def _constants(operation: Operation) -> tuple[Window, ...]:
+    return *weights_read(operation), *arrays_read(operation)
+
+
+def _computed(
+    operations: list[Operation], inputs: tuple[Port, ...], static: Mapping[int, NDArray[np.uint8]]
+) -> frozenset[int]:
+    """Return the operations whose constants are written by inputs or operations: those are unpacked for each image."""
+    writes = [port.cube for port in inputs]
+    writes += [cube for operation in operations for cube in cubes_written(operation)]
+    computed = set()
     for operation in operations:
-        for window in constant_windows(operation):
-            for writer, cube in writes:
-                disjoint = cube.offset >= window.offset + window.size or window.offset >= cube.end
-                if cube.memory == window.memory and not disjoint:
-                    raise EmulationError(
-                        f"operation {operation.index} ({operation.unit}): its constants at byte {window.offset} of "
-                        f"memory {window.memory} are written by {writer}; computed weights are not modelled"
-                    )
-
-
-def constant_windows(operation: Operation) -> tuple[Window, ...]:
-    """Return the constants that `operation` reads: weights of its convolution, arrays of its SDP units."""
-    if not isinstance(operation, SdpOperation):
-        return ()
-    weights = (operation.source.weights,) if isinstance(operation.source, ConvOperation) else ()
-    return weights + operation.constants
-
-
-__all__ = ["DEFAULT_LIMITS", "Limits", "Program", "constant_windows", "decode", "default_target"]
+        for window in _constants(operation):
+            end = window.offset + window.size
+            if any(w.memory == window.memory and w.offset < end and window.offset < w.end for w in writes):
+                computed.add(operation.index)
+            elif window.memory not in static:
+                raise LoadableError(
+                    f"operation {operation.index} ({operation.unit}): its constants stand in memory {window.memory}, "
+                    "which holds nothing that the loadable provides"
+                )
+    return frozenset(computed)

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from nvdla_quant.emulator.cdp import normalise
@@ -30,11 +31,12 @@ from nvdla_quant.emulator.operations import (
 )
 from nvdla_quant.emulator.pdp import pool_bytes, pool_values
 from nvdla_quant.emulator.program import Program
-from nvdla_quant.emulator.sdp_run import PreparedSdp, prepare_sdp, run_sdp
+from nvdla_quant.emulator.sdp_run import PreparedSdp, ReadWindow, prepare_sdp, run_sdp
 from nvdla_quant.emulator.tiles import Workspace
 from nvdla_quant.errors import EmulationError
 from nvdla_quant.files import atomic_path, write_json
-from nvdla_quant.hardware import Precision
+from nvdla_quant.hardware import Precision, Target
+from nvdla_quant.loadable.tasks import Window
 
 CHUNK_BYTES = 64 << 20
 """Device memory of the images that run together, unless the caller says how many: far below any machine's memory."""
@@ -63,9 +65,10 @@ def run(
     program : Program
         What `decode` returned.
     inputs : NDArray[np.int8] or NDArray[np.float16]
-        ``(n, c, h, w)`` in the device's domain, c, h and w as in the loadable's tensor descriptor.
+        ``(n, c, h, w)`` in the device's domain, c, h and w as in the loadable's tensor descriptor. Where that has a
+        batch, n is a multiple of it.
     fp16 : Fp16
-        How operations in fp16 are computed; int8 ones are always exact.
+        How operations in fp16 are computed; integer ones are always exact.
     batch : int, optional
         Images that run together; the default bounds the memory. Results do not depend on it.
     threads : int
@@ -113,7 +116,9 @@ def run_tensors(
     images = _check_inputs(program, inputs)
     if threads < 1 or (batch is not None and batch < 1):
         raise EmulationError(f"batch is {batch} and threads is {threads}, expected at least 1 each")
-    outputs: dict[str, Values] = {port.name: np.empty((images, *port.shape), port.dtype) for port in program.outputs}
+    outputs: dict[str, Values] = {
+        port.name: np.empty((images * port.cube.batch, *port.shape), port.dtype) for port in program.outputs
+    }
     if batch is None:
         batch = min(max(CHUNK_BYTES // max(program.image_bytes, 1), 1), MAX_CHUNK_IMAGES)
         batch = min(batch, max(-(-images // threads), 1))
@@ -126,21 +131,25 @@ def run_tensors(
         nonlocal done
         count = min(batch, images - first)
         memory = getattr(local, "memory", None)
-        if memory is None or memory.images != count:
+        if memory is None or memory.images != count or program.image_bytes > CHUNK_BYTES:
             local.workspace = getattr(local, "workspace", Workspace())
+            # Of large memory, which strides may leave mostly unused, fresh zeros cost only what is used.
+            memory = local.memory = None
             memory = local.memory = DeviceMemory(program.regions, count)
         else:
             memory.reset()
         for port in program.inputs:
-            memory.scatter(port.cube, inputs[port.name][first : first + count])
+            place = slice(first * port.cube.batch, (first + count) * port.cube.batch)
+            memory.scatter(port.cube, inputs[port.name][place])
         for operation in program.operations:
-            _execute(operation, prepared, memory, local.workspace)
+            _execute(operation, program.target, fp16, prepared, memory, local.workspace)
             if on_step is not None and (steps is None or operation.index in steps):
                 values = memory.gather(operation.destination, operation.dtype)
                 with lock:
-                    on_step(operation, values, first)
+                    on_step(operation, values, first * operation.destination.batch)
         for port in program.outputs:
-            outputs[port.name][first : first + count] = memory.gather(port.cube, port.dtype)
+            place = slice(first * port.cube.batch, (first + count) * port.cube.batch)
+            outputs[port.name][place] = memory.gather(port.cube, port.dtype)
         with lock:
             done += count
             if progress is not None:
@@ -197,7 +206,8 @@ def write_steps(
         arrays = {}
         for operation, entry in zip(program.operations, entries, strict=True):
             path = stack.enter_context(atomic_path(folder / str(entry["file"])))
-            shape = len(inputs), *operation.destination.shape
+            runs = len(inputs) // program.inputs[0].cube.batch
+            shape = runs * operation.destination.batch, *operation.destination.shape
             arrays[operation.index] = np.lib.format.open_memmap(path, "w+", str(entry["type"]), shape)
 
         def keep(operation: Operation, values: Values, first: int) -> None:
@@ -221,11 +231,16 @@ def _check_inputs(program: Program, inputs: Mapping[str, Values]) -> int:
             raise EmulationError(
                 f"input {port.name!r}: {values.dtype} of shape {values.shape}, expected {port.dtype} of ({expected})"
             )
-        counts.add(len(values))
+        if len(values) % port.cube.batch:
+            raise EmulationError(
+                f"input {port.name!r}: {len(values)} images, expected a multiple of {port.cube.batch}, which the "
+                "loadable takes at once"
+            )
+        counts.add(len(values) // port.cube.batch)
     if not program.inputs:
         return 1
     if len(counts) != 1:
-        raise EmulationError(f"inputs have {sorted(counts)} images, expected the same number")
+        raise EmulationError(f"inputs are of {sorted(counts)} inferences, expected the same number")
     images = counts.pop()
     if images == 0:
         raise EmulationError("the inputs hold no images, expected at least one")
@@ -239,29 +254,66 @@ _programs_lock = threading.Lock()
 
 def _prepared(program: Program, fp16: Fp16) -> _Prepared:
     """Return the unpacked weights and operands of `program`, by operation; they are made once for each mode."""
+
+    def read(window: Window) -> NDArray[np.uint8]:
+        memory = program.regions[window.memory].initial
+        assert memory is not None, "decode checks that the loadable provides the constants"
+        return memory[window.offset : window.offset + window.size]
+
     with _programs_lock:
         modes = _programs.setdefault(program, {})
         if fp16 not in modes:
             modes[fp16] = {
-                operation.index: prepare_sdp(operation, program)
-                if operation.precision is Precision.INT8
-                else prepare_halves(operation, program, fp16)
+                operation.index: _prepare(operation, read, program.target, fp16)
                 for operation in program.operations
-                if isinstance(operation, SdpOperation)
+                if isinstance(operation, SdpOperation) and operation.index not in program.computed
             }
         return modes[fp16]
 
 
-def _execute(operation: Operation, prepared: _Prepared, memory: DeviceMemory, workspace: Workspace) -> None:
+def _prepare(operation: SdpOperation, read: ReadWindow, target: Target, fp16: Fp16) -> PreparedSdp | PreparedHalves:
+    if operation.precision is Precision.FP16:
+        return prepare_halves(operation, read, target, fp16)
+    return prepare_sdp(operation, read, target)
+
+
+def _run_computed(
+    operation: SdpOperation, target: Target, fp16: Fp16, memory: DeviceMemory, workspace: Workspace
+) -> None:
+    """Run an operation whose weights or arrays of operands the program itself writes: image by image."""
+    for image in range(memory.images):
+        one = memory.one(image)
+
+        def read(window: Window, one: DeviceMemory = one) -> NDArray[np.uint8]:
+            raw = one.bytes_of(window.memory)[0, window.offset : window.offset + window.size]
+            return raw.view(np.uint8)
+
+        _run_sdp(_prepare(operation, read, target, fp16), one, workspace)
+
+
+def _run_sdp(ready: PreparedSdp | PreparedHalves, memory: DeviceMemory, workspace: Workspace) -> None:
+    if isinstance(ready, PreparedSdp):
+        run_sdp(ready, memory, workspace)
+    else:
+        run_halves(ready, memory, workspace)
+
+
+def _execute(
+    operation: Operation,
+    target: Target,
+    fp16: Fp16,
+    prepared: _Prepared,
+    memory: DeviceMemory,
+    workspace: Workspace,
+) -> None:
     if isinstance(operation, SdpOperation):
-        ready = prepared[operation.index]
-        if isinstance(ready, PreparedSdp):
-            run_sdp(ready, memory, workspace)
+        if operation.index in prepared:
+            _run_sdp(prepared[operation.index], memory, workspace)
         else:
-            run_halves(ready, memory, workspace)
+            _run_computed(operation, target, fp16, memory, workspace)
     elif isinstance(operation, PdpOperation) and operation.parts:
         for part in operation.parts:
-            _execute(part, prepared, memory, workspace)
+            _execute(part, target, fp16, prepared, memory, workspace)
     elif isinstance(operation, PdpOperation) and operation.precision is Precision.INT8:
         source = memory.bytes_of(operation.source.memory)
         if operation.source.overlaps(operation.destination):

@@ -161,6 +161,7 @@ def measure(
     deviation: Deviation | None = None,
     logits: NDArray[Any] | None = None,
     reference: NDArray[Any] | None = None,
+    ran: NDArray[np.bool_] | None = None,
 ) -> Accuracy:
     """Return the accuracy record of one variant.
 
@@ -178,6 +179,8 @@ def measure(
         How far it is off.
     reference : ndarray, optional
         Scores of fp32 for the same images in the same order; None for the reference itself.
+    ran : ndarray of bool, optional
+        Images that gave an output; the others count neither for the variant nor for fp32, and `exactness` says so.
 
     Raises
     ------
@@ -186,6 +189,10 @@ def measure(
     DumpError
         Scores that are not one vector for each label, or of another number of classes.
     """
+    if ran is not None and not ran.all():
+        exactness += f"; {np.count_nonzero(~ran)} of {len(ran)} images gave no output and are left out"
+        labels, output = labels[ran], output[ran]
+        logits, reference = (None if part is None else part[ran] for part in (logits, reference))
     scores = as_scores(output, len(labels))
     classes = scores.shape[1]
     _check_labels(labels, classes)

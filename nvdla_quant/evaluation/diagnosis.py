@@ -244,14 +244,18 @@ def _wrong_weights(examination: Examination, step: Examined, check: WeightCheck)
     if isinstance(layer, Convolution) and layer.group > 1:
         text = f"{count} are not the network's: of {layer.group} groups written out only a part was quantized"
         return _finding(Cause.GROUP_WEIGHTS, Weight.WRONG, step, text)
-    rows = _rows(check)
-    if convolution.image and rows is not None and rows != list(range(len(rows))):
+    rows, of_image = _rows(check), convolution.pixels is not None
+    if of_image and rows is not None and rows != list(range(len(rows))):
         missing = sorted(set(range(len(rows))) - set(rows))
         text = f"rows {', '.join(map(str, rows))} of the network's kernels stand where rows 0 to {len(rows) - 1} should"
         text += f" (missing: {', '.join(map(str, missing))})" if missing else ""
         return _finding(Cause.IMAGE_ROWS, Weight.WRONG, step, f"{text}; {count} are wrong")
     finite = np.isfinite(check.weights)
-    if convolution.precision is Precision.FP16 and convolution.image and _kinds(examination, step) & _AFFINE:
+    if (
+        convolution.precision is Precision.FP16
+        and convolution.pixels is not None
+        and _kinds(examination, step) & _AFFINE
+    ):
         size = np.abs(check.weights[finite]).max(initial=0) / max(float(np.abs(check.float_weights).max()), 1e-30)
         text = f"{count} are not the network's times one factor a kernel, {np.count_nonzero(~finite)} are not finite, "
         text += f"the largest is {size:.3g} times the network's largest: the folded BatchNorm reached only a part"

@@ -27,6 +27,7 @@ from nvdla_quant.loadable.structs import (
     EmuFormat,
     EmuOperation,
     Engine,
+    ImageFormat,
     MemoryType,
     PoolMode,
     ProcessorPrecision,
@@ -162,7 +163,8 @@ def _conv(op: np.void, surface: np.void) -> Description:
     parts += [f"pad {'/'.join(map(str, pads))}"] if any(pads) else []
     dilation = int(op["dilation_y"]), int(op["dilation_x"])
     parts += [f"dilation {dilation[0]}x{dilation[1]}"] if dilation != (1, 1) else []
-    parts += [f"image format {int(op['data_format'])}"] if image else []
+    parts += [f"image format {_name(ImageFormat, op['data_format']).upper()}"] if image else []
+    parts += [f"batch {int(op['batch'])}"] if op["batch"] > 1 else []
     parts += ["compressed weights"] if op["weight_format"] else []
     return {
         "chain": [", ".join(parts)],

@@ -1,6 +1,6 @@
 """What every place where loadables run has in common."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,6 +49,10 @@ class RunResult:
         How close to the hardware the numbers are, as a report states it.
     check : Check or None
         How far the numbers are off, where they are not exact and some images were also run exactly.
+    ran : NDArray[bool] or None
+        Images that gave an output, (n,): those that a device died on have zeros. None: all.
+    fed : DeviceValues or None
+        What the device got for the images that ran, where that is not what was asked for (a JPEG is not exact).
     """
 
     outputs: Mapping[str, DeviceValues]
@@ -56,6 +60,8 @@ class RunResult:
     backend: str
     exactness: str
     check: Check | None = None
+    ran: NDArray[np.bool_] | None = None
+    fed: DeviceValues | None = None
 
 
 def as_arrays(result: RunResult, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
@@ -63,7 +69,7 @@ def as_arrays(result: RunResult, indices: NDArray[np.int64]) -> dict[str, NDArra
 
     ``output`` (n, c, h, w), the one output tensor; ``logits``, what the final Softmax read, where there is one; both in
     the device's domain. ``exactness`` and ``backend``: text, (1,). Where images were checked: ``checked``, which ones,
-    ``checked_output`` and ``checked_logits``, see `Check`, (k,).
+    ``checked_output`` and ``checked_logits``, see `Check`, (k,). ``ran``, (n,), and ``fed``, as `RunResult`.
 
     Parameters
     ----------
@@ -87,13 +93,84 @@ def as_arrays(result: RunResult, indices: NDArray[np.int64]) -> dict[str, NDArra
         arrays |= {"checked": indices[result.check.positions], "checked_output": result.check.output}
         if result.check.before_softmax is not None:
             arrays["checked_logits"] = result.check.before_softmax
+    arrays |= {name: values for name, values in (("ran", result.ran), ("fed", result.fed)) if values is not None}
     return arrays | {"exactness": np.array([result.exactness]), "backend": np.array([result.backend])}
+
+
+@dataclass(frozen=True)
+class DeviceRun:
+    """One run of a program on a device.
+
+    Attributes
+    ----------
+    status : int or None
+        Exit status; None where it did not end within the time limit and was killed.
+    text : str
+        What it printed.
+    dump : bytes or None
+        The ``output.dimg`` that this run wrote, if it wrote one.
+    """
+
+    status: int | None
+    text: str
+    dump: bytes | None
+
+
+class Device(Protocol):
+    """A machine with an NVDLA and `nvdla_runtime`, as a context: entering connects or boots, leaving cleans up."""
+
+    @property
+    def name(self) -> str:
+        """What it is, as a report names it."""
+        ...
+
+    @property
+    def time_limit(self) -> float:
+        """Seconds for one image."""
+        ...
+
+    def __enter__(self) -> "Device": ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def put(self, source: Path) -> None:
+        """Copy a file into the device's working folder, under its own name, which a shell takes for plain text.
+
+        Raises
+        ------
+        DeviceLostError
+            The device does not answer.
+        """
+        ...
+
+    def run(self, arguments: Sequence[str]) -> DeviceRun:
+        """Run `nvdla_runtime` in the working folder, where no dump of an earlier run is left.
+
+        Raises
+        ------
+        DeviceLostError
+            The device does not answer any more.
+        """
+        ...
+
+    def recover(self) -> None:
+        """Bring a device that died, or hangs, back to where files can be put; they are to be put again.
+
+        Raises
+        ------
+        ToolError
+            It does not come back.
+        """
+        ...
 
 
 class Runtime(Protocol):
     """A place where loadables run."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is, as a report names it."""
+        ...
 
     def run(self, loadable: Path, inputs: DeviceValues) -> RunResult:
         """Run the loadable on ``(n, c, h, w)`` inputs in the device's domain, C as in its tensor descriptor.

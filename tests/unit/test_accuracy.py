@@ -385,3 +385,18 @@ def test_a_thousand_classes_take_seconds_at_most() -> None:
     assert result.error is None
     assert result.delta is not None
     assert result.delta.value == 0
+
+
+def test_images_without_an_output_count_neither_here_nor_in_the_reference() -> None:
+    """Of four images the second has none; of the other three the variant has 2 right, fp32 3."""
+    labels = np.array([0, 1, 2, 0])
+    output = np.array([[9, 1, 0], [0, 0, 0], [1, 0, 5], [1, 7, 0]])
+    reference = np.array([[9, 1, 0], [0, 0, 3], [1, 0, 5], [7, 1, 0]])
+    ran = np.array([True, False, True, True])
+    found = measure(SUBJECT, labels, output, exactness="device: local", reference=reference, ran=ran)
+    assert found.n == 3
+    assert found.output.top1 is not None
+    assert found.output.delta is not None
+    assert found.output.top1.value == pytest.approx(2 / 3)
+    assert found.output.delta.value == pytest.approx(-1 / 3)
+    assert found.exactness == "device: local; 1 of 4 images gave no output and are left out"

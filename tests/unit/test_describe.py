@@ -32,7 +32,7 @@ def test_residual_network(cases: Path) -> None:
     assert (first["unit"], first["input"], first["output"]) == ("CONV", [4, 32, 32], [16, 32, 32])
     assert first["macs"] == 16 * 32 * 32 * 3 * 3 * 4
     assert first["weight_bytes"] == 576
-    assert first["chain"] == ["convolution 3x3, stride 1x1, pad 1/1/1/1, image format 12"]
+    assert first["chain"] == ["convolution 3x3, stride 1x1, pad 1/1/1/1, image format A8B8G8R8"]
     assert (second["unit"], second["source"]) == ("SDP", "convolution")
     assert "0 op_programmed" in second["waits_for"]
     assert description["operations"][-1]["chain"][0].startswith("softmax")

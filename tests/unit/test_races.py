@@ -76,6 +76,14 @@ def test_order_passes_through_others() -> None:
     assert races([(0, 64), (256, 320), (64, 128)], engines, [(0, 1, PROGRAMMED), (1, 2, COMPLETED)]) == [(0, 2)]
 
 
+def test_a_unit_starts_in_order() -> None:
+    """The second reader of another unit starts after the first, which has waited."""
+    engines = [Engine.PDP, Engine.CDP, Engine.CDP]
+    links = [(0, 1, COMPLETED), (1, 2, PROGRAMMED)]
+    assert races([(0, 64), (64, 128), (64, 192)], engines, links) == []
+    assert races([(0, 64), (256, 320), (64, 192)], engines, [(0, 1, PROGRAMMED), (1, 2, PROGRAMMED)]) == [(0, 2)]
+
+
 def copied(first: tuple[int, int], second: tuple[int, int], event: DependencyEvent) -> list[str]:
     """Races of a copy and a pooling, each from the first to the second address, linked by `event`."""
     names = ("source_address", "destination_address")
@@ -103,12 +111,12 @@ def test_copies_race_like_all_others() -> None:
 
 
 def test_very_many_copies_are_not_compared() -> None:
-    """60 operations of 20 copies have 2400 accesses; the warning says that nobody looked."""
+    """120 operations of 20 copies write 2400 cubes; the warning says that nobody looked."""
     copy: Fields = {
         "source_address": SOURCE, "destination_address": RESULT, "line_size": 32, "line_repeat": 1, "source_line": 32,
         "destination_line": 32, "surface_repeat": 1, "source_surface": 32, "destination_surface": 32,
     }  # fmt: skip
-    loadable = loadable_of([Descriptor(Engine.BDMA, {}, copies(*[copy] * 20))] * 60, 32, 32)
+    loadable = loadable_of([Descriptor(Engine.BDMA, {}, copies(*[copy] * 20))] * 120, 32, 32)
     (warning,) = decode(loadable, NV_FULL).warnings
     assert "not looked for: the task reads and writes 2400 cubes, more than 2048" in warning
 
