@@ -69,7 +69,7 @@ def test_structure_is_caffes_lenet(lenet: Shipped) -> None:
 
 
 def test_structure_is_that_of_resnet20(resnet20: Shipped) -> None:
-    """He et al. 2016, section 4.2: 19 convolutions of 3x3 in 9 blocks, and two shortcuts of 1x1; 270 thousand weights."""
+    """He et al. 2016, section 4.2: 19 convolutions of 3x3 in 9 blocks, and two 1x1 shortcuts; 270 thousand weights."""
     layers = resnet20.network.layers
     kinds = [layer.kind for layer in layers]
     assert kinds.count("Convolution") == kinds.count("BatchNorm") == kinds.count("Scale") == 19 + 2
