@@ -2,8 +2,8 @@
 
 import gzip
 import hashlib
-import lzma
 import io
+import lzma
 import struct
 from collections.abc import Callable
 from pathlib import Path
