@@ -182,6 +182,45 @@ def reference_subject_of(wildcards):
     return {"model": wildcards.model, "dataset": wildcards.dataset}
 
 
+def pair_with_fp32_of(wildcards):
+    """What a comparison with fp32 says before any number."""
+    names = {key: getattr(wildcards, key) for key in ("model", "dataset", "target", "variant")}
+    return {**names, "baseline": "fp32", "kind": "fp32"}
+
+
+def runs_of_case(wildcards):
+    """Targets and variants of a case."""
+    return [(run.target, run.variant.name) for run in CONFIGURATION.runs_of(case_record_of(wildcards))]
+
+
+def dumps_of_case(wildcards):
+    """Raw dumps of every run of a case, the shards of a run together, in the order of `runs_of_case`."""
+    folders = [f"{case_of(wildcards)}/{target}/{variant}" for target, variant in runs_of_case(wildcards)]
+    return [f"{folder}/dumps/{shard}.npz" for folder in folders for shard in CONFIGURATION.shards]
+
+
+def comparisons_of_case(wildcards):
+    return [f"{case_of(wildcards)}/{'/'.join(run)}/comparison.json" for run in runs_of_case(wildcards)]
+
+
+def groups_of_case(wildcards):
+    """Variants of a case, those together that differ in the calibrator's seed alone."""
+    return [
+        {"target": group.target, "name": group.name, "variants": group.variants}
+        for group in CONFIGURATION.groups
+        if group.case == case_record_of(wildcards)
+    ]
+
+
+def mode_pairs_of_case(wildcards):
+    """Variants that differ in the mode alone: per-filter beside per-kernel."""
+    pairs = CONFIGURATION.mode_pairs(case_record_of(wildcards))
+    return [
+        {"target": kernel.target, "variant": filter_.variant.name, "baseline": kernel.variant.name}
+        for kernel, filter_ in pairs
+    ]
+
+
 def part_of(wildcards):
     """Which part of the test images a shard is."""
     return {"shard": CONFIGURATION.shards.index(wildcards.shard), "shards": len(CONFIGURATION.shards)}
