@@ -204,12 +204,8 @@ def comparisons_of_case(wildcards):
 
 
 def groups_of_case(wildcards):
-    """Variants of a case, those together that differ in the calibrator's seed alone."""
-    return [
-        {"target": group.target, "name": group.name, "variants": group.variants}
-        for group in CONFIGURATION.groups
-        if group.case == case_record_of(wildcards)
-    ]
+    case = (wildcards.model, wildcards.dataset)
+    return [group for group in group_records() if (group["model"], group["dataset"]) == case]
 
 
 def mode_pairs_of_case(wildcards):
@@ -230,6 +226,28 @@ def accuracy_files():
     """Accuracy of fp32 for each case, then of every variant, in the order of the report."""
     references = [f"<results>/{case.model}/{case.dataset}/reference/accuracy.json" for case in CONFIGURATION.cases]
     return references + [f"{folder}/accuracy.json" for folder in run_folders()]
+
+
+def comparison_files():
+    """Comparisons of every variant with fp32, then those within each case."""
+    cases = [f"<results>/{case.model}/{case.dataset}/comparisons.json" for case in CONFIGURATION.cases]
+    return [f"{folder}/comparison.json" for folder in run_folders()] + cases
+
+
+def group_records():
+    """Variants of the sweep, those together that differ in the calibrator's seed alone."""
+    return [
+        {
+            "model": group.case.model,
+            "dataset": group.case.dataset,
+            "target": group.target,
+            "name": group.name,
+            "series": group.series,
+            "images": group.images,
+            "variants": group.variants,
+        }
+        for group in CONFIGURATION.groups
+    ]
 
 
 def run_folders():

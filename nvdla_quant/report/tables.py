@@ -1,10 +1,9 @@
-"""The comparison as a table: TSV for programs, LaTeX for a paper, text for the terminal.
+"""The rows of the summary: as TSV for programs, as text for the terminal; `sheets` has them for people.
 
-All three show the same rows. Shares are in percent, differences to fp32 in percentage points, intervals are 95 %; an
+Shares are in percent, differences to fp32 in percentage points, intervals are 95 %; an
 empty cell is "not applicable" or, beside an entry under ``error``, "no number because the output means nothing".
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from io import StringIO
@@ -100,9 +99,9 @@ def _figure_cells(figures: Figures | None) -> Row:
         **_interval_cells("delta", figures.delta),
         "mcnemar_p": figures.mcnemar_p,
         **_interval_cells("top5", figures.top5),
-        "ties": _percent(figures.ties),
-        "ties5": _percent(figures.ties5),
-        "agreement": _percent(figures.agreement),
+        "ties": percent(figures.ties),
+        "ties5": percent(figures.ties5),
+        "agreement": percent(figures.agreement),
         "distinct_outputs": figures.distinct_outputs,
         # One line, so that each format can hold it.
         "error": None if figures.error is None else " ".join(figures.error.split()),
@@ -113,17 +112,17 @@ def _interval_cells(name: str, interval: Interval | None) -> Row:
     """Return an interval as three cells in percent."""
     low, high = (None, None) if interval is None else (interval.low, interval.high)
     value = None if interval is None else interval.value
-    return {name: _percent(value), f"{name}_low": _percent(low), f"{name}_high": _percent(high)}
+    return {name: percent(value), f"{name}_low": percent(low), f"{name}_high": percent(high)}
 
 
-def _percent(share: float | None) -> float | None:
+def percent(share: float | None) -> float | None:
     """Return `share` in percent, rounded where one image of a million would show."""
     return None if share is None else round(100 * share, 4) + 0.0
 
 
-def write_summary_tsv(path: Path | str, rows: Sequence[Row]) -> None:
-    """Write ``summary.tsv``: a header of `COLUMNS`, then one line for each row."""
-    lines = ["\t".join(COLUMNS), *("\t".join(_tsv_cell(row[name]) for name in COLUMNS) for row in rows)]
+def write_tsv(path: Path | str, rows: Iterable[Row], columns: Sequence[str] = COLUMNS) -> None:
+    """Write a header of `columns`, then one line for each row."""
+    lines = ["\t".join(columns), *("\t".join(_tsv_cell(row[name]) for name in columns) for row in rows)]
     write_text(path, "\n".join(lines) + "\n")
 
 
@@ -134,67 +133,6 @@ def _tsv_cell(cell: str | int | float | bool | None) -> str:
     if isinstance(cell, bool):
         return str(cell).lower()
     return " ".join(str(cell).split()) if isinstance(cell, str) else repr(cell)
-
-
-# ---- LaTeX
-
-_LATEX_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    **{character: f"\\{character}" for character in "{}$&#_%"},
-}
-_LATEX_PATTERN = re.compile("|".join(re.escape(character) for character in _LATEX_SPECIAL))
-
-_LATEX_HEADER = (
-    "% \\usepackage{booktabs,longtable} and \\usepackage[T1]{fontenc}\n"
-    "\\begin{longtable}{llrrlrlrrrr}\n"
-    "\\toprule\n"
-    "Target & Variant & $n$ & Top-1 & 95\\,\\% interval & $\\Delta$ fp32 & 95\\,\\% interval & Top-5 & Ties & "
-    "Agreement & Logits top-1 \\\\\n"
-    " & & & \\% & \\% & points & points & \\% & \\% & \\% & \\% \\\\\n"
-    "\\midrule\n"
-    "\\endhead\n"
-    "\\bottomrule\n"
-    "\\endlastfoot\n"
-)
-
-
-def escape_latex(text: str) -> str:
-    """Return `text` so that LaTeX prints it as it is (with the T1 font encoding)."""
-    return _LATEX_PATTERN.sub(lambda match: _LATEX_SPECIAL[match.group()], text)
-
-
-def write_summary_tex(path: Path | str, rows: Sequence[Row]) -> None:
-    """Write ``summary.tex``: a `longtable` with booktabs rules, for LaTeX's input command; a heading for each case."""
-    parts = []
-    for (model, dataset), group in by_case(rows):
-        heading = escape_latex(f"{model} on {dataset}")
-        parts.append(f"\\multicolumn{{11}}{{l}}{{\\textbf{{{heading}}}}} \\\\*\n" + "".join(map(_latex_line, group)))
-    write_text(path, _LATEX_HEADER + "\\midrule\n".join(parts) + "\\end{longtable}\n")
-
-
-def _latex_line(row: Row) -> str:
-    """Return one row of the LaTeX table."""
-    start = [escape_latex(str(row["target"] or "")), escape_latex(str(row["variant"])), str(row["n"])]
-    if row["error"] is not None:
-        start.append(f"\\multicolumn{{8}}{{l}}{{\\emph{{error: {escape_latex(str(row['error']))}}}}}")
-        return " & ".join(start) + " \\\\\n"
-    numbers = [
-        _number(row["top1"]),
-        _interval(row, "top1"),
-        _number(row["delta"], sign=True),
-        _interval(row, "delta", sign=True),
-        _number(row["top5"]),
-        _number(row["ties"]),
-        _number(row["agreement"]),
-        _number(row["logits_top1"]),
-    ]
-    return " & ".join([*start, *(number.replace("-", "$-$") for number in numbers)]) + " \\\\\n"
 
 
 # ---- terminal
