@@ -9,8 +9,8 @@ Three comparisons for each tensor that the loadable writes:
   itself computed before. Only roundings may differ, so the first step that is wrong shows, whatever came before it.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,28 +22,27 @@ from nvdla_quant.emulator.operations import ConvOperation, CpuOperation, Operati
 from nvdla_quant.emulator.program import Program
 from nvdla_quant.emulator.run import run
 from nvdla_quant.errors import NetworkError, TableError
-from nvdla_quant.evaluation.mapping import Step, base_name, describe_operation, expand, map_operations
+from nvdla_quant.evaluation.mapping import Step, base_name, expand, map_operations
+from nvdla_quant.evaluation.tolerance import LARGEST, step_tolerance
 from nvdla_quant.evaluation.weights import WeightCheck, check_weights
 from nvdla_quant.hardware import Precision, QuantizationMode
 from nvdla_quant.loadable.structs import EmuOperation
-from nvdla_quant.network.graph import Convolution, InnerProduct, Layer, Network, ReLU, Tensor
+from nvdla_quant.network.graph import Convolution, InnerProduct, Layer, Network, Tensor
 from nvdla_quant.network.passes import fold_normalisation, write_out_groups
 from nvdla_quant.network.shapes import assemble
 from nvdla_quant.network.views import readers, viewed
 from nvdla_quant.reference import Reference, to_onnx
 from nvdla_quant.simulation import INT8_MAX, INT8_MIN, Simulation, weight_steps
 from nvdla_quant.table.consistency import check_complete
+from nvdla_quant.table.fusion import FUSED_AFTER
 from nvdla_quant.table.table import CalibrationTable
 
 Floats = NDArray[np.float32]
 
 MAPPED_IMAGES = 2
 """Images that layers are told apart by."""
-STEP_TOLERANCE = 1.25
-"""int8 steps that a result may lie from the exact one: half a step of rounding, and what 15-bit multipliers, 16-bit
-biases and the reciprocals of pooling cost (docs/verify.md: at most 0.9 in the right golden loadables)."""
-LOOKUP_TOLERANCE = 4.0
-"""The same behind a look-up table, which is linear between its entries."""
+HALF_LARGEST = 65504.0
+"""Largest half: what lies beyond saturates."""
 HALF_TOLERANCE = 0.02
 """fp16: share of a tensor's root mean square that a result may lie from the exact one."""
 
@@ -75,23 +74,50 @@ class Local:
     ----------
     expected : NDArray[float32]
         Real values, (n, channels, height, width).
-    error : float
-        Largest distance in int8 steps (fp16: in root mean squares of the tensor).
-    share : float
-        Share of values beyond the tolerance.
-    tolerance : float
-        What roundings explain.
+    distance : NDArray[float64]
+        How far each value lies from it, in int8 steps (fp16: in root mean squares of the tensor).
+    tolerance : NDArray[float64]
+        What roundings explain, for each channel.
     """
 
     expected: Floats
-    error: float
-    share: float
-    tolerance: float
+    distance: NDArray[np.float64]
+    tolerance: NDArray[np.float64]
+
+    @property
+    def error(self) -> float:
+        """Largest distance."""
+        return float(self.distance.max())
+
+    @property
+    def share(self) -> float:
+        """Share of values beyond the tolerance."""
+        return float(np.mean(self.distance > self.tolerance[None, :, None, None]))
 
     @property
     def is_right(self) -> bool:
         """Whether roundings explain every difference."""
-        return self.error <= self.tolerance
+        return self.share == 0
+
+
+@dataclass(frozen=True)
+class Misreading:
+    """Inputs that a step takes for another scale than they have.
+
+    Attributes
+    ----------
+    kind : str
+        Why: ``pooling`` or ``concat`` (their entries differ from their inputs'), ``eltwise`` (the scale of a sum's one
+        input was overwritten by the other's), ``scale``.
+    layer : str
+        The pooling, concatenation or sum.
+    scales : tuple[tuple[str, float], ...]
+        (input, scale that it is taken for).
+    """
+
+    kind: str
+    layer: str
+    scales: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +142,8 @@ class Examined:
         Values times the effective scale.
     local : Local
         Beside what it should make of its inputs.
-    misread : str
-        Input whose scale the loadable takes for the table's although it is another; empty: none.
+    misread : Misreading or None
+        How the loadable takes its inputs for what they are not, where that explains what it wrote.
     weights : tuple[WeightCheck, ...]
         Weights that could be compared.
     fp32, simulated : Comparison or None
@@ -132,7 +158,7 @@ class Examined:
     reason: str
     real: Floats
     local: Local
-    misread: str
+    misread: Misreading | None
     weights: tuple[WeightCheck, ...]
     fp32: Comparison
     simulated: Comparison | None
@@ -140,7 +166,7 @@ class Examined:
     @property
     def is_right(self) -> bool:
         """Whether the loadable does here what the network says, up to roundings."""
-        return self.local.is_right and not self.misread and all(check.is_right for check in self.weights)
+        return self.local.is_right and self.misread is None and all(check.is_right for check in self.weights)
 
     @property
     def saturated(self) -> int:
@@ -196,6 +222,11 @@ class Examination:
     inputs: Values
     images: Floats
     clipped_inputs: float
+
+    @property
+    def input_scale(self) -> float:
+        """Real value of one step of the input; 1 in fp16."""
+        return 1.0 if self.table is None else self.table[self.network.only_input.name]
 
     @property
     def outputs(self) -> Examined:
@@ -259,9 +290,7 @@ def examine(program: Program, network: Network, table: CalibrationTable | None, 
     examiner = _Examiner(program, expanded, table, device)
     for step, check in zip(steps, checks, strict=True):
         examiner.add(step, wrote, check, fp32, simulated)
-    return Examination(
-        program, expanded, network, table, mode, tuple(examiner.found), inputs, device, clipped
-    )
+    return Examination(program, expanded, network, table, mode, tuple(examiner.found), inputs, device, clipped)
 
 
 def compare(values: NDArray[np.generic], reference: NDArray[np.generic]) -> Comparison:
@@ -278,9 +307,9 @@ def compare(values: NDArray[np.generic], reference: NDArray[np.generic]) -> Comp
 
 
 def _cosine(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    a, b = first.ravel(), second.ravel()
-    norm = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / norm if norm > 0 else float(np.array_equal(a, b))
+    # Not as matrix products: those start threads, which cost more than such short sums.
+    norm = float(np.sqrt(np.sum(first**2) * np.sum(second**2)))
+    return float(np.sum(first * second)) / norm if norm > 0 else float(np.array_equal(first, second))
 
 
 def _check_shapes(program: Program, network: Network, images: Floats) -> None:
@@ -392,8 +421,7 @@ def _simulate(
     written = frozenset(base_name(step.tensor) for step in steps)
     folded = fold_normalisation(network, keep=written)
     names = [name for name in dict.fromkeys(step.tensor for step in steps) if name in folded.by_name]
-    rounded = [name for name in (folded.only_input.name, *names)]
-    return Simulation(folded, table, mode, names, rounded=rounded).run(images)
+    return Simulation(folded, table, mode, names, rounded=(folded.only_input.name, *names)).run(images)
 
 
 def _sub_network(network: Network, layers: Sequence[Layer], output: str) -> Network:
@@ -423,18 +451,18 @@ class _Examiner:
         operations = tuple(self.program.operations[position] for position in step.operations)
         values = self._assembled(step, wrote)
         layers = self._layers(step, weights)
-        held = {self._name(source): self._real(source) for source in step.sources}
-        expected = compute(self.network, layers, step.tensor, held)
+        expected = compute(self.network, layers, step.tensor, self._inputs(step))
         scale = self._table_scale(step.tensor)
-        effective, reason, local = self._judge(step, operations, values, expected, scale)
-        misread = ""
-        if not local.is_right and (other := self._as_the_table_says(step)) is not None:
-            source, inputs = other
-            again = self._local(operations, values, compute(self.network, layers, step.tensor, inputs), scale)
-            if again.is_right:
-                misread, effective, reason = source, scale, ""
+        effective, reason, local = self._judge(step, operations, values, expected, weights)
+        misread = None
+        if not local.is_right:
+            for other in self._misreadings(step):
+                again = compute(self.network, layers, step.tensor, self._inputs(step, other))
+                at, why, beside = self._judge(step, operations, values, again, weights)
+                if beside.is_right:
+                    misread, effective, reason = other, at, why
+                    break
         real = values.astype(np.float32) * np.float32(effective)
-        shaped = {name: array.reshape(values.shape) for name, array in (("fp32", fp32[step.tensor]),)}
         close = simulated.get(step.tensor)
         self.found.append(
             Examined(
@@ -448,7 +476,7 @@ class _Examiner:
                 local=local,
                 misread=misread,
                 weights=weights,
-                fp32=compare(real, shaped["fp32"]),
+                fp32=compare(real, fp32[step.tensor].reshape(values.shape)),
                 simulated=None if close is None else compare(real, close.reshape(values.shape)),
             )
         )
@@ -473,19 +501,25 @@ class _Examiner:
         return whole
 
     def _layers(self, step: Step, weights: tuple[WeightCheck, ...]) -> list[Layer]:
-        """Return the step's layers, with the loadable's own weights where those are right: their rounding is no error."""
+        """Return the step's layers, with the loadable's own weights where those are right: roundings are no error."""
         checked = {check.layer: check for check in weights if check.is_right}
         return [_with_weights(self.network.by_name[name], checked.get(name)) for name in step.layers]
 
     def _judge(
-        self, step: Step, operations: Sequence[Operation], values: Values, expected: Floats, scale: float
+        self,
+        step: Step,
+        operations: Sequence[Operation],
+        values: Values,
+        expected: Floats,
+        weights: tuple[WeightCheck, ...],
     ) -> tuple[float, str, Local]:
         """Return (scale, reason, local) of the first scale that explains the values; the table's where none does."""
-        local = self._local(operations, values, expected, scale)
+        scale = self._table_scale(step.tensor)
+        local = local_of(operations, values, expected, scale, weights)
         if not local.is_right and self.table is not None:
             for reason, other in self._other_scales(step):
                 if other != scale:
-                    again = self._local(operations, values, expected, other)
+                    again = local_of(operations, values, expected, other, weights)
                     if again.is_right:
                         return other, reason, again
         return scale, "", local
@@ -497,10 +531,10 @@ class _Examiner:
         found = []
         if kinds <= {"Pooling", "Concat"}:
             what = "pooling keeps" if kinds else "the operation keeps"
-            found += [
-                (f"{what} the scale of {self._name(source)}", self._scale_of(source)) for source in step.sources
-            ]
+            found += [(f"{what} the scale of {self._name(source)}", self._scale_of(source)) for source in step.sources]
         for layer in readers(self.network, step.tensor):
+            if layer.kind in FUSED_AFTER:
+                found.append((f"rescaled for {layer.name} already", self.table[base_name(layer.name)]))
             if layer.kind in ("Eltwise", "Concat"):
                 members = [viewed(self.network, name) for name in layer.inputs]
                 members += [layer.name] if layer.kind == "Concat" else []
@@ -509,40 +543,73 @@ class _Examiner:
                     for name in members
                     if base_name(name) != base_name(step.tensor)
                 ]
-            elif not step.layers:
-                found.append((f"rescaled for {layer.name}", self.table[base_name(layer.name)]))
         return found
 
     def _scale_of(self, source: int) -> float:
         return self._table_scale(self.network.only_input.name) if source < 0 else self.found[source].effective
 
-    def _as_the_table_says(self, step: Step) -> tuple[str, dict[str, Floats]] | None:
-        """Return inputs as if they had the table's scales, and the one that has not; None where all have."""
-        off = [source for source in step.sources if source >= 0 and self.found[source].effective != self._entry(source)]
-        if not off:
-            return None
-        inputs = {self._name(source): self._real(source) for source in step.sources}
-        for source in off:
-            examined = self.found[source]
-            inputs[self._name(source)] = examined.values.astype(np.float32) * np.float32(examined.scale)
-        return self._name(off[0]), inputs
+    def _inputs(self, step: Step, misread: Misreading | None = None) -> dict[str, Floats]:
+        """Return the real values that a step reads, some at the scale that `misread` takes them for."""
+        scales = {} if misread is None else dict(misread.scales)
+        inputs = {}
+        for source in step.sources:
+            name = self._name(source)
+            inputs[name] = self._real(source)
+            if name in scales:
+                inputs[name] = inputs[name] * np.float32(scales[name] / self._scale_of(source))
+        return inputs
 
-    def _entry(self, source: int) -> float:
-        return self.found[source].scale
+    def _misreadings(self, step: Step) -> Iterator[Misreading]:
+        """Yield ways in which a step may take its inputs for what they are not, the likeliest first."""
+        if self.table is None:
+            return
+        held = {self._name(source): self._scale_of(source) for source in step.sources}
+        for name in step.layers:
+            if self.network.by_name[name].kind == "Concat":
+                whole = self.table[base_name(name)]
+                parts = {viewed(self.network, part) for part in self.network.by_name[name].inputs} & held.keys()
+                if off := {part: whole for part in sorted(parts) if held[part] != whole}:
+                    yield Misreading("concat", name, tuple(off.items()))
+        listed = {name: self._table_scale(name) for name in held}
+        if off := {name: scale for name, scale in listed.items() if scale != held[name]}:
+            first = next(iter(off))
+            kind = self.network.by_name[first].kind if first in self.network.by_name else "input"
+            yield Misreading("pooling" if kind == "Pooling" else "scale", first, tuple(off.items()))
+        for name in held:
+            for layer in readers(self.network, name):
+                if layer.kind == "Eltwise":
+                    for other in (viewed(self.network, part) for part in layer.inputs):
+                        taken = self.table[base_name(other)]
+                        if other != name and taken != held[name]:
+                            yield Misreading("eltwise", layer.name, ((name, taken),))
 
-    def _local(self, operations: Sequence[Operation], values: Values, expected: Floats, scale: float) -> Local:
-        if values.dtype == np.float16:
-            size = float(np.sqrt(np.mean(expected.astype(np.float64) ** 2))) or 1.0
-            distance = np.abs(values.astype(np.float64) - expected) / size
-            tolerance = HALF_TOLERANCE
-        else:
-            exact = np.clip(expected.astype(np.float64) / scale, INT8_MIN, INT8_MAX)
-            distance = np.abs(values - exact)
-            lookup = any(unit.lookup for operation in operations if isinstance(operation, SdpOperation)
-                         for unit in operation.units)
-            tolerance = LOOKUP_TOLERANCE if lookup else STEP_TOLERANCE
-        distance = np.where(np.isnan(distance), np.inf, distance)
-        return Local(expected, float(distance.max()), float(np.mean(distance > tolerance)), tolerance)
+
+def local_of(
+    operations: Sequence[Operation],
+    values: Values,
+    expected: Floats,
+    scale: float,
+    weights: Sequence[WeightCheck],
+    largest: float = LARGEST,
+) -> Local:
+    """Compare what operations wrote, at `scale`, with the real values that they should have written.
+
+    `largest` bounds what may count as rounding.
+    """
+    channels = values.shape[1]
+    if values.dtype == np.float16:
+        exact = np.clip(expected.astype(np.float64), -HALF_LARGEST, HALF_LARGEST)
+        size = float(np.sqrt(np.mean(exact**2))) or 1.0
+        distance = np.abs(np.clip(values.astype(np.float64), -HALF_LARGEST, HALF_LARGEST) - exact) / size
+        tolerance = np.full(channels, HALF_TOLERANCE)
+    else:
+        exact = np.clip(expected.astype(np.float64) / scale, INT8_MIN, INT8_MAX)
+        distance = np.abs(values - exact)
+        tolerance = step_tolerance(operations, channels, largest)
+        for check in weights:
+            if check.is_right:
+                tolerance = tolerance + check.leeway * np.abs(exact).max(axis=(0, 2, 3))
+    return Local(expected, np.where(np.isnan(distance), np.inf, distance), tolerance)
 
 
 def compute(network: Network, layers: Sequence[Layer], tensor: str, inputs: Mapping[str, Floats]) -> Floats:
@@ -567,17 +634,9 @@ def _with_weights(layer: Layer, check: WeightCheck | None) -> Layer:
     if check is None:
         return layer
     real = check.real.transpose(0, 3, 1, 2).astype(np.float32)
-    match layer.operation:
-        case Convolution() as operation:
-            return Layer(layer.name, Convolution(real, operation.bias, operation.stride, operation.pad, operation.dilation), layer.inputs)
-        case InnerProduct() as operation:
-            return Layer(layer.name, InnerProduct(real.reshape(len(real), -1), operation.bias), layer.inputs)
+    operation = layer.operation
+    if isinstance(operation, Convolution):
+        return replace(layer, operation=replace(operation, weights=real, group=1))
+    if isinstance(operation, InnerProduct):
+        return replace(layer, operation=replace(operation, weights=real.reshape(len(real), -1)))
     return layer
-
-
-def step_text(examined: Examined) -> str:
-    """Return what the operations of a step are, in a few words."""
-    return ", ".join(dict.fromkeys(describe_operation(operation) for operation in examined.operations))
-
-
-__all__ = ["Comparison", "Examination", "Examined", "Local", "ReLU", "compare", "compute", "examine", "step_text"]

@@ -19,7 +19,16 @@ from nvdla_quant.emulator.program import Program
 from nvdla_quant.errors import NetworkError
 from nvdla_quant.evaluation.dataflow import NOBODY, Flow, input_mark, trace
 from nvdla_quant.loadable.structs import EmuOperation
-from nvdla_quant.network.graph import Convolution, InnerProduct, Layer, Network, Scale
+from nvdla_quant.network.graph import (
+    BatchNorm,
+    Convolution,
+    Deconvolution,
+    InnerProduct,
+    Layer,
+    Network,
+    Power,
+    Scale,
+)
 from nvdla_quant.network.shapes import assemble
 from nvdla_quant.network.views import VIEWS, viewed
 
@@ -57,7 +66,7 @@ _KINDS = {
     "Power": "affine",
 }
 _HARD_KINDS = ("conv", "pool", "norm", "softmax", "eltwise")
-_ALL_KINDS = (*_HARD_KINDS, "relu", "lookup", "affine")
+_ALL_KINDS = (*_HARD_KINDS, "relu", "lookup", "affine", "offset")
 
 
 @dataclass(frozen=True)
@@ -152,6 +161,7 @@ class _Path:
         for layer in self.layers:
             if layer.kind in _KINDS:
                 counts[_KINDS[layer.kind]] += max(len(layer.inputs) - 1, 1) if layer.kind == "Eltwise" else 1
+            counts["offset"] += _adds_constant(layer)
         return counts
 
 
@@ -235,6 +245,7 @@ class _Search:
             cost += SOFT * abs(min(does["relu"], 1) - min(path.counts["relu"], 1))
             cost += SOFT * abs(min(does["lookup"], 1) - min(path.counts["lookup"], 1))
             cost += SOFT * (path.counts["affine"] > 0 and not does["conv"] and not does["affine"])
+            cost += SOFT * abs(min(does["offset"], 1) - min(path.counts["offset"], 1))
             cost += SOFT * (not path.layers or path.tensor in whole)
             cost += 1.0 - self._alike(position, path.tensor)
             worst = max(state.worst, (HARD, position)) if hard else state.worst
@@ -264,7 +275,7 @@ class _Search:
         return None
 
     def _operand_cost(self, path: _Path, origins: set[str]) -> float:
-        """Return the cost of sums of which more than one side is computed on the way: a unit reads its operand as is."""
+        """Return the cost of sums with more than one side computed on the way: a unit reads its operand as it is."""
         computed = (
             sum(viewed(self.network, name) not in origins for name in layer.inputs)
             for layer in path.layers
@@ -344,9 +355,25 @@ def _does(operation: Operation) -> dict[str, int]:
             for unit in operation.units
             for part in (unit.alu_operand, unit.mul_operand)
         )
+        counts["offset"] = sum(
+            unit.alu_operand is not None and unit.alu_operand.cube is None for unit in operation.units
+        )
         operands = [(unit.alu_operand, unit.mul_operand) for unit in operation.units]
         counts["eltwise"] = sum(any(part is not None and part.cube for part in parts) for parts in operands)
     return counts
+
+
+def _adds_constant(layer: Layer) -> bool:
+    match layer.operation:
+        case BatchNorm():
+            return True
+        case Scale():
+            return layer.operation.beta is not None
+        case Power():
+            return layer.operation.shift != 0
+        case Convolution() | Deconvolution() | InnerProduct():
+            return layer.operation.bias is not None
+    return False
 
 
 def _difference(does: Mapping[str, int], path: _Path, opened: bool) -> float:
@@ -382,8 +409,9 @@ def correlation(first: NDArray[np.generic], second: NDArray[np.generic]) -> floa
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return 0.0
     a, b = a - a.mean(), b - b.mean()
-    norm = np.sqrt((a @ a) * (b @ b))
-    return float(a @ b / norm) if norm > 0 else 0.0
+    # Not as matrix products: those start threads, which cost more than such short sums.
+    norm = float(np.sqrt(np.sum(a * a) * np.sum(b * b)))
+    return float(np.sum(a * b)) / norm if norm > 0 else 0.0
 
 
 def _steps(program: Program, network: Network, flow: Flow, state: _State) -> tuple[Step, ...]:

@@ -11,7 +11,7 @@ from nvdla_quant.loadable.structs import PoolMode
 FINAL_ROUNDING = 0.6
 """int8 steps: half a step, and a tenth for float32 sums of the references."""
 AVERAGE = 0.5
-"""Steps that an average may be off beside its rounding: it multiplies by 16-bit reciprocals (nvdla-arithmetic.md, 5)."""
+"""Steps that an average may be off beside its rounding: it multiplies by 16-bit reciprocals (kmd/firmware/pdp.c)."""
 LOOKUP = 3.0
 """Steps that a look-up table, linear between its entries, may add."""
 LARGEST = 4.0
@@ -22,15 +22,15 @@ OUTPUT = 128.0
 Floats = NDArray[np.float64]
 
 
-def step_tolerance(operations: Sequence[Operation], channels: int) -> Floats:
+def step_tolerance(operations: Sequence[Operation], channels: int, largest: float = LARGEST) -> Floats:
     """Return the largest rounding error of int8 operations that together write one tensor, (channels,), in steps.
 
     Each rounding is followed to the output: half a unit behind a shift, half a unit of a constant operand, and the
     unit that truncating a multiplier to an integer costs, which matters where the multiplier is small.
     """
     totals = [_of_operation(operation, channels) for operation in operations]
-    worst = np.max(totals, axis=0)
-    return np.minimum(FINAL_ROUNDING + worst, LARGEST)
+    worst: Floats = np.minimum(FINAL_ROUNDING + np.max(totals, axis=0), largest)
+    return worst
 
 
 def _of_operation(operation: Operation, channels: int) -> Floats:
@@ -45,7 +45,8 @@ def _of_operation(operation: Operation, channels: int) -> Floats:
         mul = _constant(unit.mul_operand, channels)
         rounds = unit.truncate > 0
         total += 0.5 * np.abs(behind) if rounds else 0.0
-        gain = (1.0 if mul is None else mul) * 2.0**-unit.truncate
+        points = unit.mul_operand is not None and unit.mul_operand.cube is not None
+        gain = (OUTPUT if points else 1.0 if mul is None else mul) * 2.0**-unit.truncate
         total += 0.0 if mul is None else _truncated(mul)
         behind = behind * gain
         if _constant(unit.alu_operand, channels) is not None:

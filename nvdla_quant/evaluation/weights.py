@@ -45,6 +45,8 @@ class WeightCheck:
         The same from the loadable, in its own steps.
     factors : NDArray[float64]
         Real value of one step of each kernel, (kernels,); NaN where no factor fits at all.
+    leeway : NDArray[float64]
+        Relative error that the factors may have: several may fit small kernels.
     wrong : NDArray[bool]
         Weights that are not the network's.
     """
@@ -54,6 +56,7 @@ class WeightCheck:
     float_weights: Floats
     weights: Floats
     factors: Floats
+    leeway: Floats
     wrong: NDArray[np.bool_]
 
     @property
@@ -112,8 +115,9 @@ def check_weights(
         part[:] = kernels[..., : part.shape[3]]
     half = convolutions[0][1].precision is Precision.FP16
     count = len(expected)
-    factors, wrong = _fit(expected.reshape(count, -1), found.reshape(count, -1), half)
-    return WeightCheck(layer.name, convolutions[0][1].index, expected, found, factors, wrong.reshape(expected.shape))
+    factors, leeway, wrong = _fit(expected.reshape(count, -1), found.reshape(count, -1), half)
+    index = convolutions[0][1].index
+    return WeightCheck(layer.name, index, expected, found, factors, leeway, wrong.reshape(expected.shape))
 
 
 def _unpacked(program: Program, operation: ConvOperation) -> Floats:
@@ -123,8 +127,8 @@ def _unpacked(program: Program, operation: ConvOperation) -> Floats:
     return unpack_weights(operation, packed, program.target).astype(np.float64)
 
 
-def _fit(expected: Floats, found: Floats, half: bool) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return (factor of each kernel, which weights are wrong) of ``(kernels, weights)`` arrays."""
+def _fit(expected: Floats, found: Floats, half: bool) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """Return (factor of each kernel, its relative leeway, which weights are wrong) of ``(kernels, weights)`` arrays."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         sign = np.where(np.nansum(expected * found, axis=1) < 0, -1.0, 1.0)
         real = expected * sign[:, None]
@@ -137,6 +141,7 @@ def _fit(expected: Floats, found: Floats, half: bool) -> tuple[Floats, NDArray[n
         least = np.maximum(_largest(real / high, high > 0), _largest(real / low, low < 0))
         most = np.minimum(_smallest(real / high, high < 0), _smallest(real / low, low > 0))
         impossible = ((high == 0) & (real > 0)) | ((low == 0) & (real < 0)) | ~np.isfinite(found)
+        leeway = np.where(np.isfinite(most) & (most > 0), (most - least) / (most + least), 0.0)
         fits = (least <= most) & ~impossible.any(axis=1)
         middle = np.where(np.isfinite(most), (least + most) / 2, least)
         likely = _likely_factor(real, found)
@@ -149,15 +154,17 @@ def _fit(expected: Floats, found: Floats, half: bool) -> tuple[Floats, NDArray[n
     # A kernel of zeros has no factor; whatever stands there is multiplied away or not, which its outputs tell.
     empty = ~expected.any(axis=1)
     wrong[empty] = False
-    return np.where(empty, 0.0, factor * sign), wrong
+    return np.where(empty, 0.0, factor * sign), np.where(fits & ~empty, leeway, 0.0), wrong
 
 
 def _largest(values: Floats, where: NDArray[np.bool_]) -> Floats:
-    return np.where(where, values, 0.0).max(axis=1, initial=0.0)
+    result: Floats = np.where(where, values, 0.0).max(axis=1, initial=0.0)
+    return result
 
 
 def _smallest(values: Floats, where: NDArray[np.bool_]) -> Floats:
-    return np.where(where, values, np.inf).min(axis=1, initial=np.inf)
+    result: Floats = np.where(where, values, np.inf).min(axis=1, initial=np.inf)
+    return result
 
 
 def _likely_factor(real: Floats, found: Floats) -> Floats:
