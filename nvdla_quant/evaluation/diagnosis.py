@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator.operations import ConvOperation, CpuOperation, Operation, SdpOperation, SdpUnit
-from nvdla_quant.evaluation.layers import Comparison, Examination, Examined, compute, local_of
+from nvdla_quant.evaluation.layers import Comparison, Examination, Examined, Local, compute, local_of
 from nvdla_quant.evaluation.mapping import base_name
-from nvdla_quant.evaluation.tolerance import LARGEST
 from nvdla_quant.evaluation.weights import WeightCheck
 from nvdla_quant.hardware import Precision
 from nvdla_quant.loadable.structs import EmuOperation
@@ -348,21 +347,30 @@ def _product(examination: Examination, step: Examined) -> Finding | None:
     table = examination.table
     if table is None:
         return None
-    for layer in (examination.network.by_name[name] for name in step.step.layers):
-        if not isinstance(layer.operation, Eltwise) or layer.operation.operation != "prod":
-            continue
-        for name in layer.inputs:
-            scale = table.scales.get(base_name(name))
-            if scale is not None and _fits(step, step.local.expected / np.float32(scale), PRODUCT_ROUNDING):
-                text = f"the product is {1 / scale:.4g} times what it should be: it was rescaled by the scale of one "
-                text += f"input ({scale:.6g}, of {base_name(name)}), not of both"
-                return _finding(Cause.PRODUCT, Weight.WRONG, step, text)
-    return None
+    layers = [examination.network.by_name[name] for name in step.step.layers]
+    factors = {
+        base_name(name): table[base_name(name)]
+        for layer in layers
+        if isinstance(layer.operation, Eltwise) and layer.operation.operation == "prod"
+        for name in layer.inputs
+    }
+    tried = {name: _beside(step, step.local.expected / np.float32(scale)) for name, scale in factors.items()}
+    fitting = {name: float(local.distance.mean()) for name, local in tried.items() if local.is_right}
+    if not fitting:
+        return None
+    name = min(fitting, key=lambda name: fitting[name])
+    text = f"the product is {1 / factors[name]:.4g} times what it should be: it was rescaled by the scale of one "
+    text += f"input ({factors[name]:.6g}, of {name}), not of both"
+    return _finding(Cause.PRODUCT, Weight.WRONG, step, text)
 
 
-def _fits(step: Examined, expected: NDArray[np.float32], largest: float = LARGEST) -> bool:
+def _beside(step: Examined, expected: NDArray[np.float32]) -> Local:
+    return local_of(step.operations, step.values, expected, step.effective, step.weights, PRODUCT_ROUNDING)
+
+
+def _fits(step: Examined, expected: NDArray[np.float32]) -> bool:
     """Return whether other expected values explain what a step wrote."""
-    return local_of(step.operations, step.values, expected, step.effective, step.weights, largest).is_right
+    return local_of(step.operations, step.values, expected, step.effective, step.weights).is_right
 
 
 def _constant(examination: Examination, step: Examined) -> Finding | None:
