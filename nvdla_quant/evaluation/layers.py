@@ -23,7 +23,7 @@ from nvdla_quant.emulator.program import Program
 from nvdla_quant.emulator.run import run
 from nvdla_quant.errors import NetworkError, TableError
 from nvdla_quant.evaluation.mapping import Step, base_name, expand, map_operations
-from nvdla_quant.evaluation.tolerance import LARGEST, step_tolerance
+from nvdla_quant.evaluation.tolerance import LARGEST, Tolerance, step_tolerance
 from nvdla_quant.evaluation.weights import WeightCheck, check_weights
 from nvdla_quant.hardware import Precision, QuantizationMode
 from nvdla_quant.loadable.structs import EmuOperation
@@ -43,6 +43,8 @@ MAPPED_IMAGES = 2
 """Images that layers are told apart by."""
 HALF_LARGEST = 65504.0
 """Largest half: what lies beyond saturates."""
+DRIFT_DEVIATIONS = 5.0
+"""Standard deviations that the mean of roundings may lie off 0: one channel in a million by chance."""
 HALF_TOLERANCE = 0.02
 """fp16: share of a tensor's root mean square that a result may lie from the exact one."""
 
@@ -77,12 +79,15 @@ class Local:
     distance : NDArray[float64]
         How far each value lies from it, in int8 steps (fp16: in root mean squares of the tensor).
     tolerance : NDArray[float64]
-        What roundings explain, for each channel.
+        What roundings explain, for each value.
+    drift : NDArray[float64]
+        Mean difference of each channel beyond what roundings explain; 0 where they do.
     """
 
     expected: Floats
     distance: NDArray[np.float64]
     tolerance: NDArray[np.float64]
+    drift: NDArray[np.float64]
 
     @property
     def error(self) -> float:
@@ -92,12 +97,17 @@ class Local:
     @property
     def share(self) -> float:
         """Share of values beyond the tolerance."""
-        return float(np.mean(self.distance > self.tolerance[None, :, None, None]))
+        return float(np.mean(self.beyond))
+
+    @property
+    def beyond(self) -> NDArray[np.bool_]:
+        """Values that roundings do not explain."""
+        return self.distance > self.tolerance
 
     @property
     def is_right(self) -> bool:
         """Whether roundings explain every difference."""
-        return self.share == 0
+        return not self.beyond.any() and not self.drift.any()
 
 
 @dataclass(frozen=True)
@@ -596,20 +606,36 @@ def local_of(
 
     `largest` bounds what may count as rounding.
     """
-    channels = values.shape[1]
     if values.dtype == np.float16:
         exact = np.clip(expected.astype(np.float64), -HALF_LARGEST, HALF_LARGEST)
         size = float(np.sqrt(np.mean(exact**2))) or 1.0
         distance = np.abs(np.clip(values.astype(np.float64), -HALF_LARGEST, HALF_LARGEST) - exact) / size
-        tolerance = np.full(channels, HALF_TOLERANCE)
+        tolerance = np.full(distance.shape, HALF_TOLERANCE)
+        drift = np.zeros(values.shape[1])
     else:
         exact = np.clip(expected.astype(np.float64) / scale, INT8_MIN, INT8_MAX)
         distance = np.abs(values - exact)
-        tolerance = step_tolerance(operations, channels, largest)
+        allowed = step_tolerance(operations, values.shape[1])
         for check in weights:
             if check.is_right:
-                tolerance = tolerance + check.leeway * np.abs(exact).max(axis=(0, 2, 3))
-    return Local(expected, np.where(np.isnan(distance), np.inf, distance), tolerance)
+                allowed = replace(allowed, relative=allowed.relative + check.leeway)
+        tolerance = allowed.of(exact, largest)
+        drift = _drift(values, exact, allowed)
+    return Local(expected, np.where(np.isnan(distance), np.inf, distance), tolerance, drift)
+
+
+def _drift(values: Values, exact: NDArray[np.float64], allowed: Tolerance) -> NDArray[np.float64]:
+    """Return the mean difference of each channel where it is more than roundings explain, else 0.
+
+    Values that saturate say nothing. What is left of independent roundings is uniform in half a step.
+    """
+    inside = np.abs(exact) < INT8_MAX
+    count = np.maximum(inside.sum(axis=(0, 2, 3)), 1)
+    mean = np.where(inside, values - exact, 0).sum(axis=(0, 2, 3)) / count
+    size = np.where(inside, np.abs(exact), 0).sum(axis=(0, 2, 3)) / count
+    noise = DRIFT_DEVIATIONS / np.sqrt(12 * count)
+    bound = np.minimum(allowed.drift + allowed.relative * size, LARGEST) + noise
+    return np.where(np.abs(mean) > bound, mean, 0.0)
 
 
 def compute(network: Network, layers: Sequence[Layer], tensor: str, inputs: Mapping[str, Floats]) -> Floats:

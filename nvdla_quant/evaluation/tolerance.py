@@ -1,6 +1,7 @@
 """How far a right loadable may lie from exact arithmetic: the roundings that its own descriptors ask for."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,8 +9,8 @@ from numpy.typing import NDArray
 from nvdla_quant.emulator.operations import Operand, Operation, PdpOperation, SdpOperation
 from nvdla_quant.loadable.structs import PoolMode
 
-FINAL_ROUNDING = 0.6
-"""int8 steps: half a step, and a tenth for float32 sums of the references."""
+FLOATS = 0.1
+"""Steps that float32 sums of the references may cost."""
 AVERAGE = 0.5
 """Steps that an average may be off beside its rounding: it multiplies by 16-bit reciprocals (kmd/firmware/pdp.c)."""
 LOOKUP = 3.0
@@ -22,43 +23,76 @@ OUTPUT = 128.0
 Floats = NDArray[np.float64]
 
 
-def step_tolerance(operations: Sequence[Operation], channels: int, largest: float = LARGEST) -> Floats:
-    """Return the largest rounding error of int8 operations that together write one tensor, (channels,), in steps.
+@dataclass(frozen=True)
+class Tolerance:
+    """Rounding error of each channel, in steps of the output.
 
-    Each rounding is followed to the output: half a unit behind a shift, half a unit of a constant operand, and the
-    unit that truncating a multiplier to an integer costs, which matters where the multiplier is small.
+    Attributes
+    ----------
+    fixed : NDArray[float64]
+        Whatever the value is, (channels,).
+    relative : NDArray[float64]
+        Share of the value, (channels,).
+    drift : NDArray[float64]
+        Part of `fixed` that has one sign for all values of a channel, (channels,): roundings of results average out,
+        those of operands do not.
     """
-    totals = [_of_operation(operation, channels) for operation in operations]
-    worst: Floats = np.minimum(FINAL_ROUNDING + np.max(totals, axis=0), largest)
-    return worst
+
+    fixed: Floats
+    relative: Floats
+    drift: Floats
+
+    def of(self, exact: Floats, largest: float = LARGEST) -> Floats:
+        """Return the largest rounding error of exact values (n, channels, height, width), `largest` at most."""
+        fixed, relative = (part[None, :, None, None] for part in (self.fixed, self.relative))
+        bound: Floats = np.minimum(fixed + relative * np.abs(exact), largest)
+        return bound
 
 
-def _of_operation(operation: Operation, channels: int) -> Floats:
-    total = np.zeros(channels)
+def step_tolerance(operations: Sequence[Operation], channels: int) -> Tolerance:
+    """Return the rounding error of int8 operations that together write one tensor.
+
+    Each rounding is followed to the output: half a unit behind a shift, a unit of a constant operand (half where it is
+    not shifted), and the unit that truncating a multiplier to an integer costs, which matters where it is small.
+    """
+    parts = [_of_operation(operation, channels) for operation in operations]
+    worst = [np.max(columns, axis=0) for columns in zip(*((p.fixed, p.relative, p.drift) for p in parts), strict=True)]
+    return Tolerance(worst[0] + FLOATS, worst[1], worst[2] + FLOATS)
+
+
+def _of_operation(operation: Operation, channels: int) -> Tolerance:
+    none = np.zeros(channels)
     if isinstance(operation, PdpOperation):
-        return total + (AVERAGE if operation.mode is PoolMode.AVERAGE else 0.0)
+        average = none + (AVERAGE if operation.mode is PoolMode.AVERAGE else 0.0)
+        return Tolerance(average + 0.5, none, average)
     if not isinstance(operation, SdpOperation):
-        return total + 1.0  # The CPU truncates, which is a whole step.
-    behind = np.full(channels, operation.converter.scale * 2.0**-operation.converter.shift)
-    total += _truncated(np.full(channels, float(operation.converter.scale)))
+        return Tolerance(none + 1.0, none, none + 1.0)  # The CPU truncates, which is a whole step.
+    rounding, drift, relative = none, none, _truncation(none + operation.converter.scale)
+    rounding = rounding + (0.5 if operation.converter.shift > 0 else 0.0)
+    # Behind a sum of two tensors, the value that a multiplier acted on may be larger than what comes out.
+    summed = False
+    behind = none + operation.converter.scale * 2.0**-operation.converter.shift
     for unit in reversed(operation.units):
+        points = [part is not None and part.cube is not None for part in (unit.alu_operand, unit.mul_operand)]
         mul = _constant(unit.mul_operand, channels)
-        rounds = unit.truncate > 0
-        total += 0.5 * np.abs(behind) if rounds else 0.0
-        points = unit.mul_operand is not None and unit.mul_operand.cube is not None
-        gain = (OUTPUT if points else 1.0 if mul is None else mul) * 2.0**-unit.truncate
-        total += 0.0 if mul is None else _truncated(mul)
-        behind = behind * gain
+        if mul is not None:
+            cost = _truncation(mul)
+            drift, relative = (drift + OUTPUT * cost, relative) if summed else (drift, relative + cost)
+        rounding = rounding + (0.5 * np.abs(behind) if unit.truncate > 0 else 0.0)
+        factor = OUTPUT if points[1] else 1.0 if mul is None else mul
+        behind = behind * factor * 2.0**-unit.truncate
         if _constant(unit.alu_operand, channels) is not None:
-            total += 0.5 * 2.0**unit.alu_shift * np.abs(behind)
-        total += LOOKUP if unit.lookup else 0.0
-    return total
+            units = 1.0 if unit.alu_shift else 0.5
+            drift = drift + units * 2.0**unit.alu_shift * np.abs(behind)
+        drift = drift + (LOOKUP if unit.lookup else 0.0)
+        summed = summed or any(points)
+    return Tolerance(rounding + drift, relative, drift)
 
 
-def _truncated(multiplier: Floats) -> Floats:
-    """Return what truncating a multiplier to an integer costs at the largest output; 1 and 0 are exact."""
+def _truncation(multiplier: Floats) -> Floats:
+    """Return the relative cost of truncating a multiplier to an integer; 1 and 0 are exact."""
     size = np.abs(multiplier)
-    return np.where(size > 1, OUTPUT / np.maximum(size, 1), 0.0)
+    return np.where(size > 1, 1 / np.maximum(size, 1), 0.0)
 
 
 def _constant(operand: Operand | None, channels: int) -> Floats | None:
@@ -67,5 +101,5 @@ def _constant(operand: Operand | None, channels: int) -> Floats | None:
         return None
     values = operand.register if operand.channels is None else operand.channels
     array = np.asarray(values, np.float64).reshape(-1)
-    # A part of a tensor has a part of the channels; its largest value stands for the rest.
+    # A part of a tensor has a part of the channels; its smallest value, whose truncation costs most, stands for all.
     return np.resize(array, channels) if len(array) in (1, channels) else np.full(channels, np.abs(array).min())
