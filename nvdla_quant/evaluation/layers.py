@@ -627,15 +627,22 @@ def local_of(
 def _drift(values: Values, exact: NDArray[np.float64], allowed: Tolerance) -> NDArray[np.float64]:
     """Return the mean difference of each channel where it is more than roundings explain, else 0.
 
-    Values that saturate say nothing. What is left of independent roundings is uniform in half a step.
+    Values that saturate say nothing. What is left of roundings is uniform in half a step; equal exact values round
+    alike, so the number of independent ones is Kish's effective sample size, (sum of counts)**2 / sum of counts**2.
     """
     inside = np.abs(exact) < INT8_MAX
     count = np.maximum(inside.sum(axis=(0, 2, 3)), 1)
     mean = np.where(inside, values - exact, 0).sum(axis=(0, 2, 3)) / count
     size = np.where(inside, np.abs(exact), 0).sum(axis=(0, 2, 3)) / count
-    noise = DRIFT_DEVIATIONS / np.sqrt(12 * count)
+    independent = np.array([_independent(exact[:, channel][inside[:, channel]]) for channel in range(exact.shape[1])])
+    noise = DRIFT_DEVIATIONS / np.sqrt(12 * independent)
     bound = np.minimum(allowed.drift + allowed.relative * size, LARGEST) + noise
     return np.where(np.abs(mean) > bound, mean, 0.0)
+
+
+def _independent(exact: NDArray[np.float64]) -> float:
+    counts = np.unique(np.round(exact, 3), return_counts=True)[1].astype(np.float64)
+    return float(counts.sum() ** 2 / np.sum(counts**2)) if len(counts) else 1.0
 
 
 def compute(network: Network, layers: Sequence[Layer], tensor: str, inputs: Mapping[str, Floats]) -> Floats:
