@@ -13,6 +13,7 @@
 #       {target}/{variant}/dumps/{shard}.npz                             what the device gives, unscaled
 #       {target}/{variant}/dumps/{shard}.dimg/                           the same as nvdla_runtime's files, on request
 #       {target}/{variant}/accuracy.json
+#       {target}/{variant}/layers.tsv  verdict.json                      the loadable beside the float network
 #   <results>/summary.tsv  summary.tex  report/  manifest.json
 from snakemake.utils import min_version
 

@@ -66,9 +66,9 @@ def verify(
     return Verification(verdict, tuple(_rows(examination, verdict.findings)))
 
 
-def write_verdict(path: Path, verification: Verification) -> None:
-    """Write ``verdict.json``: the verdict and what it rests on."""
-    write_json(path, verification.verdict.as_json())
+def write_verdict(path: Path, verification: Verification, subject: Mapping[str, str]) -> None:
+    """Write ``verdict.json``: the verdict, what it rests on, and under ``subject`` which loadable of a sweep it is."""
+    write_json(path, {"subject": dict(subject), **verification.verdict.as_json()})
 
 
 def write_layers(path: Path, verification: Verification) -> None:
