@@ -21,6 +21,9 @@ from nvdla_quant.compiler import compile_network
 from nvdla_quant.emulator.program import DEFAULT_LIMITS, Limits, decode, default_target
 from nvdla_quant.emulator.run import run, write_steps
 from nvdla_quant.errors import DatasetError, NvdlaQuantError
+from nvdla_quant.evaluation.diagnosis import Judgement
+from nvdla_quant.evaluation.verify import verify as verify_loadable
+from nvdla_quant.evaluation.verify import write_layers
 from nvdla_quant.files import atomic_path, write_bytes, write_json
 from nvdla_quant.hardware import Precision, QuantizationMode, target_of
 from nvdla_quant.loadable.describe import describe, render
@@ -28,6 +31,7 @@ from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.network.caffe import read_network, read_structure
 from nvdla_quant.network.passes import prepare
 from nvdla_quant.network.support import check as check_support
+from nvdla_quant.report.verification import PLAIN_WIDTH, render_verification
 from nvdla_quant.runtime.dimg import read_dimg, write_dimg_text
 from nvdla_quant.table.cache import read_cache, write_cache
 from nvdla_quant.table.changes import write_changes
@@ -38,6 +42,8 @@ USAGE_ERROR = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
 """Bad usage of any kind: click's UsageError, which newer versions of typer bring along under a private name."""
 NOT_SUPPORTED = 3
 """Exit status of `check` where a target cannot run the network."""
+WRONG = 4
+"""Exit status of `verify` where the verdict is not ok."""
 
 app = typer.Typer(
     name="nvdla-quant",
@@ -241,6 +247,37 @@ def check(
             print(f"{configtarget} runs all {len(network.layers)} layers in {cprecision}")
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(NOT_SUPPORTED)
+
+
+@app.command()
+def verify(
+    loadable: LoadableFile,
+    prototxt: Prototxt,
+    caffemodel: Caffemodel,
+    images: Annotated[Path, typer.Option(help="[N, C, H, W] in the network's own domain; 4 to 16 images do.")],
+    calibtable: Annotated[Path | None, typer.Option(help="The table that it was compiled with (int8).")] = None,
+    configtarget: RunTarget = None,
+    layers: Annotated[Path | None, typer.Option(help="Also write one line a layer, as TSV.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a loadable with the float network, layer by layer, and say what is wrong; exit status 4 where it is."""
+    content = read_loadable(loadable)
+    target = target_of(configtarget) if configtarget else default_target(content)
+    table = read_table(calibtable) if calibtable is not None else None
+    array = _read_array(images)
+    if array.dtype.kind not in "fiu":
+        raise DatasetError(f"{images}: holds {array.dtype}, expected numbers")
+    verification = verify_loadable(content, read_network(prototxt, caffemodel), table, array, target)
+    if layers is not None:
+        write_layers(layers, verification)
+    if as_json:
+        print(json.dumps(verification.as_json(), indent=2))
+    else:
+        width = None if sys.stdout.isatty() else PLAIN_WIDTH
+        Console(width=width, highlight=False).print(render_verification(verification))
+    print(f"target: {target.name}{'' if configtarget else ' (from the loadable)'}", file=sys.stderr)
+    if verification.verdict.verdict is not Judgement.OK:
+        raise typer.Exit(WRONG)
 
 
 @app.command()

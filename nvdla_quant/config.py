@@ -502,7 +502,7 @@ def render_markdown() -> str:
         ("A variant (`variants[]`)", "variant"),
     ):
         lines += ["", f"## {title}", "", *head, *_rows(schema["$defs"][section], schema)]
-    for key in ("emulator", "raw_dumps"):
+    for key in ("emulator", "verify", "raw_dumps"):
         lines += ["", f"## `{key}`", "", *head, *_rows(schema["properties"][key], schema)]
     return "\n".join(lines) + "\n"
 

@@ -41,6 +41,8 @@ class Simulation(Reference):
         Threads of onnxruntime.
     batch_size : int
         Images computed at once; it bounds the memory.
+    rounded : Sequence[str], optional
+        Tensors that are rounded to int8; what `quantized_tensors` returns where not given.
 
     Raises
     ------
@@ -59,14 +61,16 @@ class Simulation(Reference):
         *,
         threads: int = 1,
         batch_size: int = 64,
+        rounded: Sequence[str] | None = None,
     ) -> None:
         check_complete(network, table)
         self._table, self._mode = table, mode
+        self._rounded = quantized_tensors(network) if rounded is None else tuple(rounded)
         super().__init__(network, tensors, threads=threads, batch_size=batch_size)
 
     def _model(self, outputs: Sequence[str] | None) -> onnx.ModelProto:
         model = to_onnx(quantize_weights(self.network, self._mode), outputs)
-        _insert_steps(model.graph, {name: self._table[name] for name in quantized_tensors(self.network)})
+        _insert_steps(model.graph, {name: self._table[name] for name in self._rounded})
         return model
 
 

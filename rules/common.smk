@@ -157,6 +157,16 @@ def is_quantized_here(wildcards):
     return variant.precision == "int8" and variant.table.feeding == "quantized"
 
 
+def is_fed_raw_pixels(wildcards):
+    """Whether the prepared network reads pixels as they are, with the preprocessing folded in."""
+    return variant_of(wildcards).table.feeding != "quantized"
+
+
+def verified_subject_of(wildcards):
+    """Which row of the summary a verdict belongs to."""
+    return {key: subject_of(wildcards)[key] for key in ("model", "dataset", "target", "variant")}
+
+
 def subject_of(wildcards):
     """What a row of the summary says about a variant before any number."""
     variant = variant_of(wildcards)
@@ -254,6 +264,11 @@ def run_folders():
     return [f"<results>/{r.case.model}/{r.case.dataset}/{r.target}/{r.variant.name}" for r in CONFIGURATION.runs]
 
 
+def verdict_files():
+    """Verdict on every loadable, unless the configuration skips them."""
+    return [f"{folder}/verdict.json" for folder in run_folders()] if SETTINGS["verify"]["images"] else []
+
+
 def dumped_files():
     """Folders of `nvdla_runtime`-style dumps, where the configuration asks for them."""
     if SETTINGS["raw_dumps"]["format"] == "none":
@@ -290,6 +305,8 @@ def processor_dependent_artefacts():
     for folder in run_folders():
         paths += [f"{folder}/loadable.nvdla", f"{folder}/compile.json"]
         paths += [f"{folder}/dumps/{shard}.npz" for shard in CONFIGURATION.shards]
+        if SETTINGS["verify"]["images"]:
+            paths += [f"{folder}/layers.tsv", f"{folder}/verdict.json"]
     return paths + accuracy_files()
 
 
@@ -310,11 +327,13 @@ def final_outputs():
 def print_summary():
     """Show the sweep's table on the terminal."""
     from nvdla_quant.evaluation.accuracy import read_accuracy
-    from nvdla_quant.report.tables import render_summary, summarize
+    from nvdla_quant.report.tables import read_verdict, render_summary, summarize
 
-    paths = [Path(workflow.pathvars.apply(path)) for path in accuracy_files()]
-    if not all(path.is_file() for path in paths):
+    accuracies, verdicts = (
+        [Path(workflow.pathvars.apply(path)) for path in paths] for paths in (accuracy_files(), verdict_files())
+    )
+    if not all(path.is_file() for path in accuracies + verdicts):
         return  # Only a part of the sweep was asked for.
-    rows = summarize(map(read_accuracy, paths))
+    rows = summarize(map(read_accuracy, accuracies), map(read_verdict, verdicts))
     terminal = sys.stdout.isatty()
     print(render_summary(rows, width=shutil.get_terminal_size().columns if terminal else 120, colour=terminal))

@@ -1,7 +1,7 @@
-# Score fp32 and every variant on the same images, and compare them image by image.
+# Score fp32 and every variant on the same images, compare them image by image, hold every loadable to the float network.
 #
-# Needs: reference/{shard}.npz, dumps/{shard}.npz, the fixed table (int8; for the scale of the scores).
-# Makes: reference/accuracy.json, {target}/{variant}/accuracy.json, {target}/{variant}/comparison.json with fp32,
+# Needs: reference/{shard}.npz, dumps/{shard}.npz; loadable.nvdla, network/{network}/, the fixed table (int8).
+# Makes: reference/accuracy.json; {target}/{variant}/accuracy.json, comparison.json with fp32, layers.tsv, verdict.json;
 #        comparisons.json between the variants of a case.
 
 
@@ -56,6 +56,39 @@ rule score_variant:
         "Score {wildcards.model} on {wildcards.dataset}: {wildcards.target}, {wildcards.variant}"
     script:
         "../scripts/score_variant.py"
+
+
+rule verify_loadable:
+    input:
+        loadable="<case>/{target}/{variant}/loadable.nvdla",
+        prototxt=prepared_prototxt_of,
+        caffemodel=prepared_caffemodel_of,
+        table=table_of,
+        images=f"<case>/images/test-{CONFIGURATION.shards[0]}.npz",
+    output:
+        verdict="<case>/{target}/{variant}/verdict.json",
+        layers="<case>/{target}/{variant}/layers.tsv",
+    log:
+        "<case_logs>/verify_loadable/{target}/{variant}.log",
+    benchmark:
+        "<case_benchmarks>/verify_loadable/{target}/{variant}.tsv"
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=30,
+    params:
+        target="{target}",
+        preprocessing=preprocessing_of,
+        raw_pixels=is_fed_raw_pixels,
+        images=SETTINGS["verify"]["images"],
+        subject=verified_subject_of,
+        code=code_of("verify_loadable"),
+    message:
+        "Verify {wildcards.model} on {wildcards.target}, {wildcards.variant}"
+    script:
+        "../scripts/verify_loadable.py"
 
 
 rule compare_case:

@@ -1,12 +1,13 @@
 # Put everything side by side.
 #
-# Needs: every accuracy.json.
+# Needs: every accuracy.json and verdict.json.
 # Makes: summary.tsv, summary.tex, report/accuracy.{svg,pdf,html}, manifest.json.
 
 
 rule summarize_sweep:
     input:
         accuracies=accuracy_files(),
+        verdicts=verdict_files(),
     output:
         tsv=report(
             "<results>/summary.tsv", caption="../report/summary.rst", category="Accuracy", labels={"item": "table"}

@@ -1,4 +1,4 @@
-"""Put the accuracies of a sweep side by side, and its paired comparisons."""
+"""Put the accuracies and verdicts of a sweep side by side, and its paired comparisons."""
 
 from pathlib import Path
 
@@ -8,7 +8,8 @@ from nvdla_quant.report.sheets import sheets_of, write_markdown, write_tex
 from nvdla_quant.report.tables import write_tsv
 
 with logs.capture(snakemake.log[0]):
-    evidence = read_evidence(snakemake.input.accuracies, snakemake.input.comparisons, snakemake.params.groups)
+    given, groups = snakemake.input, snakemake.params.groups
+    evidence = read_evidence(given.accuracies, given.comparisons, groups, verdicts=given.verdicts)
     write_tsv(Path(snakemake.output.tsv), evidence.rows)
     write_tsv(Path(snakemake.output.pairs), pair_rows(evidence), PAIR_COLUMNS)
     write_tsv(Path(snakemake.output.seeds), seed_rows(evidence), SEED_COLUMNS)

@@ -4,7 +4,7 @@ A layer that absorbs others takes the name of the last one, so every tensor that
 and a calibration table of the original network serves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -66,18 +66,19 @@ def prepare(network: Network, preparation: str, pixels: tuple[Sequence[float], f
     return fold_input(prepared, tensor.name, np.broadcast_to(np.asarray(mean, np.float64), tensor.chw[:1]), scale)
 
 
-def fold_normalisation(network: Network) -> Network:
+def fold_normalisation(network: Network, keep: Collection[str] = ()) -> Network:
     """Fold BatchNorm, Scale and linear Power into the convolution or inner product that they follow.
 
     Computed in double precision. What does not directly follow such a layer, or follows one that another layer reads
-    as well, stays.
+    as well, stays, and so does what follows a tensor in `keep`.
     """
     layers: list[Layer] = []
     position: dict[str, int] = {}
     for layer in network.layers:
         affine = _affine(layer.operation)
         index = position.get(layer.inputs[0])
-        if affine is not None and index is not None and sole_reader(network, layer.inputs[0]) is layer:
+        alone = layer.inputs[0] not in keep and sole_reader(network, layer.inputs[0]) is layer
+        if affine is not None and index is not None and alone:
             before = layers[index]
             if isinstance(before.operation, Convolution | Deconvolution | InnerProduct):
                 factor, offset = (np.broadcast_to(part, _outputs(before.operation)) for part in affine)

@@ -1,7 +1,6 @@
 """What a report rests on, read from its files: accuracies, comparisons, seeds, scales, layers, verdicts."""
 
 import csv
-import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 from nvdla_quant.errors import ReportError
 from nvdla_quant.evaluation.accuracy import read_accuracy
 from nvdla_quant.evaluation.comparison import Comparison, Spread, read_comparisons, spread, with_holm
-from nvdla_quant.report.tables import Row, percent, summarize
+from nvdla_quant.report.tables import Key, Row, VerdictRecord, percent, read_verdict, summarize
 from nvdla_quant.table.table import read_table
 
 Record = Mapping[str, Any]
@@ -93,7 +92,7 @@ class LayerError:
 
     Attributes
     ----------
-    run : tuple[str, str, str, str]
+    run : Key
         Model, data set, target, variant.
     step : int
         Place in the order of execution.
@@ -111,7 +110,7 @@ class LayerError:
         What is wrong here, empty where nothing is.
     """
 
-    run: tuple[str, str, str, str]
+    run: Key
     step: int
     layer: str
     sqnr: float | None
@@ -124,23 +123,6 @@ class LayerError:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """The verdict on a loadable: ``verdict.json``; see `evaluation.diagnosis`."""
-
-    run: tuple[str, str, str, str]
-    verdict: str
-    layer: str | None
-    cause: str | None
-    evidence: str
-    images: int
-
-    @property
-    def is_wrong(self) -> bool:
-        """Whether the loadable computes something else than its network and table say."""
-        return self.verdict == "miscompiled"
-
-
-@dataclass(frozen=True)
 class Evidence:
     """All that a report is made from, but run times and digests."""
 
@@ -149,7 +131,7 @@ class Evidence:
     repeated: tuple[Repeated, ...]
     scales: tuple[ScaleRatio, ...] = ()
     layers: tuple[LayerError, ...] = ()
-    verdicts: tuple[Judged, ...] = ()
+    verdicts: tuple[VerdictRecord, ...] = ()
 
     @property
     def cases(self) -> list[tuple[str, str]]:
@@ -169,9 +151,8 @@ def read_evidence(
     *,
     tables: Sequence[str] = (),
     calibrators: Sequence[Record] = (),
-    layers: Sequence[str] = (),
     verdicts: Sequence[str] = (),
-    runs: Sequence[Sequence[str]] = (),
+    layers: Sequence[str] = (),
 ) -> Evidence:
     """Read the files of a sweep.
 
@@ -185,21 +166,21 @@ def read_evidence(
         Raw calibration tables, of the `calibrators` in their order.
     calibrators : sequence of Mapping
         ``model``, ``dataset``, ``name``: without its seed, the same for those that differ in it alone.
-    layers, verdicts : sequence of path
-        Of the `runs`, in their order.
-    runs : sequence of names
-        Model, data set, target, variant.
+    verdicts : sequence of path
+        Of every variant.
+    layers : sequence of path
+        Of the same variants, in the order of their verdicts.
     """
-    rows = summarize(map(read_accuracy, accuracies))
+    judged = [read_verdict(path) for path in verdicts]
+    rows = summarize(map(read_accuracy, accuracies), judged)
     found = [comparison for path in comparisons for comparison in read_comparisons(path)]
-    names = [(run[0], run[1], run[2], run[3]) for run in runs]
     return Evidence(
         tuple(rows),
         tuple(found),
         tuple(repeat(groups, rows)),
         tuple(scale_ratios(calibrators, [read_table(Path(path)).scales for path in tables])),
-        tuple(line for run, path in zip(names, layers, strict=bool(layers)) for line in read_layers(path, run)),
-        tuple(read_verdict(path, run) for run, path in zip(names, verdicts, strict=bool(verdicts))),
+        tuple(line for path, one in zip(layers, judged, strict=False) for line in read_layers(path, one.key)),
+        tuple(judged),
     )
 
 
@@ -335,7 +316,7 @@ def scale_ratios(calibrators: Sequence[Record], tables: Sequence[Mapping[str, fl
     return found
 
 
-def read_layers(path: Path | str, run: tuple[str, str, str, str]) -> list[LayerError]:
+def read_layers(path: Path | str, run: Key) -> list[LayerError]:
     """Read a ``layers.tsv``.
 
     Raises
@@ -351,7 +332,7 @@ def read_layers(path: Path | str, run: tuple[str, str, str, str]) -> list[LayerE
         raise ReportError(f"{path}: not a table of layers ({error!r}); remove it and run again") from error
 
 
-def _layer(line: Mapping[str, str], run: tuple[str, str, str, str]) -> LayerError:
+def _layer(line: Mapping[str, str], run: Key) -> LayerError:
     """Return one line of the table."""
     values = max(int(line["values"]), 1)
     return LayerError(
@@ -371,24 +352,6 @@ def _layer(line: Mapping[str, str], run: tuple[str, str, str, str]) -> LayerErro
 def _number(cell: str) -> float | None:
     """Return a number, None for an empty cell."""
     return float(cell) if cell else None
-
-
-def read_verdict(path: Path | str, run: tuple[str, str, str, str]) -> Judged:
-    """Read a ``verdict.json``.
-
-    Raises
-    ------
-    ReportError
-        The file is missing, not JSON, or lacks a key.
-    """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        evidence = content["findings"][0]["evidence"] if content["cause"] is not None else ""
-        return Judged(
-            run, content["verdict"], content["first_bad_layer"], content["cause"], evidence, content["images"]
-        )
-    except (OSError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise ReportError(f"{path}: not a verdict ({error!r}); remove it and run again") from error
 
 
 def layer_costs(layers: Sequence[LayerError]) -> list[float]:

@@ -93,12 +93,13 @@ def summary_sheet(evidence: Evidence, case: Case) -> Sheet:
                 number(row["logits_top1"]),
                 "" if pair is None or pair.scores is None else f"{pair.scores.mean:.2g}",
                 "" if pair is None or pair.scores is None else f"{pair.scores.worst:.2g}",
+                str(row["verdict"] or ""),
                 made(backends(row) if row["error"] is None else f"{backends(row)}; error: {row['error']}"),
             )
         )
     head = (
         *("target", "variant", "n", "top-1 %", "95 %", "vs fp32", "95 %", "won / lost", "p", "agrees %", "ties %"),
-        *("top-5 %", "95 %", "logits top-1 %", "mean score diff.", "worst", "made by"),
+        *("top-5 %", "95 %", "logits top-1 %", "mean score diff.", "worst", "verdict", "made by"),
     )
     notes = (
         f"n: test images. {INTERVALS} vs fp32: points, on the same images. {FLIPS} {TIES}",

@@ -4,8 +4,9 @@ Shares are in percent, differences to fp32 in percentage points, intervals are 9
 empty cell is "not applicable" or, beside an entry under ``error``, "no number because the output means nothing".
 """
 
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from io import StringIO
 from itertools import groupby
 from pathlib import Path
@@ -55,6 +56,8 @@ COLUMNS = (
     "compile_backend",
     "run_backend",
     "exactness",
+    "verdict",
+    "cause",
     "n",
     "classes",
     *_FIGURE_COLUMNS,
@@ -63,15 +66,64 @@ COLUMNS = (
 """Columns of ``summary.tsv``; those of ``logits_`` are from the tensor before the final Softmax."""
 
 
-def summarize(records: Iterable[Accuracy]) -> list[Row]:
+Key = tuple[str, str, str | None, str]
+"""Model, data set, target, variant."""
+
+
+@dataclass(frozen=True)
+class VerdictRecord:
+    """What a ``verdict.json`` says of one row; see `evaluation.diagnosis`.
+
+    Attributes
+    ----------
+    key : Key
+        The row.
+    verdict : str
+        ``ok``, ``table``, ``precision`` or ``miscompiled``.
+    cause, layer, evidence : str or None
+        Of the first finding that the verdict rests on; None where there is none.
+    images : int
+        Images that were run.
+    """
+
+    key: Key
+    verdict: str
+    cause: str | None
+    layer: str | None
+    evidence: str | None
+    images: int
+
+
+def read_verdict(path: Path | str) -> VerdictRecord:
+    """Read what `verify.write_verdict` wrote.
+
+    Raises
+    ------
+    ReportError
+        The file is missing, not JSON, or lacks a key.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        subject = content["subject"]
+        key = subject["model"], subject["dataset"], subject["target"], subject["variant"]
+        evidence = None if content["cause"] is None else content["findings"][0]["evidence"]
+        return VerdictRecord(
+            key, content["verdict"], content["cause"], content["first_bad_layer"], evidence, content["images"]
+        )
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ReportError(f"{path}: not a verdict: {type(error).__name__} {error}") from error
+
+
+def summarize(records: Iterable[Accuracy], verdicts: Iterable[VerdictRecord] = ()) -> list[Row]:
     """Return the rows of the summary: cases in the order given, within a case fp32 first, then as given.
 
     Raises
     ------
     ReportError
-        Two records for one model, data set, target and variant.
+        Two records for one model, data set, target and variant, or a verdict on none of them.
     """
-    rows: dict[tuple[str, str, str | None, str], Row] = {}
+    judged = {verdict.key: verdict for verdict in verdicts}
+    rows: dict[Key, Row] = {}
     for record in records:
         subject = record.subject
         key = (subject.model, subject.dataset, subject.target, subject.variant)
@@ -80,11 +132,17 @@ def summarize(records: Iterable[Accuracy]) -> list[Row]:
         rows[key] = {
             **asdict(subject),
             "exactness": record.exactness,
+            "verdict": judged[key].verdict if key in judged else None,
+            "cause": judged[key].cause if key in judged else None,
             "n": record.n,
             "classes": record.classes,
             **_figure_cells(record.output),
             **{f"logits_{name}": cell for name, cell in _figure_cells(record.logits).items()},
         }
+    if strangers := judged.keys() - rows.keys():
+        raise ReportError(
+            f"summary: a verdict on {' / '.join(map(str, min(strangers, key=str)))}, which has no accuracy"
+        )
     cases = list(dict.fromkeys(key[:2] for key in rows))
     order = sorted(rows, key=lambda key: (cases.index(key[:2]), key[2] is not None))
     return [{name: rows[key][name] for name in COLUMNS} for key in order]
@@ -137,7 +195,18 @@ def _tsv_cell(cell: str | int | float | bool | None) -> str:
 
 # ---- terminal
 
-_TERMINAL_COLUMNS = ("target", "variant", "n", "top-1 %", "95 % interval", "vs fp32", "agree %", "ties %", "logits %")
+_TERMINAL_COLUMNS = (
+    "target",
+    "variant",
+    "n",
+    "top-1 %",
+    "95 % interval",
+    "vs fp32",
+    "agree %",
+    "ties %",
+    "logits %",
+    "verdict",
+)
 
 
 def render_summary(rows: Sequence[Row], *, width: int = 100, colour: bool = False) -> str:
@@ -166,20 +235,24 @@ def render_summary(rows: Sequence[Row], *, width: int = 100, colour: bool = Fals
         columns = [name for name in _TERMINAL_COLUMNS if name != "n" or len(sizes) > 1]
         if all(row["logits_top1"] is None for row in group):
             columns.remove("logits %")
+        if all(row["verdict"] is None for row in group):
+            columns.remove("verdict")
         table = Table(
             box=SIMPLE_HEAD, title=Text(title), title_justify="left", pad_edge=False, padding=0, collapse_padding=True
         )
         for name in columns:
-            is_name = name in ("target", "variant")
+            is_name = name in ("target", "variant", "verdict")
             table.add_column(name, justify="left" if is_name else "right", overflow="fold", no_wrap=not is_name)
         for row in group:
-            style = "" if row["error"] is None else "red"
+            style = "" if row["error"] is None and row["verdict"] in (None, "ok") else "red"
             cells = _terminal_cells(row)
             table.add_row(*(Text(cells[name], style=style) for name in columns))
         console.print(table)
         for row in group:
+            place = " ".join(str(row[name]) for name in ("target", "variant") if row[name] is not None)
+            if row["verdict"] not in (None, "ok"):
+                console.print(Text(f"{row['verdict']}: {place}: {row['cause'] or 'no single layer'}", style="red"))
             if row["error"] is not None:
-                place = " ".join(str(row[name]) for name in ("target", "variant") if row[name] is not None)
                 console.print(Text(f"error: {place}: {row['error']}", style="red"))
         console.print()
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()).strip("\n") + "\n"
@@ -197,6 +270,7 @@ def _terminal_cells(row: Row) -> dict[str, str]:
         "agree %": _number(row["agreement"]),
         "ties %": _number(row["ties"]),
         "logits %": _number(row["logits_top1"]),
+        "verdict": str(row["verdict"] or ""),
     }
 
 

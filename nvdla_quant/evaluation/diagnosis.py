@@ -1,0 +1,506 @@
+"""The verdict on a loadable: right, or what is wrong, where it begins, and the likely cause.
+
+Letters A to E are the miscompiles of nvdla/sw's compiler as docs/verify.md lists them. Every cause is read from the
+loadable's own bytes and results, never from names.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvdla_quant.emulator.operations import ConvOperation, CpuOperation, Operation, SdpOperation, SdpUnit
+from nvdla_quant.evaluation.layers import Comparison, Examination, Examined, Local, compute, local_of
+from nvdla_quant.evaluation.mapping import base_name
+from nvdla_quant.evaluation.weights import WeightCheck
+from nvdla_quant.hardware import Precision
+from nvdla_quant.loadable.structs import EmuOperation
+from nvdla_quant.network.graph import Convolution, Eltwise, ReLU
+from nvdla_quant.simulation import INT8_MAX, INT8_MIN
+
+NEAR_COSINE = 0.995
+"""Least cosine of the scores with a reference that they are near to: the agreement that this project promises for
+its own loadables. Right golden loadables reach 0.999, those whose table clips 0.995 at most (docs/verify.md)."""
+NEAR_CORRELATION = 0.9
+"""The same with each channel's mean subtracted, which is what tells images apart."""
+CLIPPED = 0.01
+"""Share of clipped inputs or saturated values from which on it is worth saying."""
+SAME_ROW = 0.99
+"""Correlation of a kernel row with a row of the network from which on it is that row."""
+PRODUCT_ROUNDING = 128.0
+"""Steps that a product may be off that was rescaled wrongly: one factor is rounded, the other up to 128."""
+SHOWN = 4
+"""Channels that a message names."""
+
+
+class Judgement(StrEnum):
+    """What a loadable is.
+
+    ``miscompiled``: it computes something else than its network and table say. ``table``: it does what they say, and
+    that is far from the float network. ``precision``: the same in fp16, which has no table.
+    """
+
+    OK = "ok"
+    TABLE = "table"
+    MISCOMPILED = "miscompiled"
+    PRECISION = "precision"
+
+
+class Cause(StrEnum):
+    """What can be wrong."""
+
+    IMAGE_ROWS = "A first-convolution-rows"
+    CONSTANT_CONVOLUTION = "B constant-first-convolution"
+    HALF_WEIGHTS = "C first-convolution-fp16-weights"
+    GROUP_WEIGHTS = "D group-convolution-weights"
+    POOLING_SCALE = "E inconsistent-pooling-scale"
+    CONCAT_SCALE = "E inconsistent-concat-scale"
+    ELTWISE_SCALE = "eltwise-scale-overwritten"
+    PRODUCT = "product-rescale"
+    NO_LOOKUP = "missing-lookup-table"
+    EMPTY_LOOKUP = "empty-lookup-table"
+    RACE = "race"
+    INPUT_SCALE = "wrong-input-scale"
+    CONSTANT = "constant-output"
+    SATURATED_SOFTMAX = "saturated-softmax"
+    CLIPPING = "clipping"
+    WEIGHTS = "wrong-weights"
+    FACTOR = "wrong-factor"
+    CHANNELS = "wrong-channels"
+    SCALE = "wrong-scale-of-an-input"
+    UNWRITTEN = "reads-unwritten-memory"
+    RESULT = "wrong-result"
+
+
+class Weight(StrEnum):
+    """What a finding means for the verdict.
+
+    ``wrong``: the loadable is miscompiled. ``scale``: it is, unless the scores are near all the same. ``table``: the
+    table asks for it. ``remark``: it changes nothing.
+    """
+
+    WRONG = "wrong"
+    SCALE = "scale"
+    TABLE = "table"
+    REMARK = "remark"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong.
+
+    Attributes
+    ----------
+    cause : Cause
+        The likely cause.
+    weight : Weight
+        What it means for the verdict.
+    layer : str
+        Layer whose tensor shows it.
+    operation : int or None
+        Number of the operation in the loadable.
+    evidence : str
+        What was found.
+    """
+
+    cause: Cause
+    weight: Weight
+    layer: str
+    operation: int | None
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a loadable is, and why.
+
+    Attributes
+    ----------
+    verdict : Judgement
+        The judgement.
+    first_bad_layer : str or None
+        Where the first finding shows that the verdict rests on.
+    cause : Cause or None
+        Its cause.
+    findings : tuple[Finding, ...]
+        In the order of execution, those that the verdict rests on first.
+    scores_layer : str
+        Tensor that the references were compared on: the one before a final softmax.
+    fp32, simulated : Comparison or None
+        That tensor beside the float network, and beside the simulated int8 network (None in fp16).
+    target, precision : str
+        What it was run as.
+    mode : str or None
+        How its weights share scales, as they tell.
+    images : int
+        Images that were run.
+    warnings : tuple[str, ...]
+        What the hardware ignores.
+    """
+
+    verdict: Judgement
+    first_bad_layer: str | None
+    cause: Cause | None
+    findings: tuple[Finding, ...]
+    scores_layer: str
+    fp32: Comparison
+    simulated: Comparison | None
+    target: str
+    precision: str
+    mode: str | None
+    images: int
+    warnings: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what ``verdict.json`` holds; numbers that are not finite as text."""
+        result: dict[str, Any] = _plain(asdict(self))
+        return result
+
+
+def diagnose(examination: Examination) -> Verdict:
+    """Judge a loadable by what `layers.examine` measured."""
+    found = [*_races(examination), *chain.from_iterable(_of_step(examination, step) for step in examination.steps)]
+    found += [*_of_table(examination)]
+    scores = examination.scores
+    half = examination.program.precision is Precision.FP16
+    near_fp32 = is_near(scores.fp32)
+    near_simulated = scores.simulated is None or is_near(scores.simulated)
+    wrong = [finding for finding in found if finding.weight is Weight.WRONG]
+    if not wrong and not near_simulated:
+        wrong = [finding for finding in found if finding.weight is Weight.SCALE]
+    if wrong:
+        judgement = Judgement.MISCOMPILED
+    elif near_fp32:
+        judgement = Judgement.OK
+    else:
+        judgement = Judgement.PRECISION if half else Judgement.TABLE
+    of_table = [finding for finding in found if finding.weight is Weight.TABLE]
+    grave = wrong or (of_table if judgement is Judgement.TABLE else [])
+    first = min(grave, key=lambda finding: finding.operation or 0, default=None)
+    rest = [finding for finding in found if finding is not first]
+    return Verdict(
+        verdict=judgement,
+        first_bad_layer=None if first is None else first.layer,
+        cause=None if first is None else first.cause,
+        findings=tuple(rest) if first is None else (first, *rest),
+        scores_layer=base_name(scores.step.tensor),
+        fp32=scores.fp32,
+        simulated=scores.simulated,
+        target=examination.program.target.name,
+        precision=examination.program.precision.value,
+        mode=None if examination.mode is None else examination.mode.value,
+        images=len(examination.inputs),
+        warnings=examination.program.warnings,
+    )
+
+
+def is_near(comparison: Comparison) -> bool:
+    """Return whether values are near a reference."""
+    return comparison.cosine >= NEAR_COSINE and comparison.correlation >= NEAR_CORRELATION
+
+
+def _races(examination: Examination) -> Iterator[Finding]:
+    for step in examination.steps:
+        for warning in examination.program.warnings:
+            if warning.startswith("race:") and f"race: operation {step.operations[-1].index} " in warning:
+                yield _finding(Cause.RACE, Weight.WRONG, step, warning.removeprefix("race: "))
+
+
+def _of_step(examination: Examination, step: Examined) -> Iterator[Finding]:
+    """Yield what is wrong at one step; roundings are not."""
+    wrong_weights = [check for check in step.weights if not check.is_right]
+    for check in wrong_weights:
+        yield _wrong_weights(examination, step, check)
+    if step.step.strays and not step.local.is_right:
+        text = "it reads bytes that neither an input nor an operation wrote"
+        yield _finding(Cause.UNWRITTEN, Weight.WRONG, step, text)
+    if "Eltwise" in step.reason:
+        text = f"{step.reason}, {step.effective:.6g}, not its own {step.scale:.6g}; what reads it must take it so"
+        yield _finding(Cause.ELTWISE_SCALE, Weight.REMARK, step, text)
+    if step.misread is not None:
+        yield from _misreading(examination, step)
+    elif not step.local.is_right and not wrong_weights:
+        explained = (explain(examination, step) for explain in _EXPLANATIONS)
+        yield next(finding for finding in explained if finding is not None)
+
+
+def _finding(cause: Cause, weight: Weight, step: Examined, evidence: str) -> Finding:
+    return Finding(cause, weight, base_name(step.step.tensor), step.operations[-1].index, evidence)
+
+
+def _wrong_weights(examination: Examination, step: Examined, check: WeightCheck) -> Finding:
+    layer = examination.original.by_name[base_name(check.layer)].operation
+    convolution = next(op.source for op in step.operations if _is_convolution(op))
+    assert isinstance(convolution, ConvOperation)
+    count = f"{np.count_nonzero(check.wrong)} of {check.wrong.size} weights of {check.layer}"
+    if isinstance(layer, Convolution) and layer.group > 1:
+        text = f"{count} are not the network's: of {layer.group} groups written out only a part was quantized"
+        return _finding(Cause.GROUP_WEIGHTS, Weight.WRONG, step, text)
+    rows = _rows(check)
+    if convolution.image and rows is not None and rows != list(range(len(rows))):
+        missing = sorted(set(range(len(rows))) - set(rows))
+        text = f"rows {', '.join(map(str, rows))} of the network's kernels stand where rows 0 to {len(rows) - 1} should"
+        text += f" (missing: {', '.join(map(str, missing))})" if missing else ""
+        return _finding(Cause.IMAGE_ROWS, Weight.WRONG, step, f"{text}; {count} are wrong")
+    finite = np.isfinite(check.weights)
+    if convolution.precision is Precision.FP16 and convolution.image and _kinds(examination, step) & _AFFINE:
+        size = np.abs(check.weights[finite]).max(initial=0) / max(float(np.abs(check.float_weights).max()), 1e-30)
+        text = f"{count} are not the network's times one factor a kernel, {np.count_nonzero(~finite)} are not finite, "
+        text += f"the largest is {size:.3g} times the network's largest: the folded BatchNorm reached only a part"
+        return _finding(Cause.HALF_WEIGHTS, Weight.WRONG, step, text)
+    kernel, row, column, channel = (int(index[0]) for index in np.nonzero(check.wrong))
+    expected = check.float_weights[kernel, row, column, channel] / check.factors[kernel]
+    text = f"{count} are not the network's: the first, of kernel {kernel} at row {row}, column {column}, channel "
+    text += f"{channel}, is {check.weights[kernel, row, column, channel]:.6g}, expected {expected:.6g}"
+    return _finding(Cause.WEIGHTS, Weight.WRONG, step, text)
+
+
+_AFFINE = frozenset({"BatchNorm", "Scale", "Power"})
+
+
+def _is_convolution(operation: Operation) -> bool:
+    return isinstance(operation, SdpOperation) and isinstance(operation.source, ConvOperation)
+
+
+def _kinds(examination: Examination, step: Examined) -> frozenset[str]:
+    return frozenset(examination.network.by_name[name].kind for name in step.step.layers)
+
+
+def _rows(check: WeightCheck) -> list[int] | None:
+    """Return which row of the network's kernels each row of the loadable's is; None where one is like none."""
+    rows = check.weights.shape[1]
+    if not np.isfinite(check.weights).all():
+        return None
+    # Each kernel in its own unit, since each has its own factor.
+    found = [_scaled(check.weights)[:, row].ravel() for row in range(rows)]
+    expected = [_scaled(check.float_weights)[:, row].ravel() for row in range(rows)]
+    result = []
+    for values in found:
+        alike = [_cosine(values, other) for other in expected]
+        if max(alike) < SAME_ROW:
+            return None
+        result.append(int(np.argmax(alike)))
+    return result
+
+
+def _scaled(kernels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return kernels with the largest magnitude of each at 1."""
+    size = np.abs(kernels).max(axis=(1, 2, 3), keepdims=True)
+    scaled: NDArray[np.float64] = kernels / np.where(size > 0, size, 1)
+    return scaled
+
+
+def _cosine(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    norm = float(np.linalg.norm(first) * np.linalg.norm(second))
+    return float(np.sum(first * second)) / norm if norm > 0 else 0.0
+
+
+def _misreading(examination: Examination, step: Examined) -> Iterator[Finding]:
+    misread = step.misread
+    assert misread is not None
+    source, taken = misread.scales[0]
+    writers = [examination.steps[number] for number in step.step.sources if number >= 0]
+    writer = next((other for other in writers if other.step.tensor == source), None)
+    if writer is not None and not writer.is_right:
+        return  # It follows from what is wrong there.
+    held = examination.input_scale if writer is None else writer.effective
+    causes = {"pooling": Cause.POOLING_SCALE, "concat": Cause.CONCAT_SCALE, "eltwise": Cause.ELTWISE_SCALE}
+    why = {
+        "pooling": "pooling keeps its input's scale, the table says otherwise",
+        "concat": f"{misread.layer} cannot rescale its inputs",
+        "eltwise": f"the compiler gave both inputs of {misread.layer} one scale after this one was computed",
+    }
+    text = f"it takes {source} for steps of {taken:.6g}, but those are {held:.6g} ({held / taken:.4g} times): "
+    text += why.get(misread.kind, "the table's entry is not what it holds")
+    cause = causes.get(misread.kind, Cause.SCALE)
+    yield _finding(cause, Weight.SCALE if cause is not Cause.SCALE else Weight.WRONG, step, text)
+
+
+def _no_lookup(examination: Examination, step: Examined) -> Finding | None:
+    if not _kinds(examination, step) & {"Sigmoid", "TanH"}:
+        return None
+    units = _units(step)
+    luts = [op.lut for op in step.operations if isinstance(op, SdpOperation) and op.lut is not None]
+    if not any(unit.lookup for unit in units):
+        without = f"; {examination.program.target.name} has no unit for one" * (not examination.program.target.has_y)
+        text = f"the operation applies no look-up table, so the activation is missing{without}"
+        return _finding(Cause.NO_LOOKUP, Weight.WRONG, step, text)
+    for lut in luts:
+        halves = (lut.linear_exp.entries, lut.linear_only.entries)
+        if all(np.all(entries == entries[0]) for entries in halves):
+            text = f"all {sum(map(len, halves))} entries of its look-up table are {int(halves[0][0])}"
+            return _finding(Cause.EMPTY_LOOKUP, Weight.WRONG, step, text)
+    return None
+
+
+def _units(step: Examined) -> list[SdpUnit]:
+    return [unit for op in step.operations if isinstance(op, SdpOperation) for unit in op.units]
+
+
+def _product(examination: Examination, step: Examined) -> Finding | None:
+    table = examination.table
+    if table is None:
+        return None
+    layers = [examination.network.by_name[name] for name in step.step.layers]
+    factors = {
+        base_name(name): table[base_name(name)]
+        for layer in layers
+        if isinstance(layer.operation, Eltwise) and layer.operation.operation == "prod"
+        for name in layer.inputs
+    }
+    tried = {name: _beside(step, step.local.expected / np.float32(scale)) for name, scale in factors.items()}
+    fitting = {name: float(local.distance.mean()) for name, local in tried.items() if local.is_right}
+    if not fitting:
+        return None
+    name = min(fitting, key=lambda name: fitting[name])
+    text = f"the product is {1 / factors[name]:.4g} times what it should be: it was rescaled by the scale of one "
+    text += f"input ({factors[name]:.6g}, of {name}), not of both"
+    return _finding(Cause.PRODUCT, Weight.WRONG, step, text)
+
+
+def _beside(step: Examined, expected: NDArray[np.float32]) -> Local:
+    return local_of(step.operations, step.values, expected, step.effective, step.weights, PRODUCT_ROUNDING)
+
+
+def _fits(step: Examined, expected: NDArray[np.float32]) -> bool:
+    """Return whether other expected values explain what a step wrote."""
+    return local_of(step.operations, step.values, expected, step.effective, step.weights).is_right
+
+
+def _constant(examination: Examination, step: Examined) -> Finding | None:
+    if step.constant_channels < step.values.shape[1] or step.values[0, 0].size * len(step.values) == 1:
+        return None
+    lines = np.moveaxis(step.local.expected, 1, 0).reshape(step.values.shape[1], -1)
+    if (lines == lines[:, :1]).all():
+        return None
+    convolution = next((op for op in step.operations if _is_convolution(op)), None)
+    for unit in convolution.units if isinstance(convolution, SdpOperation) else ():
+        register = None if unit.mul_operand is None else unit.mul_operand.register
+        if register == 1 and 2.0**unit.truncate > INT8_MAX and -1 in step.step.sources:
+            text = f"every channel is constant: {unit.name} multiplies the sums of the first convolution by its "
+            text += f"register, which is 1, and shifts right by {unit.truncate}; the factor was left in memory"
+            return _finding(Cause.CONSTANT_CONVOLUTION, Weight.WRONG, step, text)
+    text = f"all {step.values.shape[1]} channels are constant over {len(step.values)} images"
+    return _finding(Cause.CONSTANT, Weight.WRONG, step, text)
+
+
+def _input_scale(examination: Examination, step: Examined) -> Finding | None:
+    """Explain a step by the scale that it takes the network's input for."""
+    if step.step.sources != (-1,) or examination.table is None:
+        return None
+    layers = [examination.network.by_name[name] for name in step.step.layers]
+    bare = layers[:-1] if layers and isinstance(layers[-1].operation, ReLU) else layers
+    if not bare:
+        return None
+    name = examination.network.only_input.name
+    outputs = [
+        compute(examination.network, bare, bare[-1].name, {name: images})
+        for images in (examination.images, np.zeros_like(examination.images))
+    ]
+    signal, rest = (outputs[0] - outputs[1]).astype(np.float64), outputs[1].astype(np.float64)
+    inside = (step.values < INT8_MAX) & (step.values > (0 if bare != layers else INT8_MIN))
+    power = float(np.sum(signal[inside] ** 2))
+    if power == 0:
+        return None
+    factor = float(np.sum((step.values[inside] * step.effective - rest[inside]) * signal[inside])) / power
+    expected = rest + factor * signal
+    if bare != layers:
+        expected = np.maximum(expected, 0)
+    if not factor > 0 or not _fits(step, expected.astype(np.float32)):
+        return None
+    scale = examination.input_scale
+    text = f"it takes the input for steps of {scale * factor:.6g}, the table says {scale:.6g} ({factor:.4g} times)"
+    return _finding(Cause.INPUT_SCALE, Weight.WRONG, step, text)
+
+
+def _factor(examination: Examination, step: Examined) -> Finding | None:
+    del examination
+    if step.values.dtype != np.int8:
+        return None
+    expected = step.local.expected.astype(np.float64)
+    inside = (step.values > INT8_MIN) & (step.values < INT8_MAX)
+    power = float(np.sum(expected[inside] ** 2))
+    factor = float(np.sum(step.values[inside] * step.effective * expected[inside])) / power if power > 0 else 0.0
+    if factor == 0 or not _fits(step, (expected * factor).astype(np.float32)):
+        return None
+    text = f"every value is {factor:.6g} times what the table's scale {step.scale:.6g} makes it: a multiplier or shift"
+    return _finding(Cause.FACTOR, Weight.WRONG, step, text)
+
+
+def _channels(examination: Examination, step: Examined) -> Finding | None:
+    """Explain by some channels alone: a bias, or a multiplier of its own."""
+    del examination
+    bad = np.flatnonzero(step.local.beyond.any(axis=(0, 2, 3)) | (step.local.drift != 0))
+    if len(bad) == step.values.shape[1] or len(bad) == 0:
+        return None
+    signed = step.values.astype(np.float64) - step.local.expected / step.effective
+    shown = [f"{channel} (by {np.median(signed[:, channel]):+.3g})" for channel in bad[:SHOWN]]
+    more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+    text = f"only channels {', '.join(shown)}{more} of {step.values.shape[1]} are off: their bias or multiplier"
+    return _finding(Cause.CHANNELS, Weight.WRONG, step, text)
+
+
+def _result(examination: Examination, step: Examined) -> Finding:
+    del examination
+    unit = "steps" if step.values.dtype == np.int8 else "times the tensor's root mean square"
+    bad = step.local.beyond
+    lines = np.flatnonzero(bad.any(axis=(0, 1, 3)))
+    if len(lines) == 0:
+        drift = float(step.local.drift[np.argmax(np.abs(step.local.drift))])
+        text = f"every channel is off in the mean, by up to {drift:+.3g} {unit}: biases or multipliers"
+        return _finding(Cause.CHANNELS, Weight.WRONG, step, text)
+    text = f"{step.local.share:.2%} of the values are up to {step.local.error:.4g} {unit} from what its layers make of "
+    text += f"its own inputs; rows {lines[0]} to {lines[-1]} of {bad.shape[2]}"
+    return _finding(Cause.RESULT, Weight.WRONG, step, text)
+
+
+_Explanation = Callable[[Examination, Examined], Finding | None]
+_EXPLANATIONS: Sequence[_Explanation] = (
+    _no_lookup, _product, _constant, _factor, _input_scale, _channels, _result,
+)  # fmt: skip
+"""Tried in this order; the last one explains anything."""
+
+
+def _of_table(examination: Examination) -> Iterator[Finding]:
+    """Yield what the table, not the compiler, does to the values."""
+    if examination.table is None:
+        return
+    if examination.clipped_inputs > CLIPPED:
+        first = examination.steps[0]
+        text = f"{examination.clipped_inputs:.1%} of the inputs lie outside {INT8_MAX} steps of "
+        text += f"{examination.input_scale:.6g}"
+        yield _finding(Cause.INPUT_SCALE, Weight.TABLE, first, text)
+    for step in examination.steps:
+        last = step.operations[-1]
+        if isinstance(last, CpuOperation) and last.kind is EmuOperation.SOFTMAX:
+            limit = INT8_MAX * last.output_scale
+            reached = float(step.local.expected.max())
+            if reached > limit * (1 + 0.5 / INT8_MAX):
+                text = f"its scale {last.output_scale:.6g} ends at {limit:.4g}, and values reach {reached:.4g}: "
+                text += "use 1/127"
+                yield _finding(Cause.SATURATED_SOFTMAX, Weight.TABLE, step, text)
+    worst = max(_before_softmax(examination), key=lambda step: step.saturated / step.values.size)
+    share = worst.saturated / worst.values.size
+    if share > CLIPPED:
+        text = f"{share:.1%} of its values are at the ends of the range, the most of all layers: steps of "
+        text += f"{worst.effective:.6g} are too small"
+        yield _finding(Cause.CLIPPING, Weight.TABLE, worst, text)
+
+
+def _before_softmax(examination: Examination) -> list[Examined]:
+    return [step for step in examination.steps if not isinstance(step.operations[-1], CpuOperation)]
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` as JSON can hold it."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return str(value)
+    return value

@@ -1,0 +1,105 @@
+"""How far a right loadable may lie from exact arithmetic: the roundings that its own descriptors ask for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvdla_quant.emulator.operations import Operand, Operation, PdpOperation, SdpOperation
+from nvdla_quant.loadable.structs import PoolMode
+
+FLOATS = 0.1
+"""Steps that float32 sums of the references may cost."""
+AVERAGE = 0.5
+"""Steps that an average may be off beside its rounding: it multiplies by 16-bit reciprocals (kmd/firmware/pdp.c)."""
+LOOKUP = 3.0
+"""Steps that a look-up table, linear between its entries, may add."""
+LARGEST = 4.0
+"""More steps than this are never a rounding, whatever a descriptor says: a wrong shift must not excuse itself."""
+OUTPUT = 128.0
+"""Largest magnitude of an output in steps."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Rounding error of each channel, in steps of the output.
+
+    Attributes
+    ----------
+    fixed : NDArray[float64]
+        Whatever the value is, (channels,).
+    relative : NDArray[float64]
+        Share of the value, (channels,).
+    drift : NDArray[float64]
+        Part of `fixed` that has one sign for all values of a channel, (channels,): roundings of results average out,
+        those of operands do not.
+    """
+
+    fixed: Floats
+    relative: Floats
+    drift: Floats
+
+    def of(self, exact: Floats, largest: float = LARGEST) -> Floats:
+        """Return the largest rounding error of exact values (n, channels, height, width), `largest` at most."""
+        fixed, relative = (part[None, :, None, None] for part in (self.fixed, self.relative))
+        bound: Floats = np.minimum(fixed + relative * np.abs(exact), largest)
+        return bound
+
+
+def step_tolerance(operations: Sequence[Operation], channels: int) -> Tolerance:
+    """Return the rounding error of int8 operations that together write one tensor.
+
+    Each rounding is followed to the output: half a unit behind a shift, a unit of a constant operand (half where it is
+    not shifted), and the unit that truncating a multiplier to an integer costs, which matters where it is small.
+    """
+    parts = [_of_operation(operation, channels) for operation in operations]
+    worst = [np.max(columns, axis=0) for columns in zip(*((p.fixed, p.relative, p.drift) for p in parts), strict=True)]
+    return Tolerance(worst[0] + FLOATS, worst[1], worst[2] + FLOATS)
+
+
+def _of_operation(operation: Operation, channels: int) -> Tolerance:
+    none = np.zeros(channels)
+    if isinstance(operation, PdpOperation):
+        average = none + (AVERAGE if operation.mode is PoolMode.AVERAGE else 0.0)
+        return Tolerance(average + 0.5, none, average)
+    if not isinstance(operation, SdpOperation):
+        return Tolerance(none + 1.0, none, none + 1.0)  # The CPU truncates, which is a whole step.
+    rounding, drift, relative = none, none, _truncation(none + operation.converter.scale)
+    rounding = rounding + (0.5 if operation.converter.shift > 0 else 0.0)
+    # Behind a sum of two tensors, the value that a multiplier acted on may be larger than what comes out.
+    summed = False
+    behind = none + operation.converter.scale * 2.0**-operation.converter.shift
+    for unit in reversed(operation.units):
+        points = [part is not None and part.cube is not None for part in (unit.alu_operand, unit.mul_operand)]
+        mul = _constant(unit.mul_operand, channels)
+        if mul is not None:
+            cost = _truncation(mul)
+            drift, relative = (drift + OUTPUT * cost, relative) if summed else (drift, relative + cost)
+        rounding = rounding + (0.5 * np.abs(behind) if unit.truncate > 0 else 0.0)
+        factor = OUTPUT if points[1] else 1.0 if mul is None else mul
+        behind = behind * factor * 2.0**-unit.truncate
+        if _constant(unit.alu_operand, channels) is not None:
+            units = 1.0 if unit.alu_shift else 0.5
+            drift = drift + units * 2.0**unit.alu_shift * np.abs(behind)
+        drift = drift + (LOOKUP if unit.lookup else 0.0)
+        summed = summed or any(points)
+    return Tolerance(rounding + drift, relative, drift)
+
+
+def _truncation(multiplier: Floats) -> Floats:
+    """Return the relative cost of truncating a multiplier to an integer; 1 and 0 are exact."""
+    size = np.abs(multiplier)
+    return np.where(size > 1, 1 / np.maximum(size, 1), 0.0)
+
+
+def _constant(operand: Operand | None, channels: int) -> Floats | None:
+    """Return the value of an operand for each channel; None where it has none or comes from a cube."""
+    if operand is None or operand.cube is not None:
+        return None
+    values = operand.register if operand.channels is None else operand.channels
+    array = np.asarray(values, np.float64).reshape(-1)
+    # A part of a tensor has a part of the channels; its smallest value, whose truncation costs most, stands for all.
+    return np.resize(array, channels) if len(array) in (1, channels) else np.full(channels, np.abs(array).min())

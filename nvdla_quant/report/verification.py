@@ -1,0 +1,78 @@
+"""A verdict on a loadable as text for a terminal."""
+
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from nvdla_quant.evaluation.diagnosis import Judgement, Weight
+from nvdla_quant.evaluation.layers import Comparison
+from nvdla_quant.evaluation.verify import Row, Verification
+
+PLAIN_WIDTH = 160
+"""Columns of the table where the output is no terminal."""
+_COLOURS = {Judgement.OK: "green", Judgement.TABLE: "yellow"}
+_MARKS = {Weight.WRONG: "wrong", Weight.SCALE: "scale", Weight.TABLE: "table", Weight.REMARK: "remark"}
+_MEANING = {
+    Judgement.OK: "it computes what the network does",
+    Judgement.TABLE: "it does what its table says, but the table costs too much",
+    Judgement.PRECISION: "it does what the network says, but fp16 cannot hold it",
+    Judgement.MISCOMPILED: "it computes something else than its network and table say",
+}
+
+
+def render_verification(verification: Verification) -> Group:
+    """Return a table of the layers, the findings, and the verdict."""
+    verdict = verification.verdict
+    heads = ("layer", "ops", "shape", "scale", "SQNR fp32", "cos", "SQNR int8", "cos", "local error")
+    table = Table(*heads, "saturated", "zeros", "constant", box=None, header_style="bold", pad_edge=False)
+    for row in verification.rows:
+        bad = bool(row["causes"]) and row["local_share"] > 0
+        table.add_row(*_cells(row), style="red" if bad else "")
+    parts: list[Any] = [table, Text()]
+    for finding in verdict.findings:
+        where = f"{finding.layer} (operation {finding.operation})"
+        parts.append(Text(f"{_MARKS[finding.weight]}: {finding.cause}, {where}: {finding.evidence}"))
+    parts += [Text(f"warning: {warning}") for warning in verdict.warnings if not warning.startswith("race:")]
+    beside = f"{verdict.scores_layer}: {_near(verdict.fp32)} beside fp32"
+    if verdict.simulated is not None:
+        beside += f", {_near(verdict.simulated)} beside the simulated int8 network ({verdict.mode})"
+    parts.append(Text(f"{beside}, {verdict.images} images"))
+    first = f": {verdict.cause} at {verdict.first_bad_layer}" if verdict.cause is not None else ""
+    line = f"verdict: {verdict.verdict}{first} ({_MEANING[verdict.verdict]})"
+    parts.append(Text(line, style=_COLOURS.get(verdict.verdict, "red")))
+    return Group(*parts)
+
+
+def _cells(row: Row) -> list[str]:
+    scale = f"{row['scale']:.5g}"
+    if row["effective_scale"] != row["scale"]:
+        scale += f" -> {row['effective_scale']:.5g}"
+    values = max(row["values"], 1)
+    return [
+        row["layer"],
+        row["operations"],
+        row["shape"],
+        scale,
+        _decibels(row["sqnr_fp32"]),
+        _ratio(row["cosine_fp32"]),
+        _decibels(row["sqnr_simulated"]),
+        _ratio(row["cosine_simulated"]),
+        f"{row['local_error']:.3g}",
+        f"{row['saturated'] / values:.1%}",
+        f"{row['zeros'] / values:.0%}",
+        str(row["constant_channels"]),
+    ]
+
+
+def _near(comparison: Comparison) -> str:
+    return f"cosine {comparison.cosine:.4f}, correlation {comparison.correlation:.4f}"
+
+
+def _decibels(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} dB"
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
