@@ -87,12 +87,15 @@ class Group:
         Number of calibration images; None in fp16.
     series : str
         The name without the number of images either: groups that differ in that number alone share it.
+    calibrator : str or None
+        The calibrator's name without the seed.
     """
 
     runs: tuple[Run, ...]
     name: str
     images: int | None
     series: str
+    calibrator: str | None
 
     @property
     def case(self) -> Case:
@@ -171,12 +174,12 @@ class Configuration:
         """Name a group after its first run."""
         variant, calibrator = runs[0].variant, runs[0].variant.calibrator
         if calibrator is None:
-            return Group(tuple(runs), variant.name, None, variant.name)
+            return Group(tuple(runs), variant.name, None, variant.name, None)
         record = self.calibrator(runs[0].case, calibrator)
         seedless = sweep.without(calibrator, "seed", record["seed"]) if len(runs) > 1 else calibrator
         series = sweep.without(seedless, "images", record["images"])
         name = variant.name.replace(calibrator, seedless)
-        return Group(tuple(runs), name, record["images"], name.replace(seedless, series))
+        return Group(tuple(runs), name, record["images"], name.replace(seedless, series), seedless)
 
     def mode_pairs(self, case: Case) -> tuple[tuple[Run, Run], ...]:
         """Return the runs of `case` that differ in nothing but the mode: per-kernel and per-filter."""

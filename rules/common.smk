@@ -1,5 +1,6 @@
 # Names, lookups and input functions for the rules; no rules here.
 import re
+import shlex
 import shutil
 import sys
 from dataclasses import asdict
@@ -10,6 +11,7 @@ from nvdla_quant.config import Case, load_configuration
 
 CONFIGURATION = load_configuration(config)
 SETTINGS = CONFIGURATION.settings
+FIGURES = ("accuracy", "images", "layers", "scales", "classes")
 CHECKOUT = Path(workflow.current_basedir).parent
 
 
@@ -269,6 +271,51 @@ def verdict_files():
     return [f"{folder}/verdict.json" for folder in run_folders()] if SETTINGS["verify"]["images"] else []
 
 
+def layer_files():
+    """Layers of every loadable, in the order of `verdict_files`."""
+    return [f"{folder}/layers.tsv" for folder in run_folders()] if SETTINGS["verify"]["images"] else []
+
+
+def calibrator_records():
+    """Calibrators that each case uses, under their names without the seed where the sweep repeats it."""
+    found = {}
+    for group in CONFIGURATION.groups:
+        for run in group.runs:
+            if run.variant.calibrator is not None:
+                key = (run.case.model, run.case.dataset, run.variant.calibrator)
+                found.setdefault(key, {"model": key[0], "dataset": key[1], "name": group.calibrator})
+    return list(found.values())
+
+
+def raw_table_files():
+    """Raw tables of the calibrators, in the order of `calibrator_records`."""
+    found = {
+        f"<results>/{run.case.model}/{run.case.dataset}/calibration/{run.variant.calibrator}/table.raw.json": None
+        for group in CONFIGURATION.groups
+        for run in group.runs
+        if run.variant.calibrator is not None
+    }
+    return list(found)
+
+
+def benchmark_patterns(wildcards):
+    """Benchmark files by rule, with * for wildcards."""
+    return {rule.name: re.sub(r"\{[^}]*\}", "*", str(rule.benchmark)) for rule in workflow.rules if rule.benchmark}
+
+
+def command_to_repeat():
+    """The command that makes these results, without what does not change them."""
+    files = [str(path) for path in workflow.configfiles if str(path) != "config.yaml"]
+    shown = [Path(path).relative_to(Path.cwd()) if Path(path).is_relative_to(Path.cwd()) else path for path in files]
+    given = [f"{key}={value}" for key, value in workflow.config_settings.config.items()]
+    command = [
+        "snakemake",
+        *(["--configfile", *map(str, shown)] if shown else []),
+        *(["--config", *given] if given else []),
+    ]
+    return shlex.join(command)
+
+
 def dumped_files():
     """Folders of `nvdla_runtime`-style dumps, where the configuration asks for them."""
     if SETTINGS["raw_dumps"]["format"] == "none":
@@ -292,8 +339,8 @@ def exact_artefacts():
 
 def processor_dependent_artefacts():
     """Artefacts that follow from fp32 sums, whose last bits may differ on another class of processor."""
-    paths = [f"<results>/{name}" for name in ("summary.tsv", "summary.tex")]
-    paths += [f"<results>/report/accuracy.{suffix}" for suffix in ("svg", "pdf", "html")]
+    paths = [f"<results>/{name}" for name in ("summary.tsv", "summary.tex", "summary.md", "pairs.tsv", "seeds.tsv")]
+    paths += [f"<results>/report/{name}.{suffix}" for name in FIGURES for suffix in ("svg", "pdf")]
     for case in CONFIGURATION.cases:
         names = [f"reference/{shard}.npz" for shard in CONFIGURATION.shards]
         for run in CONFIGURATION.runs_of(case):
@@ -307,7 +354,7 @@ def processor_dependent_artefacts():
         paths += [f"{folder}/dumps/{shard}.npz" for shard in CONFIGURATION.shards]
         if SETTINGS["verify"]["images"]:
             paths += [f"{folder}/layers.tsv", f"{folder}/verdict.json"]
-    return paths + accuracy_files()
+    return paths + accuracy_files() + comparison_files()
 
 
 def input_files():
@@ -320,8 +367,8 @@ def input_files():
 
 
 def final_outputs():
-    """The manifest, which needs every artefact, and what is made on request."""
-    return ["<results>/manifest.json", *dumped_files()]
+    """The report, which needs the manifest and so every artefact, and what is made on request."""
+    return ["<results>/report/report.html", *dumped_files()]
 
 
 def print_summary():

@@ -137,6 +137,7 @@ def test_manifest_lists_digests_and_is_the_same_twice(tmp_path: Path) -> None:
             inputs=[tmp_path / "model.bin"],
             artefacts=[tmp_path / "b.bin", tmp_path / "a.bin"],
             config={"models": ["lenet"]},
+            command="snakemake",
             base=tmp_path,
             processor_dependent=[tmp_path / "b.bin"],
         )
@@ -152,7 +153,9 @@ def test_manifest_lists_digests_and_is_the_same_twice(tmp_path: Path) -> None:
     assert first["config"] == {"models": ["lenet"]}
     assert json.dumps(make()) == json.dumps(first)
     with pytest.raises(ConfigError, match=r"model\.bin"):
-        manifest(inputs=[], artefacts=[], config={}, base=tmp_path, processor_dependent=[tmp_path / "model.bin"])
+        manifest(
+            inputs=[], artefacts=[], config={}, command="", base=tmp_path, processor_dependent=[tmp_path / "model.bin"]
+        )
 
 
 def test_a_folder_of_images_is_digested_as_a_whole(tmp_path: Path) -> None:
