@@ -9,6 +9,7 @@ from typing import Any
 
 import altair as alt
 
+from nvdla_quant.evaluation.comparison import Spread
 from nvdla_quant.report.evidence import Evidence, LayerError, Repeated
 from nvdla_quant.report.plots import accuracy_chart
 from nvdla_quant.report.style import INK, PALETTE, arrange, nothing, signed
@@ -26,30 +27,28 @@ _CLASSES = 30
 
 def images_chart(evidence: Evidence) -> alt.ConcatChart:
     """Return accuracy against the number of calibration images: every seed, the mean, and mean plus and minus sd."""
-    swept: dict[tuple[str, str, str, str], list[Repeated]] = {}
+    swept: dict[tuple[str, str, str, str], list[tuple[Repeated, Spread]]] = {}
     for group in evidence.repeated:
         if group.images is not None and group.top1 is not None:
-            swept.setdefault((*group.case, group.target, group.series), []).append(group)
-    panels: dict[tuple[str, str, str], list[Repeated]] = {}
+            swept.setdefault((*group.case, group.target, group.series), []).append((group, group.top1))
+    panels: dict[tuple[str, ...], list[tuple[Repeated, Spread]]] = {}
     for (*place, _), groups in swept.items():
-        if len({group.images for group in groups}) > 1:
-            panels.setdefault((place[0], place[1], place[2]), []).extend(groups)
+        if len({group.images for group, _ in groups}) > 1:
+            panels.setdefault(tuple(place), []).extend(groups)
     if not panels:
         return nothing("No calibrator has several numbers of images: there is nothing to plot against.")
     return arrange([_images_panel(evidence, groups) for groups in panels.values()], 1, shared_colours=False)
 
 
-def _images_panel(evidence: Evidence, groups: Sequence[Repeated]) -> alt.LayerChart:
+def _images_panel(evidence: Evidence, groups: Sequence[tuple[Repeated, Spread]]) -> alt.LayerChart:
     """Return the lines of one case and target."""
     means, seeds = [], []
-    for group in groups:
-        assert group.top1 is not None
+    for group, top1 in groups:
         place = {"images": group.images, "series": group.series, "seeds": len(group.rows)}
-        sd = group.top1.sd or 0.0
-        bounds = {"low": group.top1.mean - sd, "high": group.top1.mean + sd}
-        means.append({**place, "top1": group.top1.mean, "sd": group.top1.sd, **bounds})
+        mean, sd = top1.mean, top1.sd or 0.0
+        means.append({**place, "top1": mean, "sd": top1.sd, "low": mean - sd, "high": mean + sd})
         seeds += [{**place, "top1": row["top1"], "variant": row["variant"]} for row in group.rows]
-    series = list(dict.fromkeys(group.series for group in groups))
+    series = list(dict.fromkeys(group.series for group, _ in groups))
     x = alt.X("images:O", sort="ascending", title="calibration images", axis=alt.Axis(labelAngle=0, grid=False))
     y = alt.Y("top1:Q", scale=alt.Scale(zero=False), title="top-1 accuracy (%)")
     colour = alt.Color(
@@ -70,22 +69,23 @@ def _images_panel(evidence: Evidence, groups: Sequence[Repeated]) -> alt.LayerCh
             y=y, tooltip=[*tooltip, alt.Tooltip("sd:N"), alt.Tooltip("seeds:N")]
         ),
     ]
-    reference = evidence.reference(groups[0].case)
-    counts = sorted({len(group.rows) for group in groups})
-    shown = f"{groups[0]['n']} test images; seeds: {', '.join(map(str, counts))}"
+    first = groups[0][0]
+    reference = evidence.reference(first.case)
+    counts = sorted({len(group.rows) for group, _ in groups})
+    shown = f"{first['n']} test images; seeds: {', '.join(map(str, counts))}"
     if reference is not None and reference["top1"] is not None:
         line = alt.Chart(alt.Data(values=[{"top1": reference["top1"]}]))
         layers.append(line.mark_rule(color=INK, strokeDash=[4, 3]).encode(y="top1:Q"))
         shown += f"; dashed: fp32, {reference['top1']:.2f} %"
     title = alt.TitleParams(
-        f"{' on '.join(groups[0].case)}, {groups[0].target}",
+        f"{' on '.join(first.case)}, {first.target}",
         subtitle=[
             shown,
             "ticks: seeds; points: their mean, with one sample standard deviation; the axis does not start at 0",
         ],
     )
     return alt.layer(*layers).properties(
-        title=title, width=max(_WIDTH, 100 * len({g.images for g in groups})), height=260
+        title=title, width=max(_WIDTH, 100 * len({group.images for group, _ in groups})), height=260
     )
 
 
@@ -127,7 +127,9 @@ def layers_chart(evidence: Evidence) -> alt.ConcatChart:
             ]
             scale = alt.Scale(scheme="blues", reverse=True, domain=[0, 60], clamp=True)
             panels.append(
-                _heat_map(f"{model} on {dataset}, {', '.join(names)}: SQNR", subtitle, cells, scale, dark_below=25)
+                _heat_map(
+                    f"{model} on {dataset}, {', '.join(names)}: SQNR", subtitle, cells, scale, dark="datum.value < 25"
+                )
             )
     if not panels:
         return nothing("No layer was measured: `verify.images` is 0.")
@@ -157,7 +159,9 @@ def scales_chart(evidence: Evidence) -> alt.ConcatChart:
         largest = max(0.1, *(abs(cell["value"]) for cell in cells))
         scale = alt.Scale(scheme="purpleorange", domain=[-largest, largest], domainMid=0)
         subtitle = [f"ratio to {baseline[case]}; 1 is agreement, above 1 clips less", "seeds: geometric mean"]
-        panels.append(_heat_map(f"{' on '.join(case)}: scales of the raw tables", subtitle, cells, scale))
+        panels.append(
+            _heat_map(f"{' on '.join(case)}: scales of the raw tables", subtitle, cells, scale, dark=_ends(largest))
+        )
     return arrange(panels, 1, shared_colours=False)
 
 
@@ -198,7 +202,12 @@ def classes_chart(evidence: Evidence) -> alt.ConcatChart:
             if cells:
                 panels.append(
                     _heat_map(
-                        f"{' on '.join(case)}, {', '.join(names)}: hits by class", subtitle, cells, scale, numeric=True
+                        f"{' on '.join(case)}, {', '.join(names)}: hits by class",
+                        subtitle,
+                        cells,
+                        scale,
+                        dark=_ends(largest),
+                        numeric=True,
                     )
                 )
     if not panels:
@@ -230,18 +239,23 @@ def _alike(targets: Mapping[str, Mapping[str, Any]], key: Any) -> Iterable[tuple
     return merged.values()
 
 
+def _ends(largest: float) -> str:
+    """Return where a diverging scale is dark: at both ends."""
+    return f"abs(datum.value) > {0.6 * largest}"
+
+
 def _heat_map(
     title: str,
     subtitle: Sequence[str],
     cells: Sequence[Mapping[str, Any]],
     scale: alt.Scale,
     *,
-    dark_below: float | None = None,
+    dark: str = "false",
     numeric: bool = False,
 ) -> alt.LayerChart:
     """Return a heat map of `cells`: row, column, value, text, and what hovering shows beside.
 
-    `dark_below`: values that are drawn so dark that their number is white.
+    `dark`: where the colour is so dark that the number is white, as an expression over `datum.value`.
     """
     rows, columns = (list(dict.fromkeys(cell[key] for cell in cells)) for key in ("row", "column"))
     if numeric:
@@ -258,7 +272,6 @@ def _heat_map(
         base.mark_rect(stroke="white").encode(color=alt.Color("value:Q", scale=scale, legend=None), tooltip=tooltip)
     ]
     if few:
-        dark = "false" if dark_below is None else f"datum.value < {dark_below}"
         colour = alt.condition(f"isValid(datum.value) && {dark}", alt.value("white"), alt.value(INK))
         layers.append(base.mark_text(fontSize=10).encode(text="text:N", color=colour))
     size = {"width": alt.Step(_NUMBERED if few else _CELL / 2), "height": alt.Step(20)}

@@ -25,15 +25,16 @@ body { font: 15px/1.45 "Liberation Sans", Arial, Helvetica, sans-serif; color: #
   padding: 1rem 1.5rem 4rem; }
 h1 { font-size: 1.5rem; margin: .2rem 0 .6rem; } h2 { font-size: 1.25rem; margin: 2.2rem 0 .5rem;
   border-bottom: 1px solid #ccc; padding-bottom: .2rem; } h3 { font-size: 1.05rem; margin: 1.4rem 0 .3rem; }
-nav { font-size: .85rem; margin: .4rem 0 1rem; } nav a { margin-right: .9rem; white-space: nowrap; }
+nav { font-size: .85rem; margin: .4rem 0 1rem; } nav a { margin-right: .9rem; display: inline-block; }
 .answer { border-left: 5px solid #0072b2; background: #f2f7fb; padding: .6rem 1rem; margin: .7rem 0;
   break-inside: avoid; }
 .answer.none { border-color: #b2182b; background: #fbf2f2; } .answer h3 { margin: 0; font-size: .95rem; color: #555; }
 .answer .use { font-size: 1.15rem; font-weight: bold; margin: .2rem 0 .4rem; } .answer li { margin: .25rem 0; }
 .sheet { overflow-x: auto; margin: .8rem 0 .2rem; } table { border-collapse: collapse; font-size: .82rem; }
 caption { text-align: left; font-weight: bold; padding: .2rem 0; }
-th { border-top: 2px solid #333; border-bottom: 1px solid #333; text-align: left; vertical-align: bottom; }
-th, td { padding: .16rem .55rem .16rem 0; white-space: nowrap; } .n { text-align: right; }
+th { white-space: normal; border-top: 2px solid #333; border-bottom: 1px solid #333; text-align: left;
+  vertical-align: bottom; }
+th, td { padding: .16rem .55rem .16rem 0; } td { white-space: nowrap; } .n { text-align: right; }
 tbody tr:last-child td { border-bottom: 2px solid #333; } tbody tr:hover { background: #f4f4f4; }
 .note { font-size: .8rem; color: #555; margin: .15rem 0; max-width: 70rem; }
 .chart { overflow-x: auto; margin: .6rem 0; }
@@ -41,7 +42,7 @@ pre { background: #f4f4f4; padding: .6rem; overflow-x: auto; font-size: .78rem; 
 details { margin: .4rem 0; } summary { cursor: pointer; } .bad { color: #b2182b; }
 @media print { body { max-width: none; padding: 0; font-size: 10pt; } nav, .vega-actions, details.vega-embed > summary
   { display: none; } .sheet, .chart { overflow: visible; } table { font-size: 6.2pt; } th, td { padding-right: .3rem; }
-  th { white-space: normal; } .chart svg { max-width: 100%; height: auto; } h2, h3, caption { break-after: avoid; }
+  .chart svg { max-width: 100%; height: auto; } h2, h3, caption { break-after: avoid; }
   tr { break-inside: avoid; } }
 """
 _GLOBALS = "window.vegaEmbed = vegaEmbed;"
@@ -107,13 +108,13 @@ def render_page(evidence: Evidence, times: Sequence[Row], manifest: Mapping[str,
 
 
 _SCALES = (
-    "The ratio of each calibrator's scale of a tensor to that of the first calibrator of the case, from table.raw.json. "
-    "A scale that is larger clips less and rounds more coarsely."
+    "The ratio of each calibrator's scale of a tensor to that of the first calibrator of the case, from "
+    "table.raw.json. A scale that is larger clips less and rounds more coarsely."
 )
 _LAYERS = (
     "Every loadable was run on a few test images, and each tensor that it writes was compared with fp32 on the same "
-    "images. SQNR is signal over noise in dB: 6 dB are one bit. A layer's cost is the noise over signal that it adds to "
-    "that of the step before (10 to the power of -SQNR / 10); in a network with branches the step before is not "
+    "images. SQNR is signal over noise in dB: 6 dB are one bit. A layer's cost is the noise over signal that it adds "
+    "to that of the step before (10 to the power of -SQNR / 10); in a network with branches the step before is not "
     "always its input."
 )
 _CLASSES = (

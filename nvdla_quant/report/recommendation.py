@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from nvdla_quant.evaluation.comparison import Comparison, with_holm
 from nvdla_quant.report.evidence import Evidence, Repeated
-from nvdla_quant.report.sheets import number, p_value
+from nvdla_quant.report.sheets import backends, number, p_value
 from nvdla_quant.report.style import signed
 
 LEVEL = 0.05
@@ -84,6 +84,7 @@ def _recommend(evidence: Evidence, case: tuple[str, str], target: str) -> Recomm
         *_modes(pairs, options),
         *_fp16(options, choice, with_fp32),
         *broken,
+        f"How it was measured: {backends(choice.rows[0])}.",
     ]
     return Recommendation(case, (target,), choice, f"Use {_words(choice)}.", tuple(reasons))
 
@@ -108,7 +109,7 @@ def _choose(
         return options[best], ["No int8 variant gives a right output here."]
     first = max(int8, key=lambda name: with_fp32[name].top1)
     if _kept(with_fp32[first])[0] >= KEPT:
-        bytes_ = f"int8 still keeps {KEPT:.0%} of fp32's accuracy and needs half the bytes."
+        bytes_ = f"int8 still keeps {100 * KEPT:.0f} % of fp32's accuracy and needs half the bytes."
         return options[first], [f"{best} is more accurate, significantly; {bytes_}"]
     loss = with_fp32[first].delta
     lost = _interval(loss.value, loss.low, loss.high)
@@ -128,12 +129,14 @@ def _cost(choice: Repeated, pair: Comparison) -> str:
         parts.append("That is significant.")
     else:
         most = number(-100 * min(delta.low, 0.0))
-        parts.append(f"That is not significant, which proves nothing equal: it costs at most {most} points (95 %).")
+        parts.append(
+            f"That is not significant, which does not prove them equal: it costs at most {most} points (95 %)."
+        )
     low, high = _kept(pair)
     kept = (
         "It keeps" if low >= KEPT else "It does not keep" if high < KEPT else "Too few images to say whether it keeps"
     )
-    parts.append(f"{kept} {KEPT:.0%} of fp32's accuracy, MLPerf's bar.")
+    parts.append(f"{kept} {100 * KEPT:.0f} % of fp32's accuracy, MLPerf's bar.")
     if pair.seeds > 1 and choice.top1 is not None and choice.top1.sd is not None:
         sd = number(choice.top1.sd)
         parts.append(
@@ -156,8 +159,8 @@ def _ranking(options: dict[str, Repeated], equal: Sequence[str], choice: str, be
     if others and choice in equal:
         least = min((beside[name] for name in equal if name in beside), default=1.0)
         said.append(
-            f"These images do not tell it from {len(others)} of the {len(options) - 1} others ({_list(others)}; smallest "
-            f"corrected p = {p_value(least)}): any of them will do. It is named since int8 needs half the bytes and "
+            f"These images do not tell it from {len(others)} of the {len(options) - 1} others ({_list(others)}; "
+            f"smallest corrected p = {p_value(least)}): any of them will do. It is named since int8 needs half the bytes and "
             "none of the int8 ones among them agrees with fp32 on more images."
         )
     if worse and choice in equal:
