@@ -322,14 +322,16 @@ def read_layers(path: Path | str, run: Key) -> list[LayerError]:
     Raises
     ------
     ReportError
-        The file is missing or lacks a column.
+        The file is missing, empty or lacks a column.
     """
     try:
         with Path(path).open(encoding="utf-8", newline="") as file:
-            lines = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-        return [_layer(line, run) for line in lines]
+            found = [_layer(line, run) for line in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ReportError(f"{path}: not a table of layers ({error!r}); remove it and run again") from error
+    if not found:
+        raise ReportError(f"{path}: not a table of layers, it has no line; remove it and run again")
+    return found
 
 
 def _layer(line: Mapping[str, str], run: Key) -> LayerError:

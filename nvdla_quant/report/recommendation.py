@@ -160,8 +160,8 @@ def _ranking(options: dict[str, Repeated], equal: Sequence[str], choice: str, be
         least = min((beside[name] for name in equal if name in beside), default=1.0)
         said.append(
             f"These images do not tell it from {len(others)} of the {len(options) - 1} others ({_list(others)}; "
-            f"smallest corrected p = {p_value(least)}): any of them will do. It is named since int8 needs half the bytes and "
-            "none of the int8 ones among them agrees with fp32 on more images."
+            f"smallest corrected p = {p_value(least)}): any of them will do. It is named since int8 needs half the "
+            "bytes and none of the int8 ones among them agrees with fp32 on more images."
         )
     if worse and choice in equal:
         said.append(f"Significantly less accurate than the best: {_list(worse)}.")

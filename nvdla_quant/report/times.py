@@ -43,6 +43,11 @@ def _read(path: Path) -> list[tuple[float, float]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             lines = list(csv.DictReader(file, delimiter="\t"))
-        return [(float(line["s"]), 0.0 if line["max_rss"] in ("-", "NA") else float(line["max_rss"])) for line in lines]
+        times = [
+            (float(line["s"]), 0.0 if line["max_rss"] in ("-", "NA") else float(line["max_rss"])) for line in lines
+        ]
     except (KeyError, ValueError, TypeError) as error:
         raise ReportError(f"{path}: not a benchmark file ({error!r}); remove it and run again") from error
+    if not times:
+        raise ReportError(f"{path}: not a benchmark file, it has no line; remove it and run again")
+    return times

@@ -5,18 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from nvdla_quant.errors import ReportError
 from nvdla_quant.evaluation.accuracy import Accuracy, Figures, Interval, Subject
 from nvdla_quant.report.tables import (
     COLUMNS,
-    escape_latex,
     render_summary,
     summarize,
-    write_summary_tex,
-    write_summary_tsv,
+    write_tsv,
 )
 
 FIGURES = Figures(
@@ -105,7 +101,7 @@ def test_two_records_for_one_row_are_refused() -> None:
 
 def test_tsv_is_read_back(tmp_path: Path) -> None:
     rows = summarize(RECORDS)
-    write_summary_tsv(tmp_path / "summary.tsv", rows)
+    write_tsv(tmp_path / "summary.tsv", rows)
     with (tmp_path / "summary.tsv").open(encoding="utf-8", newline="") as file:
         back = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     assert len(back) == len(rows)
@@ -115,51 +111,6 @@ def test_tsv_is_read_back(tmp_path: Path) -> None:
     assert back[1]["unified_scales"] == "true"
     assert back[2]["error"] == "constant: all 1000 images have the same scores"
     assert back[2]["top1"] == ""
-
-
-def test_tex_by_hand(tmp_path: Path) -> None:
-    write_summary_tex(tmp_path / "summary.tex", summarize(RECORDS))
-    lines = (tmp_path / "summary.tex").read_text(encoding="utf-8").splitlines()
-    assert r"\multicolumn{11}{l}{\textbf{lenet\_1 on mnist}} \\*" in lines
-    assert r" & fp32 & 1000 & 98.00 & [96.88, 98.73] &  &  & 100.00 & 0.00 &  &  \\" in lines
-    delta = "$-$0.40 & [$-$0.81, +0.02]"
-    assert rf"nv\_full & fp16 & 1000 & 98.00 & [96.88, 98.73] & {delta} & 100.00 & 25.00 & 98.75 & 98.00 \\" in lines
-    broken = next(line for line in lines if "error" in line)
-    assert broken.startswith(r"nv\_small & int8-per-kernel-entropy & 1000 & \multicolumn{8}{l}{\emph{error: constant")
-    for line in lines:
-        if line.endswith(r"\\") and "multicolumn" not in line:
-            assert line.count("&") == 10
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("a_b", r"a\_b"),
-        ("50 % & 3 $ #1 {x}", r"50 \% \& 3 \$ \#1 \{x\}"),
-        (r"\_", r"\textbackslash{}\_"),
-        ("a~b^c<d>", r"a\textasciitilde{}b\textasciicircum{}c\textless{}d\textgreater{}"),
-    ],
-)
-def test_latex_escapes(text: str, expected: str) -> None:
-    assert escape_latex(text) == expected
-
-
-@given(st.text(alphabet='ab\\{}$&#_%~^<>|"', max_size=20))
-def test_latex_escapes_lose_nothing(text: str) -> None:
-    back = escape_latex(text)
-    for command, character in (
-        ("textbackslash", "\0"),
-        ("textasciitilde", "~"),
-        ("textasciicircum", "^"),
-        ("textless", "<"),
-        ("textgreater", ">"),
-        ("textbar", "|"),
-        ("textquotedbl", '"'),
-    ):
-        back = back.replace(f"\\{command}{{}}", character)
-    for character in "{}$&#_%":
-        back = back.replace(f"\\{character}", character)
-    assert back.replace("\0", "\\") == text
 
 
 def test_terminal_table() -> None:
@@ -193,5 +144,5 @@ def test_terminal_table_keeps_to_the_width(width: int) -> None:
 
 def test_nothing_to_show(tmp_path: Path) -> None:
     assert summarize([]) == []
-    write_summary_tsv(tmp_path / "summary.tsv", [])
+    write_tsv(tmp_path / "summary.tsv", [])
     assert (tmp_path / "summary.tsv").read_text().count("\n") == 1
