@@ -110,11 +110,11 @@ def layers_chart(evidence: Evidence) -> alt.ConcatChart:
                     else "exact"
                     if one.sqnr > 0
                     else "NaN",
-                    "cosine": one.cosine,
+                    "cosine": _shown(one.cosine),
                     "saturated %": round(100 * one.saturated, 3),
                     "zeros %": round(100 * one.zeros, 2),
                     "scale": one.scale,
-                    "sqnr simulated": one.sqnr_simulated,
+                    "sqnr simulated": _shown(one.sqnr_simulated),
                     "causes": one.causes,
                 }
                 for variant, layers in variants.items()
@@ -237,6 +237,11 @@ def _alike(targets: Mapping[str, Mapping[str, Any]], key: Any) -> Iterable[tuple
         numbers = repr({name: key(value) for name, value in variants.items()})
         merged.setdefault(numbers, ([], variants))[0].append(target)
     return merged.values()
+
+
+def _shown(value: float | None) -> float | str | None:
+    """Return a number as JSON can hold it: one that is not finite as text."""
+    return value if value is None or isfinite(value) else str(value)
 
 
 def _ends(largest: float) -> str:

@@ -34,7 +34,8 @@ nav { font-size: .85rem; margin: .4rem 0 1rem; } nav a { margin-right: .9rem; di
 caption { text-align: left; font-weight: bold; padding: .2rem 0; }
 th { white-space: normal; border-top: 2px solid #333; border-bottom: 1px solid #333; text-align: left;
   vertical-align: bottom; }
-th, td { padding: .16rem .55rem .16rem 0; } td { white-space: nowrap; } .n { text-align: right; }
+th, td { padding: .16rem .55rem .16rem 0; } td { white-space: nowrap; vertical-align: top; }
+.text td { white-space: normal; } .n { text-align: right; }
 tbody tr:last-child td { border-bottom: 2px solid #333; } tbody tr:hover { background: #f4f4f4; }
 .note { font-size: .8rem; color: #555; margin: .15rem 0; max-width: 70rem; }
 .chart { overflow-x: auto; margin: .6rem 0; }

@@ -2,8 +2,9 @@
 
 The rule: of the variants whose output is right, those that these images cannot tell from the most accurate one (exact
 McNemar tests, corrected by Holm) are equally good; int8 comes before fp16, since it needs half the bytes; of what is
-left, the one that agrees with fp32 on the most images. Where no int8 variant is among them, int8 is still named if it
-keeps 99 % of fp32's accuracy (MLPerf's bar) even at the lower end of the interval; else fp16, or int8 with a warning.
+left, the kind that agrees with fp32 on the most images, with its largest number of calibration images. Where no int8
+variant is among them, int8 is still named if it keeps 99 % of fp32's accuracy (MLPerf's bar) even at the lower end of
+the interval; else fp16, or int8 with a warning.
 """
 
 from collections.abc import Sequence
@@ -96,7 +97,11 @@ def _is_miscompiled(group: Repeated) -> bool:
 def _choose(
     options: dict[str, Repeated], equal: Sequence[str], best: str, with_fp32: dict[str, Comparison]
 ) -> tuple[Repeated, list[str]]:
-    """Return the variant to use, and what must be said if it is not among the best."""
+    """Return the variant to use, and what must be said if it is not among the best.
+
+    Of variants that differ in the number of calibration images alone, the one with the most: a few images may be drawn
+    badly another time.
+    """
     int8 = [name for name in options if options[name]["precision"] == "int8"]
 
     def agreement(name: str) -> float:
@@ -104,7 +109,9 @@ def _choose(
         return figures.mean if figures is not None else 0.0
 
     if pool := [name for name in int8 if name in equal]:
-        return options[max(pool, key=agreement)], []
+        nearest = options[max(pool, key=agreement)]
+        same = [options[name] for name in pool if options[name].series == nearest.series]
+        return max(same, key=lambda group: group.images or 0), []
     if not int8:
         return options[best], ["No int8 variant gives a right output here."]
     first = max(int8, key=lambda name: with_fp32[name].top1)
@@ -160,8 +167,8 @@ def _ranking(options: dict[str, Repeated], equal: Sequence[str], choice: str, be
         least = min((beside[name] for name in equal if name in beside), default=1.0)
         said.append(
             f"These images do not tell it from {len(others)} of the {len(options) - 1} others ({_list(others)}; "
-            f"smallest corrected p = {p_value(least)}): any of them will do. It is named since int8 needs half the "
-            "bytes and none of the int8 ones among them agrees with fp32 on more images."
+            f"smallest corrected p = {p_value(least)}): any of them will do. Named is, of the int8 ones, which need "
+            "half the bytes, the kind that agrees with fp32 on the most images, with its most calibration images."
         )
     if worse and choice in equal:
         said.append(f"Significantly less accurate than the best: {_list(worse)}.")

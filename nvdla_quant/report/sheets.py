@@ -311,7 +311,8 @@ def write_markdown(path: Path | str, sheets: Iterable[Sheet]) -> None:
 
 def to_html(sheet: Sheet, *, caption: bool = True) -> str:
     """Return a sheet as HTML that scrolls by itself where it is wide."""
-    parts = ['<div class="sheet"><table>']
+    # Without numbers there is text, which may wrap.
+    parts = [f'<div class="sheet{" text" if sheet.names == len(sheet.head) else ""}"><table>']
     parts += [f"<caption>{html.escape(sheet.title)}</caption>"] if caption else []
     parts.append(f"<thead><tr>{_cells('th', sheet.head, sheet.names)}</tr></thead><tbody>")
     parts += [f"<tr>{_cells('td', line, sheet.names)}</tr>" for line in sheet.lines]

@@ -74,7 +74,7 @@ def sweep_evidence(lost: dict[str, int] = LOST, targets: tuple[str, ...] = ("nv_
             )
             verdicts.append(VerdictRecord(key, *judged, images=8))
             layers += [
-                LayerError(key, 0, "conv1", 40.0, 0.9999, 50.0, 0.001, 0.3, 0.01, ""),
+                LayerError(key, 0, "conv1", 40.0, 0.9999, float("inf"), 0.001, 0.3, 0.01, ""),
                 LayerError(key, 1, "ip1", 20.0 if name != "fp16" else float("inf"), 0.99, None, 0.0, 0.5, 0.02, ""),
             ]
     modes = [{"target": t, "variant": "int8-filter", "baseline": "int8-kernel-seed-0"} for t in targets if seeds]

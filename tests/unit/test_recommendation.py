@@ -1,5 +1,7 @@
 """The answer on the first screen: what is named, and that no more is claimed than the images show."""
 
+from dataclasses import replace
+
 import pytest
 
 from nvdla_quant.report.recommendation import recommend
@@ -59,3 +61,15 @@ def test_the_bar_of_99_percent(lost: int, said: str) -> None:
     """Agresti and Min for no flips of 200: plus and minus 1.96 / 202 = 0.97 points."""
     (answer,) = recommend(sweep_evidence({"int8-filter": lost}))
     assert said in answer.reasons[0]
+
+
+def test_more_calibration_images_where_it_makes_no_difference() -> None:
+    """The same variant calibrated with 4 images agrees with fp32 no less."""
+    evidence = sweep_evidence({"int8-filter": 0, "int8-kernel": 1})
+    few = [
+        replace(group, images=4, series="int8-kernel") if group.name == "int8-filter" else group
+        for group in evidence.repeated
+    ]
+    (answer,) = recommend(replace(evidence, repeated=tuple(few)))
+    assert answer.choice is not None
+    assert (answer.choice.name, answer.choice.images) == ("int8-kernel", 8)
