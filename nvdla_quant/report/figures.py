@@ -26,7 +26,7 @@ _CLASSES = 30
 
 
 def images_chart(evidence: Evidence) -> alt.ConcatChart:
-    """Return accuracy against the number of calibration images: every seed, the mean, and mean plus and minus sd."""
+    """Return accuracy against the number of calibration images: every seed, their mean and their range."""
     swept: dict[tuple[str, str, str, str], list[tuple[Repeated, Spread]]] = {}
     for group in evidence.repeated:
         if group.images is not None and group.top1 is not None:
@@ -45,8 +45,7 @@ def _images_panel(evidence: Evidence, groups: Sequence[tuple[Repeated, Spread]])
     means, seeds = [], []
     for group, top1 in groups:
         place = {"images": group.images, "series": group.series, "seeds": len(group.rows)}
-        mean, sd = top1.mean, top1.sd or 0.0
-        means.append({**place, "top1": mean, "sd": top1.sd, "low": mean - sd, "high": mean + sd})
+        means.append({**place, "top1": top1.mean, "sd": top1.sd, "low": top1.low, "high": top1.high})
         seeds += [{**place, "top1": row["top1"], "variant": row["variant"]} for row in group.rows]
     series = list(dict.fromkeys(group.series for group, _ in groups))
     x = alt.X("images:O", sort="ascending", title="calibration images", axis=alt.Axis(labelAngle=0, grid=False))
@@ -55,13 +54,13 @@ def _images_panel(evidence: Evidence, groups: Sequence[tuple[Repeated, Spread]])
         "series:N",
         title=None,
         scale=alt.Scale(domain=series, range=[PALETTE[i % 8] for i in range(len(series))]),
-        legend=alt.Legend(columns=2),
+        legend=alt.Legend(columns=2, columnPadding=24),
     )
     apart = alt.XOffset("series:N", sort=series)
     tooltip = [alt.Tooltip(f"{name}:N") for name in ("series", "images", "top1")]
     mean, every = (alt.Chart(alt.Data(values=rows)).encode(x=x, color=colour, xOffset=apart) for rows in (means, seeds))
     layers = [
-        every.mark_tick(thickness=2, size=12, orient="horizontal").encode(
+        every.mark_tick(thickness=2, size=12, orient="horizontal", opacity=1).encode(
             y=y, tooltip=[*tooltip, alt.Tooltip("variant:N")]
         ),
         mean.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", scale=alt.Scale(zero=False)), y2="high:Q"),
@@ -81,7 +80,7 @@ def _images_panel(evidence: Evidence, groups: Sequence[tuple[Repeated, Spread]])
         f"{' on '.join(first.case)}, {first.target}",
         subtitle=[
             shown,
-            "ticks: seeds; points: their mean, with one sample standard deviation; the axis does not start at 0",
+            "ticks: seeds; points: their means; the axis does not start at 0",
         ],
     )
     return alt.layer(*layers).properties(
