@@ -4,15 +4,14 @@
 #   <results>/{model}/{dataset}/
 #       images/calibration-{calibrator}.npz  images/test-{shard}.npz     what was chosen, as the network sees it
 #       network/{network}/deploy.prototxt  weights.caffemodel            the network as it is compiled
-#       reference/{shard}.npz  reference/accuracy.json                   fp32
+#       reference/{shard}.npz, accuracy.json  tensorrt/{engine}.npz, .json  fp32; TensorRT's own scores and accuracy
 #       calibration/{calibrator}/calibration.cache  table.raw.json       TensorRT's text format; the same as JSON
 #       calibration/{calibrator}/{table}/table.fixed.json  changes.tsv   layer names, consistent scales
 #       {target}/support.json                                            what the hardware can run, before compiling
 #       {target}/{variant}/loadable.nvdla  compile.json                  NVDLA's program
 #       {target}/{variant}/dumps/{shard}.npz                             what the device gives, unscaled
 #       {target}/{variant}/dumps/{shard}.dimg/                           the same as nvdla_runtime's files, on request
-#       {target}/{variant}/accuracy.json  comparison.json                alone, and beside fp32 image by image
-#       {target}/{variant}/layers.tsv  verdict.json                      the loadable beside the float network
+#       {target}/{variant}/{accuracy,comparison,verdict}.json layers.tsv  scores; beside fp32 by image and by layer
 #       comparisons.json                                                 variants beside each other
 #   downloads/{digest}/{kind}/...                                        files by URL, and files out of archives
 #   <results>/summary.{tsv,tex,md}  pairs.tsv  seeds.tsv  manifest.json  report/
@@ -43,6 +42,7 @@ include: "rules/images.smk"
 include: "rules/network.smk"
 include: "rules/reference.smk"
 include: "rules/calibration.smk"
+include: "rules/tensorrt.smk"
 include: "rules/tables.smk"
 include: "rules/compilation.smk"
 include: "rules/runtime.smk"

@@ -2,6 +2,8 @@
 
 usage: python benchmarks/emulator.py [NETWORK ...] [--batch N] [--seconds S] [--target T]
 
+fp16, which only nv_full has, is timed in both modes, beside int8 on nv_full.
+
 Networks: lenet (the shipped one), resnet20 (CIFAR size), resnet18 (224 x 224); all where none is named. Each is
 compiled by the built-in compiler, int8 per-filter. onnxruntime runs it quantized as it recommends for speed: static
 QDQ, uint8 activations, int8 weights for each channel. Both read the same number of random images; what they compute
@@ -30,9 +32,10 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
 from nvdla_quant.compiler import compile_network
+from nvdla_quant.emulator.operations import ConvOperation, Fp16
 from nvdla_quant.emulator.program import Program, decode
 from nvdla_quant.emulator.run import run
-from nvdla_quant.hardware import TARGETS, Precision, QuantizationMode, Target
+from nvdla_quant.hardware import NV_FULL, TARGETS, Precision, QuantizationMode, Target
 from nvdla_quant.loadable.reader import parse_loadable
 from nvdla_quant.network.caffe import read_network
 from nvdla_quant.network.graph import Network
@@ -102,6 +105,34 @@ def rate(work: Callable[[], object], images: int, seconds: float) -> float:
     return done / elapsed
 
 
+def measure_fp16(network: Network, batch: int, seconds: float) -> None:
+    """Time int8, fast fp16 and exact fp16 on `network` for nv_full, and print one line."""
+    rng = np.random.default_rng(0)
+    floats = rng.random((batch, *network.only_input.shape), np.float32)
+    int8 = compiled(network, floats[:CALIBRATION_IMAGES], NV_FULL)
+    compilation = compile_network(prepare(network, "fold"), None, NV_FULL, Precision.FP16, None)
+    fp16 = decode(parse_loadable(compilation.data), NV_FULL)
+    integers = rng.integers(-128, 128, (batch, *int8.inputs[0].shape)).astype(np.int8)
+    halves = rng.random((batch, *fp16.inputs[0].shape)).astype(np.float16)
+    sources = (operation.source for operation in fp16.operations)
+    macs = sum(source.multiplications for source in sources if isinstance(source, ConvOperation))
+    # About a second of work, and all of the batch where that is not more.
+    few = halves[: min(batch, max(1, 10**8 // macs))]
+    works: dict[str, tuple[Callable[[], object], int]] = {
+        "int8": (lambda: run(int8, integers, batch=batch), batch),
+        "fast": (lambda: run(fp16, halves, batch=batch, fp16=Fp16.FAST), batch),
+        "exact": (lambda: run(fp16, few, batch=batch, fp16=Fp16.EXACT), len(few)),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in works}
+    for work, _ in works.values():
+        work()
+    for _ in range(PASSES):
+        for name, (work, images) in works.items():
+            rates[name].append(rate(work, images, seconds))
+    whole, fast, exact = (statistics.median(rates[name]) for name in ("int8", "fast", "exact"))
+    print(f"{network.name:10} {whole:10.1f} {fast:10.1f} {whole / fast:11.2f} {exact:10.2f} {exact * macs / 1e6:15.0f}")
+
+
 def measure(network: Network, target: Target, batch: int, seconds: float) -> None:
     """Time both on `network` and print one line."""
     rng = np.random.default_rng(0)
@@ -144,6 +175,9 @@ def main() -> None:
     for name in options.networks or networks:
         measure(networks[name](), TARGETS[options.target], options.batch, options.seconds)
     print("x C-model: multiple of NVIDIA's C-model at the rates quoted for another machine")
+    print("\nnv_full          int8  fp16 fast  int8 / fast  fp16 exact  exact, 10^6 MAC/s")
+    for name in options.networks or networks:
+        measure_fp16(networks[name](), options.batch, options.seconds)
 
 
 if __name__ == "__main__":

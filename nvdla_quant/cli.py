@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nvdla_quant import __version__
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
 from nvdla_quant.compiler import compile_network
+from nvdla_quant.emulator.operations import Fp16
 from nvdla_quant.emulator.program import DEFAULT_LIMITS, Limits, decode, default_target
 from nvdla_quant.emulator.run import run, write_steps
 from nvdla_quant.errors import DatasetError, NvdlaQuantError
@@ -34,10 +35,12 @@ from nvdla_quant.network.support import check as check_support
 from nvdla_quant.provenance import differences, read_manifest
 from nvdla_quant.report.verification import PLAIN_WIDTH, render_verification
 from nvdla_quant.runtime.dimg import read_dimg, write_dimg_text
+from nvdla_quant.runtime.emulator import FP16_EXACTNESS
 from nvdla_quant.table.cache import read_cache, write_cache
 from nvdla_quant.table.changes import write_changes
 from nvdla_quant.table.fix import fix_table as fix
-from nvdla_quant.table.table import CalibrationTable, read_table, write_table
+from nvdla_quant.table.foreign import read_scales
+from nvdla_quant.table.table import read_table, write_table
 
 USAGE_ERROR = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
 """Bad usage of any kind: click's UsageError, which newer versions of typer bring along under a private name."""
@@ -73,6 +76,13 @@ class TargetName(StrEnum):
     NV_SMALL = "nv_small"
 
 
+class LoadablePrecision(StrEnum):
+    """Precisions of a loadable."""
+
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
 Prototxt = Annotated[Path, typer.Option("--prototxt", help="The network's deploy prototxt.")]
 Caffemodel = Annotated[Path, typer.Option("--caffemodel", help="The network's trained weights.")]
 Output = Annotated[Path, typer.Option("--output", help="The file to write.")]
@@ -82,7 +92,7 @@ RunTarget = Annotated[
     TargetName | None,
     typer.Option("--configtarget", help="Hardware; default: nv_small where feature atoms are 8 bytes, else nv_full."),
 ]
-ComputePrecision = Annotated[Precision, typer.Option("--cprecision", help="Precision of the loadable.")]
+ComputePrecision = Annotated[LoadablePrecision, typer.Option("--cprecision", help="Precision of the loadable.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -127,11 +137,14 @@ def inspect(loadable: LoadableFile, as_json: AsJson = False) -> None:
 @app.command()
 def emulate(
     loadable: LoadableFile,
-    input_file: Annotated[Path, typer.Option("--input", help="[N, C, H, W] int8 or float16 in the device's domain.")],
+    input_file: Annotated[Path, typer.Option("--input", help="[N, C, H, W] int8, int16 or float16, device's domain.")],
     output: Output,
     steps: Annotated[Path | None, typer.Option(help="Folder for the output of every operation.")] = None,
     rawdump: Annotated[Path | None, typer.Option(help="Also write image 0 as nvdla_runtime's --rawdump does.")] = None,
     configtarget: RunTarget = None,
+    fp16: Annotated[
+        Fp16, typer.Option(help="exact: the hardware's bits; fast: convolutions summed in float32, much faster.")
+    ] = Fp16.EXACT,
     max_macs: Annotated[int, typer.Option(min=0, help="Refuse loadables of more multiplications an image.")] = (
         DEFAULT_LIMITS.macs
     ),
@@ -146,16 +159,19 @@ def emulate(
     images = _read_array(input_file)
     with _bar("images") as bar:
         task = bar.add_task("images", total=len(images))
-        result = run(program, images, progress=lambda done, total: bar.update(task, completed=done, total=total))
+        progress = lambda done, total: bar.update(task, completed=done, total=total)  # noqa: E731
+        result = run(program, images, fp16=fp16, progress=progress)
     for warning in program.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if steps is not None:
-        write_steps(program, images, steps)
+        write_steps(program, images, steps, fp16=fp16)
     if rawdump is not None:
         write_dimg_text(rawdump, result[0])
     with atomic_path(output) as temporary, temporary.open("wb") as file:
         np.save(file, result)
     print(f"target: {target.name}{'' if configtarget else ' (from the loadable)'}", file=sys.stderr)
+    if program.precision is Precision.FP16:
+        print(f"fp16: {FP16_EXACTNESS[fp16]}", file=sys.stderr)
 
 
 @app.command("compile")
@@ -165,7 +181,7 @@ def compile_(
     output: Output,
     calibtable: Annotated[Path | None, typer.Option(help="Calibration table (int8).")] = None,
     configtarget: ConfigTarget = TargetName.NV_FULL,
-    cprecision: ComputePrecision = Precision.INT8,
+    cprecision: ComputePrecision = LoadablePrecision.INT8,
     quantization_mode: Annotated[
         QuantizationMode, typer.Option("--quantizationMode", help="How weights share scales (int8).")
     ] = QuantizationMode.PER_KERNEL,
@@ -174,7 +190,7 @@ def compile_(
     """Compile a network to a loadable; options and values are nvdla_compiler's."""
     network = read_network(prototxt, caffemodel)
     table = read_table(calibtable) if calibtable is not None else None
-    mode = quantization_mode if cprecision is Precision.INT8 else None
+    mode = quantization_mode if cprecision is LoadablePrecision.INT8 else None
     compilation = compile_network(network, table, target_of(configtarget), cprecision, mode)
     write_bytes(output, compilation.data)
     if report is not None:
@@ -203,11 +219,11 @@ def calibrate_(
 
 @app.command()
 def convert_cache(
-    cache: Annotated[Path, typer.Argument(metavar="CACHE", help="A calibration cache, TensorRT's or ours.")],
+    cache: Annotated[Path, typer.Argument(metavar="CACHE", help="A calibration cache, or a table in JSON.")],
     output: Output,
 ) -> None:
-    """Write a calibration cache as JSON, names as they are."""
-    write_table(CalibrationTable(read_cache(cache).scales), output)
+    """Write a calibration cache, or another table whose numbers mean the same, as JSON, names as they are."""
+    write_table(read_scales(cache), output)
 
 
 @app.command()
@@ -232,7 +248,7 @@ def check(
     prototxt: Prototxt,
     caffemodel: Annotated[Path | None, typer.Option(help="The network's trained weights.")] = None,
     configtarget: ConfigTarget = TargetName.NV_FULL,
-    cprecision: ComputePrecision = Precision.INT8,
+    cprecision: ComputePrecision = LoadablePrecision.INT8,
     as_json: AsJson = False,
 ) -> None:
     """Say what a target cannot run of a network; exit status 3 where that is anything."""

@@ -19,6 +19,9 @@ from nvdla_quant import sweep
 from nvdla_quant.downloads import Source, resolve
 from nvdla_quant.errors import ConfigError
 
+EMBEDDED = {"compiler": "builtin", "runtime": "emulator"}
+"""Backends of a variant that need nothing else."""
+
 SCHEMA_PATH = Path(__file__).resolve().parent.parent / "schemas" / "config.schema.yaml"
 
 
@@ -253,13 +256,17 @@ def _explain(error: Any) -> str:
     return f"{where}: {error.message}" + (f" ({' '.join(expected.split())})" if expected else "")
 
 
+def _resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return `schema`, or what it refers to."""
+    target: Any = root
+    for part in schema.get("$ref", "#").removeprefix("#").split("/")[1:]:
+        target = target[part]
+    return target if "$ref" in schema else schema
+
+
 def _with_defaults(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
     """Return a copy of a valid `value` with the schema's defaults filled in."""
-    if "$ref" in schema:
-        target: Any = root
-        for part in schema["$ref"].removeprefix("#/").split("/"):
-            target = target[part]
-        return _with_defaults(value, target, root)
+    schema = _resolved(schema, root)
     if isinstance(value, dict):
         properties = schema.get("properties", {})
         extra = schema.get("additionalProperties")
@@ -268,6 +275,7 @@ def _with_defaults(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any
             for key, item in value.items()
         }
         for key, subschema in properties.items():
+            subschema = _resolved(subschema, root)
             if key not in filled and "default" in subschema:
                 filled[key] = _with_defaults(subschema["default"], subschema, root)
         return filled
@@ -293,6 +301,11 @@ def _variant(record: Mapping[str, Any], settings: Mapping[str, Any], where: str)
         parts.append(record["feeding"])
     if not record["unify_scales"]:
         parts.append("not-unified")
+    for key, embedded in EMBEDDED.items():
+        if record[key] != embedded:
+            if record[key] not in settings["backends"]:
+                raise ConfigError(f"config: {where}.{key}: {record[key]} needs the section backends.{record[key]}")
+            parts.append(record[key].replace("_", "-"))
     return Variant(
         name=record.get("name", "-".join(parts)),
         precision=record["precision"],
@@ -369,12 +382,18 @@ def _calibrators(records: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
     found: dict[str, Any] = {}
     families: dict[str, str] = {}
     for family, record in records.items():
-        if ("percentile" in record) != (record["method"] == "percentile"):
-            message = "`percentile` belongs to method percentile, which needs it"
+        if ("percentile" in record) != (record["method"] in ("percentile", "tensorrt-legacy")):
+            message = "`percentile` belongs to methods percentile and tensorrt-legacy, which need it"
             raise ConfigError(f"config: calibrators.{family}: {message}")
         for name, single in sweep.calibrators(family, record).items():
             if name in found:
                 raise ConfigError(f"config: calibrators: {family} and {families[name]} both make {name!r}; rename one")
+            images, batch = single["images"], single["batch_size"]
+            if single["method"].startswith("tensorrt-") and images % batch:
+                raise ConfigError(
+                    f"config: calibrators.{family}.images: {images} in batches of {batch}; TensorRT calibrates with "
+                    f"whole batches, so expected a multiple, {max(1, round(images / batch)) * batch} for example"
+                )
             found[name], families[name] = single, family
     return found, families
 
@@ -478,6 +497,15 @@ def _rows(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[str]:
         yield f"| `{key}` | {kind} | {default} | {' '.join(full.get('description', '').split())} |"
 
 
+_BACKEND_TITLES = {
+    "tensorrt": "`backends.tensorrt`",
+    "nvdla_compiler": "`backends.nvdla_compiler`",
+    "nvdla_runtime": "`backends.nvdla_runtime`",
+    "ssh": "`backends.nvdla_runtime.ssh`",
+    "virtual_platform": "`backends.nvdla_runtime.virtual_platform`",
+}
+
+
 def render_markdown() -> str:
     """Return ``config/README.md``: every key of the schema with type, default and meaning."""
     schema = load_schema()
@@ -489,8 +517,9 @@ def render_markdown() -> str:
         "",
         " ".join(schema["description"].split()),
         "",
-        "The default is `config.yaml` at the top of the repository. `--configfile my.yaml` reads yours on top",
-        "of it, key by key; lists are replaced whole.",
+        "The default is `config.yaml` at the top of the repository. `--configfile my.yaml` with `models` in it stands",
+        "for itself; one without is laid over the default, key by key, and replaces lists whole. Several files",
+        "(`--configfile a.yaml b.yaml`) are laid over each other in their order. docs/sweeps.md shows how it is used.",
         "",
         *head,
         *_rows(schema, schema),
@@ -500,11 +529,18 @@ def render_markdown() -> str:
         ("Preprocessing (`models.<name>.preprocessing`)", "preprocessing"),
         ("A data set (`datasets.<name>`)", "dataset"),
         ("Its files (`datasets.<name>.source`)", "source"),
+        ("A file", "remote"),
         ("A case (`cases[]`)", "case"),
+        ("Overrides (`cases[].overrides`)", "overrides"),
         ("A calibrator (`calibrators.<name>`)", "calibrator"),
         ("A variant (`variants[]`)", "variant"),
+        ("A rule (`include[]`, `exclude[]`)", "rule"),
     ):
-        lines += ["", f"## {title}", "", *head, *_rows(schema["$defs"][section], schema)]
+        record = schema["$defs"][section]
+        words = [" ".join(record["description"].split()), ""] if "description" in record else []
+        lines += ["", f"## {title}", "", *words, *head, *_rows(record, schema)]
+    for name, title in _BACKEND_TITLES.items():
+        lines += ["", f"## {title}", "", *head, *_rows(schema["$defs"][name], schema)]
     for key in ("emulator", "verify", "raw_dumps"):
         lines += ["", f"## `{key}`", "", *head, *_rows(schema["properties"][key], schema)]
     return "\n".join(lines) + "\n"

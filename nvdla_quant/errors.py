@@ -52,3 +52,11 @@ class DumpError(NvdlaQuantError):
 
 class ReportError(NvdlaQuantError):
     """A record that a report is made from is malformed, or two of them contradict each other."""
+
+
+class ToolError(NvdlaQuantError):
+    """A program outside of this package is missing, failed, hung, or did not do what it said."""
+
+
+class DeviceLostError(ToolError):
+    """A device stopped answering; it may come back."""

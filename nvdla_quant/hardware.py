@@ -11,10 +11,15 @@ from nvdla_quant.errors import ConfigError
 
 
 class Precision(StrEnum):
-    """Precision of a loadable; values are `nvdla_compiler`'s ``--cprecision``."""
+    """Precision of an operation; fp16 and int8 are also those of a loadable, `nvdla_compiler`'s ``--cprecision``."""
 
     FP16 = "fp16"
     INT8 = "int8"
+    INT16 = "int16"
+
+
+COMPILED_PRECISIONS = (Precision.FP16, Precision.INT8)
+"""Precisions that the compilers make loadables of; single operations of a loadable may have any."""
 
 
 class QuantizationMode(StrEnum):
@@ -40,8 +45,8 @@ class Target:
         Geometry of the convolution buffer.
     precisions : frozenset[Precision]
         What the MAC array computes.
-    has_y, has_lut, has_bdma, has_rubik, has_winograd, has_weight_compression : bool
-        Optional units.
+    has_y, has_lut, has_bdma, has_rubik, has_winograd, has_weight_compression, has_batch : bool
+        Optional units; `has_batch`: several images in one convolution.
     """
 
     name: str
@@ -58,6 +63,7 @@ class Target:
     has_rubik: bool
     has_winograd: bool
     has_weight_compression: bool
+    has_batch: bool
 
     @property
     def cbuf_bank_bytes(self) -> int:
@@ -77,13 +83,14 @@ NV_FULL = Target(
     cbuf_banks=16,
     cbuf_bank_entries=256,
     cbuf_entry_bytes=128,
-    precisions=frozenset({Precision.FP16, Precision.INT8}),
+    precisions=frozenset(Precision),
     has_y=True,
     has_lut=True,
     has_bdma=True,
     has_rubik=True,
     has_winograd=True,
     has_weight_compression=True,
+    has_batch=True,
 )
 
 NV_LARGE = Target(
@@ -101,6 +108,7 @@ NV_LARGE = Target(
     has_rubik=False,
     has_winograd=False,
     has_weight_compression=False,
+    has_batch=False,
 )
 
 NV_SMALL = Target(
@@ -118,6 +126,7 @@ NV_SMALL = Target(
     has_rubik=False,
     has_winograd=False,
     has_weight_compression=False,
+    has_batch=False,
 )
 
 TARGETS: dict[str, Target] = {target.name: target for target in (NV_FULL, NV_LARGE, NV_SMALL)}

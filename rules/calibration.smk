@@ -1,4 +1,4 @@
-# Find the scale of each tensor.
+# Find the scale of each tensor, on the CPU.
 #
 # Needs: the model, images/calibration-{calibrator}.npz.
 # Makes: calibration/{calibrator}/calibration.cache in TensorRT's text format; its header says who wrote it.
@@ -15,6 +15,8 @@ rule calibrate:
         "<case_logs>/calibrate/{calibrator}.log",
     benchmark:
         "<case_benchmarks>/calibrate/{calibrator}.tsv"
+    wildcard_constraints:
+        calibrator=alternatives(set(SETTINGS["calibrators"]) - set(TENSORRT_CALIBRATORS)),
     conda:
         "../envs/quantization.yaml"
     threads: 1

@@ -6,8 +6,11 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from snakemake.shell import shell
+
 from nvdla_quant import provenance
 from nvdla_quant.config import Case, load_configuration
+from nvdla_quant.programs import bind_into_containers
 
 CONFIGURATION = load_configuration(config)
 SETTINGS = CONFIGURATION.settings
@@ -15,12 +18,30 @@ FIGURES = ("accuracy", "images", "layers", "scales", "classes")
 CHECKOUT = Path(workflow.current_basedir).parent
 
 
+# The one place where jobs learn where the package is: before each command, within its environment or container, which
+# need not have it; and bound into containers, whatever the working directory.
+shell.prefix(
+    "set -euo pipefail; export PYTHONPATH=" + shlex.quote(str(CHECKOUT)).replace("{", "{{").replace("}", "}}") + "; "
+)
+bind_into_containers(CHECKOUT)
+
+
 def alternatives(names):
-    """Regular expression that matches exactly `names`."""
-    return "|".join(map(re.escape, names))
+    """Regular expression that matches exactly `names`; nothing where there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+TENSORRT_CALIBRATORS = [name for name, c in SETTINGS["calibrators"].items() if c["method"].startswith("tensorrt-")]
+
+
+def engines():
+    """What TensorRT runs: everything, if a variant has a calibrator of its own."""
+    used = dict.fromkeys(v.calibrator for v in CONFIGURATION.variants.values() if v.calibrator in TENSORRT_CALIBRATORS)
+    return ["fp32", "fp16", *(f"int8-{name}" for name in used)] if used else []
 
 
 wildcard_constraints:
+    engine=alternatives(engines()),
     model=alternatives(SETTINGS["models"]),
     dataset=alternatives(SETTINGS["datasets"]),
     calibrator=alternatives(SETTINGS["calibrators"]),
@@ -30,13 +51,24 @@ wildcard_constraints:
     digest="[0-9a-f]{64}|unknown-[0-9a-f]{16}",
     file="[^/]+",
     path=".+",
-    table=alternatives(CONFIGURATION.tables) or "none",
+    table=alternatives(CONFIGURATION.tables),
     network=alternatives(CONFIGURATION.networks),
 
 
 def code_of(rule_name):
     """Digest of a script and of every module of the package that it imports: editing one reruns its rule."""
     return provenance.source_digest(CHECKOUT / "scripts" / f"{rule_name}.py", package=CHECKOUT / "nvdla_quant")
+
+
+def digest_of(module):
+    """The same of a program of the package."""
+    return provenance.source_digest(module, package=CHECKOUT / "nvdla_quant")
+
+
+def variants_with(**backends):
+    """Regular expression of the variants with these backends: the rules for one never match those of another."""
+    chosen = (v for v in CONFIGURATION.variants.values() if all(getattr(v, key) == backends[key] for key in backends))
+    return alternatives(variant.name for variant in chosen)
 
 
 def model_of(wildcards):
@@ -71,6 +103,61 @@ def calibrator_of(wildcards):
 def method_of(wildcards):
     """What a calibrator does with its images, whichever they are."""
     return {key: value for key, value in calibrator_of(wildcards).items() if key not in ("images", "seed")}
+
+
+def tensorrt_options_of(wildcards):
+    """Options of TensorRT's program for a calibrator."""
+    return tensorrt_options(calibrator_of(wildcards))
+
+
+def tensorrt_options(calibrator):
+    options = [f"--method={calibrator['method']}", f"--batch-size={calibrator['batch_size']}"]
+    if "percentile" in calibrator:
+        options.append(f"--quantile={calibrator['percentile'] / 100!r}")
+    return options
+
+
+def engine_calibrator(wildcards):
+    """Name of the calibrator of an int8 engine; None for the others."""
+    precision, _, calibrator = wildcards.engine.partition("-")
+    return calibrator or None
+
+
+def engine_cache_of(wildcards):
+    calibrator = engine_calibrator(wildcards)
+    return [] if calibrator is None else f"{case_of(wildcards)}/calibration/{calibrator}/calibration.cache"
+
+
+def engine_options_of(wildcards):
+    calibrator = engine_calibrator(wildcards)
+    if calibrator is None:
+        return [f"--precision={wildcards.engine}", "--batch-size=64"]
+    cache = workflow.pathvars.apply(engine_cache_of(wildcards))
+    return [
+        "--precision=int8",
+        f"--cache={cache}",
+        *tensorrt_options(CONFIGURATION.calibrator(case_record_of(wildcards), calibrator)),
+    ]
+
+
+def engine_subject_of(wildcards):
+    """What the row of a TensorRT engine says before any number; it has no target, as fp32 has none."""
+    calibrator = engine_calibrator(wildcards)
+    return {
+        "model": wildcards.model,
+        "dataset": wildcards.dataset,
+        "target": None,
+        "variant": f"tensorrt-{wildcards.engine}",
+        "precision": wildcards.engine if calibrator is None else "int8",
+        "mode": None,
+        "calibrator": calibrator,
+        "preparation": None,
+        "feeding": None,
+        "unified_scales": None,
+        "calibrate_backend": "tensorrt" if calibrator else None,
+        "compile_backend": "tensorrt",
+        "run_backend": "tensorrt",
+    }
 
 
 def variant_of(wildcards):
@@ -119,8 +206,12 @@ def prepared_caffemodel_of(wildcards):
 
 
 def preparation_of(wildcards):
+    """How the form of the network in `wildcards` is made."""
+    return preparation_for(wildcards, CONFIGURATION.networks[wildcards.network])
+
+
+def preparation_for(wildcards, table):
     """How a form of the network is made; the stock runtime feeds raw pixels, so their preprocessing goes in too."""
-    table = CONFIGURATION.networks[wildcards.network]
     preprocessing = preprocessing_of(wildcards)
     pixels = None if table.feeding == "quantized" else (preprocessing["mean"], preprocessing["scale"])
     return {"preparation": table.preparation, "pixels": pixels}
@@ -145,7 +236,25 @@ def table_prototxt_of(wildcards):
 
 def compile_options_of(wildcards):
     variant = variant_of(wildcards)
-    return {"precision": variant.precision, "mode": variant.mode, "compiler": variant.compiler}
+    return {"precision": variant.precision, "mode": variant.mode}
+
+
+def nvdla_compiler_variants_of(wildcards):
+    """Variants that NVIDIA's compiler makes for a target, with what decides whether it makes them right."""
+    return {
+        variant.name: {
+            "precision": variant.precision,
+            "mode": variant.mode,
+            **preparation_for(wildcards, variant.table),
+        }
+        for variant in CONFIGURATION.variants.values()
+        if variant.compiler == "nvdla_compiler" and wildcards.target in variant.targets
+    }
+
+
+def backend(name):
+    """Section of a real tool; empty where the configuration has none."""
+    return SETTINGS["backends"].get(name, {})
 
 
 def feeding_of(wildcards):
@@ -169,6 +278,12 @@ def verified_subject_of(wildcards):
     return {key: subject_of(wildcards)[key] for key in ("model", "dataset", "target", "variant")}
 
 
+def calibrate_backend(calibrator):
+    if calibrator is None:
+        return None
+    return "tensorrt" if calibrator in TENSORRT_CALIBRATORS else "cpu"
+
+
 def subject_of(wildcards):
     """What a row of the summary says about a variant before any number."""
     variant = variant_of(wildcards)
@@ -183,7 +298,7 @@ def subject_of(wildcards):
         "preparation": variant.table.preparation,
         "feeding": variant.table.feeding if variant.calibrator else None,
         "unified_scales": variant.table.unify_scales if variant.calibrator else None,
-        "calibrate_backend": "cpu" if variant.calibrator else None,
+        "calibrate_backend": calibrate_backend(variant.calibrator),
         "compile_backend": variant.compiler,
         "run_backend": variant.runtime,
     }
@@ -235,9 +350,13 @@ def part_of(wildcards):
 
 
 def accuracy_files():
-    """Accuracy of fp32 for each case, then of every variant, in the order of the report."""
+    """Accuracy of fp32 for each case, of TensorRT, then of every variant, in the order of the report."""
     references = [f"<results>/{case.model}/{case.dataset}/reference/accuracy.json" for case in CONFIGURATION.cases]
-    return references + [f"{folder}/accuracy.json" for folder in run_folders()]
+    return references + engine_files("json") + [f"{folder}/accuracy.json" for folder in run_folders()]
+
+
+def engine_files(suffix):
+    return [f"<results>/{c.model}/{c.dataset}/tensorrt/{e}.{suffix}" for c in CONFIGURATION.cases for e in engines()]
 
 
 def comparison_files():
@@ -354,7 +473,7 @@ def processor_dependent_artefacts():
         paths += [f"{folder}/dumps/{shard}.npz" for shard in CONFIGURATION.shards]
         if SETTINGS["verify"]["images"]:
             paths += [f"{folder}/layers.tsv", f"{folder}/verdict.json"]
-    return paths + accuracy_files() + comparison_files()
+    return paths + engine_files("npz") + accuracy_files() + comparison_files()
 
 
 def input_files():

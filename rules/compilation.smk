@@ -1,7 +1,7 @@
 # Compile loadables.
 #
 # Needs: network/{network}/, the fixed table (int8), {target}/support.json.
-# Makes: {target}/{variant}/loadable.nvdla, compile.json.
+# Makes: {target}/{variant}/loadable.nvdla, compile.json; by this package's compiler or by NVIDIA's, as the variant says.
 
 
 rule compile_loadable:
@@ -17,6 +17,8 @@ rule compile_loadable:
         "<case_logs>/compile_loadable/{target}/{variant}.log",
     benchmark:
         "<case_benchmarks>/compile_loadable/{target}/{variant}.tsv"
+    wildcard_constraints:
+        variant=variants_with(compiler="builtin"),
     conda:
         "../envs/quantization.yaml"
     threads: 1
@@ -31,3 +33,35 @@ rule compile_loadable:
         "Compile {wildcards.model} for {wildcards.target}, {wildcards.variant}"
     script:
         "../scripts/compile_loadable.py"
+
+
+rule compile_with_nvdla_compiler:
+    input:
+        prototxt=prepared_prototxt_of,
+        caffemodel=prepared_caffemodel_of,
+        table=table_of,
+        support="<case>/{target}/support.json",
+    output:
+        loadable="<case>/{target}/{variant}/loadable.nvdla",
+        report="<case>/{target}/{variant}/compile.json",
+    log:
+        "<case_logs>/compile_with_nvdla_compiler/{target}/{variant}.log",
+    benchmark:
+        "<case_benchmarks>/compile_with_nvdla_compiler/{target}/{variant}.tsv"
+    wildcard_constraints:
+        variant=variants_with(compiler="nvdla_compiler"),
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        target="{target}",
+        options=compile_options_of,
+        backend=backend("nvdla_compiler"),
+        code=code_of("compile_with_nvdla_compiler"),
+    message:
+        "Compile {wildcards.model} for {wildcards.target}, {wildcards.variant}, with nvdla_compiler"
+    script:
+        "../scripts/compile_with_nvdla_compiler.py"

@@ -48,6 +48,8 @@ rule check_support:
         runtime=10,
     params:
         target="{target}",
+        nvdla_compiler=nvdla_compiler_variants_of,
+        options={key: backend("nvdla_compiler")[key] for key in ("profile", "informat") if backend("nvdla_compiler")},
         code=code_of("check_support"),
     message:
         "Check what {wildcards.target} can run of {wildcards.model}"

@@ -15,6 +15,8 @@ rule run_loadable:
         "<case_logs>/run_loadable/{target}/{variant}/{shard}.log",
     benchmark:
         "<case_benchmarks>/run_loadable/{target}/{variant}/{shard}.tsv"
+    wildcard_constraints:
+        variant=variants_with(runtime="emulator"),
     conda:
         "../envs/quantization.yaml"
     threads: 1
@@ -27,11 +29,45 @@ rule run_loadable:
         feeding=feeding_of,
         quantized=is_quantized_here,
         emulator=SETTINGS["emulator"],
+        part=part_of,
         code=code_of("run_loadable"),
     message:
         "Run {wildcards.model} on {wildcards.target}, {wildcards.variant}, shard {wildcards.shard}"
     script:
         "../scripts/run_loadable.py"
+
+
+rule run_on_device:
+    input:
+        loadable="<case>/{target}/{variant}/loadable.nvdla",
+        images="<case>/images/test-{shard}.npz",
+        table=table_of,
+    output:
+        dumps="<case>/{target}/{variant}/dumps/{shard}.npz",
+    log:
+        "<case_logs>/run_on_device/{target}/{variant}/{shard}.log",
+    benchmark:
+        "<case_benchmarks>/run_on_device/{target}/{variant}/{shard}.tsv"
+    wildcard_constraints:
+        variant=variants_with(runtime="nvdla_runtime"),
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=1440,
+        nvdla_device=1,
+    params:
+        target="{target}",
+        preprocessing=preprocessing_of,
+        feeding=feeding_of,
+        quantized=is_quantized_here,
+        backend=backend("nvdla_runtime"),
+        code=code_of("run_on_device"),
+    message:
+        "Run {wildcards.model} on {wildcards.target}, {wildcards.variant}, shard {wildcards.shard}, with nvdla_runtime"
+    script:
+        "../scripts/run_on_device.py"
 
 
 rule write_raw_dumps:

@@ -8,9 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from hypothesis import HealthCheck, settings
 
 from nvdla_quant.network.caffe_writer import write_caffemodel, write_prototxt
+from tests.profiles import LONG
 from tests.sweeps import run, tiny_network
+
+settings.register_profile("short", max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+settings.register_profile("long", settings.get_profile("short"), max_examples=LONG)
+settings.load_profile("short")
+# `pytest --hypothesis-profile long` runs the property tests that name no number of their own for hours, not seconds.
 
 WORKFLOW = ("Snakefile", "rules", "scripts", "envs", "schemas", "report", "profiles", "nvdla_quant")
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -16,9 +16,10 @@ from nvdla_quant.emulator.operations import (
     SdpOperation,
     SdpUnit,
 )
+from nvdla_quant.emulator.pixels import PIXELS
 from nvdla_quant.emulator.program import Program
 from nvdla_quant.hardware import NV_FULL, NV_SMALL, Precision, Target
-from nvdla_quant.loadable.structs import PoolMode
+from nvdla_quant.loadable.structs import FORMAT_A8B8G8R8, FORMAT_A16B16G16R16_F, PoolMode
 from nvdla_quant.loadable.tasks import Window
 
 INPUT, OUTPUT, OPERAND, WEIGHTS = range(4)
@@ -57,7 +58,7 @@ def sdp_program(
     """Return an SDP operation from memory to memory."""
     atom = target.feature_atom_bytes
     source, destination = packed_cube(INPUT, shape, atom), packed_cube(OUTPUT, shape, atom)
-    operation = SdpOperation(0, source, units, None, converter, Precision.INT8, destination, ())
+    operation = SdpOperation(0, source, units, None, converter, Precision.INT8, destination, Precision.INT8)
     constants = {} if operand_bytes is None else {OPERAND: operand_bytes}
     return program_of(operation, source, target, constants)
 
@@ -93,7 +94,7 @@ def conv_program(
         out_width=out_size[1],
         kernel_height=height,
         kernel_width=width,
-        image=image,
+        pixels=PIXELS[FORMAT_A8B8G8R8 if element_bytes == 1 else FORMAT_A16B16G16R16_F] if image else None,
         post_extension=post_extension,
         stride=stride,
         dilation=dilation,
@@ -107,7 +108,7 @@ def conv_program(
     )
     atom = target.feature_atom_bytes // element_bytes
     destination = packed_cube(OUTPUT, (kernels, *out_size), atom, element_bytes)
-    operation = SdpOperation(1, convolution, units, None, converter, precision, destination, ())
+    operation = SdpOperation(1, convolution, units, None, converter, precision, destination, precision)
     return program_of(operation, source, target, {WEIGHTS: packed})
 
 

@@ -2,7 +2,8 @@
 
 usage: python -m tests.fuzz_loadables [--count N] [--seed S] [--corpus DIR ...] [--keep DIR]
 
-The corpus is every ``.nvdla`` below the folders given (default: tests/data). A mutation flips bytes, cuts the file,
+The corpus is every ``.nvdla`` below the folders given (default: tests/data), and loadables of single operations that no
+compiler makes (tests/unit_loadables.py). A mutation flips bytes, cuts the file,
 sets a field of a descriptor to an extreme, or changes an entry of the loadable's lists. Each is read, decoded with a
 limit of 1e8 multiply-accumulates, and run for two images. More than 5 s, more than 1 GiB of address space beyond what
 was used before the first, or any exception but the project's own is a failure: the file is kept, and the exit status
@@ -28,6 +29,7 @@ from nvdla_quant.errors import NvdlaQuantError
 from nvdla_quant.loadable.reader import parse_loadable
 from nvdla_quant.loadable.records import Loadable
 from nvdla_quant.loadable.writer import serialize_loadable
+from tests.unit_loadables import unit_loadables
 
 SECONDS = 5.0
 MEMORY = 1 << 30
@@ -52,7 +54,10 @@ def cut(data: bytes, rng: random.Random) -> bytes:
 def descriptor(data: bytes, rng: random.Random) -> bytes:
     """Set 1, 2 or 4 bytes of the descriptors of a task to an extreme."""
     loadable = parse_loadable(data)
-    index = rng.choice([i for i, blob in enumerate(loadable.blobs) if blob.interface and blob.data] or [0])
+    candidates = [i for i, blob in enumerate(loadable.blobs) if blob.interface and blob.data]
+    if not candidates:
+        return data
+    index = rng.choice(candidates)
     blob = loadable.blobs[index]
     content = bytearray(blob.data)
     width = rng.choice((1, 2, 4))
@@ -131,9 +136,10 @@ def fuzz(corpus: list[bytes], count: int, seed: int, keep: Path | None = None) -
 
 
 def read_corpus(folders: list[Path]) -> list[bytes]:
-    """Return every loadable below `folders` that the limits allow."""
+    """Return every loadable below `folders` that the limits allow, and those of single operations."""
     files = sorted(path for folder in folders for path in folder.rglob("*.nvdla"))
     corpus = [path.read_bytes() for path in files]
+    corpus += [serialize_loadable(loadable) for loadable in unit_loadables().values()]
     return [data for data in corpus if attempt(data) == "ran"]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator.memory import DeviceMemory, Values
-from nvdla_quant.emulator.operations import Operation, Region
+from nvdla_quant.emulator.operations import Fp16, Operation, Region
 from nvdla_quant.emulator.program import Program, decode
 from nvdla_quant.emulator.run import run
 from nvdla_quant.loadable.reader import read_loadable
@@ -37,14 +37,15 @@ def read_golden(folder: Path) -> Golden:
     return Golden(decode(read_loadable(folder / "loadable.nvdla")), inputs, outputs, steps)
 
 
-def run_golden(golden: Golden) -> list[tuple[str, Values, Values]]:
+def run_golden(golden: Golden, fp16: Fp16 = Fp16.EXACT) -> list[tuple[str, Values, Values]]:
     """Run the case and return (what, ours, golden) for the output and every step."""
     ours: dict[int, tuple[Operation, Values]] = {}
-    output = run(golden.program, golden.inputs, on_step=lambda op, values, _: ours.update({op.index: (op, values)}))
+    keep = lambda op, values, _: ours.update({op.index: (op, values)})  # noqa: E731
+    output = run(golden.program, golden.inputs, fp16=fp16, on_step=keep)
     pairs = [("output", output, golden.outputs)]
     for index, raw in golden.steps.items():
         operation, values = ours[index]
         memory = DeviceMemory({0: Region(len(raw), False, raw)}, 1)
-        expected = memory.gather(replace(operation.destination, memory=0, offset=0))
+        expected = memory.gather(replace(operation.destination, memory=0, offset=0), operation.dtype)
         pairs.append((f"operation {index}", values[:1], expected))
     return pairs

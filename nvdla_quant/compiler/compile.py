@@ -2,21 +2,25 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from nvdla_quant import __version__
 from nvdla_quant.compiler.descriptors import Place, Plan
 from nvdla_quant.compiler.emit import Bindable, Shared, emit, share
-from nvdla_quant.compiler.layout import Surface, surfaces_of
+from nvdla_quant.compiler.layout import Surface, offset_in, surfaces_of
 from nvdla_quant.compiler.lower import lower
-from nvdla_quant.compiler.memory import Pool, allocate, lay_out
+from nvdla_quant.compiler.luts import half_normalisation_table, normalisation_table
+from nvdla_quant.compiler.memory import PAGE, Pool, allocate, largest_live, lay_out
 from nvdla_quant.compiler.operations import (
     ENGINE_OF,
+    CdpProgram,
+    Converter,
     ConvolutionStep,
-    ConvOperation,
+    InterleaveStep,
     Lowered,
+    NormalisationStep,
     Operation,
     PointStep,
     SdpProgram,
@@ -27,11 +31,13 @@ from nvdla_quant.compiler.quantize import (
     convert_convolution,
     convert_points,
     effective_scales,
+    half_scales,
     quantize_convolution,
     quantize_points,
 )
-from nvdla_quant.compiler.schedule import Schedule
-from nvdla_quant.compiler.tile import ConvolutionTiling, operations_of, tile_convolution
+from nvdla_quant.compiler.schedule import Schedule, written
+from nvdla_quant.compiler.split import split
+from nvdla_quant.compiler.tile import ConvolutionTiling, operations_of, tile_convolution, work_of
 from nvdla_quant.errors import CompileError, ConfigError
 from nvdla_quant.hardware import Precision, QuantizationMode, Target
 from nvdla_quant.loadable.records import Loadable
@@ -45,6 +51,14 @@ from nvdla_quant.table.table import CalibrationTable
 BUILTIN = "builtin"
 """Name of this compiler in the configuration and in reports."""
 
+MEMORY_LIMIT = 1.2
+"""Activations over the largest sum of live tensors, beyond which units no longer overlap."""
+PLAIN = {
+    Precision.INT8: SdpProgram(None, None, Converter(1, 0)),
+    Precision.FP16: SdpProgram(None, None, None),
+}
+"""SDP programs that copy."""
+
 
 @dataclass(frozen=True)
 class TensorReport:
@@ -57,7 +71,7 @@ class TensorReport:
     shape : tuple[int, int, int]
         Channels, height, width, without what pads an image to four channels.
     scale : float
-        Real value of one integer step; 1 in fp16.
+        Real value of one integer step; in fp16 that of 1: a power of two, see `quantize.half_scales`.
     operation : int or None
         Number of the last operation that writes it; None for a network input.
     """
@@ -78,13 +92,39 @@ class OperationReport:
 
 @dataclass(frozen=True)
 class ConvolutionReport:
-    """How a convolution uses the buffer: banks, CBUF entries of one row, runs, log2 of rows joined in an image."""
+    """How a convolution of the hardware uses the buffer.
+
+    Attributes
+    ----------
+    layer : str
+        First layer that it computes; a layer that was split has one entry for each part.
+    kernels, channels : int
+        Outputs and inputs of this part.
+    data_banks, weight_banks : int
+        Banks.
+    mode : str
+        ``full``, ``ping-pong`` or ``minimum``: how many kernels are in the buffer at a time, see `cbuf.Division`.
+    entries_per_slice : int
+        CBUF entries of one row.
+    row_runs, column_runs, runs : int
+        Runs along the height and the width, and all of them.
+    dram_bytes_read : int
+        Input and weights, as often as they are read.
+    post_extension : int
+        Log2 of the rows joined in an image.
+    """
 
     layer: str
+    kernels: int
+    channels: int
     data_banks: int
     weight_banks: int
+    mode: str
     entries_per_slice: int
+    row_runs: int
+    column_runs: int
     runs: int
+    dram_bytes_read: int
     post_extension: int
 
 
@@ -105,13 +145,17 @@ class Report:
     units : Mapping[str, int]
         Operations of each unit.
     convolutions : tuple[ConvolutionReport, ...]
-        One for each convolution and inner product.
+        One for each convolution of the hardware.
     multiply_accumulates : int
-        Of one image, as the network states them (padding included).
+        Of one image, padding and what splitting adds included.
     weight_bytes, operand_bytes : int
         Packed weights; biases and multipliers.
     dram_bytes : Mapping[str, int]
         ``data`` (weights and operands), ``activations``, ``bindable`` (inputs and outputs) and their ``peak``, the sum.
+    live_bytes : int
+        Largest sum of activations in use at one moment: the least that ``activations`` could be.
+    serial : bool
+        Whether units do not overlap, since overlapping would take much more memory.
     inputs, outputs : tuple[TensorReport, ...]
         Bindable tensors.
     before_softmax : tuple[TensorReport or None, ...]
@@ -132,6 +176,8 @@ class Report:
     weight_bytes: int
     operand_bytes: int
     dram_bytes: Mapping[str, int]
+    live_bytes: int
+    serial: bool
     inputs: tuple[TensorReport, ...]
     outputs: tuple[TensorReport, ...]
     before_softmax: tuple[TensorReport | None, ...]
@@ -174,7 +220,8 @@ def compile_network(
     network : Network
         With its weights.
     table : CalibrationTable or None
-        Fixed table: scales by layer name (the input's by blob name). Not used in fp16.
+        Fixed table: scales by layer name (the input's by blob name). In fp16 it says which tensors need a scale of
+        their own, as their values exceed fp16's range, and how far tables reach; without one, none has.
     target, precision : Target, Precision
         What to compile for.
     mode : QuantizationMode, optional
@@ -196,16 +243,19 @@ def compile_network(
     precision, mode = Precision(precision), QuantizationMode(mode or QuantizationMode.PER_KERNEL)
     warnings = _refuse(check(network, target, precision, mode), network.name, target, precision)
     rewritten = for_hardware(network)
-    lowered = lower(rewritten)
+    lowered = split(lower(rewritten, target, precision), target, precision)
     scales: Mapping[str, float]
     remarks: tuple[str, ...] = ()
+    ranges: dict[str, float] = {}
     if precision is Precision.FP16:
-        scales = dict.fromkeys(lowered.tensors, 1.0)
+        if table is not None:
+            ranges = {name: 127 * scale for name, scale in effective_scales(lowered, table)[0].items()}
+        scales = half_scales(lowered, ranges)
     elif table is None:
         raise CompileError(f"network {network.name!r}: int8 needs a calibration table, none was given")
     else:
         scales, remarks = effective_scales(lowered, table)
-    stages = _Stages(lowered, scales, target, precision, mode)
+    stages = _Stages(lowered, scales, ranges, target, precision, mode)
     return Compilation(stages.loadable(rewritten), stages.report((*warnings, *remarks)))
 
 
@@ -231,44 +281,66 @@ class _Stages:
         self,
         lowered: Lowered,
         scales: Mapping[str, float],
+        ranges: Mapping[str, float],
         target: Target,
         precision: Precision,
         mode: QuantizationMode,
     ) -> None:
-        self.lowered, self.scales = lowered, scales
+        self.lowered, self.scales, self.ranges = lowered, scales, ranges
         self.target, self.precision, self.mode = target, precision, mode
         self.surfaces: Mapping[str, Surface] = surfaces_of(lowered, target, precision)
         steps = tuple(enumerate(lowered.steps))
         self.convolutions = {index: self._quantized(step) for index, step in steps if isinstance(step, ConvolutionStep)}
         self.programs: dict[int, SdpProgram] = {index: result.program for index, result in self.convolutions.items()}
         self.programs |= {index: self._points(step) for index, step in steps if isinstance(step, PointStep)}
-        self.tilings = {
-            index: tile_convolution(step, self.surfaces[step.source], target)
-            for index, step in steps
-            if isinstance(step, ConvolutionStep)
+        self.programs |= {index: PLAIN[precision] for index, step in steps if isinstance(step, InterleaveStep)}
+        self.normalisations = {
+            index: self._normalised(step) for index, step in steps if isinstance(step, NormalisationStep)
         }
+        self.tilings = {index: self._tiled(step) for index, step in steps if isinstance(step, ConvolutionStep)}
         operations: list[Operation] = []
         for index, step in steps:
             operations += operations_of(index, step, self.surfaces, target, self.tilings.get(index))
-        self.schedule = Schedule(tuple(operations), lowered.parts)
         self.weights = {index: self._packed(index) for index in self.convolutions}
         self.operands = {
-            index: program.x1.operands.tobytes()
+            (index, name): unit.operands.tobytes()
             for index, program in self.programs.items()
-            if program.x1 is not None and program.x1.operands is not None
+            for name, unit in (("x1", program.x1), ("x2", program.x2))
+            if unit is not None and unit.operands is not None
         }
         placed = {*lowered.inputs, *lowered.outputs, *lowered.parts}
-        self.activations: Pool = allocate(
-            self.schedule, {name: surface.size for name, surface in self.surfaces.items() if name not in placed}
-        )
+        sizes = {name: surface.size for name, surface in self.surfaces.items() if name not in placed}
+        self.schedule = Schedule(tuple(operations), lowered.parts)
+        self.activations: Pool = allocate(self.schedule, sizes)
+        self.live_bytes = largest_live(self.schedule, sizes)
+        if self.activations.size > max(MEMORY_LIMIT * self.live_bytes, PAGE):
+            self.schedule = replace(self.schedule, serial=True)
+            self.activations = allocate(self.schedule, sizes)
 
     def _quantized(self, step: ConvolutionStep) -> QuantizedConvolution:
         if self.precision is Precision.FP16:
-            return convert_convolution(step)
+            return convert_convolution(step, self.scales)
         return quantize_convolution(step, self.scales, self.mode)
 
     def _points(self, step: PointStep) -> SdpProgram:
-        return convert_points(step) if self.precision is Precision.FP16 else quantize_points(step, self.scales)
+        return (
+            convert_points(step, self.scales)
+            if self.precision is Precision.FP16
+            else quantize_points(step, self.scales)
+        )
+
+    def _normalised(self, step: NormalisationStep) -> CdpProgram:
+        if self.precision is Precision.FP16:
+            return half_normalisation_table(step.operation, self.ranges.get(step.source))
+        scales = self.scales[step.source], self.scales[step.output]
+        channels = self.surfaces[step.source].channels
+        return normalisation_table(step.operation, *scales, channels, f"layer {step.layers[-1]!r}")
+
+    def _tiled(self, step: ConvolutionStep) -> ConvolutionTiling:
+        source, output = self.lowered.tensors[step.source], self.lowered.tensors[step.output]
+        element_bytes = self.surfaces[step.source].element_bytes
+        work = work_of(step, source, output, step.source in self.lowered.images, element_bytes)
+        return tile_convolution(step, work, self.target)
 
     def _packed(self, index: int) -> bytes:
         step, weights = self.lowered.steps[index], self.convolutions[index].weights
@@ -279,12 +351,13 @@ class _Stages:
     def loadable(self, network: Network) -> Loadable:
         """Return the loadable; `network` gives the blob names that inputs and outputs are bound by."""
         data: dict[str, bytes] = {}
-        names: dict[tuple[str, int], str] = {}
+        names: dict[bytes, str] = {}
         for index in self.programs:
-            for what, contents in (("weights", self.weights), ("operands", self.operands)):
-                if index in contents:
-                    name = names[what, index] = f"tb-{len(data)}"
-                    data[name] = contents[index]
+            for contents in self._contents(index):
+                # The same bytes, as of one kernel for several parts, are stored once.
+                if contents not in names:
+                    names[contents] = f"tb-{len(data)}"
+                    data[names[contents]] = contents
         pool = lay_out({name: len(content) for name, content in data.items()})
         blobs = {viewed(network, tensor.name): tensor.blob for tensor in (*network.inputs, *network.outputs)}
         inputs, outputs = (
@@ -293,12 +366,8 @@ class _Stages:
         )
         shared = share((pool.offsets, pool.size), self.activations.size, inputs, outputs, self.target, self.precision)
 
-        def places(what: str) -> dict[int, Place]:
-            return {
-                index: Place(1, pool.offsets[name], len(data[name]))
-                for (kind, index), name in names.items()
-                if kind == what
-            }
+        def place(content: bytes) -> Place:
+            return Place(1, pool.offsets[names[content]], len(content))
 
         plan = Plan(
             target=self.target,
@@ -306,13 +375,19 @@ class _Stages:
             steps=self.lowered.steps,
             tilings=self.tilings,
             programs=self.programs,
+            normalisations=self.normalisations,
             surfaces=self.surfaces,
             tensors=self._tensor_places(shared, address=2 if data else 1),
-            weights=places("weights"),
-            operands=places("operands"),
+            weights={index: place(content) for index, content in self.weights.items()},
+            operands={key: place(content) for key, content in self.operands.items()},
             scales=self.scales,
         )
         return emit(self.schedule, plan, shared, data)
+
+    def _contents(self, index: int) -> list[bytes]:
+        """Weights and operands of a step."""
+        found = [self.weights.get(index), *(self.operands.get((index, name)) for name in ("x1", "x2"))]
+        return [content for content in found if content is not None]
 
     def _tensor_places(self, shared: Shared, address: int) -> dict[str, Place]:
         """Where each tensor lies; `address` is the activation pool's."""
@@ -322,15 +397,14 @@ class _Stages:
         places |= {name: Place(number, 0, self.surfaces[name].size) for number, name in shared.bound.items()}
         for name, part in self.lowered.parts.items():
             whole, surface = places[part.whole], self.surfaces[name]
-            skipped = part.first * surface.element_bytes // surface.atom * surface.surface_stride
-            places[name] = Place(whole.address, whole.offset + skipped, surface.size)
+            places[name] = Place(whole.address, whole.offset + offset_in(part, surface), surface.size)
         return places
 
     def report(self, warnings: tuple[str, ...]) -> Report:
         """Return what was compiled, and how."""
         lowered, operations = self.lowered, self.schedule.operations
         units = [ENGINE_OF[type(op)].name if type(op) in ENGINE_OF else "CPU" for op in operations]
-        data = [*self.weights.values(), *self.operands.values()]
+        data = dict.fromkeys(content for index in self.programs for content in self._contents(index))
         bindable = sum(self.surfaces[name].size for name in (*lowered.inputs, *lowered.outputs))
         dram = {"data": lay_out({str(i): len(content) for i, content in enumerate(data)}).size}
         dram |= {"activations": self.activations.size, "bindable": bindable}
@@ -350,6 +424,8 @@ class _Stages:
             weight_bytes=sum(len(content) for content in self.weights.values()),
             operand_bytes=sum(len(content) for content in self.operands.values()),
             dram_bytes=dram,
+            live_bytes=self.live_bytes,
+            serial=self.schedule.serial,
             inputs=tuple(self._tensor_report(name) for name in lowered.inputs),
             outputs=tuple(self._tensor_report(name) for name in lowered.outputs),
             before_softmax=tuple(
@@ -360,15 +436,20 @@ class _Stages:
         )
 
     def _convolution_report(self, index: int, tiling: ConvolutionTiling) -> ConvolutionReport:
-        runs = sum(isinstance(op, ConvOperation) and op.step == index for op in self.schedule.operations)
-        banks = tiling.banks
+        work, division = tiling.work, tiling.division
         return ConvolutionReport(
-            self.lowered.steps[index].layers[0],
-            banks.data,
-            banks.weights,
-            tiling.entries_per_slice,
-            runs,
-            tiling.post_extension,
+            layer=self.lowered.steps[index].layers[0],
+            kernels=work.kernels,
+            channels=work.channels,
+            data_banks=division.data,
+            weight_banks=division.weights,
+            mode=division.mode,
+            entries_per_slice=max(work.entries(self.target, span.inputs) for span in division.columns),
+            row_runs=len(division.rows),
+            column_runs=len(division.columns),
+            runs=len(division.rows) * len(division.columns),
+            dram_bytes_read=division.bytes,
+            post_extension=tiling.post_extension,
         )
 
     def _multiplications(self, index: int) -> int:
@@ -378,5 +459,11 @@ class _Stages:
         return step.weights.size * output.height * output.width
 
     def _tensor_report(self, name: str) -> TensorReport:
-        writers = [i for i, op in enumerate(self.schedule.operations) if self.lowered.steps[op.step].output == name]
+        parts = self.lowered.parts
+        writers = [
+            index
+            for index, operation in enumerate(self.schedule.operations)
+            if (target := written(operation)) is not None
+            and name in (target.tensor, parts[target.tensor].whole if target.tensor in parts else None)
+        ]
         return TensorReport(name, self.lowered.tensors[name].chw, self.scales[name], writers[-1] if writers else None)

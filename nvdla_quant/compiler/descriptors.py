@@ -8,15 +8,20 @@ import numpy as np
 
 from nvdla_quant.compiler.layout import Surface
 from nvdla_quant.compiler.operations import (
+    CdpOperation,
+    CdpProgram,
+    Converter,
     ConvolutionStep,
     ConvOperation,
     CpuOperation,
+    InterleaveStep,
+    NormalisationStep,
     PdpOperation,
     PoolingStep,
+    PowerStep,
     SdpOperation,
     SdpProgram,
     SdpUnit,
-    SoftmaxStep,
     Step,
     Window,
 )
@@ -60,12 +65,16 @@ class Plan:
         Of each convolution step, by its number.
     programs : Mapping[int, SdpProgram]
         Of each step that an SDP ends, by its number.
+    normalisations : Mapping[int, CdpProgram]
+        Of each normalisation, by the number of its step.
     surfaces : Mapping[str, Surface]
         Of each tensor.
     tensors : Mapping[str, Place]
         Where each tensor lies.
-    weights, operands : Mapping[int, Place]
-        Where the weights and the SDP operands of a step lie, by its number.
+    weights : Mapping[int, Place]
+        Where the weights of a step lie, by its number.
+    operands : Mapping[tuple[int, str], Place]
+        Where the operands of its SDP units lie, by its number and ``x1`` or ``x2``.
     scales : Mapping[str, float]
         Of each tensor; 1 in fp16.
     """
@@ -75,10 +84,11 @@ class Plan:
     steps: Sequence[Step]
     tilings: Mapping[int, ConvolutionTiling]
     programs: Mapping[int, SdpProgram]
+    normalisations: Mapping[int, CdpProgram]
     surfaces: Mapping[str, Surface]
     tensors: Mapping[str, Place]
     weights: Mapping[int, Place]
-    operands: Mapping[int, Place]
+    operands: Mapping[tuple[int, str], Place]
     scales: Mapping[str, float]
 
     @property
@@ -141,29 +151,29 @@ def convolution(
     image_format = structs.FORMAT_A8B8G8R8 if precision is ProcessorPrecision.INT8 else structs.FORMAT_A16B16G16R16_F
     _fill(
         descriptor,
-        entry_per_slice=tiling.entries_per_slice,
+        entry_per_slice=tiling.work.entries(plan.target, operation.source.columns),
         data_format=image_format if source.image else structs.FORMAT_FEATURE,
         fetch_grain=1,
         batch=1,
-        data_bank=tiling.banks.data,
-        weight_bank=tiling.banks.weights,
+        data_bank=tiling.division.data,
+        weight_bank=tiling.division.weights,
         post_extension=tiling.post_extension,
         # Signed bytes; without effect on feature data.
         pixel_override=1,
         release=operation.source.rows,
-        input_width_csc=source.width,
+        input_width_csc=operation.source.columns,
         input_height_csc=operation.source.rows,
         input_channel_csc=source.channels,
         kernel_width_csc=width,
         kernel_height_csc=height,
         kernel_channel_csc=channels,
-        input_width_cmac=following.destination.columns,
+        input_width_cmac=operation.columns,
         input_height_cmac=operation.rows,
         bytes_per_kernel=channels * width * height * source.element_bytes,
         conv_stride_x=step.stride[1],
         conv_stride_y=step.stride[0],
-        pad_x_left=step.pad[1],
-        pad_x_right=step.pad[1],
+        pad_x_left=operation.pad_left,
+        pad_x_right=operation.pad_right,
         pad_y_top=operation.pad_top,
         pad_y_bottom=operation.pad_bottom,
         dilation_x=step.dilation[1],
@@ -188,19 +198,22 @@ def convolution(
 
 
 def _unit(record: np.void, unit: SdpUnit, plan: Plan) -> None:
-    int8_point = unit.tensor is not None and plan.precision is Precision.INT8
-    wide = ProcessorPrecision.INT16 if plan.precision is Precision.INT8 else ProcessorPrecision.FP16
+    half = plan.precision is Precision.FP16
+    int8_point = unit.tensor is not None and not half
+    wide = ProcessorPrecision.FP16 if half else ProcessorPrecision.INT16
+    # Registers of an X unit hold the 16 bits of a half; where nothing is multiplied, it is 1 as in int8.
+    multiplier = np.float16(unit.multiplier).view(np.int16) if half and unit.multiplier != 1 else int(unit.multiplier)
     _fill(
         record,
         enable=1,
-        alu_type=SdpAlu.SUM,
+        alu_type=unit.alu,
         type=unit.kind,
         mode=unit.mode,
-        act=Activation.RELU if unit.relu else Activation.NONE,
+        act=unit.act,
         shift_value=unit.shift,
         truncate=unit.truncate,
         precision=ProcessorPrecision.INT8 if int8_point else wide,
-        mul_operand=unit.multiplier,
+        mul_operand=multiplier,
     )
 
 
@@ -228,12 +241,13 @@ def _operands(cube: np.void, unit: SdpUnit, addend: Window | None, place: Place 
         )
 
 
-def point(operation: SdpOperation, plan: Plan, records: tuple[np.void, np.void]) -> None:
-    """Fill in operation and surfaces of one run of the SDP."""
+def point(operation: SdpOperation, plan: Plan, records: tuple[np.void, np.void], lut: int | None) -> None:
+    """Fill in operation and surfaces of one run of the SDP; `lut` is the number of its table in the task."""
     descriptor, surfaces = records
     program = plan.programs[operation.step]
     precision = plan.processor_precision
-    _fill(descriptor, src_precision=precision, dst_precision=precision, lut_index=-1, batch_num=1)
+    index = -1 if lut is None else lut
+    _fill(descriptor, src_precision=precision, dst_precision=precision, lut_index=index, batch_num=1)
     converter = program.converter
     if converter is None:
         _fill(descriptor["out_cvt"], scale=1)
@@ -246,8 +260,27 @@ def point(operation: SdpOperation, plan: Plan, records: tuple[np.void, np.void])
     for name, unit in (("x1", program.x1), ("x2", program.x2)):
         if unit is not None:
             _unit(descriptor[f"{name}_op"], unit, plan)
-            _operands(surfaces[f"{name}_data"], unit, operation.addend, plan.operands.get(operation.step), plan)
+            place = plan.operands.get((operation.step, name))
+            _operands(surfaces[f"{name}_data"], unit, operation.addend, place, plan)
+    if lut is not None:
+        _fill(
+            descriptor["y_op"],
+            enable=1,
+            alu_type=SdpAlu.SUM,
+            act=Activation.LUT,
+            precision=precision,
+            mul_operand=1,
+        )
     _cube(surfaces["dst_data"], plan, operation.destination)
+    step = plan.steps[operation.step]
+    if isinstance(step, InterleaveStep):
+        atom = plan.surfaces[step.output].atom
+        columns = operation.source.columns if operation.source is not None else 0
+        for name, first, stride in (("src_data", 0, 1), ("dst_data", step.first, step.stride)):
+            cube = surfaces[name]
+            cube["height"], cube["width"] = operation.destination.rows * columns, 1
+            cube["offset"] += first * atom
+            cube["line_stride"] = stride * atom
 
 
 def pooling(operation: PdpOperation, plan: Plan, records: tuple[np.void, np.void]) -> None:
@@ -273,18 +306,31 @@ def pooling(operation: PdpOperation, plan: Plan, records: tuple[np.void, np.void
     _cube(surfaces["dst_data"], plan, operation.destination)
 
 
-def softmax(operation: CpuOperation, plan: Plan, records: tuple[np.void, np.void]) -> None:
-    """Fill in operation and buffers of one softmax on the CPU."""
+def normalisation(operation: CdpOperation, plan: Plan, records: tuple[np.void, np.void], lut: int) -> None:
+    """Fill in operation and surfaces of one run of the CDP; `lut` is the number of its table in the task."""
+    descriptor, surfaces = records
+    step, program = plan.steps[operation.step], plan.normalisations[operation.step]
+    assert isinstance(step, NormalisationStep)
+    precision = plan.processor_precision
+    local_size = step.operation.local_size
+    _fill(descriptor, in_precision=precision, out_precision=precision, lut_index=lut, local_size=local_size)
+    _fill(descriptor["in_cvt"], scale=1, enable=1)
+    output = program.output or Converter(1, 0)
+    _fill(descriptor["out_cvt"], scale=output.scale, truncate=output.shift, enable=1)
+    _cube(surfaces["src_data"], plan, operation.source)
+    _cube(surfaces["dst_data"], plan, operation.destination)
+
+
+def cpu(operation: CpuOperation, plan: Plan, records: tuple[np.void, np.void]) -> None:
+    """Fill in operation and buffers of one softmax or power on the CPU."""
     descriptor, buffers = records
     step = plan.steps[operation.step]
-    assert isinstance(step, SoftmaxStep)
-    _fill(
-        descriptor,
-        op_type=EmuOperation.SOFTMAX,
-        input_scale=plan.scales[step.source],
-        output_scale=plan.scales[step.output],
-        axis=1,
-    )
+    _fill(descriptor, input_scale=plan.scales[step.source], output_scale=plan.scales[step.output])
+    if isinstance(step, PowerStep):
+        power = step.operation
+        _fill(descriptor, op_type=EmuOperation.POWER, power=power.power, scale=power.scale, shift=power.shift)
+    else:
+        _fill(descriptor, op_type=EmuOperation.SOFTMAX, axis=1)
     if plan.precision is Precision.FP16:
         emu_format = EmuFormat.FP16
     else:

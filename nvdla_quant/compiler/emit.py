@@ -13,7 +13,14 @@ from nvdla_quant.compiler import descriptors
 from nvdla_quant.compiler.descriptors import Plan
 from nvdla_quant.compiler.layout import Surface
 from nvdla_quant.compiler.memory import PAGE
-from nvdla_quant.compiler.operations import ENGINE_OF, ConvOperation, CpuOperation, PdpOperation, SdpOperation
+from nvdla_quant.compiler.operations import (
+    ENGINE_OF,
+    CdpOperation,
+    ConvOperation,
+    CpuOperation,
+    PdpOperation,
+    SdpOperation,
+)
 from nvdla_quant.compiler.schedule import Edges, Schedule, Task
 from nvdla_quant.hardware import Precision, Target
 from nvdla_quant.loadable import records, structs
@@ -192,6 +199,7 @@ _Blobs = tuple[tuple[str, SubInterface, bytes], ...]
 
 def _accelerator_blobs(schedule: Schedule, task: Task, plan: Plan, shared: int) -> _Blobs:
     operations, surfaces, dependencies = [], [], []
+    luts: list[bytes] = []
     heads = [NONE] * structs.ENGINES
     for index in range(task.first, task.end):
         operation = schedule.operations[index]
@@ -203,7 +211,12 @@ def _accelerator_blobs(schedule: Schedule, task: Task, plan: Plan, shared: int) 
             assert isinstance(following, SdpOperation)
             descriptors.convolution(operation, following, plan, targets)
         elif isinstance(operation, SdpOperation):
-            descriptors.point(operation, plan, targets)
+            lut = plan.programs[operation.step].table
+            descriptors.point(operation, plan, targets, None if lut is None else len(luts))
+            luts += [] if lut is None else [lut.tobytes()]
+        elif isinstance(operation, CdpOperation):
+            descriptors.normalisation(operation, plan, targets, len(luts))
+            luts.append(plan.normalisations[operation.step].table.tobytes())
         else:
             assert isinstance(operation, PdpOperation)
             descriptors.pooling(operation, plan, targets)
@@ -224,6 +237,7 @@ def _accelerator_blobs(schedule: Schedule, task: Task, plan: Plan, shared: int) 
         "op_head": heads,
         "num_rois": 1,
         "num_operations": len(operations),
+        "num_luts": len(luts),
         "num_addresses": shared + CONTEXT_ADDRESSES,
     }.items():
         network[name] = value
@@ -233,7 +247,7 @@ def _accelerator_blobs(schedule: Schedule, task: Task, plan: Plan, shared: int) 
         ("op_list", SubInterface.OPERATIONS, b"".join(operations)),
         ("surf_list", SubInterface.SURFACES, b"".join(surfaces)),
         # One LUT is always there, used or not.
-        ("lut_list", SubInterface.LUTS, bytes(structs.LUT.itemsize)),
+        ("lut_list", SubInterface.LUTS, b"".join(luts) or bytes(structs.LUT.itemsize)),
     )
 
 
@@ -257,7 +271,7 @@ def _cpu_blobs(schedule: Schedule, task: Task, plan: Plan, shared: int) -> _Blob
     for row, index in enumerate(range(task.first, task.end)):
         operation = schedule.operations[index]
         assert isinstance(operation, CpuOperation)
-        descriptors.softmax(operation, plan, (operations[row], buffers[row]))
+        descriptors.cpu(operation, plan, (operations[row], buffers[row]))
     network = np.zeros(1, structs.EMU_NETWORK)
     network["operation_desc_index"] = shared + 1
     network["operation_buffer_desc_index"] = shared + 2

@@ -1,10 +1,10 @@
 """How tensors lie in memory: feature cubes and images (nvdla-compiler.md, section 6, Feature data)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nvdla_quant.cbuf import IMAGE_CHANNELS, ceil_div, round_up
-from nvdla_quant.compiler.operations import Lowered, Window
+from nvdla_quant.compiler.operations import Lowered, Part, Window
 from nvdla_quant.hardware import Precision, Target
 from nvdla_quant.network.graph import Tensor
 
@@ -50,7 +50,7 @@ class Surface:
     @property
     def size(self) -> int:
         """Bytes."""
-        return self.surfaces * self.height * self.line_stride
+        return self.surfaces * (self.surface_stride or self.height * self.line_stride)
 
     def offset_of(self, window: Window) -> int:
         """Bytes from the tensor's start to the window's."""
@@ -82,12 +82,25 @@ def element_bytes_of(precision: Precision) -> int:
 
 
 def surfaces_of(lowered: Lowered, target: Target, precision: Precision) -> Mapping[str, Surface]:
-    """Surface of every tensor."""
+    """Surface of every tensor; one that stands in another has the strides that it finds there."""
     size = element_bytes_of(precision)
-    return {
-        name: image_surface(tensor, size) if name in lowered.images else feature_surface(tensor.chw, target, size)
-        for name, tensor in lowered.tensors.items()
-    }
+    return {name: _surface(tensor, lowered, target, size) for name, tensor in lowered.tensors.items()}
+
+
+def _surface(tensor: Tensor, lowered: Lowered, target: Target, element_bytes: int) -> Surface:
+    if tensor.name in lowered.images:
+        return image_surface(tensor, element_bytes)
+    surface = feature_surface(tensor.chw, target, element_bytes)
+    if part := lowered.parts.get(tensor.name):
+        outer = feature_surface(lowered.tensors[part.whole].chw, target, element_bytes)
+        return replace(surface, line_stride=part.step * outer.line_stride, surface_stride=outer.surface_stride)
+    return surface
+
+
+def offset_in(part: Part, surface: Surface) -> int:
+    """Bytes from the start of the whole to that of `part`, which has this surface."""
+    atoms = part.first * surface.element_bytes // surface.atom
+    return atoms * surface.surface_stride + part.row * (surface.line_stride // part.step)
 
 
 def whole(tensor: str, surface: Surface) -> Window:

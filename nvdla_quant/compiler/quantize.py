@@ -7,29 +7,32 @@ compiler (nvdla-compiler.md, section 5) where that is right.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nvdla_quant.compiler.fixed import SIGNIFICANT_BITS, factorise
+from nvdla_quant.compiler.luts import TABLE_STEP, function_table, half_function_table
 from nvdla_quant.compiler.operations import (
     Converter,
     ConvolutionStep,
+    InterleaveStep,
+    Join,
     Lowered,
+    NormalisationStep,
     PointStep,
     PoolingStep,
+    PowerStep,
     SdpProgram,
     SdpUnit,
+    SoftmaxStep,
 )
 from nvdla_quant.errors import CompileError
 from nvdla_quant.hardware import QuantizationMode
-from nvdla_quant.loadable.structs import SdpMode, SdpType
+from nvdla_quant.loadable.structs import Activation, SdpAlu, SdpMode, SdpType
 from nvdla_quant.table.table import CalibrationTable
 
-SIGNIFICANT_BITS = 15
-"""Bits of a positive 16-bit multiplier."""
-MAX_SHIFT = 63
-"""Right shifts are 6 bits wide in the SDP's units (nvdla-arithmetic.md, section 4)."""
 BIAS_LIMIT = (1 << 15) - 1
 """Largest 16-bit bias; the smallest is not used, so that the range is symmetric."""
 MAX_BIAS_SHIFT = 15
@@ -38,6 +41,8 @@ BIAS_STEP = 1 / 32
 """Step of the bias that filters of a small scale may force on the others, in steps of the output."""
 SMALLEST_SCALE = 2.0**-100
 """Scale of weights that are all zero; its reciprocal is still a float32."""
+HALF_RANGE = 65504 / 2
+"""Largest calibrated value that an fp16 tensor holds as it is: half of the format's, for images that go beyond."""
 ADDEND_SHIFT = 8
 """Fraction bits that a sum of two tensors is computed with."""
 
@@ -65,23 +70,32 @@ def effective_scales(lowered: Lowered, table: CalibrationTable) -> tuple[Mapping
     """Scale of every tensor, and remarks on entries that have no effect.
 
     A fused step has its last layer's scale. Pooling cannot rescale: its output has the scale of its input, whatever
-    the table says. What stands inside of a concatenated tensor has that one's scale.
+    the table says. What stands inside of another tensor has that one's scale. Inputs of functions have theirs, also
+    where no tensor of that name is left.
 
     Raises
     ------
     TableError
-        The table has no entry for an input or for the last layer of a step.
+        The table has no entry for an input, for the last layer of a step, or for what a function reads.
     """
-    scales = {name: table[name] for name in lowered.inputs}
-    scales |= {name: table[part.whole] for name, part in lowered.parts.items()}
-    scales |= {part.whole: table[part.whole] for part in lowered.parts.values()}
+    kept = {step.output: step.source for step in lowered.steps if isinstance(step, PoolingStep)}
+
+    def scale(name: str) -> float:
+        if part := lowered.parts.get(name):
+            return scale(part.whole)
+        if name in kept:
+            return scale(kept[name])
+        if derived := lowered.derived.get(name):
+            others = [scale(other) for other in derived.tensors]
+            return derived.factor * (math.prod(others) if derived.kind == "product" else max(others))
+        return table[name]
+
+    names = [*lowered.inputs, *(step.output for step in lowered.steps), *lowered.tensors]
+    with_functions = (step for step in lowered.steps if isinstance(step, ConvolutionStep | PointStep))
+    names += [step.function.source for step in with_functions if step.function is not None]
+    scales = {name: scale(name) for name in dict.fromkeys(names)}
     reasons = {name: f"it stands in {part.whole!r} at that one's scale" for name, part in lowered.parts.items()}
-    for step in lowered.steps:
-        if isinstance(step, PoolingStep):
-            scales[step.output] = scales[step.source]
-            reasons[step.output] = "pooling keeps its input's scale"
-        elif step.output not in scales:
-            scales[step.output] = table[step.output]
+    reasons |= dict.fromkeys(kept, "pooling keeps its input's scale")
     remarks = (
         f"layer {name!r}: {reason} {scales[name]:.9g}; the entry {table[name]:.9g} is not used"
         for name, reason in reasons.items()
@@ -90,22 +104,43 @@ def effective_scales(lowered: Lowered, table: CalibrationTable) -> tuple[Mapping
     return scales, tuple(remarks)
 
 
-def factorise(ratio: float, where: str) -> Converter:
-    """`ratio` as significand / 2**shift, the significand of 15 bits truncated (section 5, Multiplier factorisation).
+def half_scales(lowered: Lowered, ranges: Mapping[str, float]) -> Mapping[str, float]:
+    """Real value of 1 in every fp16 tensor: 1, or a power of two where values are known to exceed fp16.
 
-    Raises
-    ------
-    CompileError
-        The ratio needs more than 15 bits before the point: the scales of the table are absurd.
+    What an SDP converts in int8 is constant in fp16: a joined tensor and the result have one scale, like the tensors of
+    a pooling. Normalisations, functions and the CPU need real values.
+
+    Parameters
+    ----------
+    lowered : Lowered
+        The network.
+    ranges : Mapping[str, float]
+        Largest magnitude of each tensor in calibration; empty where there was none.
     """
-    _, exponent = math.frexp(ratio)
-    shift = SIGNIFICANT_BITS - exponent
-    if shift < 0:
-        raise CompileError(
-            f"{where}: outputs are {ratio:.4g} times finer than inputs, the limit is 32767; see its table entry"
-        )
-    shift = min(shift, MAX_SHIFT)
-    return Converter(int(math.ldexp(ratio, shift)), shift)
+    bonds = [(step.source, step.output) for step in lowered.steps if isinstance(step, PoolingStep | InterleaveStep)]
+    bonds += [(name, part.whole) for name, part in lowered.parts.items()]
+    pinned = set(lowered.inputs)
+    for step in lowered.steps:
+        match step:
+            case ConvolutionStep() | PointStep():
+                if step.function is not None:
+                    pinned.add(step.output)
+                elif step.join is not None and step.join.kind != "product":
+                    bonds.append((step.join.tensor, step.output))
+            case NormalisationStep() | SoftmaxStep() | PowerStep():
+                pinned |= {step.source, step.output}
+    group = {name: {name} for name in lowered.tensors}
+    for one, other in bonds:
+        if group[one] is not group[other]:
+            group[one] |= group[other]
+            group.update(dict.fromkeys(group[other], group[one]))
+
+    def scale(names: set[str]) -> float:
+        largest = max(ranges.get(name, 0.0) for name in names)
+        needed = max(largest / HALF_RANGE, 1.0)
+        return 1.0 if names & pinned else 2.0 ** math.ceil(math.log2(needed))
+
+    return {name: scale(names) for name, names in group.items()}
 
 
 def quantize_weights(weights: NDArray[np.float32], scales: NDArray[np.float64]) -> NDArray[np.int8]:
@@ -200,8 +235,9 @@ def quantize_convolution(
     """
     where = f"layer {step.layers[-1]!r}"
     source, output = scales[step.source], scales[step.output]
-    # Where another tensor is added, the SDP's first unit goes to that tensor's scale with some bits behind the point.
-    target = output if step.addend is None else math.ldexp(scales[step.addend], -ADDEND_SHIFT)
+    fine = _fine(step, scales)
+    target = output if fine is None else fine
+    sign = -1 if step.join is not None and step.join.gain < 0 else 1
     bias = np.zeros(len(step.weights)) if step.bias is None else step.bias.astype(np.float64) / source
     chosen = weight_scales(step.weights, bias, source / target, mode)
     per_filter = mode is QuantizationMode.PER_FILTER
@@ -211,26 +247,77 @@ def quantize_convolution(
     else:
         factor = factorise(float(chosen[0]) * source / target, where)
         multipliers, truncate = np.full(len(chosen), factor.scale, dtype=np.int16), factor.shift
-    last = step.relu and step.addend is None
+    weights = quantize_weights(step.weights, chosen)
+    last = Activation.RELU if step.relu and fine is None else Activation.NONE
     addends, shift = _integer_bias(bias / chosen)
-    after = None
-    if per_filter or step.addend is not None:
-        if step.bias is None:
-            first = SdpUnit(SdpType.MUL, SdpMode.PER_KERNEL, 0, truncate, relu=last, operands=multipliers)
-        else:
-            pairs = np.stack([addends, multipliers], axis=1)
-            first = SdpUnit(SdpType.BOTH, SdpMode.PER_KERNEL, shift, truncate, relu=last, operands=pairs)
-    elif step.bias is None:
-        first = SdpUnit(SdpType.MUL, SdpMode.PER_LAYER, 0, truncate, int(multipliers[0]), relu=last)
+    if fine is None and not per_filter and step.bias is not None:
+        first = SdpUnit(SdpType.ADD, SdpMode.PER_KERNEL, shift, act=last, operands=addends)
+        return QuantizedConvolution(weights, chosen, SdpProgram(first, None, Converter(int(multipliers[0]), truncate)))
+    if step.bias is not None:
+        pairs = np.stack([addends, sign * multipliers], axis=1)
+        first = SdpUnit(SdpType.BOTH, SdpMode.PER_KERNEL, shift, truncate, act=last, operands=pairs)
+    elif fine is None and not per_filter:
+        first = SdpUnit(SdpType.MUL, SdpMode.PER_LAYER, 0, truncate, int(multipliers[0]), last)
     else:
-        first = SdpUnit(SdpType.ADD, SdpMode.PER_KERNEL, shift, relu=last, operands=addends)
-        after = Converter(int(multipliers[0]), truncate)
-    second = None
-    if step.addend is not None:
-        second = SdpUnit(SdpType.ADD, SdpMode.PER_POINT, ADDEND_SHIFT, relu=step.relu, tensor=step.addend)
-        after = factorise(target / output, where)
-    program = SdpProgram(first, second, after or Converter(1, 0))
-    return QuantizedConvolution(quantize_weights(step.weights, chosen), chosen, program)
+        first = SdpUnit(SdpType.MUL, SdpMode.PER_KERNEL, 0, truncate, act=last, operands=sign * multipliers)
+    if fine is None:
+        return QuantizedConvolution(weights, chosen, SdpProgram(first, None, Converter(1, 0)))
+    second = _second(step, where)
+    return QuantizedConvolution(weights, chosen, _ending(step, scales, (first, second), fine, where))
+
+
+def _fine(step: ConvolutionStep, scales: Mapping[str, float]) -> float | None:
+    """Return the unit in which the first X unit hands on what others work on; None where nothing follows."""
+    if step.join is not None:
+        return math.ldexp(scales[step.join.tensor] * abs(step.join.gain), -ADDEND_SHIFT)
+    if step.slopes is not None:
+        return math.ldexp(scales[step.output], -ADDEND_SHIFT)
+    if step.function is not None:
+        return math.ldexp(scales[step.function.source], -ADDEND_SHIFT)
+    return None
+
+
+def _second(step: ConvolutionStep, where: str) -> SdpUnit | None:
+    """Return the second X unit: what is joined, or slopes."""
+    relu = Activation.RELU if step.relu else Activation.NONE
+    if step.slopes is not None:
+        return _slopes(step.slopes, where)
+    if step.join is None:
+        return SdpUnit(SdpType.NONE, SdpMode.PER_LAYER, act=relu) if step.relu else None
+    alu = SdpAlu.MAX if step.join.kind == "max" else SdpAlu.SUM
+    return SdpUnit(SdpType.ADD, SdpMode.PER_POINT, ADDEND_SHIFT, act=relu, alu=alu, tensor=step.join.tensor)
+
+
+def _slopes(slopes: NDArray[np.float32], where: str) -> SdpUnit:
+    """Multiply negative values by `slopes`."""
+    multipliers, shift = _signed_multipliers(slopes.astype(np.float64), where)
+    return SdpUnit(SdpType.MUL, SdpMode.PER_KERNEL, 0, shift, act=Activation.PRELU, operands=multipliers)
+
+
+def _signed_multipliers(ratios: NDArray[np.float64], where: str) -> tuple[NDArray[np.int16], int]:
+    """16-bit multipliers, rounded, and their common shift."""
+    largest = float(np.abs(ratios).max())
+    shift = factorise(largest, where).shift if largest else 0
+    multipliers = np.rint(np.ldexp(ratios, shift))
+    return np.clip(multipliers, -BIAS_LIMIT, BIAS_LIMIT).astype(np.int16), shift
+
+
+def _ending(
+    step: ConvolutionStep | PointStep,
+    scales: Mapping[str, float],
+    units: tuple[SdpUnit | None, SdpUnit | None],
+    unit: float,
+    where: str,
+) -> SdpProgram:
+    """Program of both X units, the table and the output converter, for values of this unit."""
+    output = scales[step.output]
+    if step.function is not None:
+        lut = function_table(step.function.operation, unit, scales[step.function.source], output)
+        return SdpProgram(*units, factorise(TABLE_STEP, where), lut)
+    factor = factorise(unit / output, where)
+    if step.join is not None and step.join.gain < 0:
+        factor = replace(factor, scale=-factor.scale)
+    return SdpProgram(*units, factor)
 
 
 def quantize_points(step: PointStep, scales: Mapping[str, float]) -> SdpProgram:
@@ -243,53 +330,132 @@ def quantize_points(step: PointStep, scales: Mapping[str, float]) -> SdpProgram:
     """
     where = f"layer {step.layers[-1]!r}"
     source, output = scales[step.source], scales[step.output]
-    if step.addend is None:
-        factor = factorise(source / output, where)
-        unit = SdpUnit(SdpType.MUL, SdpMode.PER_LAYER, 0, factor.shift, factor.scale, relu=step.relu)
-        return SdpProgram(unit, None, Converter(1, 0))
-    addend = scales[step.addend]
-    fraction = max(0, min(ADDEND_SHIFT, SIGNIFICANT_BITS - math.frexp(source / addend)[1]))
-    common = math.ldexp(addend, -fraction)
-    factor = factorise(source / common, where)
-    return SdpProgram(
-        SdpUnit(SdpType.MUL, SdpMode.PER_LAYER, 0, factor.shift, factor.scale),
-        SdpUnit(SdpType.ADD, SdpMode.PER_POINT, fraction, relu=step.relu, tensor=step.addend),
-        factorise(common / output, where),
+    relu = Activation.RELU if step.relu else Activation.NONE
+    if step.join is not None and step.join.kind == "product":
+        unit = SdpUnit(SdpType.MUL, SdpMode.PER_POINT, act=relu, tensor=step.join.tensor)
+        return _ending(step, scales, (unit, None), source * step.gain * scales[step.join.tensor], where)
+    if step.join is not None:
+        addend = scales[step.join.tensor] * abs(step.join.gain)
+        sign = -1 if step.join.gain < 0 else 1
+        reach = math.frexp(abs(step.gain) * source / addend)[1]
+        fraction = max(0, min(ADDEND_SHIFT, SIGNIFICANT_BITS - reach))
+        common = math.ldexp(addend, -fraction)
+        factor = _signed_factor(sign * step.gain * source / common, where)
+        alu = SdpAlu.MAX if step.join.kind == "max" else SdpAlu.SUM
+        first = SdpUnit(SdpType.MUL, SdpMode.PER_LAYER, 0, factor.shift, factor.scale)
+        second = SdpUnit(SdpType.ADD, SdpMode.PER_POINT, fraction, act=relu, alu=alu, tensor=step.join.tensor)
+        return _ending(step, scales, (first, second), common, where)
+    if step.affine is not None:
+        return _ending(step, scales, _affine(step, scales, where), math.ldexp(output, -ADDEND_SHIFT), where)
+    if step.slopes is not None:
+        # Bits behind the point first, so that a product is not rounded twice.
+        first = SdpUnit(SdpType.MUL, SdpMode.PER_LAYER, multiplier=1 << ADDEND_SHIFT)
+        units = first, _slopes(step.slopes, where)
+        return _ending(step, scales, units, math.ldexp(source, -ADDEND_SHIFT), where)
+    if step.function is not None:
+        return _ending(step, scales, (None, None), source, where)
+    factor = _signed_factor(step.gain * source / output, where)
+    unit = SdpUnit(SdpType.MUL, SdpMode.PER_LAYER, 0, factor.shift, factor.scale, relu)
+    return SdpProgram(unit, None, Converter(1, 0))
+
+
+def _signed_factor(ratio: float, where: str) -> Converter:
+    factor = factorise(abs(ratio), where)
+    return replace(factor, scale=-factor.scale) if ratio < 0 else factor
+
+
+def _affine(step: PointStep, scales: Mapping[str, float], where: str) -> tuple[SdpUnit, SdpUnit]:
+    """Units that multiply and then add, a channel, and give the output with some bits behind the point."""
+    assert step.affine is not None
+    factor, offset = (part.astype(np.float64) for part in step.affine)
+    unit = math.ldexp(scales[step.output], -ADDEND_SHIFT)
+    multipliers, truncate = _signed_multipliers(factor * (scales[step.source] / unit), where)
+    addends, shift = _integer_bias(offset / unit)
+    act = Activation.RELU if step.relu else Activation.NONE
+    return (
+        SdpUnit(SdpType.MUL, SdpMode.PER_KERNEL, 0, truncate, operands=multipliers),
+        SdpUnit(SdpType.ADD, SdpMode.PER_KERNEL, shift, act=act, operands=addends),
     )
 
 
-def convert_convolution(step: ConvolutionStep) -> QuantizedConvolution:
-    """fp16 weights of `step`, and the SDP program behind it.
+def convert_convolution(step: ConvolutionStep, scales: Mapping[str, float]) -> QuantizedConvolution:
+    """fp16 weights of `step`, and the SDP program behind it; `scales` are `half_scales`.
 
     Raises
     ------
     CompileError
         A weight or a bias is beyond fp16's range.
     """
-    last = step.relu and step.addend is None
+    where = f"layer {step.layers[0]!r}"
+    relu = Activation.RELU if step.relu else Activation.NONE
+    last = relu if step.join is None else Activation.NONE
     first = None
     if step.bias is not None:
-        operands = _half(step.bias, f"layer {step.layers[0]!r}: bias")
-        first = SdpUnit(SdpType.ADD, SdpMode.PER_KERNEL, relu=last, operands=operands)
+        operands = _half(step.bias / np.float32(scales[step.output]), f"{where}: bias")
+        first = SdpUnit(SdpType.ADD, SdpMode.PER_KERNEL, act=last, operands=operands)
     elif last:
-        first = SdpUnit(SdpType.NONE, SdpMode.PER_LAYER, relu=True)
+        first = SdpUnit(SdpType.NONE, SdpMode.PER_LAYER, act=last)
     second = None
-    if step.addend is not None:
-        second = SdpUnit(SdpType.ADD, SdpMode.PER_POINT, relu=step.relu, tensor=step.addend)
-    weights = _half(step.weights, f"layer {step.layers[0]!r}: weights")
-    return QuantizedConvolution(weights, None, SdpProgram(first, second, None))
+    if step.slopes is not None:
+        second = _half_slopes(step.slopes, where)
+    elif step.join is not None:
+        second = _half_join(step.join, relu)
+    table = None if step.function is None else half_function_table(step.function.operation)
+    return QuantizedConvolution(
+        _half(step.weights * np.float32(scales[step.source] / scales[step.output]), f"{where}: weights"),
+        None,
+        SdpProgram(first, second, None, table),
+    )
 
 
-def convert_points(step: PointStep) -> SdpProgram:
-    """fp16 program of an SDP that works on tensors in memory."""
-    if step.addend is None:
-        return SdpProgram(SdpUnit(SdpType.NONE, SdpMode.PER_LAYER, relu=step.relu), None, None)
-    return SdpProgram(SdpUnit(SdpType.ADD, SdpMode.PER_POINT, relu=step.relu, tensor=step.addend), None, None)
+def convert_points(step: PointStep, scales: Mapping[str, float]) -> SdpProgram:
+    """fp16 program of an SDP that works on tensors in memory; `scales` are `half_scales`.
+
+    Raises
+    ------
+    CompileError
+        A factor or an offset is beyond fp16's range.
+    """
+    where = f"layer {step.layers[0]!r}"
+    relu = Activation.RELU if step.relu else Activation.NONE
+    source, output = scales[step.source], scales[step.output]
+    gain = step.gain * source / output
+    units: list[SdpUnit] = []
+    if step.affine is not None:
+        factor, offset = step.affine[0] * np.float32(gain), step.affine[1] / np.float32(output)
+        for kind, values in ((SdpType.MUL, factor), (SdpType.ADD, offset)):
+            units.append(SdpUnit(kind, SdpMode.PER_KERNEL, operands=_half(values, where)))
+    elif step.join is not None and step.join.kind == "product":
+        gain *= scales[step.join.tensor]
+        units.append(_half_join(step.join, Activation.NONE))
+    if step.affine is None and gain != 1:
+        units.append(SdpUnit(SdpType.MUL, SdpMode.PER_LAYER, multiplier=float(_half(np.float32(gain), where))))
+    if step.join is not None and step.join.kind != "product":
+        units.append(_half_join(step.join, Activation.NONE))
+    if step.slopes is not None:
+        units.append(_half_slopes(step.slopes, where))
+    if not units:
+        units.append(SdpUnit(SdpType.NONE, SdpMode.PER_LAYER))
+    if relu:
+        units[-1] = replace(units[-1], act=relu)
+    table = None if step.function is None else half_function_table(step.function.operation)
+    return SdpProgram(units[0], units[1] if len(units) > 1 else None, None, table)
 
 
-def _half(values: NDArray[np.float32], where: str) -> NDArray[np.float16]:
+def _half_join(join: Join, act: Activation) -> SdpUnit:
+    kind = SdpType.MUL if join.kind == "product" else SdpType.ADD
+    alu = SdpAlu.MAX if join.kind == "max" else SdpAlu.SUM
+    return SdpUnit(kind, SdpMode.PER_POINT, act=act, alu=alu, tensor=join.tensor)
+
+
+def _half_slopes(slopes: NDArray[np.float32], where: str) -> SdpUnit:
+    operands = _half(slopes, f"{where}: slopes")
+    return SdpUnit(SdpType.MUL, SdpMode.PER_KERNEL, act=Activation.PRELU, operands=operands)
+
+
+def _half(values: NDArray[np.float32] | np.float32, where: str) -> NDArray[np.float16]:
     with np.errstate(over="ignore"):
-        converted = values.astype(np.float16)
+        converted = np.asarray(values, np.float16)
     if not np.isfinite(converted).all():
         largest = np.abs(values).max()
         raise CompileError(f"{where}: the largest is {largest:.6g}, the limit of fp16 is 65504; scale the layer down")

@@ -70,8 +70,7 @@ def _overlap(a: Window, b: Window, parts: Mapping[str, Part]) -> bool:
         one.whole == other.whole
         and one.first < other.end
         and other.first < one.end
-        and a.row < b.row + b.rows
-        and b.row < a.row + a.rows
+        and (one.step != other.step or one.row != other.row or (a.row < b.row + b.rows and b.row < a.row + a.rows))
         and a.column < b.column + b.columns
         and b.column < a.column + a.columns
     )
@@ -79,10 +78,22 @@ def _overlap(a: Window, b: Window, parts: Mapping[str, Part]) -> bool:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Operations in order of execution; `parts` are tensors that stand inside of others."""
+    """Operations in order of execution.
+
+    Attributes
+    ----------
+    operations : Sequence[Operation]
+        The operations.
+    parts : Mapping[str, Part]
+        Tensors that stand inside of others.
+    serial : bool
+        Whether each operation, but an SDP's behind its convolution, waits until the one before it is complete: less
+        runs at a time, so less memory is in use.
+    """
 
     operations: Sequence[Operation]
     parts: Mapping[str, Part] = field(default_factory=dict)
+    serial: bool = False
 
     @cached_property
     def tasks(self) -> tuple[Task, ...]:
@@ -130,6 +141,8 @@ class Schedule:
                 known, event = consumers[writer].get(engine, (index, DependencyEvent.OP_COMPLETED))
                 # A later reader on the same unit starts after the one that already waits.
                 consumers[writer][engine] = (known, DependencyEvent.OP_COMPLETED if known == index else event)
+            if self.serial and index > task.first and parents[index] is None:
+                consumers[index - 1][engine] = (index, DependencyEvent.OP_COMPLETED)
 
     def _writers(self, task: Task, index: int) -> list[int]:
         """For each window that an operation reads, the last operation of each unit of its task that writes some of it.

@@ -1,31 +1,37 @@
 """Tiling: what one run of a unit can take at once, and the operations that a step becomes.
 
-A convolution whose input does not fit into the CBUF runs in several chunks of rows, a pooling whose output is wider
-than the PDP's line buffer in several chunks of columns (software splits; chunks read overlapping windows).
+A convolution whose input does not fit into the CBUF runs in several chunks of rows and columns, a pooling whose output
+is wider than the PDP's line buffer in several chunks of columns (software splits; chunks read overlapping windows).
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil
 
-from nvdla_quant.cbuf import Banks, Shortage, divide, feature_entries, image_entries
+from nvdla_quant.cbuf import IMAGE_CHANNELS, Division, Shortage, Work, divide
 from nvdla_quant.compiler.layout import Surface, whole
 from nvdla_quant.compiler.operations import (
+    CdpOperation,
     ConvolutionStep,
     ConvOperation,
     CpuOperation,
+    InterleaveStep,
+    NormalisationStep,
     Operation,
     PdpOperation,
     PointStep,
     PoolingStep,
+    PowerStep,
     SdpOperation,
     SoftmaxStep,
     Step,
     Window,
 )
-from nvdla_quant.errors import CompileError
 from nvdla_quant.hardware import Target
+from nvdla_quant.network.graph import Tensor
 
+MAX_HEIGHT = 8192
+"""Height of a cube (13 bits)."""
 PDP_LINE_BUFFER_BITS = 7 * 1024 * 8
 PDP_BITS_PER_BYTE = 14
 """Line buffer of the PDP and the bits that it keeps for each byte of an element (nvdla/sw ``PDPNode.cpp``)."""
@@ -39,41 +45,44 @@ class ConvolutionTiling:
 
     Attributes
     ----------
-    entries_per_slice : int
-        CBUF entries of one input row.
-    banks : Banks
-        Division of the CBUF.
+    work : Work
+        What it asks for.
+    division : Division
+        What it gets: banks and runs.
     post_extension : int
         Log2 of the kernel rows that one MAC step takes (images).
     """
 
-    entries_per_slice: int
-    banks: Banks
+    work: Work
+    division: Division
     post_extension: int
 
 
-def tile_convolution(step: ConvolutionStep, source: Surface, target: Target) -> ConvolutionTiling:
-    """Divide the CBUF for `step`.
+def work_of(step: ConvolutionStep, source: Tensor, output: Tensor, image: bool, element_bytes: int) -> Work:
+    """Return what `step` asks of the CBUF."""
+    kernels, channels, *kernel = step.weights.shape
+    return Work(
+        kernels=kernels,
+        channels=IMAGE_CHANNELS if image else channels,
+        kernel=(kernel[0], kernel[1]),
+        extent=step.extent,
+        stride=step.stride,
+        pad=step.pad,
+        source=source.chw[1:],
+        output=output.chw[1:],
+        element_bytes=element_bytes,
+        image=image,
+    )
 
-    Raises
-    ------
-    CompileError
-        No division serves.
-    """
-    kernels, channels, height, width = step.weights.shape
-    if source.image:
-        channels = source.channels
-        entries = image_entries(target, source.width, 2 * step.pad[1], source.element_bytes)
-    else:
-        entries = feature_entries(target, channels, source.width, source.element_bytes)
-    kernel_bytes = channels * height * width * source.element_bytes
-    group = min(kernels, target.kernels_per_group(source.element_bytes))
-    rows = min(source.height, _extent(step, 0))
-    banks = divide(target, entries, source.height, rows, kernels * kernel_bytes, group * kernel_bytes)
-    if isinstance(banks, Shortage):
-        raise CompileError(f"layer {step.layers[0]!r}: {banks.message}")
-    extension = post_extension(target, height, width * channels, step.stride[1]) if source.image else 0
-    return ConvolutionTiling(entries, banks, extension)
+
+def tile_convolution(step: ConvolutionStep, work: Work, target: Target) -> ConvolutionTiling:
+    """Divide the CBUF for `step`, which `split` has made fit."""
+    division = divide(target, work)
+    assert not isinstance(division, Shortage)
+    height, width = work.kernel
+    vector = width * IMAGE_CHANNELS
+    extension = post_extension(target, height, vector, step.stride[1]) if work.image else 0
+    return ConvolutionTiling(work, division, extension)
 
 
 def post_extension(target: Target, kernel_rows: int, vector: int, stride: int) -> int:
@@ -102,28 +111,10 @@ def post_extension(target: Target, kernel_rows: int, vector: int, stride: int) -
     return 0
 
 
-def _extent(step: ConvolutionStep, axis: int) -> int:
-    size: int = step.weights.shape[2 + axis]
-    return (size - 1) * step.dilation[axis] + 1
-
-
 def _chunks(count: int, most: int) -> Iterator[tuple[int, int]]:
     """(first, number) of chunks of at most `most`."""
     for first in range(0, count, most):
         yield first, min(most, count - first)
-
-
-def _rows(step: ConvolutionStep, height: int, out_height: int, fit: int) -> Iterator[tuple[int, int]]:
-    """(first, number) of the output rows of chunks that read at most `fit` input rows."""
-    extent, stride = _extent(step, 0), step.stride[0]
-    first = 0
-    while first < out_height:
-        top = first * stride - step.pad[0]
-        start = max(top, 0)
-        left = out_height - first
-        count = left if height - start <= fit else min(left, (start + fit - extent - top) // stride + 1)
-        yield first, count
-        first += count
 
 
 def operations_of(
@@ -148,32 +139,35 @@ def operations_of(
     match step:
         case ConvolutionStep():
             assert tiling is not None
-            yield from _convolution(index, step, source, output, tiling)
+            yield from _convolution(index, step, tiling)
         case PointStep():
-            addend = None if step.addend is None else whole(step.addend, surfaces[step.addend])
+            addend = None if step.join is None else whole(step.join.tensor, surfaces[step.join.tensor])
             yield SdpOperation(index, whole(step.source, source), addend, whole(step.output, output))
+        case InterleaveStep():
+            # Rows together are one column of pixels, equally far apart, where they fill the output's evenly.
+            even = output.width == step.stride * source.width
+            for first, count in _chunks(source.height, MAX_HEIGHT // source.width if even else 1):
+                read = Window(step.source, first, count, 0, source.width)
+                yield SdpOperation(index, read, None, Window(step.output, first, count, 0, output.width))
         case PoolingStep():
             yield from _pooling(index, step, source, output, target)
-        case SoftmaxStep():
+        case NormalisationStep():
+            yield CdpOperation(index, whole(step.source, source), whole(step.output, output))
+        case SoftmaxStep() | PowerStep():
             yield CpuOperation(index, whole(step.source, source), whole(step.output, output))
 
 
-def _convolution(
-    index: int, step: ConvolutionStep, source: Surface, output: Surface, tiling: ConvolutionTiling
-) -> Iterator[Operation]:
-    fit = tiling.banks.rows
-    chunks = [(0, output.height)] if fit >= source.height else list(_rows(step, source.height, output.height, fit))
-    for first, count in chunks:
-        top = first * step.stride[0] - step.pad[0]
-        bottom = top + (count - 1) * step.stride[0] + _extent(step, 0)
-        row = max(top, 0)
-        rows, above, below = min(bottom, source.height) - row, max(-top, 0), max(bottom - source.height, 0)
-        if len(chunks) == 1:
-            rows, above, below = source.height, step.pad[0], step.pad[0]
-        destination = Window(step.output, first, count, 0, output.width)
-        addend = None if step.addend is None else Window(step.addend, first, count, 0, output.width)
-        yield ConvOperation(index, Window(step.source, row, rows, 0, source.width), count, above, below)
-        yield SdpOperation(index, None, addend, destination)
+def _convolution(index: int, step: ConvolutionStep, tiling: ConvolutionTiling) -> Iterator[Operation]:
+    for down in tiling.division.rows:
+        for across in tiling.division.columns:
+            addend = None
+            if step.join is not None:
+                addend = Window(step.join.tensor, down.first, down.count, across.first, across.count)
+            source = Window(step.source, down.start, down.inputs, across.start, across.inputs)
+            pads = down.before, down.after, across.before, across.after
+            yield ConvOperation(index, source, down.count, across.count, *pads)
+            destination = Window(step.output, down.first, down.count, across.first, across.count)
+            yield SdpOperation(index, None, addend, destination)
 
 
 def pooling_columns(target: Target, step: PoolingStep, element_bytes: int) -> int:

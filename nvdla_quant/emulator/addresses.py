@@ -15,13 +15,25 @@ MAX_CUBE = 8192
 class AddressSpace(TaskMemory):
     """What the address indices of one task mean."""
 
-    def cube(self, descriptor: np.void, atom: int, element_bytes: int, where: str) -> Cube:
-        """Return the cube of a ``dla_data_cube``, checked to lie inside its address."""
+    def cube(
+        self,
+        descriptor: np.void,
+        atom: int,
+        element_bytes: int,
+        where: str,
+        surface_stride: str = "surf_stride",
+        batch: int = 1,
+        batch_stride: int = 0,
+    ) -> Cube:
+        """Return the cube or cubes of a ``dla_data_cube``, checked to lie inside its address.
+
+        `surface_stride` names the field that holds the bytes between groups of `atom` channels.
+        """
         width, height, channels = (int(descriptor[field]) for field in ("width", "height", "channel"))
         for field, value in (("width", width), ("height", height), ("channel", channels)):
             if not 1 <= value <= MAX_CUBE:
                 raise LoadableError(f"{where}: {field} is {value}, expected 1 to {MAX_CUBE}")
-        line, surface = int(descriptor["line_stride"]), int(descriptor["surf_stride"])
+        line, surface = int(descriptor["line_stride"]), int(descriptor[surface_stride])
         return self.checked_cube(
             Cube(
                 int(descriptor["address"]),
@@ -33,6 +45,8 @@ class AddressSpace(TaskMemory):
                 element_bytes,
                 line,
                 surface,
+                batch,
+                batch_stride,
             ),
             where,
         )

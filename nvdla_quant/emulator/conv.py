@@ -1,10 +1,12 @@
-"""The convolution core: weights unpacked once, then matrix products that are exact for int8.
+"""The convolution core: weights unpacked once, then matrix products that are exact for integers.
 
 A product of float32 matrices of integers is exact while every partial sum stays within 2**24, whatever the order of
 summation. The bound follows from the weights themselves (the sum of their magnitudes for each kernel), and where one
-product would exceed it the reduction is split. Arithmetic: arithmetic notes, section 3; packing: section 8.
+product would exceed it the reduction is split. Int16 takes float64, whose 2**53 no convolution reaches. Arithmetic:
+arithmetic notes, section 3.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -12,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator._jit import jit
-from nvdla_quant.emulator.operations import ConvOperation
-from nvdla_quant.emulator.rounding import shift_right
+from nvdla_quant.emulator.operations import ConvOperation, Cube, element_type
+from nvdla_quant.emulator.pixels import lanes_of, source_type
 from nvdla_quant.emulator.tiles import Reader, Tile, Tiling, Workspace, plan
+from nvdla_quant.emulator.weights import unpack_weights
+from nvdla_quant.emulator.winograd import WinogradConvolution, prepare_winograd
 from nvdla_quant.hardware import Precision, Target
 
 EXACT = 1 << 24
@@ -23,6 +27,11 @@ MAC_INFINITY = np.float32(65536)
 """What the MAC array takes an infinite half for (arithmetic notes, section 9)."""
 MAX_INPUT = 128
 """Largest magnitude of an int8 input."""
+MAX_INPUT16 = 1 << 15
+"""Largest magnitude of an int16 input."""
+ACCUMULATOR_LIMIT = 1 << 47
+"""The accumulator saturates to signed 48 bits at every step (arithmetic notes, section 3)."""
+Sums = NDArray[np.float32] | NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,21 +44,28 @@ class Convolution:
         What it computes.
     reader : Reader
         Its source.
-    weights : tuple[NDArray[np.float32], ...]
-        Blocks of the ``(K, kernels)`` matrix; K runs over (kernel row, kernel column, channel).
+    weights : tuple[Sums, ...]
+        Blocks of the ``(K, kernels)`` matrix; K runs over (kernel row, kernel column, channel). Float64 in int16.
     bound : int
-        Largest magnitude that the accumulator can reach (int8).
+        Largest magnitude that the accumulator can reach (integers).
     tiling : Tiling
         How its output is cut.
+    steps : tuple[NDArray[np.intp], ...]
+        The rows of the matrix that each step of the MAC array takes, where the accumulator might saturate in between.
     """
 
     operation: ConvOperation
     reader: Reader
-    weights: tuple[NDArray[np.float32], ...]
+    weights: tuple[Sums, ...]
     bound: int
     tiling: Tiling
+    steps: tuple[NDArray[np.intp], ...] = ()
 
-    def accumulate(self, source: NDArray[np.int8], tile: Tile, workspace: Workspace) -> NDArray[np.float32]:
+    def of(self, source: Cube) -> "Convolution":
+        """Return the same convolution of another cube of the batch."""
+        return replace(self, reader=replace(self.reader, cube=source))
+
+    def accumulate(self, source: NDArray[np.int8], tile: Tile, workspace: Workspace) -> Sums:
         """Return the accumulators of a tile as partial sums ``(blocks, pixels, kernels)``.
 
         Parameters
@@ -61,7 +77,7 @@ class Convolution:
         workspace : Workspace
             Scratch; the result lies in it.
         """
-        op, channels = self.operation, len(self.reader.channels)
+        op, channels = self.operation, self.reader.channels
         stride_y, stride_x = op.stride
         dilation_y, dilation_x = op.dilation
         rows = (tile.rows - 1) * stride_y + (op.kernel_height - 1) * dilation_y + 1
@@ -70,8 +86,7 @@ class Convolution:
         depth = op.kernel_height * op.kernel_width * channels
         patch = workspace.take("patch", tile.images, rows, columns, channels)
         corner = tile.row * stride_y - op.pad_top, -op.pad_left
-        read = self.reader.read_bytes if op.precision is Precision.INT8 else self.reader.read_halves
-        read(source, tile.first, *corner, patch)
+        self.reader.read(source, tile.first, *corner, patch)
         if op.precision is Precision.FP16:
             np.clip(patch, -MAC_INFINITY, MAC_INFINITY, out=patch)
         pointwise = op.kernel_height * op.kernel_width == 1 and op.stride == (1, 1)
@@ -92,26 +107,49 @@ class Convolution:
                 op.out_width,
                 matrix,
             )
+        if op.precision is Precision.INT16:
+            return self._accumulate_wide(matrix.astype(np.float64))[None]
         sums = workspace.take("sums", len(self.weights), pixels, op.out_channels)
         start = 0
         # Loadables may hold fp16 weights that are NaN (uninitialised ones, by NVIDIA's compiler).
         with np.errstate(invalid="ignore", over="ignore"):
             for block, weights in zip(sums, self.weights, strict=True):
-                np.matmul(matrix[:, start : start + len(weights)], weights, out=block)
+                part = matrix[:, start : start + len(weights)]
+                if op.precision is Precision.FP16:
+                    # How BLAS rounds a row depends on the size of the matrix and the row's place in it: with a product
+                    # for each image, results do not depend on the batch.
+                    stack = part.reshape(tile.images, -1, len(weights))
+                    np.matmul(stack, weights, out=block.reshape(tile.images, -1, op.out_channels))
+                else:
+                    np.matmul(part, weights, out=block)
                 start += len(weights)
         return sums
 
+    def _accumulate_wide(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        (weights,) = self.weights
+        if not self.steps:
+            product: NDArray[np.float64] = matrix @ weights
+            return product
+        sums = np.zeros((len(matrix), weights.shape[1]))
+        for rows in self.steps:
+            np.clip(sums + matrix[:, rows] @ weights[rows], -ACCUMULATOR_LIMIT, ACCUMULATOR_LIMIT - 1, out=sums)
+        return sums
 
-def prepare(operation: ConvOperation, packed: NDArray[np.uint8], target: Target) -> Convolution:
-    """Unpack the weights of `operation` from the bytes of its window and lay them out for matrix products."""
+
+def prepare(operation: ConvOperation, packed: NDArray[np.uint8], target: Target) -> "Convolution | WinogradConvolution":
+    """Unpack the weights of `operation` from the bytes of its stream and lay them out for matrix products."""
     kernels = unpack_weights(operation, packed, target)
-    channels = np.arange(operation.source.channels)
-    if operation.image:
-        # Images have four components whatever the network takes; those that no kernel weighs need no arithmetic.
-        used = np.flatnonzero(np.any(kernels != 0, axis=(0, 1, 2)))
-        channels = used if len(used) else channels[:1]
-    matrix = kernels[..., channels].reshape(operation.out_channels, -1).T
-    reader = Reader(operation.source, channels, _input_table(operation), float(operation.pad_value))
+    if operation.winograd_shift is not None:
+        return prepare_winograd(operation, kernels)
+    used = np.arange(operation.channels)
+    if operation.pixels is not None and operation.precision is not Precision.INT16:
+        # Images have components that the network does not take; those that no kernel weighs need no arithmetic.
+        weighed = np.flatnonzero(np.any(kernels != 0, axis=(0, 1, 2)))
+        used = weighed if len(weighed) else used[:1]
+    matrix = kernels[..., used].reshape(operation.out_channels, -1).T
+    reader = reader_of(operation, used)
+    if operation.precision is Precision.INT16:
+        return _prepare_wide(operation, reader, matrix, target)
     if operation.precision is Precision.INT8:
         magnitudes = np.abs(matrix.astype(np.int64))
         edges = _split(magnitudes)
@@ -122,11 +160,34 @@ def prepare(operation: ConvOperation, packed: NDArray[np.uint8], target: Target)
     blocks = tuple(np.ascontiguousarray(floats[a:b]) for a, b in pairwise(edges))
     bytes_per_pixel = 4 * (len(matrix) + len(blocks) * operation.out_channels)
     tiling = plan(operation.out_height, operation.out_width, bytes_per_pixel)
-    if operation.precision is Precision.FP16:
-        # How BLAS rounds a row depends on where it lies in the matrix: one image at a time, fp16 results do not
-        # depend on the batch.
-        tiling = replace(tiling, images=1)
     return Convolution(operation, reader, blocks, bound, tiling)
+
+
+def reader_of(operation: ConvOperation, used: NDArray[np.intp]) -> Reader:
+    """Return how to read the channels `used` of the source of `operation`, the first of a batch."""
+    dtype = element_type(source_type(operation))
+    return Reader(operation.source.parts[0], dtype, lanes_of(operation, used), float(operation.pad_value))
+
+
+def _prepare_wide(operation: ConvOperation, reader: Reader, matrix: NDArray[np.generic], target: Target) -> Convolution:
+    weights = np.ascontiguousarray(matrix.astype(np.float64))
+    bound = int(np.abs(weights).sum(axis=0).max()) * MAX_INPUT16
+    tiling = plan(operation.out_height, operation.out_width, 12 * len(matrix) + 8 * operation.out_channels)
+    steps = tuple(_steps(operation, target)) if bound >= ACCUMULATOR_LIMIT else ()
+    return Convolution(operation, reader, (weights,), bound, tiling, steps)
+
+
+def _steps(operation: ConvOperation, target: Target) -> Iterator[NDArray[np.intp]]:
+    """Yield the rows of the matrix that the MAC array takes at once, in its order (csc.cpp:1086-1183)."""
+    image = operation.pixels is not None
+    width = 1 if image else operation.kernel_width
+    channels = operation.channels * (operation.kernel_width if image else 1)
+    height, joined = operation.kernel_height, 1 << operation.post_extension
+    rows = np.arange(height * width * channels).reshape(height, width, channels)
+    for c in range(0, channels, target.atomic_c):
+        for r in range(0, height, joined):
+            for x in range(width):
+                yield rows[r : r + joined, x, c : c + target.atomic_c].reshape(-1)
 
 
 def _split(magnitudes: NDArray[np.int64]) -> list[int]:
@@ -137,54 +198,6 @@ def _split(magnitudes: NDArray[np.int64]) -> list[int]:
         if np.add.reduceat(magnitudes, edges[:-1], axis=0).max() * MAX_INPUT <= EXACT:
             return [int(edge) for edge in edges]
     raise AssertionError("one row is at most 128 * 128")
-
-
-def _input_table(operation: ConvOperation) -> NDArray[np.float32] | None:
-    """Return what the input converter makes of each byte, or None where it changes nothing.
-
-    ``sat8(sat17(round((x - offset) * scale >> truncate)))``, arithmetic notes section 3.
-    """
-    raw = np.arange(256, dtype=np.uint8)
-    values = (raw.view(np.int8) if operation.signed else raw).astype(np.int64)
-    converter = operation.converter
-    if converter is None:
-        # Without the converter the byte goes on as it is, and the MAC takes it as signed.
-        return None
-    offset = ((converter.offset & 0xFFFF) ^ 0x8000) - 0x8000
-    wide = shift_right((values - offset) * converter.scale, converter.shift, 17)
-    table = np.clip(wide, -128, 127).astype(np.float32)
-    return None if np.array_equal(table, raw.view(np.int8).astype(np.float32)) else table
-
-
-def unpack_weights(operation: ConvOperation, packed: NDArray[np.uint8], target: Target) -> NDArray[np.generic]:
-    """Return uncompressed direct weights as ``(kernels, kernel_height, kernel_width, channels)``.
-
-    The stream is: kernel group, channel block, row group (``2**post_extension`` rows), column, kernel, row, channel.
-    Partial groups and blocks are shorter, not padded. An image's kernel row is one vector of ``width * 4 + c``.
-    """
-    int8 = operation.precision is Precision.INT8
-    values = np.ascontiguousarray(packed).view(np.int8 if int8 else np.float16)
-    group = target.kernels_per_group(1 if int8 else 2)
-    height, width, channels = operation.kernel_height, operation.kernel_width, operation.source.channels
-    if operation.image:
-        width, channels = 1, width * channels
-    kernels = np.empty((operation.out_channels, height, width, channels), values.dtype)
-    joined = 1 << operation.post_extension
-    position = 0
-    for k in range(0, operation.out_channels, group):
-        for c in range(0, channels, target.atomic_c):
-            if joined == 1:
-                part = kernels[k : k + group, :, :, c : c + target.atomic_c]
-                count, _, _, depth = part.shape
-                stream = values[position : position + part.size].reshape(height, width, count, depth)
-                part[:] = stream.transpose(2, 0, 1, 3)
-                position += part.size
-                continue
-            for r in range(0, height, joined):
-                part = kernels[k : k + group, r : r + joined, 0, c : c + target.atomic_c]
-                part[:] = values[position : position + part.size].reshape(part.shape)
-                position += part.size
-    return kernels.reshape(operation.out_channels, height, operation.kernel_width, operation.source.channels)
 
 
 @jit

@@ -1,6 +1,6 @@
 """Decode the descriptors of a DLA task as the firmware reads them.
 
-Facts: nvdla/sw ``kmd/firmware/{engine,scheduler,conv,sdp,pdp,common}.c``. What the firmware refuses is an
+Facts: nvdla/sw ``kmd/firmware/{engine,scheduler,conv}.c``. What the firmware refuses is an
 `EmulationError`, and so is what the emulator does not model; both name operation, field and value.
 """
 
@@ -8,25 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nvdla_quant.emulator.addresses import AddressSpace
+from nvdla_quant.emulator.decode_conv import decode_conv
 from nvdla_quant.emulator.decode_sdp import decode_sdp
-from nvdla_quant.emulator.fields import ELEMENT_BYTES, converter_of, precision_of, refuse
-from nvdla_quant.emulator.operations import ConvOperation, Operation, PdpOperation
+from nvdla_quant.emulator.decode_units import decode_bdma, decode_cdp, decode_pdp, decode_rubik
+from nvdla_quant.emulator.operations import Operation, SdpOperation
 from nvdla_quant.emulator.races import Link
 from nvdla_quant.errors import EmulationError, LoadableError
-from nvdla_quant.hardware import MAX_POOLING_WINDOW, Precision, Target
+from nvdla_quant.hardware import Target
 from nvdla_quant.loadable import structs
-from nvdla_quant.loadable.structs import Engine, MemoryType, PoolMode
-
-IMAGE_FORMATS = {structs.FORMAT_A8B8G8R8: Precision.INT8, structs.FORMAT_A16B16G16R16_F: Precision.FP16}
-IMAGE_COMPONENTS = 4
-MAX_POOLING_STRIDE = 8
-PADDING_BITS = (8, 9, 10, 10, 11, 11, 11)
-"""Width of each pooling padding value (arithmetic notes, section 5: sign bits 7, 8, 9, 9, 10, 10, 10).
-
-The third is i = 2 and has its sign in bit 9.
-"""
+from nvdla_quant.loadable.structs import Engine, MemoryType
 
 
 @dataclass(frozen=True)
@@ -44,7 +37,10 @@ class DecodedTask:
     consumers : tuple[Link, ...]
         (before, after, event): the second waits for that event of the first.
     parents : tuple[Link, ...]
-        (SDP, convolution, event): the convolution waits until the SDP operation that takes its output is enabled.
+        (SDP, convolution, event): the convolution waits until the SDP operation that takes its output is enabled; so
+        does an SDP operation for a pooling.
+    fed : tuple[tuple[int, int], ...]
+        (SDP, pooling): the pooling takes what the SDP operation hands over.
     dependency_counts : tuple[int, ...]
         How many events each operation waits for.
     """
@@ -54,20 +50,21 @@ class DecodedTask:
     engines: tuple[Engine, ...]
     consumers: tuple[Link, ...]
     parents: tuple[Link, ...]
+    fed: tuple[tuple[int, int], ...]
     dependency_counts: tuple[int, ...]
 
 
 def decode_task(space: AddressSpace, target: Target, base: int, warnings: list[str]) -> DecodedTask:
     """Decode every operation of a task; `base` is the number of the first one in the program."""
-    network = space.records(0, structs.NETWORK, 1, structs.NETWORK.itemsize, "network descriptor")[0]
+    network = space.records(0, structs.NETWORK, 1, "network descriptor")[0]
     count = int(network["num_operations"])
     if count == 0:
         raise LoadableError(f"{space.where}: network descriptor has no operations")
 
-    def table(field: str, dtype: np.dtype[np.void], stride: int) -> np.ndarray[tuple[int], np.dtype[np.void]]:
-        return space.records(int(network[field]), dtype, count, stride, field)
+    def table(field: str, dtype: np.dtype[np.void], stride: int | None = None) -> NDArray[np.void]:
+        return space.records(int(network[field]), dtype, count, field, stride)
 
-    common = table("dependency_graph_index", structs.COMMON_OP, structs.COMMON_OP.itemsize)
+    common = table("dependency_graph_index", structs.COMMON_OP)
     engines = [_engine(space.where, index, int(entry["op_type"])) for index, entry in enumerate(common)]
     views = {
         engine: table("operation_desc_index", structs.OPERATIONS[engine], structs.OPERATION_BYTES)
@@ -85,8 +82,12 @@ def decode_task(space: AddressSpace, target: Target, base: int, warnings: list[s
         for index, engine in enumerate(engines)
         if engine is Engine.CONV
     }
+    luts = _lut_reader(space, network)
     operations: dict[int, Operation] = {}
-    for index, engine in enumerate(engines):
+    feeders: dict[int, SdpOperation] = {}
+    fed: list[tuple[int, int]] = []
+    # Poolings come last, for they may take what an SDP operation hands over.
+    for index, engine in sorted(enumerate(engines), key=lambda item: item[1] is Engine.PDP):
         op, surface = views[engine][index], surfaces[engine][index]
         if engine is Engine.SDP:
             parent = int(common[index]["fused_parent"]["index"])
@@ -96,19 +97,33 @@ def decode_task(space: AddressSpace, target: Target, base: int, warnings: list[s
                     f"{where(index)}: on-the-fly source, but operation {parent} feeds it no convolution"
                 )
             source = convolutions.pop(parent) if flying else None
-            luts = _lut_reader(space, network)
-            operations[index] = decode_sdp(
-                space, target, op, surface, base + index, source, luts, warnings, where(index)
-            )
+            decoded = decode_sdp(space, target, op, surface, base + index, source, luts, warnings, where(index))
+            operations[index] = decoded
+            if decoded.destination.is_handed_over:
+                feeders[index] = decoded
         elif engine is Engine.PDP:
-            operations[index] = decode_pdp(space, target, op, surface, base + index, where(index))
-        elif engine is not Engine.CONV:
-            raise EmulationError(f"{where(index)}: this unit is not modelled yet")
+            parent = int(common[index]["fused_parent"]["index"])
+            flying = int(surface["src_data"]["type"]) == MemoryType.ON_THE_FLY
+            if flying and parent not in feeders:
+                raise EmulationError(
+                    f"{where(index)}: on-the-fly source, but operation {parent} is no SDP operation that feeds it alone"
+                )
+            feeder = feeders.pop(parent) if flying else None
+            fed += [(parent, index)] if flying else []
+            operations[index] = decode_pdp(space, target, op, surface, base + index, feeder, where(index))
+        elif engine is Engine.CDP:
+            operations[index] = decode_cdp(space, target, op, surface, base + index, luts, where(index))
+        elif engine is Engine.RUBIK:
+            operations[index] = decode_rubik(space, target, op, surface, base + index, where(index))
+        elif engine is Engine.BDMA and (copies := decode_bdma(space, target, surface, base + index, where(index))):
+            operations[index] = copies
+    if feeders:
+        raise EmulationError(f"{where(min(feeders))}: on-the-fly destination, but no pooling takes it; it would hang")
     if convolutions:
         raise EmulationError(f"{where(min(convolutions))}: no SDP operation takes its output; it would hang")
     counts = tuple(int(entry["dependency_count"]) for entry in common)
     consumers, parents = (_links(space.where, common, field) for field in ("consumers", "fused_parent"))
-    return DecodedTask(count, operations, tuple(engines), consumers, parents, counts)
+    return DecodedTask(count, operations, tuple(engines), consumers, parents, tuple(fed), counts)
 
 
 def _engine(where: str, index: int, value: int) -> Engine:
@@ -123,14 +138,14 @@ def _lut_reader(space: AddressSpace, network: np.void) -> Callable[[int], np.voi
         count = int(network["num_luts"])
         if not 0 <= index < count:
             raise LoadableError(f"{space.where}: lut_index {index}, the task has {count} tables")
-        luts = space.records(int(network["lut_data_index"]), structs.LUT, count, structs.LUT.itemsize, "lut_data_index")
+        luts = space.records(int(network["lut_data_index"]), structs.LUT, count, "lut_data_index")
         entry: np.void = luts[index]
         return entry
 
     return read
 
 
-def _links(where: str, common: np.ndarray[tuple[int], np.dtype[np.void]], field: str) -> tuple[Link, ...]:
+def _links(where: str, common: NDArray[np.void], field: str) -> tuple[Link, ...]:
     """Return (operation, other, event) for each entry of `field` ("consumers" or "fused_parent") that names another."""
     links = []
     for index, entry in enumerate(common):
@@ -141,136 +156,3 @@ def _links(where: str, common: np.ndarray[tuple[int], np.dtype[np.void]], field:
                 raise LoadableError(f"{where} operation {index}: names operation {other}, the task has {len(common)}")
             links.append((index, other, event))
     return tuple(links)
-
-
-def decode_conv(
-    space: AddressSpace, target: Target, op: np.void, surface: np.void, index: int, where: str
-) -> ConvOperation:
-    """Decode a convolution (kmd/firmware/conv.c ``processor_conv_program``)."""
-    for field in ("conv_mode", "data_reuse", "weight_reuse", "weight_format", "mean_format"):
-        if op[field] != 0:
-            raise refuse(where, field, int(op[field]), "0; anything else is not modelled yet")
-    if op["batch"] != 1:
-        raise refuse(where, "batch", int(op["batch"]), "1; multi-batch is not modelled yet")
-    if op["in_precision"] != op["out_precision"]:
-        raise refuse(where, "in_precision", int(op["in_precision"]), f"out_precision ({int(op['out_precision'])})")
-    precision = precision_of(int(op["in_precision"]), target, where, "in_precision")
-    if (op["out_cvt"]["scale"], op["out_cvt"]["offset"]) != (1, 0):
-        raise refuse(where, "out_cvt", op["out_cvt"].tolist(), "scale 1 and offset 0, which the firmware demands")
-    data_format = int(op["data_format"])
-    image = data_format in IMAGE_FORMATS
-    if not image and data_format != structs.FORMAT_FEATURE:
-        raise refuse(where, "data_format", data_format, "FEATURE (36) or A8B8G8R8 (12) or A16B16G16R16_F (8)")
-    if image and IMAGE_FORMATS[data_format] is not precision:
-        raise refuse(where, "data_format", data_format, f"a format of {precision}")
-    if surface["dst_data"]["type"] != MemoryType.ON_THE_FLY:
-        raise refuse(where, "dst type", int(surface["dst_data"]["type"]), "2: a convolution hands over to the SDP")
-    element_bytes = ELEMENT_BYTES[precision]
-    atom = IMAGE_COMPONENTS if image else target.feature_atom_bytes // element_bytes
-    source = space.cube(surface["src_data"], atom, element_bytes, f"{where} source")
-    channels, kernel_width = _kernel_shape(op, image, where)
-    if channels != source.channels or op["input_channel_csc"] != source.channels:
-        raise refuse(where, "kernel channels", channels, f"the source's {source.channels}")
-    for field, axis in (("input_width_csc", source.width), ("input_height_csc", source.height)):
-        if op[field] != axis:
-            raise refuse(where, field, int(op[field]), f"the source's {axis}")
-    output = {field: int(surface["dst_data"][field]) for field in ("width", "height", "channel")}
-    for field, limit in (("width", "input_width_cmac"), ("height", "input_height_cmac")):
-        if output[field] != op[limit]:
-            raise refuse(where, f"dst {field}", output[field], f"{limit} ({int(op[limit])})")
-    strides = int(op["conv_stride_y"]), int(op["conv_stride_x"])
-    dilations = int(op["dilation_y"]), int(op["dilation_x"])
-    kernel_height = int(op["kernel_height_csc"])
-    if min(*strides, *dilations, kernel_height, kernel_width, *output.values()) < 1:
-        raise refuse(where, "stride, dilation, kernel or output", (strides, dilations, output), "at least 1 each")
-    pad_value = int(op["pad_val"])
-    if precision is Precision.INT8:
-        pad_value = (pad_value & 0xFF ^ 0x80) - 0x80
-    elif pad_value != 0:
-        raise refuse(where, "pad_val", pad_value, "0 for fp16")
-    convert = precision is Precision.INT8 and bool(op["in_cvt"]["enable"])
-    weight = surface["weight_data"]
-    size = output["channel"] * kernel_height * kernel_width * channels * element_bytes
-    return ConvOperation(
-        index=index,
-        source=source,
-        weights=space.window(int(weight["address"]), int(weight["offset"]), size, f"{where} weights"),
-        out_channels=output["channel"],
-        out_height=output["height"],
-        out_width=output["width"],
-        kernel_height=kernel_height,
-        kernel_width=kernel_width,
-        image=image,
-        post_extension=int(op["post_extension"]) if image else 0,
-        stride=strides,
-        dilation=dilations,
-        pad_top=int(op["pad_y_top"]),
-        pad_left=int(op["pad_x_left"]),
-        pad_value=pad_value,
-        precision=precision,
-        converter=converter_of(op["in_cvt"]) if convert else None,
-        signed=not image or bool(op["pixel_override"]),
-        truncate=int(op["out_cvt"]["truncate"]) & 31,
-    )
-
-
-def _kernel_shape(op: np.void, image: bool, where: str) -> tuple[int, int]:
-    """Return (channels, width) of the network's kernel; an image's rows are channel vectors of width * 4 + c."""
-    channels, width = int(op["kernel_channel_csc"]), int(op["kernel_width_csc"])
-    if not image:
-        return channels, width
-    if width != 1 or channels % IMAGE_COMPONENTS != 0:
-        raise refuse(where, "kernel of an image", (width, channels), "width 1 and a multiple of 4 channels")
-    if op["post_extension"] > 2:
-        raise refuse(where, "post_extension", int(op["post_extension"]), "0 to 2")
-    if (op["dilation_x"], op["dilation_y"]) != (1, 1):
-        raise refuse(where, "dilation of an image", (int(op["dilation_x"]), int(op["dilation_y"])), "1")
-    return IMAGE_COMPONENTS, channels // IMAGE_COMPONENTS
-
-
-def decode_pdp(
-    space: AddressSpace, target: Target, op: np.void, surface: np.void, index: int, where: str
-) -> PdpOperation:
-    """Decode a pooling (kmd/firmware/pdp.c ``vaildate_pdp_configs``, ``processor_pdp_program``)."""
-    for side in ("src_data", "dst_data"):
-        if surface[side]["type"] == MemoryType.ON_THE_FLY:
-            raise refuse(where, f"{side} type", MemoryType.ON_THE_FLY, "memory; on-the-fly pooling is not modelled yet")
-    precision = precision_of(int(op["precision"]), target, where, "precision")
-    kernel = int(op["pool_height"]) + 1, int(op["pool_width"]) + 1
-    if max(kernel) > MAX_POOLING_WINDOW:
-        raise refuse(where, "pool window", kernel, f"at most {MAX_POOLING_WINDOW}, which the firmware demands")
-    stride = int(op["stride_y"]), int(op["stride_x"])
-    if not 1 <= min(stride) <= max(stride) <= MAX_POOLING_STRIDE:
-        raise refuse(where, "stride", stride, f"1 to {MAX_POOLING_STRIDE}, which the firmware demands")
-    if op["pool_mode"] not in list(PoolMode):
-        raise refuse(where, "pool_mode", int(op["pool_mode"]), f"0 to {max(PoolMode)}")
-    if op["split_num"] != 1:
-        raise refuse(where, "split_num", int(op["split_num"]), "1; split pooling is not modelled yet")
-    element_bytes = ELEMENT_BYTES[precision]
-    atom = target.feature_atom_bytes // element_bytes
-    source = space.cube(surface["src_data"], atom, element_bytes, f"{where} source")
-    destination = space.cube(surface["dst_data"], atom, element_bytes, f"{where} destination")
-    if source.channels != destination.channels:
-        raise refuse(where, "dst channel", destination.channels, f"the source's {source.channels}")
-    values = tuple(
-        _sign_extend(int(value), bits) for value, bits in zip(op["padding_value"], PADDING_BITS, strict=True)
-    )
-    if precision is Precision.FP16 and any(op["padding_value"]):
-        raise refuse(where, "padding_value", op["padding_value"].tolist(), "0 for fp16, which the firmware demands")
-    return PdpOperation(
-        index=index,
-        source=source,
-        destination=destination,
-        mode=PoolMode(op["pool_mode"]),
-        kernel=kernel,
-        stride=stride,
-        pad_top=int(op["pad_top"]) & 7,
-        pad_left=int(op["pad_left"]) & 7,
-        padding_values=values,
-        precision=precision,
-    )
-
-
-def _sign_extend(value: int, bits: int) -> int:
-    half = 1 << (bits - 1)
-    return ((value + half) & ((1 << bits) - 1)) - half

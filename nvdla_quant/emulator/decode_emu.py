@@ -16,18 +16,10 @@ ATOMS = {EmuFormat.INT8: (32, 1), EmuFormat.INT8_8: (8, 1), EmuFormat.FP16: (16,
 
 def decode_task(space: AddressSpace, base: int) -> list[CpuOperation]:
     """Decode every operation of a CPU task; `base` is the number of the first one in the program."""
-    network = space.records(0, structs.EMU_NETWORK, 1, structs.EMU_NETWORK.itemsize, "network descriptor")[0]
+    network = space.records(0, structs.EMU_NETWORK, 1, "network descriptor")[0]
     count = int(network["num_operations"])
-    ops = space.records(
-        int(network["operation_desc_index"]), structs.EMU_OP, count, structs.EMU_OP.itemsize, "operations"
-    )
-    buffers = space.records(
-        int(network["operation_buffer_desc_index"]),
-        structs.EMU_BUFFERS,
-        count,
-        structs.EMU_BUFFERS.itemsize,
-        "buffers",
-    )
+    ops = space.records(int(network["operation_desc_index"]), structs.EMU_OP, count, "operations")
+    buffers = space.records(int(network["operation_buffer_desc_index"]), structs.EMU_BUFFERS, count, "buffers")
     return [
         _operation(space, op, buffer, base + index, f"{space.where} operation {index} (EMU)")
         for index, (op, buffer) in enumerate(zip(ops, buffers, strict=True))
@@ -55,8 +47,8 @@ def _operation(space: AddressSpace, op: np.void, buffers: np.void, index: int, w
     if integer and floats["output_scale"] == 0:
         raise EmulationError(f"{where}: output_scale is 0, the result would be undefined")
     cubes = [_cube(space, buffer, kind, f"{where} {side}") for side, buffer in (("src", source), ("dst", destination))]
-    if cubes[0].channels != cubes[1].channels:
-        raise EmulationError(f"{where}: {cubes[0].channels} channels in, {cubes[1].channels} out, expected the same")
+    if cubes[0].shape != cubes[1].shape:
+        raise EmulationError(f"{where}: {cubes[0].shape} in, {cubes[1].shape} out, expected the same")
     return CpuOperation(index, kind, cubes[0], cubes[1], **floats)
 
 

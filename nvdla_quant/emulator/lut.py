@@ -1,21 +1,32 @@
-"""The SDP's look-up table, integer (arithmetic notes, section 4, LUT)."""
+"""The SDP's look-up table, integer (arithmetic notes, section 4, LUT), and what it shares with the CDP's."""
+
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator.fields import signed
 from nvdla_quant.emulator.operations import Lut, TableHalf
 from nvdla_quant.emulator.rounding import Int64, saturate, shift_left, shift_right
 
 FRACTION_BITS = 35
+_Value = TypeVar("_Value", bound=np.generic)
+Half = tuple[NDArray[_Value], NDArray[np.bool_], NDArray[np.bool_]]
+"""What one table says: values, underflows, overflows."""
 
 
 def look_up(values: Int64, lut: Lut) -> Int64:
     """Return what the two tables make of int32 `values`."""
-    exp, exp_under, exp_over = _half(values, lut.linear_exp)
-    only, only_under, only_over = _half(values, lut.linear_only)
+    return choose(_half(values, lut.linear_exp), _half(values, lut.linear_only), lut)
+
+
+def choose(linear_exp: Half[_Value], linear_only: Half[_Value], lut: Lut) -> NDArray[_Value]:
+    """Return the value of the table that counts: the only one that hits, else by the priorities of `lut`."""
+    exp, exp_under, exp_over = linear_exp
+    only, only_under, only_over = linear_only
     exp_hit, only_hit = ~(exp_under | exp_over), ~(only_under | only_over)
-    # 0 takes linear_exp, 1 linear_only: the only table that hits, else the priority of the case.
-    choice = np.full(values.shape, lut.hybrid_priority)
+    # 0 takes linear_exp, 1 linear_only.
+    choice = np.full(exp.shape, lut.hybrid_priority)
     choice = np.where(exp_under & only_under, lut.underflow_priority, choice)
     choice = np.where(exp_over & only_over, lut.overflow_priority, choice)
     choice = np.where(exp_hit & ~only_hit, 0, choice)
@@ -23,7 +34,7 @@ def look_up(values: Int64, lut: Lut) -> Int64:
     return np.where(choice == 0, exp, only)
 
 
-def _half(values: Int64, half: TableHalf) -> tuple[Int64, NDArray[np.bool_], NDArray[np.bool_]]:
+def _half(values: Int64, half: TableHalf) -> Half[np.int64]:
     """Return (value, underflow, overflow) of one table."""
     last = len(half.entries) - 1
     distance = values - half.start
@@ -32,12 +43,12 @@ def _half(values: Int64, half: TableHalf) -> tuple[Int64, NDArray[np.bool_], NDA
     if half.exponential:
         # log2 of a positive integer below 2**33 is exact enough in float64 for its floor: frexp has no rounding.
         exponent = np.frexp(positive.astype(np.float64))[1].astype(np.int64) - 1
-        offset = _signed8(half.select)
+        offset = signed(half.select, 8)
         under = under | (exponent < offset)
         index = exponent - offset
         fraction = (positive - (np.int64(1) << exponent)) << np.maximum(FRACTION_BITS - exponent, 0)
     else:
-        select = _signed8(half.select)
+        select = signed(half.select, 8)
         if select >= 0:
             index = positive >> min(select, 62)
             low = positive & ((1 << min(select, 62)) - 1)
@@ -53,7 +64,7 @@ def _half(values: Int64, half: TableHalf) -> tuple[Int64, NDArray[np.bool_], NDA
     one = np.int64(1) << FRACTION_BITS
     hit = shift_right(y0 * (one - fraction) + y1 * fraction, FRACTION_BITS, 32)
     offset_under = half.start
-    if half.exponential and _signed8(half.select) > 0:
+    if half.exponential and signed(half.select, 8) > 0:
         # A 32-bit shift (sdp_hls_wrapper.cpp); counts above 31, undefined in C, are taken as x86 does.
         offset_under += 1 << (half.select & 31)
     below = _extend(values, half.entries[0], offset_under, half.underflow)
@@ -67,7 +78,3 @@ def _extend(values: Int64, end: np.int64, offset: int, slope: tuple[int, int]) -
     product = (values - offset) * scale
     moved = shift_right(product, shift, 32) if shift >= 0 else shift_left(product, -shift, 32)
     return saturate(end + moved, 32)
-
-
-def _signed8(value: int) -> int:
-    return ((value & 0xFF) ^ 0x80) - 0x80

@@ -4,14 +4,15 @@ Each memory region is one array: ``(n, bytes)`` where an inference writes it, ``
 """
 
 from collections.abc import Mapping
-from typing import TypeVar
+from copy import copy
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.emulator.operations import Cube, Region
+from nvdla_quant.emulator.operations import Cube, ElementType, Region
 
-Values = NDArray[np.int8] | NDArray[np.float16]
+Values = NDArray[np.int8] | NDArray[np.int16] | NDArray[np.float16]
 """Contents of a tensor in the device's domain."""
 _Element = TypeVar("_Element", bound=np.generic)
 
@@ -56,33 +57,42 @@ class DeviceMemory:
             if region.written:
                 self._bytes[id_][:] = 0 if region.initial is None else region.initial.view(np.int8)
 
+    def one(self, image: int) -> "DeviceMemory":
+        """Return the memory of one of the images, not a copy."""
+        part = copy(self)
+        part.images = 1
+        part._bytes = {id_: images_of(raw, image, 1) for id_, raw in self._bytes.items()}
+        return part
+
     def bytes_of(self, memory: int) -> NDArray[np.int8]:
         """Return the raw bytes of a region, ``(n or 1, size)``."""
         return self._bytes[memory]
+
+    def readable(self, source: Cube, destination: Cube) -> NDArray[np.int8]:
+        """Return the raw bytes of the memory of `source`, copied where writing `destination` would change them."""
+        values = self._bytes[source.memory]
+        return values.copy() if source.overlaps(destination) else values
 
     def view(self, cube: Cube, dtype: np.dtype[_Element]) -> NDArray[_Element]:
         """Return `cube` in place as ``(n, surfaces, height, width, atom)``; writing to it writes the memory."""
         return cube_view(self._bytes[cube.memory], cube, dtype)
 
-    def gather(self, cube: Cube) -> Values:
-        """Copy `cube` as ``(n, channels, height, width)``, int8 or float16 by the size of its elements."""
-        if cube.element_bytes == 1:
-            return self._gather(cube, np.dtype(np.int8))
-        return self._gather(cube, np.dtype(np.float16))
-
-    def _gather(self, cube: Cube, dtype: np.dtype[_Element]) -> NDArray[_Element]:
-        atoms = self.view(cube, dtype).transpose(0, 1, 4, 2, 3)
-        planes = atoms.reshape(len(atoms), -1, cube.height, cube.width)
-        # Not ascontiguousarray: where the cube already is contiguous that would not copy.
-        return planes[:, : cube.channels].copy()
+    def gather(self, cube: Cube, dtype: ElementType) -> Values:
+        """Copy `cube`, whose elements are of type `dtype`, as ``(n * batch, channels, height, width)``."""
+        values: Values = np.empty((len(self._bytes[cube.memory]), cube.batch, *cube.shape), dtype)
+        for number, part in enumerate(cube.parts):
+            atoms: NDArray[Any] = cube_view(self._bytes[cube.memory], part, dtype).transpose(0, 1, 4, 2, 3)
+            values[:, number] = atoms.reshape(len(atoms), -1, cube.height, cube.width)[:, : cube.channels]
+        return values.reshape(-1, *cube.shape)
 
     def scatter(self, cube: Cube, values: NDArray[np.generic]) -> None:
-        """Write ``(n, channels, height, width)`` into `cube`; unused channels of the last atom become 0."""
-        view = self.view(cube, values.dtype)
+        """Write ``(n * batch, channels, height, width)`` into `cube`; unused channels of the last atom become 0."""
         whole = cube.channels // cube.atom
-        shape = (len(values), whole, cube.atom, cube.height, cube.width)
-        view[:, :whole] = values[:, : whole * cube.atom].reshape(shape).transpose(0, 1, 3, 4, 2)
-        if whole < cube.surfaces:
-            rest = cube.channels - whole * cube.atom
-            view[:, whole, :, :, :rest] = values[:, whole * cube.atom :].transpose(0, 2, 3, 1)
-            view[:, whole, :, :, rest:] = 0
+        for number, part in enumerate(cube.parts):
+            view, images = self.view(part, values.dtype), values[number :: cube.batch]
+            shape = (len(images), whole, cube.atom, cube.height, cube.width)
+            view[:, :whole] = images[:, : whole * cube.atom].reshape(shape).transpose(0, 1, 3, 4, 2)
+            if whole < cube.surfaces:
+                rest = cube.channels - whole * cube.atom
+                view[:, whole, :, :, :rest] = images[:, whole * cube.atom :].transpose(0, 2, 3, 1)
+                view[:, whole, :, :, rest:] = 0

@@ -1,13 +1,33 @@
 """What a decoded loadable consists of: typed, frozen, every address resolved to a memory and a byte offset."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.hardware import Precision
-from nvdla_quant.loadable.structs import EmuOperation, PoolMode, SdpAlu
+from nvdla_quant.loadable.structs import EmuOperation, PoolMode, RubikMode, SdpAlu
 from nvdla_quant.loadable.tasks import Window
+
+ElementType = np.dtype[np.int8] | np.dtype[np.int16] | np.dtype[np.float16]
+"""Type of a tensor's elements in the device's domain."""
+PLANE_BYTES = 32
+"""Rubik writes the rows of planes in units of so many bytes (``cmod/rubik/NV_NVDLA_rbk.cpp``)."""
+
+
+def element_type(precision: Precision) -> ElementType:
+    """Return the type of elements of `precision`."""
+    if precision is Precision.FP16:
+        return np.dtype(np.float16)
+    return np.dtype(np.int8) if precision is Precision.INT8 else np.dtype(np.int16)
+
+
+class Fp16(StrEnum):
+    """How operations in fp16 are computed: bit for bit as the hardware does, or in float32 by matrix products."""
+
+    EXACT = "exact"
+    FAST = "fast"
 
 
 @dataclass(frozen=True)
@@ -31,6 +51,8 @@ class Cube:
         1 or 2.
     line_stride, surface_stride : int
         Bytes between rows, and between groups of `atom` channels.
+    batch, batch_stride : int
+        Cubes of the same form, and bytes between them: one operation may take several images (multi-batch).
     """
 
     memory: int
@@ -42,6 +64,8 @@ class Cube:
     element_bytes: int
     line_stride: int
     surface_stride: int
+    batch: int = 1
+    batch_stride: int = 0
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -57,7 +81,28 @@ class Cube:
     def end(self) -> int:
         """First byte behind the cube; atoms are always whole."""
         last_line = (self.surfaces - 1) * self.surface_stride + (self.height - 1) * self.line_stride
-        return self.offset + last_line + self.width * self.atom * self.element_bytes
+        last_cube = (self.batch - 1) * self.batch_stride
+        return self.offset + last_cube + last_line + self.width * self.atom * self.element_bytes
+
+    @property
+    def parts(self) -> "tuple[Cube, ...]":
+        """The single cubes of the batch."""
+        if self.batch == 1:
+            return (self,)
+        return tuple(
+            replace(self, offset=self.offset + number * self.batch_stride, batch=1, batch_stride=0)
+            for number in range(self.batch)
+        )
+
+    @property
+    def size(self) -> int:
+        """Bytes of its atoms, without gaps; more than its memory has where strides let them overlap."""
+        return self.batch * self.surfaces * self.atom * self.height * self.width * self.element_bytes
+
+    @property
+    def is_handed_over(self) -> bool:
+        """Whether it goes from unit to unit and never stands in memory; see `handed_over`."""
+        return self.memory < 0
 
     def overlaps(self, other: "Cube") -> bool:
         """Whether the byte ranges of the two cubes meet (gaps between rows count as part of a cube)."""
@@ -79,39 +124,91 @@ class Converter:
 
 
 @dataclass(frozen=True)
+class Component:
+    """One component of a pixel: `bits` bits from bit `shift` of the little-endian number at its byte `byte`."""
+
+    plane: int
+    byte: int
+    bytes: int
+    shift: int
+    bits: int
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A pixel format.
+
+    Attributes
+    ----------
+    name : str
+        As the firmware spells it, without ``FORMAT_T_``.
+    components : tuple[Component, ...]
+        In the order in which the kernels see them: R, G, B, A or Y, U, V, A.
+    precision : Precision
+        Of the components in memory.
+    """
+
+    name: str
+    components: tuple[Component, ...]
+    precision: Precision
+
+    @property
+    def plane_bytes(self) -> tuple[int, ...]:
+        """Bytes of a pixel in each plane."""
+        planes = range(max(component.plane for component in self.components) + 1)
+        return tuple(max(c.byte + c.bytes for c in self.components if c.plane == plane) for plane in planes)
+
+
+@dataclass(frozen=True)
+class Compression:
+    """Compressed weights: `mask` has a bit for each element, `sizes` the bytes of each kernel group (WMB and WGS)."""
+
+    mask: Window
+    sizes: Window
+
+
+@dataclass(frozen=True)
 class ConvOperation:
-    """A direct convolution, up to the accumulator.
+    """A convolution, up to the accumulator.
 
     Attributes
     ----------
     index : int
         Number of the operation in the program.
     source : Cube
-        Features or image.
+        Features or image (of an image in two planes, the first).
     weights : Window
         Packed weights.
     out_channels, out_height, out_width : int
         Size of what it hands to the SDP.
     kernel_height, kernel_width : int
         Taps (of the network, not of the extended descriptor).
-    image : bool
-        The source is an image: weights are packed by pre- and post-extension.
+    pixels : Pixels or None
+        Format of an image, whose weights are packed by pre- and post-extension; None: features.
     post_extension : int
         Log2 of the kernel rows that one MAC operation takes (images).
     stride, dilation : tuple[int, int]
         (y, x).
     pad_top, pad_left : int
         Rows and columns before the cube.
-    pad_value : int
+    pad_value : float
         Value of every coordinate outside the cube, after the input converter.
     precision : Precision
-        Of source and weights.
+        Of the arithmetic and the weights.
     converter : Converter or None
         Input converter of an integer source.
     signed : bool
-        Whether source bytes are signed.
+        Whether the source's integers are signed.
     truncate : int
         Right shift of the accumulator's output.
+    second_plane : Cube or None
+        Second plane of an image (U and V).
+    means : tuple[int, ...] or None
+        Offsets of the input converter for each component of an image, in place of its own.
+    compression : Compression or None
+        None: every weight is in `weights`.
+    winograd_shift : int or None
+        Winograd: right shift behind the transform of the input; None: direct.
     """
 
     index: int
@@ -122,36 +219,69 @@ class ConvOperation:
     out_width: int
     kernel_height: int
     kernel_width: int
-    image: bool
+    pixels: Pixels | None
     post_extension: int
     stride: tuple[int, int]
     dilation: tuple[int, int]
     pad_top: int
     pad_left: int
-    pad_value: int
+    pad_value: float
     precision: Precision
     converter: Converter | None
     signed: bool
     truncate: int
+    second_plane: Cube | None = None
+    means: tuple[int, ...] | None = None
+    compression: Compression | None = None
+    winograd_shift: int | None = None
 
     unit = "CONV"
 
     @property
+    def channels(self) -> int:
+        """Channels of a kernel: of the features (Winograd's strides multiply them), or components of a pixel."""
+        if self.pixels is not None:
+            return len(self.pixels.components)
+        return self.source.channels * (1 if self.winograd_shift is None else self.stride[0] * self.stride[1])
+
+    @property
+    def weight_count(self) -> int:
+        """Weights of all kernels."""
+        return self.out_channels * self.kernel_height * self.kernel_width * self.channels
+
+    @property
     def multiplications(self) -> int:
-        """Multiplications of one image."""
-        taps = self.kernel_height * self.kernel_width * self.source.channels
-        return taps * self.out_channels * self.out_height * self.out_width
+        """Multiplications of one inference."""
+        products = self.weight_count * self.out_height * self.out_width * self.source.batch
+        return products if self.winograd_shift is None else products // 4
+
+
+@dataclass(frozen=True)
+class OperandArray:
+    """Where an array of operands stands: every `step`-th element of `window` from `start`."""
+
+    window: Window
+    dtype: np.dtype[np.int8] | np.dtype[np.int16] | np.dtype[np.float16]
+    start: int
+    step: int
+
+    def read(self, raw: NDArray[np.uint8]) -> NDArray[np.int64] | NDArray[np.float16]:
+        """Return the operands from the bytes of the window."""
+        values = np.frombuffer(raw.tobytes(), self.dtype)[self.start :: self.step]
+        return values.astype(np.float16) if self.dtype == np.float16 else values.astype(np.int64)
 
 
 @dataclass(frozen=True)
 class Operand:
     """Where an SDP unit's operand comes from: a register, an array (one value for each channel), or a cube.
 
-    Exactly one is set. Arrays are int64 or float32, decoded once.
+    Exactly one is set; `channels` are the values of an array that was read, int64 or float16. Registers of fp16
+    operations keep their bits, which are a half in X and a float in Y.
     """
 
-    register: float | int | None = None
-    channels: NDArray[np.int64] | NDArray[np.float32] | None = None
+    register: int | np.float16 | np.float32 | None = None
+    channels: NDArray[np.int64] | NDArray[np.float16] | None = None
+    array: OperandArray | None = None
     cube: Cube | None = None
 
 
@@ -223,7 +353,8 @@ class Lut:
 class SdpOperation:
     """A single-point operation: source -> X1 -> X2 -> Y -> output converter -> memory.
 
-    `constants` are the windows that its arrays of operands were decoded from.
+    `precision` is that of the arithmetic, `output` that of the result; an integer source is as wide as its cube's
+    elements.
     """
 
     index: int
@@ -233,14 +364,56 @@ class SdpOperation:
     converter: Converter
     precision: Precision
     destination: Cube
-    constants: tuple[Window, ...]
+    output: Precision
 
     unit = "SDP"
+
+    @property
+    def dtype(self) -> ElementType:
+        """Type of what it writes."""
+        return element_type(self.output)
+
+    @property
+    def only_compares(self) -> bool:
+        """Whether Y compares for equality: that sets a status register and writes no memory (``NV_NVDLA_sdp.cpp``)."""
+        return any(unit.name == "y" and unit.alu is SdpAlu.EQL for unit in self.units)
+
+
+def handed_over(index: int, shape: tuple[int, int, int], atom: int, element_bytes: int) -> Cube:
+    """Return the cube that operation `index` hands to the PDP: in a memory of its own, whose id is negative."""
+    channels, height, width = shape
+    line = width * atom * element_bytes
+    return Cube(-1 - index, 0, channels, height, width, atom, element_bytes, line, line * height)
+
+
+def handing_over(cube: Cube) -> int:
+    """Return the number of the operation that hands `cube` over."""
+    return -1 - cube.memory
 
 
 @dataclass(frozen=True)
 class PdpOperation:
-    """Pooling; `padding_values[i]` stands for i + 1 padded cells in a row (average only)."""
+    """Pooling.
+
+    Attributes
+    ----------
+    index : int
+        Number of the operation in the program.
+    source, destination : Cube
+        The source is in memory, or what an SDP operation hands over.
+    mode : PoolMode
+        Average, maximum or minimum.
+    kernel, stride : tuple[int, int]
+        (y, x).
+    pad_top, pad_left : int
+        Rows and columns before the source.
+    padding_values : tuple[int, ...]
+        Entry i is the sum of i + 1 padded cells in a row (average only).
+    precision : Precision
+        Of both cubes.
+    parts : tuple[PdpOperation, ...]
+        Where the unit takes the columns in parts, the pooling of each; else empty.
+    """
 
     index: int
     source: Cube
@@ -252,8 +425,129 @@ class PdpOperation:
     pad_left: int
     padding_values: tuple[int, ...]
     precision: Precision
+    parts: tuple["PdpOperation", ...] = ()
 
     unit = "PDP"
+
+    @property
+    def dtype(self) -> ElementType:
+        """Type of what it writes."""
+        return element_type(self.precision)
+
+
+@dataclass(frozen=True)
+class CdpOperation:
+    """Local response normalisation.
+
+    Channels beyond the cube count nothing in a sum: integers stand for them that the input converter makes 0, and in
+    fp16, which has no converters, 0 itself (``cmod/cdp/NV_NVDLA_cdp.cpp``, `CdpDataPathSequence`).
+
+    Attributes
+    ----------
+    index : int
+        Number of the operation in the program.
+    source, destination : Cube
+        Of one shape.
+    lut : Lut
+        Starts and ends are signed 38-bit numbers; in fp16 their low 32 bits are a float32, and scales and entries are
+        the bits of float16.
+    local_size : int
+        Channels of a sum: 3, 5, 7 or 9.
+    square_sum, multiply : bool
+        Whether the table is asked for the sum of squares (else for the value), and its answer multiplied by the value.
+    input_converter, output_converter : Converter
+        Of integers, as wide as the unit has them.
+    precision : Precision
+        Of both cubes.
+    """
+
+    index: int
+    source: Cube
+    destination: Cube
+    lut: Lut
+    local_size: int
+    square_sum: bool
+    multiply: bool
+    input_converter: Converter
+    output_converter: Converter
+    precision: Precision
+
+    unit = "CDP"
+
+    @property
+    def dtype(self) -> ElementType:
+        """Type of what it writes."""
+        return element_type(self.precision)
+
+
+@dataclass(frozen=True)
+class RubikOperation:
+    """A change of layout.
+
+    Attributes
+    ----------
+    index : int
+        Number of the operation in the program.
+    source, destination : Cube
+        Planes (the source of merge, the destination of split) are cubes of one channel to an atom. The source of
+        contract has ``stride_y * stride_x`` groups of as many surfaces as the destination.
+    mode : RubikMode
+        Contract, split or merge.
+    stride : tuple[int, int]
+        (y, x) of contract, else (1, 1).
+    precision : Precision
+        Of both cubes.
+    """
+
+    index: int
+    source: Cube
+    destination: Cube
+    mode: RubikMode
+    stride: tuple[int, int]
+    precision: Precision
+
+    unit = "RUBIK"
+
+    @property
+    def dtype(self) -> ElementType:
+        """Type of what it writes."""
+        return element_type(self.precision)
+
+    @property
+    def written(self) -> Cube:
+        """What it writes: `destination`, and behind each row of a plane the rest of its last 32 bytes."""
+        if self.mode is not RubikMode.SPLIT:
+            return self.destination
+        elements = PLANE_BYTES // self.destination.element_bytes
+        return replace(self.destination, width=-(-self.destination.width // elements) * elements)
+
+
+@dataclass(frozen=True)
+class BdmaOperation:
+    """Copies, one after the other, as (source, destination).
+
+    Lines are rows of pixels of 32 bytes, surfaces are atoms; cubes are of int8 whatever the bytes mean.
+    """
+
+    index: int
+    transfers: tuple[tuple[Cube, Cube], ...]
+
+    unit = "BDMA"
+
+    @property
+    def source(self) -> Cube:
+        """Source of the first copy."""
+        return self.transfers[0][0]
+
+    @property
+    def destination(self) -> Cube:
+        """Destination of the first copy: what steps show."""
+        return self.transfers[0][1]
+
+    @property
+    def dtype(self) -> ElementType:
+        """Type of what steps show."""
+        return np.dtype(np.int8)
 
 
 @dataclass(frozen=True)
@@ -272,9 +566,59 @@ class CpuOperation:
 
     unit = "EMU"
 
+    @property
+    def dtype(self) -> ElementType:
+        """Type of what it writes."""
+        return element_type(Precision.INT8 if self.destination.element_bytes == 1 else Precision.FP16)
 
-Operation = SdpOperation | PdpOperation | CpuOperation
+
+Operation = SdpOperation | PdpOperation | CdpOperation | RubikOperation | BdmaOperation | CpuOperation
 """What writes memory. A convolution is the source of the SDP operation that it feeds."""
+
+
+def cubes_read(operation: Operation) -> tuple[Cube, ...]:
+    """Return what `operation` reads, its own source first; constants (weights, arrays of operands) are not cubes."""
+    if isinstance(operation, BdmaOperation):
+        return tuple(source for source, _ in operation.transfers)
+    if not isinstance(operation, SdpOperation):
+        return (operation.source,)
+    source = operation.source
+    if not isinstance(source, ConvOperation):
+        return (source, *operand_cubes(operation))
+    planes = (source.source,) if source.second_plane is None else (source.source, source.second_plane)
+    return (*planes, *operand_cubes(operation))
+
+
+def operand_cubes(operation: SdpOperation) -> tuple[Cube, ...]:
+    """Return the cubes of operands of `operation`, each once."""
+    operands = (operand for unit in operation.units for operand in (unit.alu_operand, unit.mul_operand))
+    cubes = (operand.cube for operand in operands if operand is not None)
+    return tuple(dict.fromkeys(cube for cube in cubes if cube is not None))
+
+
+def weights_read(operation: Operation) -> tuple[Window, ...]:
+    """Return the weights of the convolution that feeds `operation`."""
+    if not isinstance(operation, SdpOperation) or not isinstance(operation.source, ConvOperation):
+        return ()
+    weights, compression = operation.source.weights, operation.source.compression
+    return (weights,) if compression is None else (weights, compression.mask, compression.sizes)
+
+
+def arrays_read(operation: Operation) -> tuple[Window, ...]:
+    """Return the arrays of operands of `operation`."""
+    units = operation.units if isinstance(operation, SdpOperation) else ()
+    operands = (operand for unit in units for operand in (unit.alu_operand, unit.mul_operand))
+    arrays = (operand.array for operand in operands if operand is not None)
+    return tuple(dict.fromkeys(array.window for array in arrays if array is not None))
+
+
+def cubes_written(operation: Operation) -> tuple[Cube, ...]:
+    """Return what `operation` writes."""
+    if isinstance(operation, BdmaOperation):
+        return tuple(destination for _, destination in operation.transfers)
+    if isinstance(operation, SdpOperation) and operation.only_compares:
+        return ()
+    return (operation.written if isinstance(operation, RubikOperation) else operation.destination,)
 
 
 @dataclass(frozen=True)
@@ -300,6 +644,6 @@ class Port:
         return self.cube.shape
 
     @property
-    def dtype(self) -> np.dtype[np.int8] | np.dtype[np.float16]:
+    def dtype(self) -> ElementType:
         """Type of its elements in the device's domain."""
-        return np.dtype(np.int8) if self.precision is Precision.INT8 else np.dtype(np.float16)
+        return element_type(self.precision)

@@ -1,10 +1,12 @@
-"""Pooling (arithmetic notes, section 5)."""
+"""Pooling of integers (arithmetic notes, section 5)."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator._jit import jit
+from nvdla_quant.emulator.memory import Values
 from nvdla_quant.emulator.operations import PdpOperation
+from nvdla_quant.emulator.rounding import shift_right
 from nvdla_quant.hardware import POOLING_RECIPROCALS
 from nvdla_quant.loadable.structs import PoolMode
 
@@ -38,28 +40,53 @@ def pool_bytes(operation: PdpOperation, source: NDArray[np.int8], destination: N
     )
 
 
-def pool_floats(operation: PdpOperation, values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Pool ``(n, c, h, w)`` in float32: the fast mode of fp16.
+def pool_values(operation: PdpOperation, values: Values) -> NDArray[np.int16]:
+    """Pool ``(n, c, h, w)`` in int16."""
+    limits = np.iinfo(np.int16)
+    total = _reduce(operation, values.astype(np.int64), limits.min, limits.max)
+    if operation.mode is PoolMode.AVERAGE:
+        total += _padding(operation)
+        for size in reversed(operation.kernel):
+            total = shift_right(total * POOLING_RECIPROCALS[size - 1], 16, 32)
+    return total.astype(np.int16)
 
-    Maximum and minimum are exact; averages lack the FP17 roundings of the hardware.
-    """
+
+def _reduce(operation: PdpOperation, values: NDArray[np.int64], least: int, most: int) -> NDArray[np.int64]:
+    """Return sum, maximum or minimum of the real cells of each window."""
     src, dst = operation.source, operation.destination
     (height, width), (stride_y, stride_x) = operation.kernel, operation.stride
-    neutral = {PoolMode.AVERAGE: 0.0, PoolMode.MAX: -np.inf, PoolMode.MIN: np.inf}[operation.mode]
+    neutral = {PoolMode.AVERAGE: 0, PoolMode.MAX: least, PoolMode.MIN: most}[operation.mode]
     below = max(0, (dst.height - 1) * stride_y + height - operation.pad_top - src.height)
     right = max(0, (dst.width - 1) * stride_x + width - operation.pad_left - src.width)
     pads = ((0, 0), (0, 0), (operation.pad_top, below), (operation.pad_left, right))
     padded = np.pad(values, pads, constant_values=neutral)
     combine = {PoolMode.AVERAGE: np.add, PoolMode.MAX: np.maximum, PoolMode.MIN: np.minimum}[operation.mode]
-    result = np.full((*values.shape[:2], dst.height, dst.width), neutral, np.float32)
+    result = np.full((*values.shape[:2], dst.height, dst.width), neutral, values.dtype)
     for y in range(height):
         for x in range(width):
             rows = slice(y, y + (dst.height - 1) * stride_y + 1, stride_y)
             columns = slice(x, x + (dst.width - 1) * stride_x + 1, stride_x)
             combine(result, padded[:, :, rows, columns], out=result)
-    if operation.mode is PoolMode.AVERAGE:
-        result /= np.float32(height * width)
     return result
+
+
+def _padding(operation: PdpOperation) -> NDArray[np.int64]:
+    """Return what the padded cells of each window add to its sum, ``(h, w)``.
+
+    A padded cell of a row counts in each row that exists; a padded row counts as kernel-width cells.
+    """
+    src, dst = operation.source, operation.destination
+    values = np.array((0, *operation.padding_values), np.int64)
+
+    def real(count: int, size: int, stride: int, pad: int, kernel: int) -> NDArray[np.int64]:
+        starts = np.arange(count) * stride - pad
+        return np.clip(starts + kernel, 0, size) - np.clip(starts, 0, size)
+
+    rows = real(dst.height, src.height, operation.stride[0], operation.pad_top, operation.kernel[0])[:, None]
+    columns = real(dst.width, src.width, operation.stride[1], operation.pad_left, operation.kernel[1])[None]
+    beside = values[np.minimum(operation.kernel[1] - columns, 7)] * rows
+    total: NDArray[np.int64] = beside + values[np.minimum(operation.kernel[0] - rows, 7)] * operation.kernel[1]
+    return total
 
 
 @jit

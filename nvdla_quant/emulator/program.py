@@ -6,7 +6,7 @@ result needs no further checks. Firmware facts: nvdla/sw ``kmd/firmware`` (``eng
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -15,7 +15,20 @@ from numpy.typing import NDArray
 
 from nvdla_quant.emulator import decode_dla, decode_emu
 from nvdla_quant.emulator.addresses import AddressSpace
-from nvdla_quant.emulator.operations import ConvOperation, CpuOperation, Cube, Operation, Port, Region, SdpOperation
+from nvdla_quant.emulator.operations import (
+    ConvOperation,
+    CpuOperation,
+    Cube,
+    Operation,
+    PdpOperation,
+    Port,
+    Region,
+    arrays_read,
+    cubes_read,
+    cubes_written,
+    weights_read,
+)
+from nvdla_quant.emulator.pixels import PIXELS
 from nvdla_quant.emulator.races import describe_races
 from nvdla_quant.errors import EmulationError, LoadableError
 from nvdla_quant.hardware import NV_FULL, NV_SMALL, Precision, Target
@@ -34,7 +47,14 @@ from nvdla_quant.loadable.structs import EmuOperation
 from nvdla_quant.loadable.tasks import Window, static_bytes
 
 MAX_CUBE_BYTES = 1 << 28
-"""Most bytes that one operation may write: overlapping strides could name more than the memory has."""
+"""Most bytes that one operation may read, and write: overlapping strides could name more than the memory has."""
+BYTE_MACS = 32
+"""A byte that is read or written outside a matrix product counts as so many multiply-accumulates.
+
+So a limit of 10**8 lets through 3 MB, which take the slowest unit (normalisation, up to 100 ns a byte) 0.3 s.
+"""
+MAX_WEIGHTS = 1 << 27
+"""Most weights of one operation (VGG's largest layer has 102,760,448): few bytes may stand for many, compressed."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +64,7 @@ class Limits:
     Attributes
     ----------
     macs : int
-        Multiply-accumulates of one image; the default is a hundred times those of ResNet-152.
+        Multiply-accumulates of one image, and what else takes as long; the default is a hundred times ResNet-152.
     memory : int
         Bytes of memory that a loadable may declare for one image (the boards of NVDLA have no more than the default).
     """
@@ -72,6 +92,8 @@ class Program:
         Bindable tensors in bind order.
     warnings : tuple[str, ...]
         What the hardware ignores although the loadable asks for it.
+    computed : frozenset[int]
+        Numbers of the operations whose weights or arrays of operands inputs or other operations write.
     """
 
     target: Target
@@ -80,17 +102,19 @@ class Program:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     warnings: tuple[str, ...]
+    computed: frozenset[int] = frozenset()
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of memory that each image needs."""
-        return sum(region.size for region in self.regions.values() if region.written)
+        """Bytes of memory that each image needs, the copies that its largest operation makes included."""
+        largest = max(sum(cube.size for cube in (*cubes_read(o), *cubes_written(o))) for o in self.operations)
+        return largest + sum(region.size for region in self.regions.values() if region.written)
 
     @property
     def precision(self) -> Precision:
-        """Precision of the arithmetic: fp16 where any operation is."""
-        fp16 = any(getattr(operation, "precision", None) is Precision.FP16 for operation in self.operations)
-        return Precision.FP16 if fp16 else Precision.INT8
+        """Precision of the arithmetic: fp16 where any operation is, else int16 where any is."""
+        found = {getattr(operation, "precision", None) for operation in self.operations}
+        return next((wide for wide in (Precision.FP16, Precision.INT16) if wide in found), Precision.INT8)
 
     @property
     def before_softmax(self) -> Operation | None:
@@ -133,7 +157,7 @@ def decode(loadable: Loadable, target: Target | None = None, limits: Limits = DE
         limits allow; the message names it.
     """
     target = target or default_target(loadable)
-    _check_memory(loadable, limits)
+    _check_memory(loadable, [], limits)
     static = static_bytes(loadable)
     operations: list[Operation] = []
     warnings: list[str] = []
@@ -155,18 +179,25 @@ def decode(loadable: Loadable, target: Target | None = None, limits: Limits = DE
             raise LoadableError(f"{space.where}: interface {task.interface} is neither DLA (1) nor EMU (2)")
     if not operations:
         raise LoadableError("loadable: no task has any operation")
-    inputs = tuple(_port(loadable, tensor) for tensor in loadable.inputs)
-    outputs = tuple(_port(loadable, tensor) for tensor in loadable.outputs)
-    if not inputs or not outputs:
-        raise LoadableError(f"loadable: {len(inputs)} inputs and {len(outputs)} outputs, expected at least one of each")
-    regions = _regions(loadable, operations, (*inputs, *outputs), static)
-    _check_constants(operations, inputs)
+    inputs = tuple(_port(loadable, tensor, target) for tensor in loadable.inputs)
+    outputs = tuple(_port(loadable, tensor, target) for tensor in loadable.outputs)
+    if not outputs:
+        raise LoadableError("loadable: no outputs, expected at least one")
+    regions = _regions(operations, (*inputs, *outputs), static)
+    _check_memory(loadable, operations, limits)
+    computed = _computed(operations, inputs, static)
     _check_work(operations, limits)
-    return Program(target, tuple(operations), MappingProxyType(regions), inputs, outputs, tuple(warnings))
+    return Program(target, tuple(operations), MappingProxyType(regions), inputs, outputs, tuple(warnings), computed)
 
 
-def _check_memory(loadable: Loadable, limits: Limits) -> None:
+def _feeders(operations: list[Operation]) -> list[Operation]:
+    """Return the operations that hand over to another; the emulator keeps what they hand over in memory."""
+    return [operation for operation in operations if operation.destination.is_handed_over]
+
+
+def _check_memory(loadable: Loadable, operations: list[Operation], limits: Limits) -> None:
     total = sum(memory.size for memory in loadable.memories)
+    total += sum(operation.destination.end for operation in _feeders(operations))
     if total > limits.memory:
         raise EmulationError(
             f"loadable: declares {total} bytes of memory for an image, the limit is {limits.memory}; raise --max-memory"
@@ -175,19 +206,36 @@ def _check_memory(loadable: Loadable, limits: Limits) -> None:
 
 def _check_work(operations: list[Operation], limits: Limits) -> None:
     """Refuse what would not end: strides of zero let a small file ask for any amount of work."""
-    macs = 0
+    work = 0
     for operation in operations:
-        cube = operation.destination
-        size = cube.surfaces * cube.atom * cube.height * cube.width * cube.element_bytes
-        if size > MAX_CUBE_BYTES:
+        for verb, cubes in (("reads", cubes_read(operation)), ("writes", cubes_written(operation))):
+            size = sum(cube.size for cube in cubes)
+            if size > MAX_CUBE_BYTES:
+                where = f"operation {operation.index} ({operation.unit})"
+                raise EmulationError(f"{where}: {verb} {size} bytes, the limit is {MAX_CUBE_BYTES}")
+        weights = operation.source.weight_count if isinstance(operation.source, ConvOperation) else 0
+        if weights > MAX_WEIGHTS:
             raise EmulationError(
-                f"operation {operation.index} ({operation.unit}): writes {size} bytes, the limit is {MAX_CUBE_BYTES}"
+                f"operation {operation.index} ({operation.unit}): has {weights} weights, the limit is {MAX_WEIGHTS}"
             )
-        macs += operation.source.multiplications if isinstance(operation.source, ConvOperation) else 0
-    if macs > limits.macs:
+        work += _work(operation)
+    if work > limits.macs:
         raise EmulationError(
-            f"loadable: an image takes {macs} multiply-accumulates, the limit is {limits.macs}; raise --max-macs"
+            f"loadable: an image takes the time of {work} multiply-accumulates, the limit is {limits.macs}; "
+            "raise --max-macs"
         )
+
+
+def _work(operation: Operation) -> int:
+    """Return how many multiply-accumulates take as long as `operation`, roughly and at most."""
+    work = BYTE_MACS * sum(cube.size for cube in (*cubes_read(operation), *cubes_written(operation)))
+    if isinstance(operation.source, ConvOperation):
+        work += operation.source.multiplications
+    if isinstance(operation, PdpOperation):
+        # Rows are reduced over the whole width of the source, whatever the pooling makes of them.
+        rows = operation.destination.height * operation.source.size // operation.source.height
+        work += operation.kernel[0] * (rows + operation.kernel[1] * operation.destination.size)
+    return work
 
 
 def _tasks_in_order(loadable: Loadable) -> list[Task]:
@@ -220,6 +268,9 @@ def _in_order(decoded: decode_dla.DecodedTask, where: str) -> dict[int, Operatio
             raise LoadableError(
                 f"{where} operation {index}: dependency_count is {declared}, but {found} operations signal it"
             )
+    for feeder, pooling in decoded.fed:
+        followers[feeder].append(pooling)
+        waiting[pooling] += 1
     ready = [index for index, count in enumerate(waiting) if count == 0]
     order: list[int] = []
     while ready:
@@ -235,19 +286,21 @@ def _in_order(decoded: decode_dla.DecodedTask, where: str) -> dict[int, Operatio
     return {index: decoded.operations[index] for index in order if index in decoded.operations}
 
 
-def _port(loadable: Loadable, tensor: TensorDescriptor) -> Port:
+def _port(loadable: Loadable, tensor: TensorDescriptor, target: Target) -> Port:
     where = f"tensor {tensor.name!r}"
-    types = {DataType.INT8: Precision.INT8, DataType.HALF: Precision.FP16}
+    types = {DataType.INT8: Precision.INT8, DataType.INT16: Precision.INT16, DataType.HALF: Precision.FP16}
     if tensor.data_type not in types:
-        raise EmulationError(f"{where}: data_type {tensor.data_type} is not modelled, expected INT8 (4) or HALF (2)")
-    if tensor.n != 1:
-        raise EmulationError(f"{where}: batch {tensor.n} in one tensor is not modelled, expected 1")
-    element_bytes = 1 if tensor.data_type == DataType.INT8 else 2
+        raise EmulationError(f"{where}: data_type {tensor.data_type}, expected INT8 (4), INT16 (3) or HALF (2)")
+    precision = types[DataType(tensor.data_type)]
+    element_bytes = 1 if precision is Precision.INT8 else 2
     if tensor.data_format == DataFormat.NHWC and tensor.data_category == DataCategory.IMAGE:
         atom = tensor.c
     elif tensor.data_format == DataFormat.NCXHWX:
         small = tensor.pixel_format == PixelFormat.FEATURE_X8
         atom = (NV_SMALL if small else NV_FULL).feature_atom_bytes // element_bytes
+    elif tensor.data_format == DataFormat.NCHW and tensor.data_category == DataCategory.FEATURE:
+        # So loadables call it that were made to test the firmware; it is a cube of the target.
+        atom = target.feature_atom_bytes // element_bytes
     else:
         raise EmulationError(
             f"{where}: data_format {tensor.data_format} with category {tensor.data_category} is not modelled, "
@@ -260,60 +313,63 @@ def _port(loadable: Loadable, tensor: TensorDescriptor) -> Port:
         raise LoadableError(f"{where}: memory {tensor.mem_id} is neither an input nor an output")
     if min(tensor.c, tensor.h, tensor.w) < 1:
         raise LoadableError(f"{where}: shape {tensor.c}x{tensor.h}x{tensor.w} is empty")
-    line, surface = tensor.strides[1:3]
-    cube = Cube(memory.id, tensor.offset, tensor.c, tensor.h, tensor.w, atom, element_bytes, line, surface)
+    if tensor.n < 1:
+        raise LoadableError(f"{where}: batch {tensor.n}, expected at least 1")
+    line, surface, apart = (*tensor.strides[1:], 0, 0, 0)[:3]
+    apart = (apart or tensor.size // tensor.n) if tensor.n > 1 else 0
+    pixels = PIXELS.get(tensor.pixel_format)
+    if pixels is not None and (len(pixels.plane_bytes) > 1 or pixels.components[0].bytes == 4):
+        # Components that are no elements, or stand in two planes: the tensor is given as its bytes.
+        precision, size = Precision.INT8, tensor.size // tensor.n
+        cube = Cube(memory.id, tensor.offset, 1, 1, max(size, 1), 1, 1, size, size, tensor.n, apart)
+    else:
+        form = tensor.c, tensor.h, tensor.w, atom, element_bytes, line, surface
+        cube = Cube(memory.id, tensor.offset, *form, tensor.n, apart)
     if cube.end > memory.size:
         raise LoadableError(f"{where}: ends at byte {cube.end} of memory {memory.id}, which has {memory.size}")
-    return Port(tensor.name, cube, types[DataType(tensor.data_type)])
-
-
-def _reads(operation: Operation) -> Iterable[Cube]:
-    source = operation.source
-    yield source.source if isinstance(source, ConvOperation) else source
-    for unit in operation.units if isinstance(operation, SdpOperation) else ():
-        for operand in (unit.alu_operand, unit.mul_operand):
-            if operand is not None and operand.cube is not None:
-                yield operand.cube
+    return Port(tensor.name, cube, precision)
 
 
 def _regions(
-    loadable: Loadable, operations: list[Operation], ports: tuple[Port, ...], static: Mapping[int, NDArray[np.uint8]]
+    operations: list[Operation], ports: tuple[Port, ...], static: Mapping[int, NDArray[np.uint8]]
 ) -> dict[int, Region]:
-    """Keep the memories that operations and tensors use; one that nobody writes is shared by all images."""
-    written = {operation.destination.memory for operation in operations} | {port.cube.memory for port in ports}
-    used = written | {cube.memory for operation in operations for cube in _reads(operation)}
-    used |= {window.memory for operation in operations for window in constant_windows(operation)}
-    sizes = {memory.id: memory.size for memory in loadable.memories}
+    """Keep what operations and tensors use of the memories; one that nobody writes is shared by all images."""
+    writes = [cube for operation in operations for cube in cubes_written(operation)] + [port.cube for port in ports]
+    reads = [cube for operation in operations for cube in cubes_read(operation)]
+    uses = [(cube.memory, cube.end) for cube in (*writes, *reads)]
+    uses += [(w.memory, w.offset + w.size) for operation in operations for w in _constants(operation)]
+    sizes: dict[int, int] = {}
+    for memory, end in uses:
+        sizes[memory] = max(sizes.get(memory, 0), end)
+    written = {cube.memory for cube in writes}
     regions = {}
-    for id_ in sorted(used):
-        initial = static.get(id_)
+    for id_, size in sorted(sizes.items()):
+        initial = static[id_][:size] if id_ in static else None
         if initial is None and id_ not in written:
-            initial = np.zeros(sizes[id_], np.uint8)
-        regions[id_] = Region(sizes[id_], id_ in written, initial)
+            initial = np.zeros(size, np.uint8)
+        regions[id_] = Region(size, id_ in written, initial)
     return regions
 
 
-def _check_constants(operations: list[Operation], inputs: tuple[Port, ...]) -> None:
-    """Refuse programs that compute weights or operands of kernels: those are decoded once, before anything runs."""
-    writes = [("an input", port.cube) for port in inputs]
-    writes += [(f"operation {operation.index}", operation.destination) for operation in operations]
+def _constants(operation: Operation) -> tuple[Window, ...]:
+    return *weights_read(operation), *arrays_read(operation)
+
+
+def _computed(
+    operations: list[Operation], inputs: tuple[Port, ...], static: Mapping[int, NDArray[np.uint8]]
+) -> frozenset[int]:
+    """Return the operations whose constants are written by inputs or operations: those are unpacked for each image."""
+    writes = [port.cube for port in inputs]
+    writes += [cube for operation in operations for cube in cubes_written(operation)]
+    computed = set()
     for operation in operations:
-        for window in constant_windows(operation):
-            for writer, cube in writes:
-                disjoint = cube.offset >= window.offset + window.size or window.offset >= cube.end
-                if cube.memory == window.memory and not disjoint:
-                    raise EmulationError(
-                        f"operation {operation.index} ({operation.unit}): its constants at byte {window.offset} of "
-                        f"memory {window.memory} are written by {writer}; computed weights are not modelled"
-                    )
-
-
-def constant_windows(operation: Operation) -> tuple[Window, ...]:
-    """Return the constants that `operation` reads: weights of its convolution, arrays of its SDP units."""
-    if not isinstance(operation, SdpOperation):
-        return ()
-    weights = (operation.source.weights,) if isinstance(operation.source, ConvOperation) else ()
-    return weights + operation.constants
-
-
-__all__ = ["DEFAULT_LIMITS", "Limits", "Program", "constant_windows", "decode", "default_target"]
+        for window in _constants(operation):
+            end = window.offset + window.size
+            if any(w.memory == window.memory and w.offset < end and window.offset < w.end for w in writes):
+                computed.add(operation.index)
+            elif window.memory not in static:
+                raise LoadableError(
+                    f"operation {operation.index} ({operation.unit}): its constants stand in memory {window.memory}, "
+                    "which holds nothing that the loadable provides"
+                )
+    return frozenset(computed)

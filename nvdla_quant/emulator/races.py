@@ -6,33 +6,47 @@ programmed, then enabled (it may read from then on), then complete (all its writ
 * A consumer with event OP_COMPLETED is enabled after the operation is complete; with OP_PROGRAMMED, after it is
   programmed; a convolution is enabled after the SDP operation that takes its output.
 * A unit has two sets of registers: an operation is programmed only once the last but one before it is complete.
-* A unit completes its operations in order, but its read engines run ahead: an operand may be fetched while the
-  operation before still writes.
+* A unit starts and completes its operations in order: its registers' consumer pointer moves on from a set once that
+  operation has been read in full. But its read engines run ahead: an operand may be fetched while the operation before
+  still writes.
 * An SDP operation behind a convolution may fetch operands once it is enabled, but has nothing to write before the
-  convolution is, and is complete after it.
+  convolution is, and is complete after it; so it goes on with a pooling that takes what an SDP operation hands over.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from nvdla_quant.emulator.operations import ConvOperation, Cube, Operation, SdpOperation
+from nvdla_quant.emulator.operations import (
+    ConvOperation,
+    Cube,
+    Operation,
+    SdpOperation,
+    arrays_read,
+    cubes_read,
+    cubes_written,
+    handing_over,
+    operand_cubes,
+    weights_read,
+)
 from nvdla_quant.loadable.structs import DependencyEvent, Engine
+from nvdla_quant.loadable.tasks import Window
 
 Link = tuple[int, int, int]
 """(before, after, event of `DependencyEvent`), by index in the task."""
 MAX_OPERATIONS = 512
-"""The work grows with the square of the operations; ResNet-50 has about 180."""
+MAX_ACCESSES = 2048
+"""The work grows with the square of each; ResNet-50 has about 180 operations."""
 Moment = tuple[int, str]
-"""An operation of the task, and ``programmed``, ``enabled`` or ``complete``."""
+"""An operation of the task, and ``programmed``, ``enabled``, ``started`` or ``complete``."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """One operation's use of a cube; `start` is the operation of the task whose being enabled begins it."""
+    """One operation's use of a cube; it does not begin before any of `starts`, operations of the task, has started."""
 
     operation: int
-    start: int
+    starts: tuple[int, ...]
     cube: Cube
     writes: bool
 
@@ -59,30 +73,57 @@ def describe_races(
     if len(engines) > MAX_OPERATIONS:
         yield f"races are not looked for: the task has {len(engines)} operations, more than {MAX_OPERATIONS}"
         return
+    # What nobody writes cannot race: most constants.
+    written = {cube.memory for operation in operations.values() for cube in cubes_written(operation)}
+    found = {
+        index: [a for a in _accesses(index, operation, operations, base) if a.cube.memory in written]
+        for index, operation in operations.items()
+    }
+    count = sum(map(len, found.values()))
+    if count > MAX_ACCESSES:
+        yield f"races are not looked for: the task reads and writes {count} cubes, more than {MAX_ACCESSES}"
+        return
     after = _reachable(_edges(engines, links))
     earlier: list[Access] = []
-    for index, operation in operations.items():
-        accesses = list(_accesses(index, operation, base))
+    for accesses in found.values():
         for second in accesses:
             for first in earlier:
                 if (first.writes or second.writes) and first.cube.overlaps(second.cube):
                     in_order = second.writes and engines[first.operation] == engines[second.operation]
-                    if not in_order and (second.start, "enabled") not in after[first.operation, "complete"]:
+                    if not in_order and not any(
+                        (start, "started") in after[first.operation, "complete"] for start in second.starts
+                    ):
                         yield _sentence(first, second, operations, base)
         earlier += accesses
 
 
-def _accesses(index: int, operation: Operation, base: int) -> Iterator[Access]:
+def _accesses(index: int, operation: Operation, operations: Mapping[int, Operation], base: int) -> Iterator[Access]:
+    """Yield what `operation` does in memory; what one unit hands over to the next is none of it."""
+    start = _start(index, operation, operations, base)
+    operands = operand_cubes(operation) if isinstance(operation, SdpOperation) else ()
+    reads = cubes_read(operation)
+    # Behind a convolution the source waits; operands are fetched from the start.
+    waiting = *reads[: len(reads) - len(operands)], *map(_bytes, weights_read(operation))
+    fetched = *operands, *map(_bytes, arrays_read(operation))
+    written = [cube for cube in cubes_written(operation) if not cube.is_handed_over]
+    yield from (Access(index, (start,), cube, writes=False) for cube in waiting if not cube.is_handed_over)
+    yield from (Access(index, (index,), cube, writes=False) for cube in fetched)
+    yield from (Access(index, (start, index), cube, writes=True) for cube in written)
+
+
+def _bytes(window: Window) -> Cube:
+    """Return `window` as a cube of bytes."""
+    return Cube(window.memory, window.offset, 1, 1, window.size, 1, 1, window.size, window.size)
+
+
+def _start(index: int, operation: Operation, operations: Mapping[int, Operation], base: int) -> int:
+    """Return the operation that begins the chain of units of which `operation` is a part."""
     if isinstance(operation.source, ConvOperation):
-        start, source = operation.source.index - base, operation.source.source
-    else:
-        start, source = index, operation.source
-    yield Access(index, start, source, writes=False)
-    for unit in operation.units if isinstance(operation, SdpOperation) else ():
-        for operand in (unit.alu_operand, unit.mul_operand):
-            if operand is not None and operand.cube is not None:
-                yield Access(index, index, operand.cube, writes=False)
-    yield Access(index, start, operation.destination, writes=True)
+        return operation.source.index - base
+    if operation.source.is_handed_over:
+        feeder = handing_over(operation.source) - base
+        return _start(feeder, operations[feeder], operations, base)
+    return index
 
 
 def _edges(engines: Sequence[Engine], links: Iterable[Link]) -> dict[Moment, set[Moment]]:
@@ -90,8 +131,10 @@ def _edges(engines: Sequence[Engine], links: Iterable[Link]) -> dict[Moment, set
     before: dict[Engine, list[int]] = defaultdict(list)
     for index, engine in enumerate(engines):
         edges[index, "programmed"].add((index, "enabled"))
-        edges[index, "enabled"].add((index, "complete"))
+        edges[index, "enabled"].add((index, "started"))
+        edges[index, "started"].add((index, "complete"))
         if before[engine]:
+            edges[before[engine][-1], "started"].add((index, "started"))
             edges[before[engine][-1], "complete"].add((index, "complete"))
         if len(before[engine]) > 1:
             edges[before[engine][-2], "complete"].add((index, "programmed"))

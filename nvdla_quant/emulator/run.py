@@ -9,18 +9,34 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
+from nvdla_quant.emulator.cdp import normalise
 from nvdla_quant.emulator.cpu import run_cpu
+from nvdla_quant.emulator.fp16_cdp import normalise_halves
+from nvdla_quant.emulator.fp16_pdp import pool_halves
+from nvdla_quant.emulator.fp16_run import PreparedHalves, prepare_halves, run_halves
 from nvdla_quant.emulator.memory import DeviceMemory, Values
-from nvdla_quant.emulator.operations import CpuOperation, Operation, PdpOperation, SdpOperation
-from nvdla_quant.emulator.pdp import pool_bytes, pool_floats
+from nvdla_quant.emulator.moves import run_bdma, run_rubik
+from nvdla_quant.emulator.operations import (
+    BdmaOperation,
+    CdpOperation,
+    CpuOperation,
+    Fp16,
+    Operation,
+    PdpOperation,
+    RubikOperation,
+    SdpOperation,
+)
+from nvdla_quant.emulator.pdp import pool_bytes, pool_values
 from nvdla_quant.emulator.program import Program
-from nvdla_quant.emulator.sdp_run import PreparedSdp, prepare_sdp, run_sdp
+from nvdla_quant.emulator.sdp_run import PreparedSdp, ReadWindow, prepare_sdp, run_sdp
 from nvdla_quant.emulator.tiles import Workspace
 from nvdla_quant.errors import EmulationError
 from nvdla_quant.files import atomic_path, write_json
-from nvdla_quant.hardware import Precision
+from nvdla_quant.hardware import Precision, Target
+from nvdla_quant.loadable.tasks import Window
 
 CHUNK_BYTES = 64 << 20
 """Device memory of the images that run together, unless the caller says how many: far below any machine's memory."""
@@ -35,6 +51,7 @@ def run(
     program: Program,
     inputs: Values,
     *,
+    fp16: Fp16 = Fp16.EXACT,
     batch: int | None = None,
     threads: int = 1,
     on_step: OnStep | None = None,
@@ -48,7 +65,10 @@ def run(
     program : Program
         What `decode` returned.
     inputs : NDArray[np.int8] or NDArray[np.float16]
-        ``(n, c, h, w)`` in the device's domain, c, h and w as in the loadable's tensor descriptor.
+        ``(n, c, h, w)`` in the device's domain, c, h and w as in the loadable's tensor descriptor. Where that has a
+        batch, n is a multiple of it.
+    fp16 : Fp16
+        How operations in fp16 are computed; integer ones are always exact.
     batch : int, optional
         Images that run together; the default bounds the memory. Results do not depend on it.
     threads : int
@@ -75,7 +95,9 @@ def run(
             f"the program has {len(program.inputs)} inputs and {len(program.outputs)} outputs: use run_tensors"
         )
     named = {program.inputs[0].name: inputs}
-    outputs = run_tensors(program, named, batch=batch, threads=threads, on_step=on_step, steps=steps, progress=progress)
+    outputs = run_tensors(
+        program, named, fp16=fp16, batch=batch, threads=threads, on_step=on_step, steps=steps, progress=progress
+    )
     return outputs[program.outputs[0].name]
 
 
@@ -83,6 +105,7 @@ def run_tensors(
     program: Program,
     inputs: Mapping[str, Values],
     *,
+    fp16: Fp16 = Fp16.EXACT,
     batch: int | None = None,
     threads: int = 1,
     on_step: OnStep | None = None,
@@ -93,11 +116,13 @@ def run_tensors(
     images = _check_inputs(program, inputs)
     if threads < 1 or (batch is not None and batch < 1):
         raise EmulationError(f"batch is {batch} and threads is {threads}, expected at least 1 each")
-    outputs: dict[str, Values] = {port.name: np.empty((images, *port.shape), port.dtype) for port in program.outputs}
+    outputs: dict[str, Values] = {
+        port.name: np.empty((images * port.cube.batch, *port.shape), port.dtype) for port in program.outputs
+    }
     if batch is None:
         batch = min(max(CHUNK_BYTES // max(program.image_bytes, 1), 1), MAX_CHUNK_IMAGES)
         batch = min(batch, max(-(-images // threads), 1))
-    prepared = _prepared(program)
+    prepared = _prepared(program, fp16)
     done = 0
     lock = threading.Lock()
     local = threading.local()
@@ -106,21 +131,25 @@ def run_tensors(
         nonlocal done
         count = min(batch, images - first)
         memory = getattr(local, "memory", None)
-        if memory is None or memory.images != count:
+        if memory is None or memory.images != count or program.image_bytes > CHUNK_BYTES:
             local.workspace = getattr(local, "workspace", Workspace())
+            # Of large memory, which strides may leave mostly unused, fresh zeros cost only what is used.
+            memory = local.memory = None
             memory = local.memory = DeviceMemory(program.regions, count)
         else:
             memory.reset()
         for port in program.inputs:
-            memory.scatter(port.cube, inputs[port.name][first : first + count])
+            place = slice(first * port.cube.batch, (first + count) * port.cube.batch)
+            memory.scatter(port.cube, inputs[port.name][place])
         for operation in program.operations:
-            _execute(operation, prepared, memory, local.workspace)
+            _execute(operation, program.target, fp16, prepared, memory, local.workspace)
             if on_step is not None and (steps is None or operation.index in steps):
-                values = memory.gather(operation.destination)
+                values = memory.gather(operation.destination, operation.dtype)
                 with lock:
-                    on_step(operation, values, first)
+                    on_step(operation, values, first * operation.destination.batch)
         for port in program.outputs:
-            outputs[port.name][first : first + count] = memory.gather(port.cube)
+            place = slice(first * port.cube.batch, (first + count) * port.cube.batch)
+            outputs[port.name][place] = memory.gather(port.cube, port.dtype)
         with lock:
             done += count
             if progress is not None:
@@ -143,6 +172,7 @@ def write_steps(
     inputs: Values,
     folder: Path,
     *,
+    fp16: Fp16 = Fp16.EXACT,
     layers: Mapping[int, tuple[str, float | None]] | None = None,
     batch: int | None = None,
 ) -> None:
@@ -150,7 +180,7 @@ def write_steps(
 
     Parameters
     ----------
-    program, inputs, batch
+    program, inputs, fp16, batch
         See `run`.
     folder : Path
         For each operation ``op000_dst.npy``, ``(n, c, h, w)`` in the device's domain, where 000 is its number in the
@@ -165,7 +195,7 @@ def write_steps(
             "name": f"op{operation.index:03d}_dst",
             "file": f"op{operation.index:03d}_dst.npy",
             "unit": operation.unit,
-            "type": "int8" if operation.destination.element_bytes == 1 else "float16",
+            "type": operation.dtype.name,
             "shape": list(operation.destination.shape),
             "layer": known.get(operation.index, (None, None))[0],
             "scale": known.get(operation.index, (None, None))[1],
@@ -176,13 +206,14 @@ def write_steps(
         arrays = {}
         for operation, entry in zip(program.operations, entries, strict=True):
             path = stack.enter_context(atomic_path(folder / str(entry["file"])))
-            shape = len(inputs), *operation.destination.shape
+            runs = len(inputs) // program.inputs[0].cube.batch
+            shape = runs * operation.destination.batch, *operation.destination.shape
             arrays[operation.index] = np.lib.format.open_memmap(path, "w+", str(entry["type"]), shape)
 
         def keep(operation: Operation, values: Values, first: int) -> None:
             arrays[operation.index][first : first + len(values)] = values
 
-        run(program, inputs, batch=batch, on_step=keep)
+        run(program, inputs, fp16=fp16, batch=batch, on_step=keep)
         for array in arrays.values():
             array.flush()
     write_json(folder / "steps.json", entries)
@@ -200,51 +231,110 @@ def _check_inputs(program: Program, inputs: Mapping[str, Values]) -> int:
             raise EmulationError(
                 f"input {port.name!r}: {values.dtype} of shape {values.shape}, expected {port.dtype} of ({expected})"
             )
-        counts.add(len(values))
+        if len(values) % port.cube.batch:
+            raise EmulationError(
+                f"input {port.name!r}: {len(values)} images, expected a multiple of {port.cube.batch}, which the "
+                "loadable takes at once"
+            )
+        counts.add(len(values) // port.cube.batch)
+    if not program.inputs:
+        return 1
     if len(counts) != 1:
-        raise EmulationError(f"inputs have {sorted(counts)} images, expected the same number")
+        raise EmulationError(f"inputs are of {sorted(counts)} inferences, expected the same number")
     images = counts.pop()
     if images == 0:
         raise EmulationError("the inputs hold no images, expected at least one")
     return images
 
 
-_programs: "weakref.WeakKeyDictionary[Program, dict[int, PreparedSdp]]" = weakref.WeakKeyDictionary()
+_Prepared = Mapping[int, PreparedSdp | PreparedHalves]
+_programs: "weakref.WeakKeyDictionary[Program, dict[Fp16, _Prepared]]" = weakref.WeakKeyDictionary()
 _programs_lock = threading.Lock()
 
 
-def _prepared(program: Program) -> dict[int, PreparedSdp]:
-    """Return the unpacked weights and operands of `program`, by operation; they are made once."""
+def _prepared(program: Program, fp16: Fp16) -> _Prepared:
+    """Return the unpacked weights and operands of `program`, by operation; they are made once for each mode."""
+
+    def read(window: Window) -> NDArray[np.uint8]:
+        memory = program.regions[window.memory].initial
+        assert memory is not None, "decode checks that the loadable provides the constants"
+        return memory[window.offset : window.offset + window.size]
+
     with _programs_lock:
-        if program not in _programs:
-            _programs[program] = {
-                operation.index: prepare_sdp(operation, program)
+        modes = _programs.setdefault(program, {})
+        if fp16 not in modes:
+            modes[fp16] = {
+                operation.index: _prepare(operation, read, program.target, fp16)
                 for operation in program.operations
-                if isinstance(operation, SdpOperation)
+                if isinstance(operation, SdpOperation) and operation.index not in program.computed
             }
-        return _programs[program]
+        return modes[fp16]
+
+
+def _prepare(operation: SdpOperation, read: ReadWindow, target: Target, fp16: Fp16) -> PreparedSdp | PreparedHalves:
+    if operation.precision is Precision.FP16:
+        return prepare_halves(operation, read, target, fp16)
+    return prepare_sdp(operation, read, target)
+
+
+def _run_computed(
+    operation: SdpOperation, target: Target, fp16: Fp16, memory: DeviceMemory, workspace: Workspace
+) -> None:
+    """Run an operation whose weights or arrays of operands the program itself writes: image by image."""
+    for image in range(memory.images):
+        one = memory.one(image)
+
+        def read(window: Window, one: DeviceMemory = one) -> NDArray[np.uint8]:
+            raw = one.bytes_of(window.memory)[0, window.offset : window.offset + window.size]
+            return raw.view(np.uint8)
+
+        _run_sdp(_prepare(operation, read, target, fp16), one, workspace)
+
+
+def _run_sdp(ready: PreparedSdp | PreparedHalves, memory: DeviceMemory, workspace: Workspace) -> None:
+    if isinstance(ready, PreparedSdp):
+        run_sdp(ready, memory, workspace)
+    else:
+        run_halves(ready, memory, workspace)
 
 
 def _execute(
-    operation: Operation, prepared: Mapping[int, PreparedSdp], memory: DeviceMemory, workspace: Workspace
+    operation: Operation,
+    target: Target,
+    fp16: Fp16,
+    prepared: _Prepared,
+    memory: DeviceMemory,
+    workspace: Workspace,
 ) -> None:
     if isinstance(operation, SdpOperation):
-        run_sdp(prepared[operation.index], memory, workspace)
-    elif isinstance(operation, CpuOperation):
-        memory.scatter(operation.destination, run_cpu(operation, memory.gather(operation.source)))
+        if operation.index in prepared:
+            _run_sdp(prepared[operation.index], memory, workspace)
+        else:
+            _run_computed(operation, target, fp16, memory, workspace)
+    elif isinstance(operation, PdpOperation) and operation.parts:
+        for part in operation.parts:
+            _execute(part, target, fp16, prepared, memory, workspace)
+    elif isinstance(operation, PdpOperation) and operation.precision is Precision.INT8:
+        source = memory.bytes_of(operation.source.memory)
+        if operation.source.overlaps(operation.destination):
+            source = source.copy()
+        pool_bytes(operation, source, memory.bytes_of(operation.destination.memory))
+    elif isinstance(operation, RubikOperation):
+        run_rubik(operation, memory)
+    elif isinstance(operation, BdmaOperation):
+        run_bdma(operation, memory)
     else:
-        _pool(operation, memory)
+        values = memory.gather(operation.source, operation.dtype)
+        memory.scatter(operation.destination, _compute(operation, values))
 
 
-def _pool(operation: PdpOperation, memory: DeviceMemory) -> None:
-    if operation.precision is Precision.FP16:
-        values = memory.gather(operation.source).astype(np.float32)
-        memory.scatter(operation.destination, pool_floats(operation, values).astype(np.float16))
-        return
-    source = memory.bytes_of(operation.source.memory)
-    if operation.source.overlaps(operation.destination):
-        source = source.copy()
-    pool_bytes(operation, source, memory.bytes_of(operation.destination.memory))
+def _compute(operation: PdpOperation | CdpOperation | CpuOperation, values: Values) -> Values:
+    if isinstance(operation, CpuOperation):
+        return run_cpu(operation, values)
+    halves = operation.precision is Precision.FP16
+    if isinstance(operation, PdpOperation):
+        return pool_halves(operation, values) if halves else pool_values(operation, values)
+    return normalise_halves(operation, values) if halves else normalise(operation, values)
 
 
 @lru_cache(maxsize=1)

@@ -18,15 +18,22 @@ from nvdla_quant.emulator.lut import look_up
 from nvdla_quant.emulator.operations import Converter, Cube, Lut, Operand, SdpOperation, SdpUnit
 from nvdla_quant.emulator.rounding import Int64, saturate, shift_left, shift_right
 from nvdla_quant.emulator.tiles import Tile
+from nvdla_quant.hardware import Precision
 from nvdla_quant.loadable.structs import SdpAlu
 
+MAX_HALF = 65504
 INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
 Operands = dict[tuple[str, str], Int64]
 """Operands by (unit, "alu" or "mul"), broadcastable against the data."""
 
 
 def integer_chain(
-    values: Int64, units: Sequence[SdpUnit], operands: Operands, lut: Lut | None, converter: Converter
+    values: Int64,
+    units: Sequence[SdpUnit],
+    operands: Operands,
+    lut: Lut | None,
+    converter: Converter,
+    output: Precision = Precision.INT8,
 ) -> Int64:
     """Apply the units and the output converter to the bus's values.
 
@@ -42,17 +49,22 @@ def integer_chain(
         The table of Y.
     converter : Converter
         Output converter.
+    output : Precision
+        Of the result.
 
     Returns
     -------
     NDArray[np.int64]
-        Int8 values.
+        Int8 or int16 values, or numbers of 17 bits that no half exceeds.
     """
     for unit in units:
         alu, mul = operands.get((unit.name, "alu")), operands.get((unit.name, "mul"))
         values = _y_unit(values, unit, alu, mul, lut) if unit.name == "y" else _x_unit(values, unit, alu, mul)
     wide = shift_right((values - converter.offset) * converter.scale, converter.shift, 17)
-    return saturate(wide, 8)
+    if output is Precision.FP16:
+        # What would round to infinity becomes the largest half (sdp_c.cpp, Int17ToFp16).
+        return np.clip(wide, -MAX_HALF, MAX_HALF)
+    return saturate(wide, 8 if output is Precision.INT8 else 16)
 
 
 def _x_unit(values: Int64, unit: SdpUnit, alu: Int64 | None, mul: Int64 | None) -> Int64:
@@ -234,7 +246,7 @@ _NO_POINTS = np.zeros((1, 1), np.int8)
 
 
 def write_stages(
-    sums: NDArray[np.float32],
+    sums: NDArray[np.float32] | NDArray[np.float64],
     stages: Sequence[Stage],
     packed: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
     points: NDArray[np.int8] | None,
@@ -283,7 +295,7 @@ def write_stages(
 
 @jit
 def _run_stages(
-    sums: NDArray[np.float32],
+    sums: NDArray[np.float32] | NDArray[np.float64],
     adds: NDArray[np.float64],
     muls: NDArray[np.float64],
     limits: NDArray[np.float64],

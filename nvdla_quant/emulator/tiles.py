@@ -7,20 +7,21 @@ padding in place. Every int8 and int16 value is exact in float32.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator._jit import jit
 from nvdla_quant.emulator.memory import cube_view, images_of
-from nvdla_quant.emulator.operations import Cube
+from nvdla_quant.emulator.operations import Cube, ElementType
 
 TILE_BYTES = 1 << 21
 """Aim for the largest matrix of a tile: measured best, with 384 rows, of 1 to 4 MiB on an AVX2 processor."""
 MIN_TILE_PIXELS = 384
 MAX_TILE_PIXELS = 4096
 """Fewer rows waste a matrix product, more gain nothing."""
+MAX_TILE_BYTES = 1 << 28
+"""Fewer rows all the same where kernels are so large that they would take more."""
 
 
 class Workspace:
@@ -72,9 +73,27 @@ class Tiling:
 def plan(height: int, width: int, bytes_per_pixel: int) -> Tiling:
     """Return a tiling for matrices that need `bytes_per_pixel` for each output pixel."""
     pixels = min(max(TILE_BYTES // bytes_per_pixel, MIN_TILE_PIXELS), MAX_TILE_PIXELS)
+    pixels = max(min(pixels, MAX_TILE_BYTES // bytes_per_pixel), 1)
     if height * width <= pixels:
         return Tiling(height, width, pixels // (height * width), height)
     return Tiling(height, width, 1, max(1, pixels // width))
+
+
+@dataclass(frozen=True, eq=False)
+class Lanes:
+    """Channels that are read one by one: components of pixels, and elements behind an input converter.
+
+    Attributes
+    ----------
+    places : NDArray[np.int64]
+        A row for each channel: byte of pixel (0, 0) behind the cube's first byte, bytes between rows, bytes between
+        pixels, bytes of the number that holds it, right shift, mask, and its row in `tables`.
+    tables : NDArray[np.float32]
+        Value of each number.
+    """
+
+    places: NDArray[np.int64]
+    tables: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,22 +103,27 @@ class Reader:
     Attributes
     ----------
     cube : Cube
-        Source.
-    channels : NDArray[np.int64]
-        Channels to take, ascending.
-    table : NDArray[np.float32] or None
-        Value of each byte (index 0 to 255) where a converter stands behind the source; None: the byte itself.
+        Source; one of a batch.
+    dtype : ElementType
+        Type of its elements.
+    lanes : Lanes or None
+        Channels to take; None: all of the cube, as they are.
     pad_value : float
         Value of coordinates outside the cube.
     """
 
     cube: Cube
-    channels: NDArray[np.int64]
-    table: NDArray[np.float32] | None = None
+    dtype: ElementType
+    lanes: Lanes | None = None
     pad_value: float = 0.0
 
-    def read_bytes(self, source: NDArray[np.int8], first: int, row: int, column: int, out: NDArray[np.float32]) -> None:
-        """Read int8 elements into `out` (images, rows, columns, channels), from image `first` and (`row`, `column`).
+    @property
+    def channels(self) -> int:
+        """Channels that `read` gives."""
+        return self.cube.channels if self.lanes is None else len(self.lanes.places)
+
+    def read(self, source: NDArray[np.int8], first: int, row: int, column: int, out: NDArray[np.float32]) -> None:
+        """Read elements into `out` (images, rows, columns, channels), from image `first` and (`row`, `column`).
 
         Parameters
         ----------
@@ -114,26 +138,35 @@ class Reader:
         """
         cube = self.cube
         size = cube.height, cube.width
-        if self._translation is None:
+        if self.lanes is not None:
+            places, tables = self.lanes.places, self.lanes.tables
+            _read_lanes(source, first, cube.offset, *size, row, column, places, tables, self.pad_value, out)
+        elif self.dtype == np.int8:
             strides = cube.line_stride, cube.surface_stride
             _read_atoms(source, first, cube.offset, *strides, cube.atom, *size, row, column, self.pad_value, out)
         else:
-            place = cube.offset, cube.line_stride, cube.atom
-            _read_table(source, first, *place, *size, row, column, *self._translation, self.pad_value, out)
-
-    @cached_property
-    def _translation(self) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
-        """Byte offset of each channel and value of each byte; None where whole atoms are taken as they are."""
-        if self.table is None and len(self.channels) == self.cube.channels:
-            return None
-        plain = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32)
-        offsets = self.channels // self.cube.atom * self.cube.surface_stride + self.channels % self.cube.atom
-        return offsets, plain if self.table is None else self.table
+            self._read_wide(source, first, row, column, out)
 
     def read_halves(
-        self, source: NDArray[np.int8], first: int, row: int, column: int, out: NDArray[np.float32]
+        self, source: NDArray[np.int8], first: int, row: int, column: int, out: NDArray[np.float16]
     ) -> None:
-        """Read float16 elements; see `read_bytes`."""
+        """Read what are halves, or become halves in the input converter, without loss of a bit; see `read`."""
+        if self.lanes is None and self.dtype == np.float16:
+            self._read_wide(source, first, row, column, out)
+            return
+        wide = np.empty(out.shape, np.float32)
+        self.read(source, first, row, column, wide)
+        out[:] = wide
+
+    def _read_wide(
+        self,
+        source: NDArray[np.int8],
+        first: int,
+        row: int,
+        column: int,
+        out: NDArray[np.float32] | NDArray[np.float16],
+    ) -> None:
+        """Read elements of two bytes, converted to the type of `out`; see `read`."""
         cube = self.cube
         images, rows, columns, _ = out.shape
         out[:] = self.pad_value
@@ -141,14 +174,10 @@ class Reader:
         x0, x1 = max(column, 0), min(column + columns, cube.width)
         if y0 >= y1 or x0 >= x1:
             return
-        view = cube_view(images_of(source, first, images), cube, np.dtype(np.float16))
+        view = cube_view(images_of(source, first, images), cube, self.dtype)
         # (images, rows, columns, surfaces, atom), as the channels of the output are ordered.
         atoms = view[:, :, y0:y1, x0:x1].transpose(0, 2, 3, 1, 4)
         inside = out[:, y0 - row : y1 - row, x0 - column : x1 - column]
-        if len(self.channels) < cube.channels:
-            for place, channel in enumerate(self.channels.tolist()):
-                inside[..., place] = atoms[..., channel // cube.atom, channel % cube.atom]
-            return
         whole = cube.channels // cube.atom
         joined = whole * cube.atom
         inside[..., :joined].reshape(*inside.shape[:3], whole, cube.atom)[:] = atoms[..., :whole, :]
@@ -199,33 +228,46 @@ def _read_atoms(
 
 
 @jit
-def _read_table(
+def _read_lanes(
     source: NDArray[np.int8],
     first: int,
     offset: int,
-    line_stride: int,
-    atom: int,
     height: int,
     width: int,
     row: int,
     column: int,
-    channels: NDArray[np.int64],
-    table: NDArray[np.float32],
+    places: NDArray[np.int64],
+    tables: NDArray[np.float32],
     pad_value: float,
     out: NDArray[np.float32],
 ) -> None:
-    """Copy single channels (given by their byte offsets) through a table of all byte values."""
+    """Copy single channels through tables of all numbers."""
     images, rows, columns, _ = out.shape
     pad = np.float32(pad_value)
+    x0 = min(max(-column, 0), columns)
+    x1 = max(min(columns, width - column), x0)
     for image in range(images):
         memory = source[min(first + image, source.shape[0] - 1)]
         for r in range(rows):
             y = row + r
-            for k in range(len(channels)):
-                start = offset + y * line_stride + channels[k]
-                for x in range(columns):
-                    xx = column + x
-                    if 0 <= y < height and 0 <= xx < width:
-                        out[image, r, x, k] = table[memory[start + xx * atom] & 255]
-                    else:
-                        out[image, r, x, k] = pad
+            line = out[image, r]
+            if y < 0 or y >= height:
+                line[:, :] = pad
+                continue
+            line[:x0, :] = pad
+            line[x1:, :] = pad
+            for k in range(places.shape[0]):
+                step, size, shift, mask = places[k, 2], places[k, 3], places[k, 4], places[k, 5]
+                table = tables[places[k, 6]]
+                at = offset + places[k, 0] + y * places[k, 1] + (column + x0) * step
+                if size == 1:
+                    for x in range(x0, x1):
+                        line[x, k] = table[memory[at] & 255]
+                        at += step
+                    continue
+                for x in range(x0, x1):
+                    number = np.int64(memory[at]) & 255
+                    for byte in range(1, size):
+                        number |= (np.int64(memory[at + byte]) & 255) << (8 * byte)
+                    line[x, k] = table[(number >> shift) & mask]
+                    at += step

@@ -96,6 +96,34 @@ def fp32_subject(model: str, dataset: str) -> Subject:
 
 
 @dataclass(frozen=True)
+class Deviation:
+    """How far a fast run is from the hardware, on images that were also run bit for bit.
+
+    Attributes
+    ----------
+    images : tuple[int, ...]
+        Their places in the data set.
+    output : float
+        Largest absolute difference in any output, in the device's domain.
+    logits : float or None
+        The same before the final Softmax, where that was recorded.
+    """
+
+    images: tuple[int, ...]
+    output: float
+    logits: float | None
+
+
+def deviation_of(dumps: Mapping[str, NDArray[Any]]) -> Deviation | None:
+    """Return what raw dumps say of images that were checked; None where they say nothing (see `runtime.base`)."""
+    if "checked" not in dumps:
+        return None
+    logits = dumps.get("checked_logits")
+    images = tuple(int(index) for index in dumps["checked"])
+    return Deviation(images, float(dumps["checked_output"].max()), None if logits is None else float(logits.max()))
+
+
+@dataclass(frozen=True)
 class Accuracy:
     """One row of the comparison.
 
@@ -106,7 +134,9 @@ class Accuracy:
     n, classes : int
         Number of images and of classes.
     exactness : str
-        What the run backend promises, in words (``bit-exact``, ``hardware``, ``fast: largest difference ...``).
+        What the run backend promises, in words (``bit-exact: ...``, ``fast: ...``).
+    deviation : Deviation or None
+        How far it is off where it does not promise bits and some images were checked.
     output : Figures
         From the network's output.
     logits : Figures or None
@@ -117,6 +147,7 @@ class Accuracy:
     n: int
     classes: int
     exactness: str
+    deviation: Deviation | None
     output: Figures
     logits: Figures | None
 
@@ -127,8 +158,10 @@ def measure(
     output: NDArray[Any],
     *,
     exactness: str,
+    deviation: Deviation | None = None,
     logits: NDArray[Any] | None = None,
     reference: NDArray[Any] | None = None,
+    ran: NDArray[np.bool_] | None = None,
 ) -> Accuracy:
     """Return the accuracy record of one variant.
 
@@ -142,8 +175,12 @@ def measure(
         ``[N, C]`` or ``[N, C, 1, 1]``, of any number type; the device's domain will do, since only order counts.
     exactness : str
         What the run backend promises, in words.
+    deviation : Deviation, optional
+        How far it is off.
     reference : ndarray, optional
         Scores of fp32 for the same images in the same order; None for the reference itself.
+    ran : ndarray of bool, optional
+        Images that gave an output; the others count neither for the variant nor for fp32, and `exactness` says so.
 
     Raises
     ------
@@ -152,6 +189,10 @@ def measure(
     DumpError
         Scores that are not one vector for each label, or of another number of classes.
     """
+    if ran is not None and not ran.all():
+        exactness += f"; {np.count_nonzero(~ran)} of {len(ran)} images gave no output and are left out"
+        labels, output = labels[ran], output[ran]
+        logits, reference = (None if part is None else part[ran] for part in (logits, reference))
     scores = as_scores(output, len(labels))
     classes = scores.shape[1]
     _check_labels(labels, classes)
@@ -167,6 +208,7 @@ def measure(
         n=len(labels),
         classes=classes,
         exactness=exactness,
+        deviation=deviation,
         output=figures(scores, labels, baseline),
         logits=None if logits is None else figures(as_scores(logits, len(labels)), labels, baseline),
     )
@@ -366,9 +408,18 @@ def read_accuracy(path: Path | str) -> Accuracy:
         n=content["n"],
         classes=content["classes"],
         exactness=content["exactness"],
+        deviation=_read_deviation(path, content["deviation"]),
         output=_read_figures(path, "output", content["output"]),
         logits=None if content["logits"] is None else _read_figures(path, "logits", content["logits"]),
     )
+
+
+def _read_deviation(path: Path | str, content: Any) -> Deviation | None:
+    """Read one `Deviation`."""
+    if content is None:
+        return None
+    _check_keys(path, "deviation", content, Deviation)
+    return Deviation(**{**content, "images": tuple(content["images"])})
 
 
 def _read_figures(path: Path | str, where: str, content: Any) -> Figures:

@@ -1,12 +1,11 @@
 """Which values each operation of a loadable reads: found byte by byte, whatever the descriptors are called."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.emulator.operations import ConvOperation, Cube, Operation, SdpOperation
+from nvdla_quant.emulator.operations import Cube, cubes_read, cubes_written
 from nvdla_quant.emulator.program import Program
 
 NOBODY = -1
@@ -35,15 +34,6 @@ def input_mark(port: int) -> int:
     return -2 - port
 
 
-def cubes_read(operation: Operation) -> Iterator[Cube]:
-    """Yield the cubes that `operation` reads: its source, then the operands of its SDP units."""
-    source = operation.source
-    yield source.source if isinstance(source, ConvOperation) else source
-    for unit in operation.units if isinstance(operation, SdpOperation) else ():
-        # Both parts of a unit may name the same cube.
-        yield from {id(part): part.cube for part in (unit.alu_operand, unit.mul_operand) if part and part.cube}.values()
-
-
 def trace(program: Program) -> Flow:
     """Follow every byte from what wrote it to what reads it."""
     owners = {id_: np.full(region.size, NOBODY, np.int32) for id_, region in program.regions.items()}
@@ -52,7 +42,8 @@ def trace(program: Program) -> Flow:
     sources = []
     for position, operation in enumerate(program.operations):
         sources.append(tuple(dict.fromkeys(owner for cube in cubes_read(operation) for owner in _read(owners, cube))))
-        _bytes(owners, operation.destination)[:] = position
+        for cube in cubes_written(operation):
+            _bytes(owners, cube)[:] = position
     return Flow(tuple(sources), tuple(_read(owners, port.cube) for port in program.outputs))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator.operations import ConvOperation, CpuOperation, Operation, SdpOperation, SdpUnit
-from nvdla_quant.evaluation.layers import Comparison, Examination, Examined, Local, compute, local_of
+from nvdla_quant.evaluation.layers import Comparison, Examination, Examined, Local, compute, layers_of, local_of
 from nvdla_quant.evaluation.mapping import base_name
 from nvdla_quant.evaluation.weights import WeightCheck
 from nvdla_quant.hardware import Precision
@@ -27,6 +27,8 @@ NEAR_COSINE = 0.995
 its own loadables. Right golden loadables reach 0.999, those whose table clips 0.995 at most (docs/verify.md)."""
 NEAR_CORRELATION = 0.9
 """The same with each channel's mean subtracted, which is what tells images apart."""
+CENTRED_IMAGES = 16
+"""Fewest images whose means are known well enough for that to count."""
 CLIPPED = 0.01
 """Share of clipped inputs or saturated values from which on it is worth saying."""
 SAME_ROW = 0.99
@@ -167,8 +169,9 @@ def diagnose(examination: Examination) -> Verdict:
     found += [*_of_table(examination)]
     scores = examination.scores
     half = examination.program.precision is Precision.FP16
-    near_fp32 = is_near(scores.fp32)
-    near_simulated = scores.simulated is None or is_near(scores.simulated)
+    images = len(examination.inputs)
+    near_fp32 = is_near(scores.fp32, images)
+    near_simulated = scores.simulated is None or is_near(scores.simulated, images)
     wrong = [finding for finding in found if finding.weight is Weight.WRONG]
     if not wrong and not near_simulated:
         wrong = [finding for finding in found if finding.weight is Weight.SCALE]
@@ -193,14 +196,15 @@ def diagnose(examination: Examination) -> Verdict:
         target=examination.program.target.name,
         precision=examination.program.precision.value,
         mode=None if examination.mode is None else examination.mode.value,
-        images=len(examination.inputs),
+        images=images,
         warnings=examination.program.warnings,
     )
 
 
-def is_near(comparison: Comparison) -> bool:
-    """Return whether values are near a reference."""
-    return comparison.cosine >= NEAR_COSINE and comparison.correlation >= NEAR_CORRELATION
+def is_near(comparison: Comparison, images: int) -> bool:
+    """Return whether values of some images are near a reference."""
+    tells_apart = images < CENTRED_IMAGES or comparison.correlation >= NEAR_CORRELATION
+    return comparison.cosine >= NEAR_COSINE and tells_apart
 
 
 def _races(examination: Examination) -> Iterator[Finding]:
@@ -240,14 +244,18 @@ def _wrong_weights(examination: Examination, step: Examined, check: WeightCheck)
     if isinstance(layer, Convolution) and layer.group > 1:
         text = f"{count} are not the network's: of {layer.group} groups written out only a part was quantized"
         return _finding(Cause.GROUP_WEIGHTS, Weight.WRONG, step, text)
-    rows = _rows(check)
-    if convolution.image and rows is not None and rows != list(range(len(rows))):
+    rows, of_image = _rows(check), convolution.pixels is not None
+    if of_image and rows is not None and rows != list(range(len(rows))):
         missing = sorted(set(range(len(rows))) - set(rows))
         text = f"rows {', '.join(map(str, rows))} of the network's kernels stand where rows 0 to {len(rows) - 1} should"
         text += f" (missing: {', '.join(map(str, missing))})" if missing else ""
         return _finding(Cause.IMAGE_ROWS, Weight.WRONG, step, f"{text}; {count} are wrong")
     finite = np.isfinite(check.weights)
-    if convolution.precision is Precision.FP16 and convolution.image and _kinds(examination, step) & _AFFINE:
+    if (
+        convolution.precision is Precision.FP16
+        and convolution.pixels is not None
+        and _kinds(examination, step) & _AFFINE
+    ):
         size = np.abs(check.weights[finite]).max(initial=0) / max(float(np.abs(check.float_weights).max()), 1e-30)
         text = f"{count} are not the network's times one factor a kernel, {np.count_nonzero(~finite)} are not finite, "
         text += f"the largest is {size:.3g} times the network's largest: the folded BatchNorm reached only a part"
@@ -392,7 +400,7 @@ def _input_scale(examination: Examination, step: Examined) -> Finding | None:
     """Explain a step by the scale that it takes the network's input for."""
     if step.step.sources != (-1,) or examination.table is None:
         return None
-    layers = [examination.network.by_name[name] for name in step.step.layers]
+    layers = layers_of(examination.network, step.step, step.weights)
     bare = layers[:-1] if layers and isinstance(layers[-1].operation, ReLU) else layers
     if not bare:
         return None

@@ -241,6 +241,7 @@ class _Search:
             hard = _difference(does, path, bool(opened))
             if not opened:
                 hard += self._kernel_cost(operation, path) + self._operand_cost(path, origins)
+                hard += self._order_cost(path)
             cost += hard
             cost += SOFT * abs(min(does["relu"], 1) - min(path.counts["relu"], 1))
             cost += SOFT * abs(min(does["lookup"], 1) - min(path.counts["lookup"], 1))
@@ -282,6 +283,18 @@ class _Search:
             if layer.kind == "Eltwise"
         )
         return HARD * sum(max(count - 1, 0) for count in computed)
+
+    def _order_cost(self, path: _Path) -> float:
+        """Return the cost of activations before a convolution, pooling, ...: they come behind in one operation."""
+        inside = {layer.name for layer in path.layers}
+        before = {
+            viewed(self.network, name)
+            for layer in path.layers
+            if _KINDS.get(layer.kind) in ("conv", "pool", "norm", "softmax")
+            for name in layer.inputs
+        }
+        early = [name for name in before & inside if _KINDS.get(self.network.by_name[name].kind) in ("relu", "lookup")]
+        return HARD * len(early)
 
     def _alike(self, position: int, tensor: str) -> float:
         """Return the correlation of what an operation wrote with a tensor of the float network; 0 where unknown."""

@@ -1,12 +1,19 @@
 """How far a right loadable may lie from exact arithmetic: the roundings that its own descriptors ask for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.emulator.operations import Operand, Operation, PdpOperation, SdpOperation
+from nvdla_quant.emulator.operations import (
+    CdpOperation,
+    CpuOperation,
+    Operand,
+    Operation,
+    PdpOperation,
+    SdpOperation,
+)
 from nvdla_quant.loadable.structs import PoolMode
 
 FLOATS = 0.1
@@ -36,11 +43,20 @@ class Tolerance:
     drift : NDArray[float64]
         Part of `fixed` that has one sign for all values of a channel, (channels,): roundings of results average out,
         those of operands do not.
+    summed : bool
+        Whether a tensor is added: then the value that weights make may be larger than what comes out.
     """
 
     fixed: Floats
     relative: Floats
     drift: Floats
+    summed: bool = False
+
+    def with_leeway(self, leeway: Floats) -> "Tolerance":
+        """Return the tolerance where the weights' factors are known only up to a share `leeway`, (channels,)."""
+        if not self.summed:
+            return replace(self, relative=self.relative + leeway)
+        return replace(self, fixed=self.fixed + OUTPUT * leeway, drift=self.drift + OUTPUT * leeway)
 
     def of(self, exact: Floats, largest: float = LARGEST) -> Floats:
         """Return the largest rounding error of exact values (n, channels, height, width), `largest` at most."""
@@ -57,7 +73,7 @@ def step_tolerance(operations: Sequence[Operation], channels: int) -> Tolerance:
     """
     parts = [_of_operation(operation, channels) for operation in operations]
     worst = [np.max(columns, axis=0) for columns in zip(*((p.fixed, p.relative, p.drift) for p in parts), strict=True)]
-    return Tolerance(worst[0] + FLOATS, worst[1], worst[2] + FLOATS)
+    return Tolerance(worst[0] + FLOATS, worst[1], worst[2] + FLOATS, any(part.summed for part in parts))
 
 
 def _of_operation(operation: Operation, channels: int) -> Tolerance:
@@ -65,8 +81,12 @@ def _of_operation(operation: Operation, channels: int) -> Tolerance:
     if isinstance(operation, PdpOperation):
         average = none + (AVERAGE if operation.mode is PoolMode.AVERAGE else 0.0)
         return Tolerance(average + 0.5, none, average)
+    if isinstance(operation, CpuOperation):
+        return Tolerance(none + 1.0, none, none + 1.0)  # It truncates, which is a whole step.
+    if isinstance(operation, CdpOperation):
+        return Tolerance(none + LOOKUP + 0.5, none, none + LOOKUP)
     if not isinstance(operation, SdpOperation):
-        return Tolerance(none + 1.0, none, none + 1.0)  # The CPU truncates, which is a whole step.
+        return Tolerance(none, none, none)  # Rubik and BDMA only move values.
     rounding, drift, relative = none, none, _truncation(none + operation.converter.scale)
     rounding = rounding + (0.5 if operation.converter.shift > 0 else 0.0)
     # Behind a sum of two tensors, the value that a multiplier acted on may be larger than what comes out.
@@ -86,7 +106,7 @@ def _of_operation(operation: Operation, channels: int) -> Tolerance:
             drift = drift + units * 2.0**unit.alu_shift * np.abs(behind)
         drift = drift + (LOOKUP if unit.lookup else 0.0)
         summed = summed or any(points)
-    return Tolerance(rounding + drift, relative, drift)
+    return Tolerance(rounding + drift, relative, drift, summed)
 
 
 def _truncation(multiplier: Floats) -> Floats:

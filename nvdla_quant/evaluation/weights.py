@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.emulator.conv import unpack_weights
 from nvdla_quant.emulator.operations import ConvOperation
 from nvdla_quant.emulator.program import Program
+from nvdla_quant.emulator.sdp_run import weights_of
+from nvdla_quant.emulator.weights import unpack_weights
 from nvdla_quant.hardware import Precision
+from nvdla_quant.loadable.tasks import Window
 from nvdla_quant.network.graph import Convolution, InnerProduct, Layer, Network
 from nvdla_quant.network.views import viewed
 
@@ -101,10 +103,11 @@ def check_weights(
     Returns
     -------
     WeightCheck or None
-        None where the two cannot be laid side by side (a deconvolution, another window).
+        None where the two cannot be laid side by side (a deconvolution, another window, weights that are computed).
     """
     expected = float_weights(network, layer)
-    if expected is None:
+    computed = {id(operation.source) for operation in program.operations if operation.index in program.computed}
+    if expected is None or any(id(operation) in computed for _, operation in convolutions):
         return None
     found = np.full(expected.shape, np.nan)
     for first, operation in convolutions:
@@ -121,9 +124,12 @@ def check_weights(
 
 
 def _unpacked(program: Program, operation: ConvOperation) -> Floats:
-    region, window = program.regions[operation.weights.memory], operation.weights
-    assert region.initial is not None  # The decoder refuses computed weights.
-    packed = region.initial[window.offset : window.offset + window.size]
+    def read(window: Window) -> NDArray[np.uint8]:
+        initial = program.regions[window.memory].initial
+        assert initial is not None, "the loadable provides what it does not compute"
+        return initial[window.offset : window.offset + window.size]
+
+    packed = weights_of(operation, read, program.target)
     return unpack_weights(operation, packed, program.target).astype(np.float64)
 
 

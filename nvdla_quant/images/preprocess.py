@@ -206,7 +206,8 @@ def to_device(
     ========= ============= ==============================================================================
     int8      quantized     ``(pixel - mean) * scale / S``, rounded to nearest, ties to even, in -128..127
     int8      stock-runtime ``floor(pixel * 127 / 255 + 0.5)``: nvdla_runtime ignores mean and scale
-    fp16      either        ``(pixel - mean) * scale``, rounded to nearest, ties to even
+    fp16      quantized     ``(pixel - mean) * scale``, rounded to nearest, ties to even
+    fp16      stock-runtime the pixel: mean and scale are folded into the network
     ========= ============= ==============================================================================
 
     Parameters
@@ -250,7 +251,7 @@ def to_device(
     values = normalise(ramp, preprocessing)
     table: NDArray[np.int8] | NDArray[np.float16]
     if precision == "fp16":
-        table = values.astype(np.float16)
+        table = (values if feeding == "quantized" else ramp).astype(np.float16)
     elif scale is not None:
         table = np.clip(np.rint(values.astype(np.float64) / scale), -128, 127).astype(np.int8)
     else:

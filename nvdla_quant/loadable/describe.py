@@ -27,9 +27,11 @@ from nvdla_quant.loadable.structs import (
     EmuFormat,
     EmuOperation,
     Engine,
+    ImageFormat,
     MemoryType,
     PoolMode,
     ProcessorPrecision,
+    RubikMode,
     SdpAlu,
     SdpMode,
     SdpType,
@@ -115,11 +117,9 @@ def _memory(memory: Memory) -> Description:
 
 
 def _accelerator(space: TaskMemory, base: int) -> list[Description]:
-    network = space.records(0, structs.NETWORK, 1, structs.NETWORK.itemsize, "network descriptor")[0]
+    network = space.records(0, structs.NETWORK, 1, "network descriptor")[0]
     count = int(network["num_operations"])
-    common = space.records(
-        int(network["dependency_graph_index"]), structs.COMMON_OP, count, structs.COMMON_OP.itemsize, "dependencies"
-    )
+    common = space.records(int(network["dependency_graph_index"]), structs.COMMON_OP, count, "dependencies")
     waits: dict[int, list[str]] = {index: [] for index in range(count)}
     for index, entry in enumerate(common):
         for consumer in entry["consumers"]:
@@ -132,7 +132,7 @@ def _accelerator(space: TaskMemory, base: int) -> list[Description]:
             raise LoadableError(f"{space.where} operation {index}: op_type {int(entry['op_type'])} is no unit")
         engine = Engine(entry["op_type"])
         op, surface = (
-            space.records(int(network[field]), dtype, count, stride, field)[index]
+            space.records(int(network[field]), dtype, count, field, stride)[index]
             for field, dtype, stride in (
                 ("operation_desc_index", structs.OPERATIONS[engine], structs.OPERATION_BYTES),
                 ("surface_desc_index", structs.SURFACES[engine], structs.SURFACE_BYTES),
@@ -163,7 +163,8 @@ def _conv(op: np.void, surface: np.void) -> Description:
     parts += [f"pad {'/'.join(map(str, pads))}"] if any(pads) else []
     dilation = int(op["dilation_y"]), int(op["dilation_x"])
     parts += [f"dilation {dilation[0]}x{dilation[1]}"] if dilation != (1, 1) else []
-    parts += [f"image format {int(op['data_format'])}"] if image else []
+    parts += [f"image format {_name(ImageFormat, op['data_format']).upper()}"] if image else []
+    parts += [f"batch {int(op['batch'])}"] if op["batch"] > 1 else []
     parts += ["compressed weights"] if op["weight_format"] else []
     return {
         "chain": [", ".join(parts)],
@@ -209,32 +210,38 @@ def _sdp_unit(unit: np.void) -> str:
 
 
 def _pdp(op: np.void, surface: np.void) -> Description:
-    del surface
     pads = [int(op[f"pad_{side}"]) for side in ("top", "bottom", "left", "right")]
     text = (
         f"{_name(PoolMode, op['pool_mode'])} pooling {int(op['pool_height']) + 1}x{int(op['pool_width']) + 1}, "
         f"stride {int(op['stride_y'])}x{int(op['stride_x'])}"
     )
     text += f", pad {'/'.join(map(str, pads))}" if any(pads) else ""
+    text += f", in {int(op['split_num'])} parts" if op["split_num"] > 1 else ""
+    text += ", on the fly" if surface["src_data"]["type"] == MemoryType.ON_THE_FLY else ""
     return {"chain": [text], "precision": _name(ProcessorPrecision, op["precision"])}
 
 
 def _cdp(op: np.void, surface: np.void) -> Description:
     del surface
     text = f"local response normalisation over {int(op['local_size'])} channels"
+    text += ", of values" if op["bypass_sqsum"] else ""
+    text += ", without multiplier" if op["bypass_out_mul"] else ""
     return {"chain": [text], "precision": _name(ProcessorPrecision, op["in_precision"])}
 
 
 def _rubik(op: np.void, surface: np.void) -> Description:
     del surface
-    modes = {0: "contract", 1: "split", 2: "merge"}
-    text = f"{modes.get(int(op['mode']), int(op['mode']))}, stride {int(op['stride_y'])}x{int(op['stride_x'])}"
+    text = _name(RubikMode, op["mode"])
+    text += f", stride {int(op['stride_y'])}x{int(op['stride_x'])}" if op["mode"] == RubikMode.CONTRACT else ""
     return {"chain": [text], "precision": _name(ProcessorPrecision, op["precision"])}
 
 
 def _bdma(op: np.void, surface: np.void) -> Description:
-    del surface
-    return {"chain": [f"{int(op['num_transfers'])} copies"]}
+    del op
+    # The firmware counts those of the surface descriptor.
+    copies = surface["transfers"][: int(surface["num_transfers"])]
+    size = sum(int(copy["line_size"]) * int(copy["line_repeat"]) * int(copy["surface_repeat"]) for copy in copies)
+    return {"chain": [f"{len(copies)} copies, {size} bytes"]}
 
 
 _UNITS: Mapping[Engine, Callable[[np.void, np.void], Description]] = {
@@ -248,13 +255,13 @@ _UNITS: Mapping[Engine, Callable[[np.void, np.void], Description]] = {
 
 
 def _cpu(space: TaskMemory, base: int) -> list[Description]:
-    network = space.records(0, structs.EMU_NETWORK, 1, structs.EMU_NETWORK.itemsize, "network descriptor")[0]
+    network = space.records(0, structs.EMU_NETWORK, 1, "network descriptor")[0]
     count = int(network["num_operations"])
     tables = (
         ("operation_desc_index", structs.EMU_OP),
         ("operation_buffer_desc_index", structs.EMU_BUFFERS),
     )
-    ops, buffers = (space.records(int(network[field]), dtype, count, dtype.itemsize, field) for field, dtype in tables)
+    ops, buffers = (space.records(int(network[field]), dtype, count, field) for field, dtype in tables)
     return [
         {
             "index": base + index,

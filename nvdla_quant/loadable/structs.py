@@ -1,4 +1,4 @@
-"""The firmware's descriptors as numpy dtypes: little endian, packed.
+"""The firmware's descriptors as numpy dtypes: little endian, packed; `OLDER` has those of an earlier layout.
 
 Offsets are those of ``kmd/firmware/include/dla_interface.h`` (nvdla/sw after commit 16befcb) and of the EMU's
 ``emu_interface.h``; tests pin each size.
@@ -89,9 +89,60 @@ class PoolMode(IntEnum):
     MIN = 2
 
 
+class ImageFormat(IntEnum):
+    """``FORMAT_T_*`` of the firmware: components from the highest bits of a pixel down, planes apart by ``___``."""
+
+    R8 = 0
+    R10 = 1
+    R12 = 2
+    R16 = 3
+    R16_I = 4
+    R16_F = 5
+    A16B16G16R16 = 6
+    X16B16G16R16 = 7
+    A16B16G16R16_F = 8
+    A16Y16U16V16 = 9
+    V16U16Y16A16 = 10
+    A16Y16U16V16_F = 11
+    A8B8G8R8 = 12
+    A8R8G8B8 = 13
+    B8G8R8A8 = 14
+    R8G8B8A8 = 15
+    X8B8G8R8 = 16
+    X8R8G8B8 = 17
+    B8G8R8X8 = 18
+    R8G8B8X8 = 19
+    A2B10G10R10 = 20
+    A2R10G10B10 = 21
+    B10G10R10A2 = 22
+    R10G10B10A2 = 23
+    A2Y10U10V10 = 24
+    V10U10Y10A2 = 25
+    A8Y8U8V8 = 26
+    V8U8Y8A8 = 27
+    Y8___U8V8_N444 = 28
+    Y8___V8U8_N444 = 29
+    Y10___U10V10_N444 = 30
+    Y10___V10U10_N444 = 31
+    Y12___U12V12_N444 = 32
+    Y12___V12U12_N444 = 33
+    Y16___U16V16_N444 = 34
+    Y16___V16U16_N444 = 35
+
+
+class RubikMode(IntEnum):
+    """``RUBIK_MODE_*`` of the firmware."""
+
+    CONTRACT = 0
+    SPLIT = 1
+    MERGE = 2
+
+
 FORMAT_A16B16G16R16_F = 8
 FORMAT_A8B8G8R8 = 12
 FORMAT_FEATURE = 36
+CONV_MODE_DIRECT, CONV_MODE_WINOGRAD = 0, 1
+WEIGHT_FORMAT_UNCOMPRESSED, WEIGHT_FORMAT_COMPRESSED = 0, 1
 
 ENGINES = len(Engine)
 
@@ -419,3 +470,44 @@ EMU_BUFFER = np.dtype(
 )
 
 EMU_BUFFERS = np.dtype([("src_data", EMU_BUFFER), ("dst_data", EMU_BUFFER)])
+
+FIRST_WITH_OFFSETS = (0, 12, 0)
+"""Version of the descriptors whose cubes have an `offset`: those of firmware after nvdla/sw commit 16befcb."""
+
+_OLDER_CUBE = np.dtype([(name, CUBE[name]) for name in CUBE.names or () if name != "offset"])
+
+_OLDER_EMU_OP = np.dtype(
+    {
+        "names": ["op_type", "axis", "power", "scale", "shift"],
+        "formats": ["u1", "u1", "<f4", "<f4", "<f4"],
+        "offsets": [0, 1, 1, 5, 9],
+        "itemsize": 16,
+    }
+)
+
+_OLDER_EMU_BUFFER = np.dtype(
+    {
+        "names": ["address", "size", "format", "width", "height", "channel", "line_stride", "surf_stride"],
+        "formats": ["<i2", "<u4", "<u2", "<u2", "<u2", "<u2", "<u4", "<u4"],
+        "offsets": [0, 2, 6, 8, 10, 12, 14, 18],
+        "itemsize": 256,
+    }
+)
+
+OLDER: dict[np.dtype[np.void], np.dtype[np.void]] = {
+    **{
+        surface: np.dtype([(name, _OLDER_CUBE if surface[name] == CUBE else surface[name]) for name in surface.names])
+        for surface in (CONV_SURFACE, SDP_SURFACE, TWO_CUBES)
+        if surface.names is not None
+    },
+    EMU_OP: _OLDER_EMU_OP,
+    EMU_BUFFERS: np.dtype([("src_data", _OLDER_EMU_BUFFER), ("dst_data", _OLDER_EMU_BUFFER)]),
+}
+"""What earlier firmware and runtimes had in place of a descriptor.
+
+Surfaces stand at the start of `SURFACE_BYTES` in both, for the largest of them, the BDMA's, has no cubes. Those of the
+CPU had no scales either (``emu_interface.h`` before nvdla/sw commit 537e0e8).
+"""
+
+OLDER_FP16 = 2
+"""What `EmuFormat.FP16` was; the only format that earlier runtimes knew."""

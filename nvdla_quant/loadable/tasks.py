@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.recfunctions import assign_fields_by_name
 from numpy.typing import NDArray
 
 from nvdla_quant.errors import LoadableError
-from nvdla_quant.loadable.records import Loadable, MemoryFlags, Task
+from nvdla_quant.loadable import structs
+from nvdla_quant.loadable.records import Interface, Loadable, MemoryFlags, Task
+from nvdla_quant.loadable.structs import EmuFormat
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class TaskMemory:
 
     def __init__(self, loadable: Loadable, task: Task, static: Mapping[int, NDArray[np.uint8]]) -> None:
         self.where = f"task {task.id}"
+        self._older = _is_older(loadable)
         self._static = static
         self._memories = {memory.id: memory for memory in loadable.memories}
         addresses = {address.id: address for address in loadable.addresses}
@@ -97,17 +101,50 @@ class TaskMemory:
             raise LoadableError(f"{where}: memory {window.memory} holds nothing that the loadable provides")
         return image[window.offset : window.offset + window.size]
 
-    def records(self, index: int, dtype: np.dtype[np.void], count: int, stride: int, what: str) -> NDArray[np.void]:
-        """Return `count` descriptors, one each `stride` bytes, from the memory of address `index`.
+    def records(
+        self, index: int, dtype: np.dtype[np.void], count: int, what: str, stride: int | None = None
+    ) -> NDArray[np.void]:
+        """Return `count` descriptors, one each `stride` bytes (default: packed), from the memory of address `index`.
 
         The firmware reads descriptors from the start of the memory, whatever the address's own offset
-        (``dla_data_read``, kmd/port/linux/nvdla_core_callbacks.c).
+        (``dla_data_read``, kmd/port/linux/nvdla_core_callbacks.c). Those of an earlier layout become today's, with 0 in
+        the fields that they lack.
         """
         where = f"{self.where} {what}"
         memory_id = self.window(index, 0, 0, where).memory
-        size = (count - 1) * stride + dtype.itemsize if count else 0
+        layout = structs.OLDER.get(dtype, dtype) if self._older else dtype
+        stride = layout.itemsize if stride is None else stride
+        size = (count - 1) * stride + layout.itemsize if count else 0
         image = self._static.get(memory_id)
         if image is None or size > len(image):
             have = 0 if image is None else len(image)
             raise LoadableError(f"{where}: {count} entries need {size} bytes, memory {memory_id} holds {have}")
-        return np.ndarray((count,), dtype, np.ascontiguousarray(image).data, 0, (stride,))
+        found = np.ndarray((count,), layout, np.ascontiguousarray(image).data, 0, (stride,))
+        return found if layout == dtype else _today(found, dtype)
+
+
+def _is_older(loadable: Loadable) -> bool:
+    """Whether the descriptors have no offsets: what the network descriptors of accelerator tasks say of themselves.
+
+    Blobs of surfaces have the same sizes in both layouts, and the CPU's say the same version in both.
+    """
+    addresses = {address.id: address.mem_id for address in loadable.addresses}
+    memories = {memory.id: memory.contents for memory in loadable.memories}
+    for task in loadable.tasks:
+        if task.interface == Interface.DLA1 and task.address_list:
+            for name in memories.get(addresses.get(task.address_list[0], -1), ()):
+                blob = loadable.blob_by_name.get(name)
+                if blob is not None and (0, 0, 0) < blob.version < structs.FIRST_WITH_OFFSETS:
+                    return True
+    return False
+
+
+def _today(older: NDArray[np.void], dtype: np.dtype[np.void]) -> NDArray[np.void]:
+    """Return records of `dtype` with the same contents, and 0 in the fields that `older` lacks."""
+    records = np.zeros(older.shape, dtype)
+    assign_fields_by_name(records, older)
+    if dtype == structs.EMU_BUFFERS:
+        for side in ("src_data", "dst_data"):
+            known = older[side]["format"] == structs.OLDER_FP16
+            records[side]["format"] = np.where(known, EmuFormat.FP16, 0xFFFF)
+    return records

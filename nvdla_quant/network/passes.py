@@ -25,6 +25,7 @@ from nvdla_quant.network.graph import (
     Pooling,
     Power,
     Scale,
+    Weights,
     caffe_pooling_size,
 )
 from nvdla_quant.network.shapes import assemble
@@ -69,13 +70,13 @@ def prepare(network: Network, preparation: str, pixels: tuple[Sequence[float], f
 def fold_normalisation(network: Network, keep: Collection[str] = ()) -> Network:
     """Fold BatchNorm, Scale and linear Power into the convolution or inner product that they follow.
 
-    Computed in double precision. What does not directly follow such a layer, or follows one that another layer reads
-    as well, stays, and so does what follows a tensor in `keep`.
+    Computed in double precision. Several behind one another that follow no such layer become one Scale. What another
+    layer reads as well stays, and so does what follows a tensor in `keep`.
     """
     layers: list[Layer] = []
     position: dict[str, int] = {}
     for layer in network.layers:
-        affine = _affine(layer.operation)
+        affine = affine_of(layer.operation)
         index = position.get(layer.inputs[0])
         alone = layer.inputs[0] not in keep and sole_reader(network, layer.inputs[0]) is layer
         if affine is not None and index is not None and alone:
@@ -83,6 +84,13 @@ def fold_normalisation(network: Network, keep: Collection[str] = ()) -> Network:
             if isinstance(before.operation, Convolution | Deconvolution | InnerProduct):
                 factor, offset = (np.broadcast_to(part, _outputs(before.operation)) for part in affine)
                 layers[index] = Layer(layer.name, _absorb(before.operation, factor, offset), before.inputs)
+                position[layer.name] = index
+                continue
+            if first := affine_of(before.operation):
+                channels = network.tensors[layer.name].chw[:1]
+                joined = affine[0] * first[0], affine[0] * first[1] + affine[1]
+                gamma, beta = (np.broadcast_to(part, channels).astype(np.float32) for part in joined)
+                layers[index] = Layer(layer.name, Scale(gamma, beta), before.inputs)
                 position[layer.name] = index
                 continue
         position[layer.name] = len(layers)
@@ -95,7 +103,7 @@ def _assembled(network: Network, layers: list[Layer]) -> Network:
     return assemble(network.name, network.inputs, layers, blobs)
 
 
-def _affine(operation: Operation) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+def affine_of(operation: Operation) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """(factor, offset) of an operation that computes factor * x + offset for each channel, else None."""
     match operation:
         case BatchNorm():
@@ -174,79 +182,97 @@ def fold_input(network: Network, name: str, mean: NDArray[np.float64], scale: fl
 
 
 def for_hardware(network: Network) -> Network:
-    """Apply every rewrite that lets the hardware run more and changes no result: what the compiler does first."""
-    return split_pooling(write_out_groups(fold_normalisation(network)))
+    """Apply every rewrite of whole layers that lets the hardware run more: what the compiler does first."""
+    return split_pooling(fold_normalisation(network))
+
+
+def dense_groups(weights: Weights, group: int) -> Weights:
+    """Weights of a grouped convolution as those of one over all channels, with zeros where groups do not meet.
+
+    Parameters
+    ----------
+    weights : Weights
+        (outputs, inputs / group, height, width).
+    group : int
+        Number of groups.
+    """
+    outputs, inputs, height, width = weights.shape
+    dense = np.zeros((group, outputs // group, group, inputs, height, width), dtype=weights.dtype)
+    index = np.arange(group)
+    dense[index, :, index] = weights.reshape(group, -1, inputs, height, width)
+    return dense.reshape(outputs, group * inputs, height, width)
 
 
 def write_out_groups(network: Network) -> Network:
-    """Replace grouped convolutions by ones over all channels, with zeros where groups do not meet.
-
-    NVDLA has no groups. G groups take G times the weights and multiplications so.
-    """
+    """Replace grouped convolutions by ones over all channels, with zeros where groups do not meet."""
     layers = [
-        replace(layer, operation=_dense(layer.operation))
-        if isinstance(layer.operation, Convolution) and layer.operation.group > 1
+        replace(
+            layer,
+            operation=replace(operation, weights=dense_groups(operation.weights, operation.group), group=1),
+        )
+        if isinstance(operation := layer.operation, Convolution) and operation.group > 1
         else layer
         for layer in network.layers
     ]
     return _assembled(network, layers)
 
 
-def _dense(operation: Convolution) -> Convolution:
-    outputs, inputs, height, width = operation.weights.shape
-    group = operation.group
-    dense = np.zeros((group, outputs // group, group, inputs, height, width), dtype=operation.weights.dtype)
-    index = np.arange(group)
-    dense[index, :, index] = operation.weights.reshape(group, -1, inputs, height, width)
-    return replace(operation, weights=dense.reshape(outputs, group * inputs, height, width), group=1)
-
-
 def split_pooling(network: Network) -> Network:
-    """Replace poolings with windows above the hardware's limit by chains of smaller ones that compute the same.
+    """Replace poolings with windows above the hardware's limit.
 
-    A window of a * b without padding is a window of a, then one of b over the results. What cannot be taken apart so
-    (prime sizes, overlaps that do not nest) stays; `support.check` reports it. The new layers are called
-    ``<name>_part1`` and so on; all have the scale of the pooling's input.
+    A window of a * b without padding is a window of a, then one of b over the results. A maximum of any size is a
+    chain of overlapping maxima. Both kinds of chain compute the same; the new layers are called ``<name>_part1`` and so
+    on, and have the scale of the pooling's input. Any other average becomes a convolution of each channel by itself
+    with equal weights, where Caffe divides all windows by the same number. What cannot be replaced so stays;
+    `support.check` reports it.
     """
     layers: list[Layer] = []
     for layer in network.layers:
         operation = layer.operation
-        parts = None
-        if isinstance(operation, Pooling) and max(operation.kernel) > MAX_POOLING_WINDOW:
-            parts = _parts(operation, network.tensors[layer.inputs[0]].chw[1:], network.tensors[layer.name].chw[1:])
-        if parts is None:
+        if not isinstance(operation, Pooling) or max(operation.kernel) <= MAX_POOLING_WINDOW:
             layers.append(layer)
             continue
+        tensor, output = network.tensors[layer.inputs[0]], network.tensors[layer.name]
+        parts: Sequence[Pooling | Convolution] | None = _parts(operation, tensor.chw[1:], output.chw[1:])
+        if parts is None and (averaging := _averaging(operation, tensor.chw, output.chw[1:])):
+            parts = [averaging]
         source = layer.inputs[0]
-        for number, part in enumerate(parts, start=1):
-            name = layer.name if number == len(parts) else f"{layer.name}_part{number}"
+        for number, part in enumerate(parts or [operation], start=1):
+            name = layer.name if number == len(parts or [operation]) else f"{layer.name}_part{number}"
             layers.append(Layer(name, part, (source,)))
             source = name
     return _assembled(network, layers)
 
 
+_Axis = tuple[int, int, int]
+"""(kernel, stride, padding) along one axis."""
+
+
 def _parts(pooling: Pooling, size: Pair, output: Pair) -> list[Pooling] | None:
     """Poolings that one after another compute `pooling`, or None."""
-    axes = [_axis_parts(*axis) for axis in zip(pooling.kernel, pooling.stride, pooling.pad, size, output, strict=True)]
+    axes = [
+        _nested(*axis) or (_overlapping(*axis) if pooling.method == "max" else None)
+        for axis in zip(pooling.kernel, pooling.stride, pooling.pad, size, output, strict=True)
+    ]
     if any(axis is None for axis in axes):
         return None
     rows, columns = (axis or [] for axis in axes)
     length = max(len(rows), len(columns))
-    rows, columns = (axis + [(1, 1)] * (length - len(axis)) for axis in (rows, columns))
+    rows, columns = (axis + [(1, 1, 0)] * (length - len(axis)) for axis in (rows, columns))
     return [
-        Pooling(pooling.method, (row[0], column[0]), (row[1], column[1]))
+        Pooling(pooling.method, (row[0], column[0]), (row[1], column[1]), (row[2], column[2]))
         for row, column in zip(rows, columns, strict=True)
     ]
 
 
-def _axis_parts(kernel: int, stride: int, pad: int, size: int, output: int) -> list[Pair] | None:
-    """(kernel, stride) of the poolings along one axis, each kernel within the limit, or None."""
+def _nested(kernel: int, stride: int, pad: int, size: int, output: int) -> list[_Axis] | None:
+    """Poolings along one axis whose windows stand side by side, each within the limit, or None."""
     if pad or (output - 1) * stride + kernel > size:
         return None
     if output == 1:
         stride = kernel
     if kernel <= MAX_POOLING_WINDOW:
-        return [(kernel, stride)]
+        return [(kernel, stride, 0)]
     for first in range(MAX_POOLING_WINDOW, 1, -1):
         if kernel % first or stride % first:
             continue
@@ -255,7 +281,35 @@ def _axis_parts(kernel: int, stride: int, pad: int, size: int, output: int) -> l
         rest_kernel, rest_stride = kernel // first, stride // first
         if caffe_pooling_size(between, rest_kernel, rest_stride, 0) != output:
             continue
-        rest = _axis_parts(rest_kernel, rest_stride, 0, between, output)
+        rest = _nested(rest_kernel, rest_stride, 0, between, output)
         if rest is not None:
-            return [(first, first), *rest]
+            return [(first, first, 0), *rest]
     return None
+
+
+def _overlapping(kernel: int, stride: int, pad: int, size: int, output: int) -> list[_Axis] | None:
+    """Maxima along one axis whose windows overlap, each within the limit, or None."""
+    if kernel <= MAX_POOLING_WINDOW:
+        return [(kernel, stride, pad)]
+    if pad >= MAX_POOLING_WINDOW:
+        return None
+    between = size + 2 * pad - (MAX_POOLING_WINDOW - 1)
+    kernel -= MAX_POOLING_WINDOW - 1
+    if caffe_pooling_size(between, kernel, stride, 0) != output:
+        return None
+    rest = _overlapping(kernel, stride, 0, between, output)
+    return None if rest is None else [(MAX_POOLING_WINDOW, 1, pad), *rest]
+
+
+def _averaging(pooling: Pooling, shape: tuple[int, int, int], output: Pair) -> Convolution | None:
+    """Convolution that computes an average, where each window lies inside of the padded image."""
+    axes = list(zip(pooling.kernel, pooling.stride, pooling.pad, shape[1:], output, strict=True))
+    if pooling.method == "max" or any((n - 1) * s + k > size + 2 * pad for k, s, pad, size, n in axes):
+        return None
+    height, width = pooling.kernel
+    weights = np.full((shape[0], 1, height, width), 1 / (height * width), np.float32)
+    strides = [1 if n == 1 else s for _, s, _, _, n in axes]
+    sizes = [(size + 2 * pad - k) // s + 1 for (k, _, pad, size, _), s in zip(axes, strides, strict=True)]
+    if sizes != list(output):
+        return None
+    return Convolution(weights, None, (strides[0], strides[1]), pooling.pad, group=shape[0])

@@ -4,23 +4,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from nvdla_quant.cbuf import IMAGE_CHANNELS, Shortage, divide, feature_entries, image_entries
-from nvdla_quant.hardware import MAX_POOLING_WINDOW, TARGETS, Precision, QuantizationMode, Target
+from nvdla_quant.cbuf import IMAGE_CHANNELS, Shortage, Work, divide, round_up
+from nvdla_quant.hardware import COMPILED_PRECISIONS, MAX_POOLING_WINDOW, TARGETS, Precision, QuantizationMode, Target
 from nvdla_quant.network.graph import (
-    BatchNorm,
+    LRN,
     Concat,
     Convolution,
-    Eltwise,
+    Deconvolution,
     InnerProduct,
     Layer,
     Network,
     Pooling,
     Power,
-    ReLU,
-    Scale,
+    Sigmoid,
     Softmax,
+    TanH,
 )
 from nvdla_quant.network.passes import for_hardware
+from nvdla_quant.network.rewrites import groups_together, phases
 from nvdla_quant.network.views import VIEWS, readers, viewed
 
 MAX_SIZE = 8192
@@ -32,10 +33,8 @@ MAX_STRIDE = 8
 """Convolution strides: 3 bits, minus one (NVDLA_CDMA_D_CONV_STRIDE). Pooling strides: the firmware's check (pdp.c)."""
 MAX_PAD = 31
 """Padding on the left and above: 5 bits (NVDLA_CDMA_D_ZERO_PADDING)."""
-MAX_KERNEL_BYTES = 1 << 18
-"""Bytes of one kernel: 18 bits, minus one (NVDLA_CDMA_D_WEIGHT_SIZE_0)."""
-MAX_ENTRIES = 1 << 12
-"""CBUF entries of one input row: 12 bits (NVDLA_CDMA_D_ENTRY_PER_SLICE)."""
+NORMALISATION_SIZES = (3, 5, 7, 9)
+"""Channels that the CDP sums over: NVDLA_CDP_D_LRN_CFG has 2 bits (kmd/firmware/cdp.c ``map_local_size``)."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,12 @@ def check(
         Both quantization modes run the same operations; no rule depends on it.
     """
     precision = Precision(precision)
-    grouped = (finding for layer in network.layers for finding in _groups(layer))
-    return (*_precision(target, precision), *grouped, *_layers(for_hardware(network), target, precision))
+    return (*_precision(target, precision), *_layers(for_hardware(network), target, precision))
+
+
+def runs_from_table(operation: Power, target: Target, precision: Precision) -> bool:
+    """Whether a power other than 1 runs on the accelerator, from the SDP's table, and not on the CPU."""
+    return operation.power != 1 and target.has_lut and precision is Precision.INT8
 
 
 def findings_by_precision(network: Network, target: Target, precisions: Iterable[str]) -> dict[str, object]:
@@ -93,7 +96,9 @@ def findings_by_precision(network: Network, target: Target, precisions: Iterable
 
 
 def _precision(target: Target, precision: Precision) -> Iterator[Finding]:
-    if precision not in target.precisions:
+    if precision not in COMPILED_PRECISIONS:
+        yield Finding("", "precision", "error", f"no compiler makes {precision} loadables", "compile for int8 or fp16")
+    elif precision not in target.precisions:
         able = ", ".join(name for name, other in TARGETS.items() if precision in other.precisions)
         message = f"{target.name} has no {precision} multipliers; targets that have: {able}"
         yield Finding("", "precision", "error", message, "compile for int8" if precision is Precision.FP16 else "")
@@ -102,24 +107,18 @@ def _precision(target: Target, precision: Precision) -> Iterator[Finding]:
 def _layers(network: Network, target: Target, precision: Precision) -> Iterator[Finding]:
     images = image_inputs(network)
     for layer in network.layers:
-        if rule := _RULES.get(type(layer.operation)):
-            yield from rule(layer, network)
-        elif not isinstance(layer.operation, VIEWS):
-            message = f"the compiler cannot run {layer.kind}"
-            yield Finding(layer.name, "layer-type", "error", message, _ADVICE.get(layer.kind, ""))
-        if isinstance(layer.operation, Convolution | InnerProduct):
+        operation = layer.operation
+        if isinstance(operation, VIEWS):
+            continue
+        if rule := _RULES.get(type(operation)):
+            yield from rule(layer, network, target, precision)
+        if isinstance(operation, Convolution | InnerProduct):
             yield from _convolution_core(layer, network, target, precision, viewed(network, layer.inputs[0]) in images)
-        elif not isinstance(layer.operation, VIEWS):
+        else:
             yield from _reshaped(layer, network)
-        if isinstance(layer.operation, Concat):
-            yield from _concat(layer, network, target, precision)
-        if not isinstance(layer.operation, VIEWS):
-            names = (*(viewed(network, name) for name in layer.inputs), layer.name)
-            size = max(max(network.tensors[name].chw) for name in names)
-            yield from _limited(layer, "size", [("channels, height or width", size, MAX_SIZE)])
-
-
-_ADVICE = {"PReLU": "train with ReLU", "Sigmoid": "train with ReLU", "TanH": "train with ReLU"}
+        names = (*(viewed(network, name) for name in layer.inputs), layer.name)
+        size = max(max(network.tensors[name].chw) for name in names)
+        yield from _limited(layer, "size", [("channels, height or width", size, MAX_SIZE)])
 
 
 def image_inputs(network: Network) -> frozenset[str]:
@@ -174,56 +173,101 @@ def _convolution_core(
     layer: Layer, network: Network, target: Target, precision: Precision, image: bool
 ) -> Iterator[Finding]:
     """Limits of the convolution core."""
-    if isinstance(layer.operation, Convolution):
-        yield from _reshaped(layer, network)
-    outputs, channels, kernel_height, kernel_width = _kernel(layer, network)
-    _, height, width = network.tensors[viewed(network, layer.inputs[0])].chw
     operation = layer.operation
-    plain = isinstance(operation, InnerProduct)
-    stride, pad, dilation = ((1, 1), (0, 0), (1, 1)) if plain else _geometry(operation)
+    if isinstance(operation, Convolution):
+        yield from _reshaped(layer, network)
+    outputs, channels, *_ = _kernel(layer, network)
+    extent = _extent(layer, network)
+    stride, pad, dilation, group = (1, 1), (0, 0), (1, 1), 1
+    if isinstance(operation, Convolution):
+        stride, pad, dilation, group = operation.stride, operation.pad, operation.dilation, operation.group
+    kernel = _kernel(layer, network)[2:]
     if image:
-        kernel_height, kernel_width = _extent(layer, network)
-        dilation, channels = (1, 1), IMAGE_CHANNELS
-    element_bytes = 2 if precision is Precision.FP16 else 1
-    kernel_bytes = channels * kernel_height * kernel_width * element_bytes
-    vector = channels * kernel_width if image else channels
+        kernel, dilation = extent, (1, 1)
+    together = groups_together(channels, outputs // group, group, _atom(target, precision))
+    if group > 1:
+        message = f"its {group} groups run {together} at a time, with zeros between: {together} times the weights"
+        yield Finding(layer.name, "group", "warning", message)
+    work = Work(
+        kernels=outputs // group * together,
+        channels=IMAGE_CHANNELS if image else channels * together,
+        kernel=kernel,
+        extent=extent,
+        stride=stride,
+        pad=pad,
+        source=network.tensors[viewed(network, layer.inputs[0])].chw[1:],
+        output=network.tensors[layer.name].chw[1:],
+        element_bytes=_element_bytes(precision),
+        image=image,
+    )
+    yield from _fits(layer, work, dilation, target)
+
+
+def _deconvolution(layer: Layer, network: Network, target: Target, precision: Precision) -> Iterator[Finding]:
+    """Look at each phase of the stride, which is a convolution."""
+    operation = layer.operation
+    assert isinstance(operation, Deconvolution)
+    inputs, outputs, *kernel = operation.weights.shape
+    source, output = network.tensors[viewed(network, layer.inputs[0])].chw, network.tensors[layer.name].chw
+    inputs //= operation.group
+    together = groups_together(inputs, outputs, operation.group, _atom(target, precision))
+    axes = [
+        phases((size - 1) * dilation + 1, stride, pad, count)
+        for size, dilation, stride, pad, count in zip(
+            kernel, operation.dilation, operation.stride, operation.pad, output[1:], strict=True
+        )
+    ]
+    found: dict[Finding, None] = {}
+    for down in axes[0]:
+        for across in axes[1]:
+            taps = max(len(down.taps), 1), max(len(across.taps), 1)
+            work = Work(
+                kernels=outputs * together,
+                channels=inputs * together,
+                kernel=taps,
+                extent=taps,
+                stride=(1, 1),
+                pad=(down.pad, across.pad),
+                source=source[1:],
+                output=(down.count, across.count),
+                element_bytes=_element_bytes(precision),
+            )
+            found.update(dict.fromkeys(_fits(layer, work, (1, 1), target)))
+    yield from found
+
+
+def _fits(layer: Layer, work: Work, dilation: tuple[int, int], target: Target) -> Iterator[Finding]:
+    """Compare with the registers of the convolution core, and with its buffer."""
+    vector = work.channels * (work.kernel[1] if work.image else 1)
     limits = [
-        ("kernel", max(kernel_height, 1 if image else kernel_width), MAX_KERNEL),
-        ("stride", max(stride), MAX_STRIDE),
-        ("padding", max(pad), MAX_PAD),
+        ("kernel", max(work.kernel[0], 1 if work.image else work.kernel[1]), MAX_KERNEL),
+        ("stride", max(work.stride), MAX_STRIDE),
+        ("padding", max(work.pad), MAX_PAD),
         ("dilation", max(dilation), MAX_KERNEL),
         ("channels of one kernel row", vector, MAX_SIZE),
-        ("bytes of one kernel", kernel_bytes, MAX_KERNEL_BYTES),
     ]
-    yield from _limited(layer, "convolution-limit", limits)
-    if image:
-        entries = image_entries(target, width, 2 * pad[1], element_bytes)
-    else:
-        entries = feature_entries(target, channels, width, element_bytes)
-    if entries > MAX_ENTRIES:
-        yield from _limited(layer, "convolution-limit", [("CBUF entries of one input row", entries, MAX_ENTRIES)])
-        return
-    rows = min(height, _extent(layer, network)[0])
-    group = min(outputs, target.kernels_per_group(element_bytes))
-    banks = divide(target, entries, height, rows, outputs * kernel_bytes, group * kernel_bytes)
-    if isinstance(banks, Shortage):
-        yield Finding(layer.name, "cbuf", "error", banks.message, "a smaller kernel, fewer channels, a larger target")
+    over = list(_limited(layer, "convolution-limit", limits))
+    yield from over
+    if not over and isinstance(shortage := divide(target, work), Shortage):
+        yield Finding(layer.name, "cbuf", "error", shortage.message, "a smaller kernel, a narrower input")
+
+
+def _element_bytes(precision: Precision) -> int:
+    return 2 if precision is Precision.FP16 else 1
+
+
+def _atom(target: Target, precision: Precision) -> int:
+    """Channels of an atom."""
+    return target.feature_atom_bytes // _element_bytes(precision)
 
 
 def _concat(layer: Layer, network: Network, target: Target, precision: Precision) -> Iterator[Finding]:
-    """Look at where inputs end: they are written in place, atom by atom, so only the last may end within one."""
-    atom = target.feature_atom_bytes // (2 if precision is Precision.FP16 else 1)
-    for name in layer.inputs[:-1]:
-        channels = network.tensors[name].chw[0]
-        if channels % atom:
-            message = f"{name!r} has {channels} channels, expected a multiple of {atom}, {target.name}'s atom"
-            advice = "put such an input last, or give its layer more filters, all zero"
-            yield Finding(layer.name, "concat-atom", "error", message, advice)
-
-
-def _geometry(operation: object) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-    assert isinstance(operation, Convolution)
-    return operation.stride, operation.pad, operation.dilation
+    """Look at where inputs end: each is written in atoms of its own, from which a convolution may have to gather."""
+    atom = _atom(target, precision)
+    counts = [network.tensors[name].chw[0] for name in layer.inputs]
+    if any(count % atom for count in counts[:-1]):
+        apart = sum(round_up(count, atom) for count in counts)
+        yield from _limited(layer, "concat-atom", [("channels, each input filled up to atoms,", apart, MAX_SIZE)])
 
 
 def _limited(layer: Layer, rule: str, limits: Sequence[tuple[str, int, int]], rewrite: str = "") -> Iterator[Finding]:
@@ -232,68 +276,57 @@ def _limited(layer: Layer, rule: str, limits: Sequence[tuple[str, int, int]], re
             yield Finding(layer.name, rule, "error", f"{what} is {found}, the limit is {limit}", rewrite)
 
 
-def _groups(layer: Layer) -> Iterator[Finding]:
-    group = layer.operation.group if isinstance(layer.operation, Convolution) else 1
-    if group > 1:
-        message = f"{group} groups run as one kernel with zeros: {group} times the weights and multiplications"
-        yield Finding(layer.name, "group", "warning", message)
-
-
-def _pooling(layer: Layer, network: Network) -> Iterator[Finding]:
+def _pooling(layer: Layer, network: Network, target: Target, precision: Precision) -> Iterator[Finding]:
     operation = layer.operation
     assert isinstance(operation, Pooling)
     sizes = [
         ("window", max(operation.kernel), MAX_POOLING_WINDOW),
         ("stride", max(operation.stride), MAX_STRIDE),
     ]
-    yield from _limited(layer, "pooling-limit", sizes, "windows that are a product of small ones, without padding")
+    yield from _limited(layer, "pooling-limit", sizes, "windows up to 32 that lie inside of the padded image")
 
 
-def _relu(layer: Layer, network: Network) -> Iterator[Finding]:
-    assert isinstance(layer.operation, ReLU)
-    if layer.operation.negative_slope:
-        message = f"negative slope {layer.operation.negative_slope}; the compiler runs max(0, x) alone"
-        yield Finding(layer.name, "leaky-relu", "error", message, "train with ReLU")
+def _table(layer: Layer, network: Network, target: Target, precision: Precision) -> Iterator[Finding]:
+    if not target.has_lut:
+        able = ", ".join(name for name, other in TARGETS.items() if other.has_lut)
+        message = f"{target.name}'s SDP has no look-up table; targets that have one: {able}"
+        yield Finding(layer.name, "no-table", "error", message, "train with ReLU or PReLU")
 
 
-def _softmax(layer: Layer, network: Network) -> Iterator[Finding]:
+def _power(layer: Layer, network: Network, target: Target, precision: Precision) -> Iterator[Finding]:
+    operation = layer.operation
+    assert isinstance(operation, Power)
+    if operation.power != 1 and not runs_from_table(operation, target, precision) and precision is Precision.INT8:
+        message = "runs on the CPU, whose runtime rounds toward zero: up to one step lower than it should be"
+        yield Finding(layer.name, "power-rounding", "warning", message)
+
+
+def _normalisation(layer: Layer, network: Network, target: Target, precision: Precision) -> Iterator[Finding]:
+    operation = layer.operation
+    assert isinstance(operation, LRN)
+    if operation.local_size not in NORMALISATION_SIZES:
+        message = f"local_size {operation.local_size}, expected one of {', '.join(map(str, NORMALISATION_SIZES))}"
+        yield Finding(layer.name, "lrn", "error", message)
+    if operation.k <= 0 or operation.alpha < 0:
+        message = f"k {operation.k}, alpha {operation.alpha}; expected more than 0, and 0 or more"
+        yield Finding(layer.name, "lrn", "error", message)
+
+
+def _softmax(layer: Layer, network: Network, target: Target, precision: Precision) -> Iterator[Finding]:
     _, height, width = network.tensors[layer.inputs[0]].chw
     if (height, width) != (1, 1):
         message = f"{height} x {width} pixels; the runtime computes the softmax of the first one alone"
         yield Finding(layer.name, "softmax-size", "error", message, "average the pixels first")
 
 
-def _eltwise(layer: Layer, network: Network) -> Iterator[Finding]:
-    operation = layer.operation
-    assert isinstance(operation, Eltwise)
-    if operation.operation != "sum" or len(layer.inputs) != 2 or set(operation.coefficients) - {1.0}:
-        message = (
-            f"{operation.operation} of {len(layer.inputs)} tensors with coefficients {operation.coefficients or 1}; "
-            "the compiler runs the plain sum of two"
-        )
-        yield Finding(layer.name, "eltwise", "error", message)
-
-
-def _normalisation(layer: Layer, network: Network) -> Iterator[Finding]:
-    message = (
-        f"{layer.kind} that is not behind a convolution or inner product of its own, into which it could be folded"
-    )
-    yield Finding(layer.name, "unfolded", "error", message)
-
-
-def _nothing(layer: Layer, network: Network) -> Iterator[Finding]:
-    yield from ()
-
-
-_RULES: dict[type, Callable[[Layer, Network], Iterator[Finding]]] = {
-    Convolution: _nothing,
-    InnerProduct: _nothing,
+_RULES: dict[type, Callable[[Layer, Network, Target, Precision], Iterator[Finding]]] = {
     Pooling: _pooling,
-    ReLU: _relu,
     Softmax: _softmax,
-    Concat: _nothing,
-    Eltwise: _eltwise,
-    BatchNorm: _normalisation,
-    Scale: _normalisation,
-    Power: _normalisation,
+    Concat: _concat,
+    Deconvolution: _deconvolution,
+    Sigmoid: _table,
+    TanH: _table,
+    Power: _power,
+    LRN: _normalisation,
 }
+"""Rules of some layer types; those of the convolution core stand by themselves, and others have none of their own."""

@@ -141,7 +141,7 @@ class Evidence:
     def reference(self, case: tuple[str, str]) -> Row | None:
         """Return the row of fp32."""
         rows = (row for row in self.rows if (row["model"], row["dataset"]) == case)
-        return next((row for row in rows if row["target"] is None), None)
+        return next((row for row in rows if row["variant"] == "fp32"), None)
 
 
 def read_evidence(

@@ -41,8 +41,8 @@ tbody tr:last-child td { border-bottom: 2px solid #333; } tbody tr:hover { backg
 .chart { overflow-x: auto; margin: .6rem 0; }
 pre { background: #f4f4f4; padding: .6rem; overflow-x: auto; font-size: .78rem; white-space: pre-wrap; }
 details { margin: .4rem 0; } summary { cursor: pointer; } .bad { color: #b2182b; }
-@media print { body { max-width: none; padding: 0; font-size: 10pt; } nav, .vega-actions, details.vega-embed > summary
-  { display: none; } .sheet, .chart { overflow: visible; } table { font-size: 6.2pt; } th, td { padding-right: .3rem; }
+@media print { body { max-width: none; padding: 0; font-size: 10pt; } nav, .vega-embed summary { display: none; }
+  .sheet, .chart { overflow: visible; } table { font-size: 6.2pt; } th, td { padding-right: .3rem; }
   .chart svg { max-width: 100%; height: auto; } h2, h3, caption { break-after: avoid; }
   tr { break-inside: avoid; } }
 """

@@ -10,7 +10,7 @@ import altair as alt
 
 from nvdla_quant.errors import ReportError
 from nvdla_quant.report.style import ERROR, INK, KINDS, arrange, signed
-from nvdla_quant.report.tables import Row, by_case
+from nvdla_quant.report.tables import Row, by_case, mode_of
 
 _WIDTH = 300
 _ROW_HEIGHT = 22
@@ -68,7 +68,9 @@ def _accuracy_panel(heading: str, rows: Sequence[Row], reference: Row | None, co
         fp32 = f"dashed: fp32, {reference['top1']:.2f} %"
         line = alt.Chart(alt.Data(values=[{"fp32": reference["top1"]}]))
         layers.append(line.mark_rule(color=INK, strokeDash=[4, 3]).encode(x="fp32:Q"))
-    title = alt.TitleParams(heading, subtitle=[f"{_images(rows)}; {fp32}; whiskers: 95 %", _backends(rows)])
+    modes = [f"{row['variant']}: {mode_of(row)}" for row in rows if row["precision"] == "fp16"]
+    subtitle = [f"{_images(rows)}; {fp32}; whiskers: 95 %", _backends(rows), *modes]
+    title = alt.TitleParams(heading, subtitle=subtitle)
     return alt.layer(*layers).properties(title=title, width=_WIDTH, height=alt.Step(_ROW_HEIGHT))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from nvdla_quant.evaluation.comparison import Comparison, Spread, with_holm
 from nvdla_quant.files import write_text
 from nvdla_quant.report.evidence import Evidence, Repeated
-from nvdla_quant.report.tables import Row
+from nvdla_quant.report.tables import Row, mode_of
 
 Case = tuple[str, str]
 
@@ -198,7 +198,8 @@ def backends(row: Row) -> str:
         )
         if row[key] is not None
     ]
-    return f"{', '.join(parts)}; {row['exactness']}"
+    checked = "" if row["checked"] is None else f"; {mode_of(row)}"
+    return f"{', '.join(parts)}; {row['exactness']}{checked}"
 
 
 def number(cell: object, *, sign: bool = False) -> str:

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nvdla_quant.errors import ReportError
-from nvdla_quant.evaluation.accuracy import Accuracy, Figures, Interval
+from nvdla_quant.evaluation.accuracy import Accuracy, Deviation, Figures, Interval
 from nvdla_quant.files import write_text
 
 Row = dict[str, str | int | float | bool | None]
@@ -56,6 +56,9 @@ COLUMNS = (
     "compile_backend",
     "run_backend",
     "exactness",
+    "checked",
+    "deviation",
+    "logits_deviation",
     "verdict",
     "cause",
     "n",
@@ -132,6 +135,7 @@ def summarize(records: Iterable[Accuracy], verdicts: Iterable[VerdictRecord] = (
         rows[key] = {
             **asdict(subject),
             "exactness": record.exactness,
+            **_deviation_cells(record.deviation),
             "verdict": judged[key].verdict if key in judged else None,
             "cause": judged[key].cause if key in judged else None,
             "n": record.n,
@@ -146,6 +150,14 @@ def summarize(records: Iterable[Accuracy], verdicts: Iterable[VerdictRecord] = (
     cases = list(dict.fromkeys(key[:2] for key in rows))
     order = sorted(rows, key=lambda key: (cases.index(key[:2]), key[2] is not None))
     return [{name: rows[key][name] for name in COLUMNS} for key in order]
+
+
+def _deviation_cells(deviation: Deviation | None) -> Row:
+    """Return how many images were also run bit for bit, and the largest difference."""
+    if deviation is None:
+        return dict.fromkeys(("checked", "deviation", "logits_deviation"))
+    images, output, logits = len(deviation.images), deviation.output, deviation.logits
+    return {"checked": images, "deviation": output, "logits_deviation": logits}
 
 
 def _figure_cells(figures: Figures | None) -> Row:
@@ -191,6 +203,20 @@ def _tsv_cell(cell: str | int | float | bool | None) -> str:
     if isinstance(cell, bool):
         return str(cell).lower()
     return " ".join(str(cell).split()) if isinstance(cell, str) else repr(cell)
+
+
+def mode_notes(rows: Iterable[Row]) -> list[str]:
+    """Return a sentence for each fp16 row: in which mode it was run, and how far that is off."""
+    return [f"{row['target']} {row['variant']}: {mode_of(row)}" for row in rows if row["precision"] == "fp16"]
+
+
+def mode_of(row: Row) -> str:
+    """Return the mode of a run in a few words, with what a check of some images found."""
+    mode = str(row["exactness"]).partition(":")[0]
+    if row["checked"] is None:
+        return mode
+    logits = "" if row["logits_deviation"] is None else f" ({row['logits_deviation']:.2g} before Softmax)"
+    return f"{mode}, at most {row['deviation']:.2g}{logits} from bit-exact on {row['checked']} images"
 
 
 # ---- terminal
@@ -254,6 +280,8 @@ def render_summary(rows: Sequence[Row], *, width: int = 100, colour: bool = Fals
                 console.print(Text(f"{row['verdict']}: {place}: {row['cause'] or 'no single layer'}", style="red"))
             if row["error"] is not None:
                 console.print(Text(f"error: {place}: {row['error']}", style="red"))
+        for note in mode_notes(group):
+            console.print(Text(f"note: {note}"))
         console.print()
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()).strip("\n") + "\n"
 

@@ -6,21 +6,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nvdla_quant.emulator.memory import Values
-from nvdla_quant.emulator.operations import Operation
-from nvdla_quant.emulator.program import decode
+from nvdla_quant.emulator.operations import Fp16, Operation
+from nvdla_quant.emulator.program import Program, decode
 from nvdla_quant.emulator.run import run_tensors
 from nvdla_quant.errors import EmulationError
 from nvdla_quant.hardware import Precision, Target
 from nvdla_quant.loadable.reader import read_loadable
-from nvdla_quant.runtime.base import DeviceValues, RunResult
+from nvdla_quant.runtime.base import Check, DeviceValues, RunResult
 
 _LOG = logging.getLogger(__name__)
-EXACTNESS = {
-    Precision.INT8: "bit-exact: the same int8 values as NVIDIA's C-model",
-    Precision.FP16: "fast: fp16 convolutions summed in float32, which rounds differently from the hardware",
+INTEGER_EXACTNESS = "bit-exact: the same integers as NVIDIA's C-model"
+FP16_EXACTNESS = {
+    Fp16.EXACT: "bit-exact: the same fp16 values as NVIDIA's C-model",
+    Fp16.FAST: "fast: fp16 convolutions summed in float32, which rounds differently from the hardware",
 }
+SAMPLE_IMAGES = 32
+"""Images of a test set that a fast run also runs bit for bit."""
+
+
+def sample_size(shard: int, shards: int) -> int:
+    """Return how many of the `SAMPLE_IMAGES` a shard of the test set contributes, at least one."""
+    return max(1, SAMPLE_IMAGES // shards + (shard < SAMPLE_IMAGES % shards))
 
 
 @dataclass(frozen=True)
@@ -37,12 +46,18 @@ class EmulatorRuntime:
         Images that run together; None: as many as keep the memory small.
     progress : callable or None
         Called with the number of images that are done, and of all.
+    fp16 : Fp16
+        How operations in fp16 are computed.
+    sample : int
+        Images, evenly spread, that are also run bit for bit where the others are not (see `RunResult.check`).
     """
 
     target: Target | None = None
     threads: int = 1
     batch: int | None = None
     progress: Callable[[int, int], None] | None = None
+    fp16: Fp16 = Fp16.EXACT
+    sample: int = 0
     name: str = "emulator"
 
     def run(self, loadable: Path, inputs: DeviceValues) -> RunResult:
@@ -52,6 +67,24 @@ class EmulatorRuntime:
             raise EmulationError(f"{loadable}: {len(program.inputs)} inputs, expected one")
         for warning in program.warnings:
             _LOG.warning("%s: %s", loadable, warning)
+        outputs, before = self._run(program, inputs, self.fp16, self.progress)
+        halves = program.precision is Precision.FP16
+        exactness = FP16_EXACTNESS[self.fp16] if halves else INTEGER_EXACTNESS
+        check = None
+        if halves and self.fp16 is Fp16.FAST and self.sample > 0:
+            positions = np.unique(np.linspace(0, len(inputs) - 1, self.sample).round().astype(np.int64))
+            exact_outputs, exact_before = self._run(program, inputs[positions], Fp16.EXACT, None)
+            off = np.max([difference(outputs[name][positions], exact_outputs[name]) for name in outputs], axis=0)
+            logits_off = None
+            if before is not None and exact_before is not None:
+                logits_off = difference(before[positions], exact_before)
+            check = Check(positions, off, logits_off)
+        return RunResult(outputs, before, self.name, exactness, check)
+
+    def _run(
+        self, program: Program, inputs: DeviceValues, fp16: Fp16, progress: Callable[[int, int], None] | None
+    ) -> tuple[dict[str, Values], Values | None]:
+        """Return the outputs by name, and what the final Softmax read."""
         before = program.before_softmax
         kept: list[tuple[int, Values]] = []
 
@@ -61,12 +94,20 @@ class EmulatorRuntime:
         outputs = run_tensors(
             program,
             {program.inputs[0].name: inputs},
+            fp16=fp16,
             batch=self.batch,
             threads=self.threads,
             on_step=None if before is None else keep,
             steps=None if before is None else {before.index},
-            progress=self.progress,
+            progress=progress,
         )
         kept.sort(key=lambda part: part[0])
-        scores = np.concatenate([values for _, values in kept]) if kept else None
-        return RunResult(outputs, scores, self.name, EXACTNESS[program.precision])
+        return outputs, np.concatenate([values for _, values in kept]) if kept else None
+
+
+def difference(values: DeviceValues, exact: DeviceValues) -> NDArray[np.float64]:
+    """Return the largest absolute difference of each image, (n,); two NaNs do not differ."""
+    first, second = (np.asarray(part, np.float64).reshape(len(part), -1) for part in (values, exact))
+    same = (first == second) | (np.isnan(first) & np.isnan(second))
+    largest: NDArray[np.float64] = np.where(same, 0.0, np.abs(first - second)).max(axis=1)
+    return largest

@@ -19,10 +19,12 @@ from statsmodels.stats.proportion import proportion_confint
 from nvdla_quant.errors import DatasetError, DumpError, ReportError
 from nvdla_quant.evaluation.accuracy import (
     Accuracy,
+    Deviation,
     Subject,
     agreement,
     as_scores,
     boundary_ties,
+    deviation_of,
     diagnose,
     distinct_outputs,
     figures,
@@ -281,6 +283,18 @@ def test_measure_against_plain_counting() -> None:
     assert record.logits is None
 
 
+def test_deviation_is_the_largest_of_all_shards(tmp_path: Path) -> None:
+    dumps = {"checked": np.array([3, 40]), "checked_output": np.array([0.25, 0.5])}
+    dumps["checked_logits"] = np.array([2.0, 1])
+    deviation = deviation_of(dumps)
+    assert deviation == Deviation((3, 40), 0.5, 2.0)
+    assert deviation_of({name: dumps[name] for name in ("checked", "checked_output")}) == Deviation((3, 40), 0.5, None)
+    assert deviation_of({"output": np.zeros(1)}) is None
+    record = _accuracy(exactness="fast: ...", deviation=deviation)
+    write_accuracy(tmp_path / "accuracy.json", record)
+    assert read_accuracy(tmp_path / "accuracy.json") == record
+
+
 def test_logits_are_judged_apart() -> None:
     """An all-zero Softmax output is an error; the logits under it still count."""
     record = replace(_accuracy(), output=figures(np.zeros((50, 10), np.int8), np.zeros(50, int)))
@@ -371,3 +385,18 @@ def test_a_thousand_classes_take_seconds_at_most() -> None:
     assert result.error is None
     assert result.delta is not None
     assert result.delta.value == 0
+
+
+def test_images_without_an_output_count_neither_here_nor_in_the_reference() -> None:
+    """Of four images the second has none; of the other three the variant has 2 right, fp32 3."""
+    labels = np.array([0, 1, 2, 0])
+    output = np.array([[9, 1, 0], [0, 0, 0], [1, 0, 5], [1, 7, 0]])
+    reference = np.array([[9, 1, 0], [0, 0, 3], [1, 0, 5], [7, 1, 0]])
+    ran = np.array([True, False, True, True])
+    found = measure(SUBJECT, labels, output, exactness="device: local", reference=reference, ran=ran)
+    assert found.n == 3
+    assert found.output.top1 is not None
+    assert found.output.delta is not None
+    assert found.output.top1.value == pytest.approx(2 / 3)
+    assert found.output.delta.value == pytest.approx(-1 / 3)
+    assert found.exactness == "device: local; 1 of 4 images gave no output and are left out"

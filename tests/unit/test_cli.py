@@ -144,8 +144,40 @@ def test_a_cache_of_another_network_is_refused(folder: Path, tmp_path: Path) -> 
     assert "fire1" in fail("fix-table", *arguments)
 
 
+def test_verify(folder: Path, tmp_path: Path) -> None:
+    """The table of the compilation gives ok and status 0, another one 4; a file that is amiss gives 2."""
+    model = ("--prototxt", folder / "deploy.prototxt", "--caffemodel", folder / "tiny.caffemodel")
+    images = ("--images", folder / "images.npy")
+    good = (folder / "tiny.nvdla", *model, *images, "--calibtable")
+    text = succeed("verify", *good, folder / "fixed.json", "--layers", tmp_path / "layers.tsv")
+    assert text.splitlines()[-1] == "verdict: ok (it computes what the network does)"
+    assert (tmp_path / "layers.tsv").read_text().startswith("step\tlayer\t")
+    table = json.loads((folder / "fixed.json").read_text())
+    table["ip1"]["scale"] *= 2
+    (tmp_path / "other.json").write_text(json.dumps(table))
+    result = cli("verify", *good, tmp_path / "other.json", "--json")
+    assert result.returncode == 4
+    content = json.loads(result.stdout)
+    assert (content["verdict"], content["cause"], content["first_bad_layer"]) == ("miscompiled", "wrong-factor", "ip1")
+    assert [row["layer"] for row in content["layers"]] == ["relu1", "pool1", "ip1", "prob"]
+    del table["ip1"]
+    (tmp_path / "lacks.json").write_text(json.dumps(table))
+    assert "'ip1'" in fail("verify", *good, tmp_path / "lacks.json")
+    assert "no calibration table given" in fail("verify", folder / "tiny.nvdla", *model, *images)
+
+
 def test_version_and_help() -> None:
     assert succeed("--version").startswith("nvdla-quant 0.")
-    for command in ("inspect", "emulate", "compile", "calibrate", "convert-cache", "fix-table", "check", "top"):
+    for command in (
+        "inspect",
+        "emulate",
+        "compile",
+        "calibrate",
+        "convert-cache",
+        "fix-table",
+        "check",
+        "verify",
+        "top",
+    ):
         assert command in succeed("--help")
         assert "Usage" in succeed(command, "--help")

@@ -181,13 +181,35 @@ def test_weights_per_filter_are_at_most_one_step_off(shared: Path) -> None:
         assert np.mean(steps != other) < (2e-3 if kind is np.int8 else 0.51)
 
 
-def test_split_convolutions_are_the_real_compilers(shared: Path) -> None:
-    """Its input does not fit: four chunks of rows. Only the last layer differs: its pooling's entry was ignored."""
-    ours, golden = case(shared, "v-big2-nv-full-int8-perkernel")
-    last = {name for name in differences(ours, golden) if not name.startswith("0.12.SDP.out_cvt.")}
-    assert last == set()
-    weights, other = pool_data(ours), pool_data(golden)
-    assert [name for name in weights if weights[name] != other[name]] == ["0.12.SDP.x1_data"]
+def test_split_convolutions_have_the_real_compilers_form(shared: Path) -> None:
+    """Its input does not fit. The real compiler runs it in four chunks of rows; ours in three, which reads less."""
+    ours, golden = (dict(descriptors(one)) for one in case(shared, "v-big2-nv-full-int8-perkernel"))
+    chunks = [[name for name in one if name.endswith(".CONV.data_bank")] for one in (ours, golden)]
+    assert [len(found) for found in chunks] == [5, 6]  # c0, c1 in chunks, fc.
+    changing = (
+        "_bank",
+        "address",
+        "offset",
+        "size",
+        "height",
+        "height_csc",
+        "dst_data.surf_stride",
+        "release",
+        "cmac",
+        "pad_y_top",
+        "pad_y_bottom",
+    )
+    for number in (1, 2, 3):
+        prefix = chunks[0][number].removesuffix("data_bank")
+        for name in (name for name in ours if name.startswith(prefix)):
+            if (
+                ".common." not in name
+                and not name.endswith(changing)
+                and not any(name.endswith(allowed) for allowed in ALLOWED)
+            ):
+                assert ours[name] == golden[name], name
+    weights, other = (pool_data(one) for one in case(shared, "v-big2-nv-full-int8-perkernel"))
+    assert weights["0.2.CONV.weight_data"] == other["0.2.CONV.weight_data"]
 
 
 @pytest.mark.parametrize("name", ["v-concat-nv-full-fp16", "v-concat2in-nv-full-fp16"])
@@ -242,7 +264,13 @@ def emulated_logits(compilation: Compilation, target: Target, images: NDArray[np
     return steps[logits.operation].astype(np.float64).reshape(len(images), -1) * logits.scale
 
 
-@pytest.mark.parametrize("name", ["lenet", "resnets", "v-dilation", "v-group", "v-bnmean500", "v-scale-nobias"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("lenet", "resnets", "v-bnmean500", "v-concat", "v-concat2in", "v-conv0-nobias-relu", "v-dilation"),
+        *("v-elt-prod", "v-group", "v-lrn", "v-scale-nobias", "v-sigmoid"),
+    ],
+)
 @pytest.mark.parametrize(
     ("target", "precision", "mode"),
     [
@@ -253,7 +281,9 @@ def emulated_logits(compilation: Compilation, target: Target, images: NDArray[np
 def test_logits_follow_fp32(
     shared: Path, name: str, target: str, precision: Precision, mode: QuantizationMode | None
 ) -> None:
-    """Also where the real compiler's do not: lenet on nv_full and nv_large, resnets per kernel, groups."""
+    """Also where the real compiler's do not: lenet on nv_full and nv_large, resnets per kernel, groups, products."""
+    if (name, target) == ("v-sigmoid", "nv_small"):
+        pytest.skip("nv_small's SDP has no table: refused, see test_support")
     network, table, test, tensors = calibrated(shared / "golden" / "models" / name)
     last = network.layers[-1]
     logits = last.inputs[0] if last.kind == "Softmax" else last.name

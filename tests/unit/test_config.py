@@ -16,9 +16,9 @@ def config(repository: Path) -> dict[str, Any]:
     return yaml.safe_load((repository / "config.yaml").read_text())
 
 
-def test_default_configuration_has_thirteen_runs(config: dict[str, Any]) -> None:
-    """3 targets x 2 modes x 2 calibrators in int8, and fp16 on nv_full alone: 13."""
-    assert len(load_configuration(config).runs) == 13
+def test_default_configuration_has_thirteen_runs_a_case(config: dict[str, Any]) -> None:
+    """3 targets x 2 modes x 2 calibrators in int8, and fp16 on nv_full alone: 13, for each of two networks."""
+    assert len(load_configuration(config).runs) == 2 * 13
 
 
 def test_defaults_come_from_the_schema(config: dict[str, Any]) -> None:
@@ -28,6 +28,13 @@ def test_defaults_come_from_the_schema(config: dict[str, Any]) -> None:
     assert configuration.shards == ("1-of-1",)
     assert configuration.settings["models"]["lenet"]["preprocessing"]["mean"] == [0]
     assert configuration.settings["raw_dumps"] == {"format": "none", "images": 16}
+
+
+def test_defaults_of_shared_definitions_are_filled_too(config: dict[str, Any]) -> None:
+    config["backends"] = {"nvdla_runtime": {"device": "local", "path": "nvdla_runtime"}}
+    filled = load_configuration(config).settings["backends"]["nvdla_runtime"]
+    assert (filled["launcher"], filled["time_limit"]) == ("apptainer", 300)
+    assert "container" not in filled
 
 
 def test_loading_leaves_the_input_alone(config: dict[str, Any]) -> None:
@@ -56,10 +63,12 @@ def test_loading_leaves_the_input_alone(config: dict[str, Any]) -> None:
             "int8-per-kernel-minmax-stock-runtime-not-unified",
         ),
         ({"precision": "fp16", "name": "half"}, "half"),
+        ({"precision": "fp16", "compiler": "nvdla_compiler"}, "fp16-nvdla-compiler"),
     ],
 )
 def test_variant_names(config: dict[str, Any], record: dict[str, Any], name: str) -> None:
     config["variants"] = [record]
+    config["backends"] = {"nvdla_compiler": {"path": "nvdla_compiler"}}
     assert list(load_configuration(config).variants) == [name]
 
 
@@ -87,6 +96,15 @@ def test_variant_names(config: dict[str, Any], record: dict[str, Any], name: str
         (
             {"calibrators": {"entropy": {"method": "percentile"}, "minmax": {"method": "minmax"}}},
             "entropy: `percentile`",
+        ),
+        (
+            {"variants": [{"precision": "fp16", "compiler": "nvdla_compiler"}]},
+            r"variants\[0\]\.compiler: nvdla_compiler needs the section backends\.nvdla_compiler",
+        ),
+        ({"backends": {"nvdla_compiler": {}}}, r"backends\.nvdla_compiler: missing 'path'"),
+        (
+            {"calibrators": {"entropy": {"method": "tensorrt-entropy"}, "minmax": {"method": "minmax"}}},
+            r"calibrators\.entropy\.images: 500 in batches of 64; TensorRT .* a multiple, 512 for example",
         ),
         ({"shards": 0}, "shards: 0 is less than the minimum of 1"),
     ],

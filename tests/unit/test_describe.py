@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nvdla_quant.emulator.operations import Fp16
 from nvdla_quant.errors import EmulationError, LoadableError
 from nvdla_quant.hardware import NV_SMALL
 from nvdla_quant.loadable.describe import describe, render
 from nvdla_quant.loadable.reader import read_loadable
-from nvdla_quant.runtime.base import Runtime
-from nvdla_quant.runtime.emulator import EmulatorRuntime
+from nvdla_quant.runtime.base import Runtime, as_arrays
+from nvdla_quant.runtime.emulator import EmulatorRuntime, sample_size
 from tests.golden import read_golden
 
 RESIDUAL = "resnets-nv-small-int8-perfilter"
@@ -31,7 +32,7 @@ def test_residual_network(cases: Path) -> None:
     assert (first["unit"], first["input"], first["output"]) == ("CONV", [4, 32, 32], [16, 32, 32])
     assert first["macs"] == 16 * 32 * 32 * 3 * 3 * 4
     assert first["weight_bytes"] == 576
-    assert first["chain"] == ["convolution 3x3, stride 1x1, pad 1/1/1/1, image format 12"]
+    assert first["chain"] == ["convolution 3x3, stride 1x1, pad 1/1/1/1, image format A8B8G8R8"]
     assert (second["unit"], second["source"]) == ("SDP", "convolution")
     assert "0 op_programmed" in second["waits_for"]
     assert description["operations"][-1]["chain"][0].startswith("softmax")
@@ -83,6 +84,37 @@ def test_emulator_runtime_without_softmax(cases: Path) -> None:
     golden = read_golden(cases / name)
     result = EmulatorRuntime().run(cases / name / "loadable.nvdla", golden.inputs)
     assert result.before_softmax is None
-    assert result.exactness.startswith("fast")
+    assert result.exactness.startswith("bit-exact")
+    assert result.check is None
+    for output in result.outputs.values():
+        np.testing.assert_array_equal(output, golden.outputs)
     with pytest.raises(EmulationError, match="expected float16"):
         EmulatorRuntime().run(cases / name / "loadable.nvdla", golden.inputs.astype(np.int8))
+
+
+def test_a_fast_run_is_checked_on_a_sample(cases: Path) -> None:
+    """Five of the images, first and last among them, are also run exactly; the difference is that of both runs."""
+    loadable = cases / "v-conv0-nobias-relu-nv-full-fp16" / "loadable.nvdla"
+    inputs = np.random.default_rng(0).normal(0, 30, (12, *read_golden(loadable.parent).inputs.shape[1:]))
+    halves = inputs.astype(np.float16)
+    fast = EmulatorRuntime(fp16=Fp16.FAST, sample=5).run(loadable, halves)
+    exact = EmulatorRuntime(fp16=Fp16.EXACT, sample=5).run(loadable, halves)
+    assert (fast.exactness[:4], exact.exactness[:9], exact.check) == ("fast", "bit-exact", None)
+    assert fast.check is not None
+    assert fast.check.positions.tolist() == [0, 3, 6, 8, 11]
+    ((name, values),) = fast.outputs.items()
+    off = np.abs(values.astype(float) - exact.outputs[name].astype(float)).reshape(12, -1).max(axis=1)
+    assert fast.check.output.tolist() == off[fast.check.positions].tolist()
+    assert fast.check.output.max() > 0
+    assert fast.check.before_softmax is None
+    arrays = as_arrays(fast, np.arange(100, 112))
+    assert arrays["checked"].tolist() == [100, 103, 106, 108, 111]
+    assert "checked_logits" not in arrays
+    assert "checked" not in as_arrays(exact, np.arange(12))
+
+
+def test_shards_share_the_sample() -> None:
+    """32 images in all, at least one of each shard."""
+    assert [sample_size(shard, 3) for shard in range(3)] == [11, 11, 10]
+    assert sample_size(0, 1) == 32
+    assert {sample_size(shard, 40) for shard in range(40)} == {1}

@@ -1,65 +1,23 @@
 """Convolutions against a scalar loop, with weights packed by an independent description of the stream."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from nvdla_quant.emulator import conv
-from nvdla_quant.emulator.operations import Converter, ConvOperation, Cube, Operand, SdpUnit
+from nvdla_quant.emulator.operations import Converter, ConvOperation, Cube, Fp16, Operand, SdpUnit
+from nvdla_quant.emulator.pixels import PIXELS
 from nvdla_quant.emulator.run import run
+from nvdla_quant.emulator.weights import unpack_weights
 from nvdla_quant.hardware import NV_FULL, NV_SMALL, Precision, Target
-from nvdla_quant.loadable.structs import SdpAlu
+from nvdla_quant.loadable.structs import FORMAT_A8B8G8R8, SdpAlu
 from tests import scalar_model as scalar
 from tests.emulated import INPUT, conv_program, packed_cube
+from tests.scalar_model import accumulators, stream
 
 CI = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 IDENTITY = Converter(0, 1, 0)
-
-
-def stream(
-    weights: NDArray[np.int8] | NDArray[np.float16], target: Target, image: bool, post_extension: int
-) -> NDArray[np.uint8]:
-    """Pack (kernels, height, width, channels) element by element, in the order in which the sequencer takes them.
-
-    csc.cpp:1086-1183: kernel groups; in each, blocks of `atomic_c` channels; rows (joined by post-extension), columns;
-    then kernels, then rows of the join, then channels. An image's columns are part of its channels.
-    """
-    if image:
-        weights = weights.reshape(*weights.shape[:2], 1, -1)
-    kernels, height, width, channels = weights.shape
-    joined = 1 << post_extension
-    # Two-byte elements: half as many kernels in a group.
-    group = target.atomic_k // weights.dtype.itemsize
-
-    def order() -> Iterator[np.generic]:
-        for k0 in range(0, kernels, group):
-            for c0 in range(0, channels, target.atomic_c):
-                for r0 in range(0, height, joined):
-                    for x in range(width):
-                        for k in range(k0, min(k0 + group, kernels)):
-                            for r in range(r0, min(r0 + joined, height)):
-                                for c in range(c0, min(c0 + target.atomic_c, channels)):
-                                    yield weights[k, r, x, c]
-
-    return np.array(list(order()), weights.dtype).view(np.uint8)
-
-
-def accumulators(
-    x: NDArray[np.int64], w: NDArray[np.int8], size: tuple[int, int], stride: tuple[int, int],
-    dilation: tuple[int, int], pad: tuple[int, int], pad_value: int,
-) -> NDArray[np.int64]:  # fmt: skip
-    """Convolve (n, c, h, w) with (k, kh, kw, c), tap by tap; whatever lies outside is `pad_value` in every channel."""
-    result = np.zeros((len(x), len(w), *size), np.int64)
-    for oy, ox, ky, kx in np.ndindex(*size, *w.shape[1:3]):
-        y, xx = oy * stride[0] + ky * dilation[0] - pad[0], ox * stride[1] + kx * dilation[1] - pad[1]
-        inside = 0 <= y < x.shape[2] and 0 <= xx < x.shape[3]
-        column = x[:, :, y, xx] if inside else np.full(x.shape[:2], pad_value)
-        result[:, :, oy, ox] += column @ w[:, ky, kx].astype(np.int64).T
-    return result
 
 
 @st.composite
@@ -158,11 +116,13 @@ def test_unused_image_channels_are_left_out() -> None:
     weights = np.zeros((20, 5, 5, 4), np.int8)
     weights[..., 0] = 1
     operation = ConvOperation(
-        0, Cube(INPUT, 0, 4, 28, 28, 4, 1, 112, 0), None, 20, 24, 24, 5, 5, True, 0, (1, 1), (1, 1), 0, 0, 0,
+        0, Cube(INPUT, 0, 4, 28, 28, 4, 1, 112, 0), None, 20, 24, 24, 5, 5, PIXELS[FORMAT_A8B8G8R8], 0, (1, 1),
+        (1, 1), 0, 0, 0,
         Precision.INT8, None, True, 0,
     )  # type: ignore[arg-type]  # fmt: skip
     prepared = conv.prepare(operation, stream(weights, NV_SMALL, True, 0), NV_SMALL)
-    assert prepared.reader.channels.tolist() == [0]
+    assert prepared.reader.lanes is not None
+    assert prepared.reader.lanes.places[:, 0].tolist() == [0]
     assert [block.shape for block in prepared.weights] == [(25, 20)]
 
 
@@ -177,7 +137,7 @@ def test_unpacked_weights_are_what_was_packed(post_extension: int) -> None:
     )
     operation = program.operations[0].source
     assert isinstance(operation, ConvOperation)
-    assert np.array_equal(conv.unpack_weights(operation, packed, NV_FULL), weights)
+    assert np.array_equal(unpack_weights(operation, packed, NV_FULL), weights)
 
 
 @pytest.mark.parametrize(("channels", "image"), [(4, True), (5, False), (37, False), (64, False)])
@@ -188,7 +148,7 @@ def test_fast_fp16(channels: int, image: bool) -> None:
     if image:
         weights[..., 1] = 0
     source = packed_cube(INPUT, (channels, 9, 8), 4 if image else 16, 2)
-    bias = Operand(channels=rng.normal(size=19).astype(np.float32))
+    bias = Operand(channels=rng.normal(size=19).astype(np.float16))
     unit = SdpUnit("x1", SdpAlu.SUM, bias, None, False, 0, 0, True, False)
     program = conv_program(
         source, weights, (5, 4), (2, 2), (1, 1), (1, 1), 0, stream(weights, NV_FULL, image, 0), NV_FULL, (unit,),
@@ -200,5 +160,6 @@ def test_fast_fp16(channels: int, image: bool) -> None:
     for y, x, ky, kx in np.ndindex(5, 4, 3, 2):
         sums[:, :, y, x] += padded[:, :, 2 * y + ky, 2 * x + kx] @ weights[:, ky, kx].astype(np.float64).T
     assert bias.channels is not None
-    expected = np.maximum(sums + bias.channels[:, None, None], 0)
-    np.testing.assert_allclose(run(program, inputs).astype(np.float64), expected, rtol=2**-10, atol=1e-4)
+    expected = np.maximum(sums + bias.channels.astype(np.float64)[:, None, None], 0)
+    result = run(program, inputs, fp16=Fp16.FAST).astype(np.float64)
+    np.testing.assert_allclose(result, expected, rtol=2**-10, atol=1e-4)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nvdla_quant.emulator.operations import ConvOperation, SdpOperation
+from nvdla_quant.emulator.operations import ConvOperation, Fp16, SdpOperation
 from nvdla_quant.emulator.program import decode, default_target
 from nvdla_quant.emulator.run import run, run_tensors, write_steps
 from nvdla_quant.errors import EmulationError, LoadableError, NvdlaQuantError
@@ -108,12 +108,12 @@ def test_missing_unit_warns(cases: Path) -> None:
     [
         (0, "CONV", "conv_mode", 1, r"operation 0 \(CONV\): conv_mode is 1"),
         (0, "CONV", "weight_format", 1, r"weight_format is 1"),
-        (0, "CONV", "data_format", 3, r"data_format is 3"),
-        (0, "CONV", "in_precision", 1, r"in_precision is 1"),
+        (0, "CONV", "data_format", 3, r"in_precision is int8, expected int16, which R16 has"),
+        (0, "CONV", "in_precision", 1, r"in_precision is int16, which nv_small does not have"),
         (0, "CONV", "out_cvt.scale", 2, r"out_cvt .* which the firmware demands"),
         (0, "CONV", "conv_stride_x", 0, r"at least 1"),
         (1, "SDP", "x1_op.type", 9, r"operation 1 \(SDP\) x1: type is 9, expected 0 to 3"),
-        (1, "SDP", "src_precision", 1, r"dst_precision is 0"),
+        (1, "SDP", "src_precision", 1, r"src_precision is int16, which nv_small does not have"),
         (1, "SDP", "batch_num", 2, r"batch_num"),
     ],
 )
@@ -144,14 +144,14 @@ def test_operations_that_would_hang(small: Loadable) -> None:
         decode(broken)
 
 
-def test_written_weights_are_refused(small: Loadable) -> None:
-    """A loadable that computes its own weights would run with the old ones."""
+def test_written_weights_are_computed(small: Loadable) -> None:
+    """An operation that writes over weights: those of the operations there are unpacked for each image."""
 
     def onto_weights(record: NDArray[np.void]) -> None:
         record["dst_data"]["address"], record["dst_data"]["offset"] = 1, 0
 
-    with pytest.raises(EmulationError, match="computed weights"):
-        decode(surface(small, 3, structs.Engine.SDP, onto_weights))
+    assert decode(small).computed == frozenset()
+    assert decode(surface(small, 3, structs.Engine.SDP, onto_weights)).computed
 
 
 def test_huge_memory_is_refused(small: Loadable) -> None:
@@ -196,11 +196,12 @@ def test_results_do_not_depend_on_batch_and_threads(cases: Path) -> None:
         assert np.array_equal(scores(**options), expected)
 
 
-def test_fp16_does_not_depend_on_batch(cases: Path) -> None:
+@pytest.mark.parametrize("mode", Fp16)
+def test_fp16_does_not_depend_on_batch(cases: Path, mode: Fp16) -> None:
     golden = read_golden(cases / "v-conv0-nobias-relu-nv-full-fp16")
     shape = 9, *golden.program.inputs[0].shape
     inputs = np.random.default_rng(0).normal(0, 30, shape).astype(np.float16)
-    assert np.array_equal(run(golden.program, inputs, batch=2), run(golden.program, inputs))
+    assert np.array_equal(run(golden.program, inputs, fp16=mode, batch=2), run(golden.program, inputs, fp16=mode))
 
 
 def test_inputs_are_checked(small: Loadable) -> None:

@@ -1,11 +1,14 @@
 """Preparation leaves what a network computes as it is."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nvdla_quant.errors import ConfigError
+from nvdla_quant.network.caffe import read_network
+from nvdla_quant.network.caffe_writer import write_caffemodel, write_prototxt
 from nvdla_quant.network.graph import (
     BatchNorm,
     Convolution,
@@ -19,9 +22,10 @@ from nvdla_quant.network.graph import (
     Scale,
     Tensor,
 )
-from nvdla_quant.network.passes import for_hardware, prepare, split_pooling, write_out_groups
+from nvdla_quant.network.passes import dense_groups, for_hardware, prepare, split_pooling
 from nvdla_quant.network.shapes import assemble
 from nvdla_quant.reference import Reference
+from tests.caffe_networks import assert_equal
 
 
 def residual_network() -> Network:
@@ -138,13 +142,13 @@ def test_wide_poolings_are_taken_apart(
     "pooling",
     [
         Pooling("max", (8, 8), (8, 8)),
-        Pooling("max", (11, 11), (11, 11)),
-        Pooling("average", (10, 10), (3, 3)),
-        Pooling("average", (10, 10), (10, 10), (2, 2)),
+        Pooling("max", (11, 11), (2, 2), (8, 8)),
+        Pooling("average", (11, 11), (3, 3)),
+        Pooling("average", (10, 10), (3, 3), (2, 2)),
     ],
 )
 def test_other_poolings_stay(pooling: Pooling) -> None:
-    """Small ones, primes, strides that the parts do not divide, padding."""
+    """Small ones, padding above 7, averages whose last window the border cuts."""
     network = one_layer((2, 40, 40), pooling)
     assert split_pooling(network).layers == network.layers
 
@@ -154,11 +158,48 @@ def test_groups_are_written_out(group: int, inputs: int, outputs: int) -> None:
     rng = np.random.default_rng(6)
     weights = rng.normal(0, 1, (outputs, inputs // group, 3, 3)).astype(np.float32)
     before = one_layer((inputs, 7, 7), Convolution(weights, rng.normal(0, 1, outputs).astype(np.float32), group=group))
-    after = write_out_groups(before)
-    operation = after.layers[0].operation
+    operation = before.layers[0].operation
     assert isinstance(operation, Convolution)
-    assert (operation.group, operation.weights.shape) == (1, (outputs, inputs, 3, 3))
+    dense = replace(operation, weights=dense_groups(operation.weights, group), group=1)
+    assert dense.weights.shape == (outputs, inputs, 3, 3)
+    same_result(before, one_layer((inputs, 7, 7), dense))
+
+
+@pytest.mark.parametrize(
+    ("method", "size", "kernel", "stride", "pad", "kinds"),
+    [
+        # 11 = 8 + 4 - 1, overlapping; 17 = 8 + 8 + 3 - 2.
+        ("max", (33, 34), (11, 17), (3, 2), (0, 3), ["Pooling", "Pooling", "Pooling"]),
+        ("max", (40, 40), (9, 9), (2, 2), (4, 4), ["Pooling", "Pooling"]),
+        ("average", (13, 11), (13, 11), (1, 1), (0, 0), ["Convolution"]),
+        ("average", (27, 25), (9, 9), (2, 2), (0, 0), ["Convolution"]),
+        ("average", (27, 27), (9, 9), (3, 3), (3, 3), ["Convolution"]),
+    ],
+)
+def test_windows_that_do_not_nest(
+    method: str,
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    pad: tuple[int, int],
+    kinds: list[str],
+) -> None:
+    before = one_layer((3, *size), Pooling(method, kernel, stride, pad))  # type: ignore[arg-type]
+    after = split_pooling(before)
+    assert [layer.kind for layer in after.layers] == kinds
     same_result(before, after)
+
+
+def test_normalisations_in_a_row_become_one() -> None:
+    rng = np.random.default_rng(8)
+    mean, variance, gamma = (rng.uniform(0.5, 2, 3).astype(np.float32) for _ in range(3))
+    operations = [BatchNorm(mean, variance, 1e-5), Scale(gamma, None), Power(1.0, 3.0, -1.0)]
+    names = ["data", "bn", "scale", "l"]
+    layers = [Layer(names[i + 1], op, (names[i],)) for i, op in enumerate(operations)]
+    before = assemble("n", [Tensor("data", (3, 5, 4), "data")], layers)
+    (after,) = (folded := prepare(before, "fold")).layers
+    assert (after.name, after.kind) == ("l", "Scale")
+    same_result(before, folded)
 
 
 def test_the_compilers_rewrites_keep_names_and_blobs() -> None:
@@ -167,3 +208,20 @@ def test_the_compilers_rewrites_keep_names_and_blobs() -> None:
     assert {name: tensor.blob for name, tensor in rewritten.tensors.items()}.items() <= {
         name: tensor.blob for name, tensor in network.tensors.items()
     }.items()
+
+
+def test_the_prepared_network_can_be_written_as_caffe_files(tmp_path: Path) -> None:
+    """Rewritten layers too: joined normalisations, averages as convolutions, chains of maxima."""
+    rng = np.random.default_rng(9)
+    gamma = rng.uniform(0.5, 2, 6).astype(np.float32)
+    layers = [
+        Layer("first", Scale(gamma, None), ("data",)),
+        Layer("second", Power(1.0, 2.0, -0.5), ("first",)),
+        Layer("largest", Pooling("max", (11, 9), (2, 2)), ("second",)),
+        Layer("l", Pooling("average", (11, 13)), ("largest",)),
+    ]
+    prepared = prepare(assemble("n", [Tensor("data", (6, 31, 33), "data")], layers), "fold")
+    assert [layer.kind for layer in prepared.layers] == ["Scale", "Pooling", "Pooling", "Convolution"]
+    write_prototxt(prepared, tmp_path / "deploy.prototxt")
+    write_caffemodel(prepared, tmp_path / "weights.caffemodel")
+    assert_equal(read_network(tmp_path / "deploy.prototxt", tmp_path / "weights.caffemodel"), prepared)

@@ -115,6 +115,13 @@ def test_preprocessing_of_a_configuration_entry() -> None:
     assert Preprocessing.from_config({"channels": "rgb", "mean": 127, "resize": None}).mean == (127.0,)
 
 
+def test_the_stock_runtime_gets_pixels_in_fp16_too() -> None:
+    """With that feeding, mean and scale are folded into the network; applied again they would count twice."""
+    fed = to_device(ALL, Preprocessing("gray", mean=(33.0,), scale=2.0), precision="fp16", feeding="stock-runtime")
+    assert fed.dtype == np.float16
+    assert fed.ravel().tolist() == ALL.ravel().tolist()
+
+
 def test_stock_runtime_values() -> None:
     """`floor(pixel * 127 / 255 + 0.5)` in exact arithmetic (reference/nvdla-compiler.md, section 8)."""
     expected = [math.floor(Fraction(int(p) * 127, 255) + Fraction(1, 2)) for p in ALL.ravel()]

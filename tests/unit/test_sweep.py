@@ -17,9 +17,9 @@ INT8 = {"precision": "int8", "mode": "per-filter", "calibrator": "entropy"}
 
 @pytest.fixture
 def config(repository: Path) -> dict[str, Any]:
-    """Return the default configuration with one int8 variant on one target."""
+    """Return the default configuration with one case, one int8 variant and one target."""
     content = yaml.safe_load((repository / "config.yaml").read_text())
-    return {**content, "targets": ["nv_full"], "variants": [INT8]}
+    return {**content, "cases": content["cases"][:1], "targets": ["nv_full"], "variants": [INT8]}
 
 
 def names(configuration: Configuration) -> list[str]:

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from nvdla_quant.errors import ReportError
-from nvdla_quant.evaluation.accuracy import Accuracy, Figures, Interval, Subject
+from nvdla_quant.evaluation.accuracy import Accuracy, Deviation, Figures, Interval, Subject
+from nvdla_quant.report.sheets import backends
 from nvdla_quant.report.tables import (
     COLUMNS,
+    VerdictRecord,
+    read_verdict,
     render_summary,
     summarize,
     write_tsv,
@@ -46,6 +49,7 @@ REFERENCE = Accuracy(
     n=1000,
     classes=10,
     exactness="fp32",
+    deviation=None,
     output=replace(FIGURES, delta=None, mcnemar_p=None, agreement=None, ties=0.0),
     logits=None,
 )
@@ -55,7 +59,7 @@ def _variant(target: str, variant: str, output: Figures = FIGURES, **subject: st
     full = replace(
         REFERENCE.subject, target=target, variant=variant, precision="int8", mode="per-filter", unified_scales=True
     )
-    return Accuracy(replace(full, **subject), 1000, 10, "bit-exact", output, FIGURES)  # type: ignore[arg-type]
+    return Accuracy(replace(full, **subject), 1000, 10, "bit-exact", None, output, FIGURES)  # type: ignore[arg-type]
 
 
 RECORDS = [
@@ -65,6 +69,22 @@ RECORDS = [
     REFERENCE,
     _variant("nv_full", "fp16"),
 ]
+
+
+def test_fp16_rows_say_how_they_were_run() -> None:
+    """In the TSV's cells, and in a sentence below the terminal's table and among the notes of the others."""
+    half = _variant("nv_full", "fp16", precision="fp16")
+    fast = replace(half, exactness="fast: in float32", deviation=Deviation((1, 5, 9), 0.00048828125, 0.0078125))
+    (row,) = summarize([fast])
+    assert (row["exactness"], row["checked"]) == ("fast: in float32", 3)
+    assert (row["deviation"], row["logits_deviation"]) == (0.00048828125, 0.0078125)
+    note = "nv_full fp16: fast, at most 0.00049 (0.0078 before Softmax) from bit-exact on 3 images"
+    assert f"note: {note}" in render_summary([row])
+    assert "fast, at most 0.00049 (0.0078 before Softmax) from bit-exact on 3 images" in backends(row)
+    (exact,) = summarize([half])
+    assert "note: nv_full fp16: bit-exact\n" in render_summary([exact])
+    assert exact["checked"] is None
+    assert "note:" not in render_summary(summarize([_variant("nv_small", "int8-per-filter-entropy")]))
 
 
 def test_rows_are_grouped_with_fp32_first() -> None:
@@ -97,6 +117,30 @@ def test_errors_have_no_numbers() -> None:
 def test_two_records_for_one_row_are_refused() -> None:
     with pytest.raises(ReportError, match="lenet_1 / mnist / nv_full / fp16"):
         summarize([*RECORDS, RECORDS[-1]])
+
+
+def test_verdicts_stand_in_their_rows(tmp_path: Path) -> None:
+    (tmp_path / "verdict.json").write_text(
+        '{"subject": {"model": "lenet_1", "dataset": "mnist", "target": "nv_full", "variant": "fp16"},'
+        ' "verdict": "miscompiled", "cause": "race", "first_bad_layer": "conv1", "images": 8,'
+        ' "findings": [{"evidence": "reads what is written later"}]}'
+    )
+    verdict = read_verdict(tmp_path / "verdict.json")
+    rows = summarize(RECORDS, [verdict])
+    assert [(row["verdict"], row["cause"]) for row in rows].count(("miscompiled", "race")) == 1
+    text = render_summary(rows, width=120)
+    assert "miscompiled: nv_full fp16: race" in text.splitlines()
+    assert next(line for line in text.splitlines() if line.split()[:2] == ["nv_full", "fp16"]).endswith("miscompiled")
+    assert "verdict" not in render_summary(summarize(RECORDS))
+
+
+def test_verdicts_on_nothing_and_files_that_are_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match="lenet_1 / mnist / nv_large / fp16, which has no accuracy"):
+        summarize(RECORDS, [VerdictRecord(("lenet_1", "mnist", "nv_large", "fp16"), "ok", None, None, None, 8)])
+    for content in ("[]", "{", '{"verdict": "ok"}'):
+        (tmp_path / "verdict.json").write_text(content)
+        with pytest.raises(ReportError, match=r"verdict\.json: not a verdict"):
+            read_verdict(tmp_path / "verdict.json")
 
 
 def test_tsv_is_read_back(tmp_path: Path) -> None:

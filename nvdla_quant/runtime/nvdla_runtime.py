@@ -1,0 +1,181 @@
+"""Run loadables with NVIDIA's `nvdla_runtime`, image by image, on whatever device.
+
+It prints ``Test pass`` and exits with 0 after errors, writes one fixed file, and takes the machine down now and then.
+So a dump counts only if this run wrote it, whole, and the log holds no error; an image that kills the device costs only
+itself; and every dump is kept as it comes, so that a run that is interrupted goes on where it was.
+"""
+
+import hashlib
+import logging
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvdla_quant.errors import DeviceLostError, DumpError, ToolError
+from nvdla_quant.files import write_bytes
+from nvdla_quant.loadable.reader import read_loadable
+from nvdla_quant.loadable.records import DataType, TensorDescriptor
+from nvdla_quant.runtime.base import Device, DeviceRun, DeviceValues, RunResult
+from nvdla_quant.runtime.dimg import read_dimg
+from nvdla_quant.runtime.stock_images import StockFeeding
+
+_LOG = logging.getLogger(__name__)
+
+ATTEMPTS = 2
+"""Tries of each image, since what kills a device is often not the image."""
+HOPELESS = 3
+"""Images that may fail, from the first on, before the cause is taken to be common to all."""
+
+_ERROR = re.compile(r"\(DLA\w*\) Error 0x\w+: (?!Mismatched channel).*|Unknown image type.*|Usage: .*")
+"""A mismatch of channels is reported for every image that is padded to four."""
+_DTYPES: dict[int, type[np.int8] | type[np.float16]] = {DataType.INT8: np.int8, DataType.HALF: np.float16}
+
+
+@dataclass(frozen=True)
+class NvdlaRuntime:
+    """`nvdla_runtime` as a backend.
+
+    Attributes
+    ----------
+    device : Device
+        Where it runs.
+    feeding : StockFeeding
+        What it makes of pixels.
+    kept : Path
+        Folder for dumps that are done; removed by whoever has stored the result.
+    progress : callable or None
+        Called with the number of images that are done, and of all.
+    """
+
+    device: Device
+    feeding: StockFeeding
+    kept: Path
+    progress: Callable[[int, int], None] | None = None
+    name: str = field(default="nvdla_runtime", init=False)
+
+    def run(self, loadable: Path, inputs: DeviceValues) -> RunResult:
+        """Run the loadable; see `Runtime.run`. Images that the device died on are left out, see `RunResult.ran`.
+
+        Raises
+        ------
+        ToolError
+            The device is not there, does not come back, or fails on the first images alike.
+        DatasetError
+            The runtime cannot feed these inputs.
+        """
+        content = read_loadable(loadable)
+        if len(content.inputs) != 1 or len(content.outputs) != 1:
+            raise ToolError(f"{loadable}: nvdla_runtime runs loadables of one input and one output")
+        port, output = content.inputs[0], content.outputs[0]
+        if output.data_type not in _DTYPES:
+            raise ToolError(f"{loadable}: output {output.name!r} is neither int8 nor fp16")
+        files = [self.feeding.encode(image) for image in self.feeding.pixels(inputs)]
+        fed: NDArray[Any] = np.stack([self.feeding.fed(file, inputs.shape[1]) for file in files])
+        if fed.shape[2:] != (port.h, port.w):
+            raise ToolError(f"{loadable}: reads {port.h} x {port.w} pixels, the images have {fed.shape[2:]}")
+        results = self._collect(loadable, output, files)
+        if not results:
+            raise ToolError(f"{self._where}: no image gave an output; look at the log of the run")
+        shape = (output.c, output.h, output.w)
+        values: NDArray[Any] = np.zeros((len(files), *shape), _DTYPES[output.data_type])
+        for number, dump in results.items():
+            values[number] = dump
+        ran = np.isin(np.arange(len(files)), list(results))
+        exact = np.array_equal(fed, inputs)
+        exactness = f"device: {self.device.name}" + ("" if exact else ", images through JPEG (values fed are recorded)")
+        return RunResult({output.name: values}, None, self._where, exactness, ran=ran, fed=None if exact else fed)
+
+    @property
+    def _where(self) -> str:
+        return f"{self.name} ({self.device.name})"
+
+    def _collect(self, loadable: Path, output: TensorDescriptor, files: list[bytes]) -> dict[int, NDArray[Any]]:
+        """Return the dumps by image: those that were kept, then those of the device."""
+        key = hashlib.sha256(loadable.read_bytes())
+        for part in (*files, repr(self.feeding).encode()):
+            key.update(hashlib.sha256(part).digest())
+        folder = self.kept / key.hexdigest()[:16]
+        results = {}
+        for number in range(len(files)):
+            if (folder / f"{number:06d}.dimg").is_file():
+                results[number] = _read(folder / f"{number:06d}.dimg", output)
+        if results:
+            _LOG.info("%s: %d of %d images were done before", self._where, len(results), len(files))
+        missing = [number for number in range(len(files)) if number not in results]
+        if not missing:
+            return results
+        failures: list[str] = []
+        with self.device, tempfile.TemporaryDirectory() as name:
+            work = Path(name)
+            (work / "loadable.nvdla").write_bytes(loadable.read_bytes())
+            image = work / f"image{self.feeding.suffix}"
+            fresh = True
+            for number in missing:
+                image.write_bytes(files[number])
+                for attempt in range(ATTEMPTS):
+                    try:
+                        if fresh:
+                            self.device.put(work / "loadable.nvdla")
+                            fresh = False
+                        self.device.put(image)
+                        dump = self._one(image.name, work, output)
+                    except (DeviceLostError, DumpError) as error:
+                        failure = f"image {number}, attempt {attempt + 1}: {error}"
+                        _LOG.warning("%s: %s", self._where, failure)
+                        if isinstance(error, DeviceLostError):
+                            self.device.recover()
+                            fresh = True
+                        continue
+                    write_bytes(folder / f"{number:06d}.dimg", dump)
+                    results[number] = _read(folder / f"{number:06d}.dimg", output)
+                    break
+                else:
+                    failures.append(failure)
+                if len(failures) >= HOPELESS and not results:
+                    raise ToolError(f"{self._where}: the first {len(failures)} images all failed; the last: {failure}")
+                if self.progress is not None:
+                    self.progress(len(results) + len(failures), len(files))
+        return results
+
+    def _one(self, image: str, work: Path, output: TensorDescriptor) -> bytes:
+        """Return the dump of one run, after it was found to be whole.
+
+        Raises
+        ------
+        DumpError
+            The runtime failed on this image.
+        DeviceLostError
+            It hangs, or the device does not answer.
+        """
+        arguments = ["--loadable", "loadable.nvdla", "--image", image, "--rawdump", *self.feeding.options()]
+        done = self.device.run(arguments)
+        said = done.text.strip()[-200:]
+        if done.status is None:
+            raise DeviceLostError(f"no end within {self.device.time_limit:g} s; it said: {said!r}")
+        if mistakes := _ERROR.findall(done.text):
+            raise DumpError(f"exit status {done.status}; it said: {'; '.join(mistakes[:3])}")
+        if done.dump is None:
+            raise DumpError(f"exit status {done.status}, but no output.dimg; it said: {said!r}")
+        written = work / "output.dimg"
+        written.write_bytes(done.dump)
+        _read(written, output)
+        if done.status:
+            _accept(done, said)
+        return done.dump
+
+
+def _read(path: Path, output: TensorDescriptor) -> NDArray[Any]:
+    return read_dimg(path, shape=(output.c, output.h, output.w), dtype=_DTYPES[output.data_type])
+
+
+def _accept(done: DeviceRun, said: str) -> None:
+    """Take a whole dump where the runtime failed only after it had said that it was through."""
+    if "Test pass" not in done.text:
+        raise DumpError(f"exit status {done.status} without `Test pass`; it said: {said!r}")
+    _LOG.warning("nvdla_runtime: exit status %s after a whole dump and `Test pass`: taken", done.status)

@@ -1,0 +1,128 @@
+# TensorRT: the calibration caches of calibrators whose method is one of its own, and its accuracy beside NVDLA's.
+#
+# Needs: the model, images/calibration-{calibrator}.npz, images/test-{shard}.npz; a GPU.
+# Makes: calibration/{calibrator}/calibration.cache; tensorrt/{engine}.npz and .json, engine fp32, fp16, int8-{calibrator}.
+#
+# Two of these run where TensorRT is: as a program, since that may be an interpreter that Snakemake's scripts cannot use.
+
+
+rule prepare_tensorrt:
+    input:
+        prototxt=prototxt_of,
+        caffemodel=caffemodel_of,
+    output:
+        job="<case>/tensorrt/job.json",
+        model="<case>/tensorrt/model.onnx",
+    log:
+        "<case_logs>/prepare_tensorrt.log",
+    benchmark:
+        "<case_benchmarks>/prepare_tensorrt.tsv"
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        preprocessing=preprocessing_of,
+        code=code_of("prepare_tensorrt"),
+    message:
+        "Lay {wildcards.model} ready for TensorRT"
+    script:
+        "../scripts/prepare_tensorrt.py"
+
+
+rule calibrate_with_tensorrt:
+    input:
+        job="<case>/tensorrt/job.json",
+        model="<case>/tensorrt/model.onnx",
+        prototxt=prototxt_of,
+        caffemodel=caffemodel_of,
+        images="<case>/images/calibration-{calibrator}.npz",
+    output:
+        cache="<case>/calibration/{calibrator}/calibration.cache",
+    log:
+        "<case_logs>/calibrate_with_tensorrt/{calibrator}.log",
+    benchmark:
+        "<case_benchmarks>/calibrate_with_tensorrt/{calibrator}.tsv"
+    wildcard_constraints:
+        calibrator=alternatives(TENSORRT_CALIBRATORS),
+    conda:
+        "../envs/tensorrt-8.5.yaml"
+    container:
+        "docker://nvcr.io/nvidia/tensorrt:20.12-py3"
+    threads: 2
+    resources:
+        mem_mb=8000,
+        runtime=240,
+        gpu=1,
+    params:
+        python=backend("tensorrt").get("python", "python"),
+        options=tensorrt_options_of,
+        code=digest_of("nvdla_quant.calibration.tensorrt"),
+    message:
+        "Calibrate {wildcards.model} on {wildcards.dataset}, {wildcards.calibrator}, with TensorRT"
+    shell:
+        "{params.python:q} -m nvdla_quant.calibration.tensorrt calibrate --job={input.job:q}"
+        " --prototxt={input.prototxt:q} --caffemodel={input.caffemodel:q} --calibration={input.images:q}"
+        " {params.options:q} --cache={output.cache:q} > {log:q} 2>&1"
+
+
+rule run_tensorrt:
+    input:
+        job="<case>/tensorrt/job.json",
+        model="<case>/tensorrt/model.onnx",
+        prototxt=prototxt_of,
+        caffemodel=caffemodel_of,
+        images=collect("<case>/images/test-{shard}.npz", shard=CONFIGURATION.shards, allow_missing=True),
+        cache=engine_cache_of,
+    output:
+        scores="<case>/tensorrt/{engine}.npz",
+    log:
+        "<case_logs>/run_tensorrt/{engine}.log",
+    benchmark:
+        "<case_benchmarks>/run_tensorrt/{engine}.tsv"
+    conda:
+        "../envs/tensorrt-8.5.yaml"
+    container:
+        "docker://nvcr.io/nvidia/tensorrt:20.12-py3"
+    threads: 2
+    resources:
+        mem_mb=8000,
+        runtime=240,
+        gpu=1,
+    params:
+        python=backend("tensorrt").get("python", "python"),
+        options=engine_options_of,
+        code=digest_of("nvdla_quant.calibration.tensorrt"),
+    message:
+        "Run {wildcards.model} on {wildcards.dataset} with TensorRT, {wildcards.engine}"
+    shell:
+        "{params.python:q} -m nvdla_quant.calibration.tensorrt run --job={input.job:q}"
+        " --prototxt={input.prototxt:q} --caffemodel={input.caffemodel:q} {params.options:q}"
+        " --scores={output.scores:q} --images {input.images:q} > {log:q} 2>&1"
+
+
+rule score_tensorrt:
+    input:
+        scores="<case>/tensorrt/{engine}.npz",
+        reference=collect("<case>/reference/{shard}.npz", shard=CONFIGURATION.shards, allow_missing=True),
+    output:
+        accuracy="<case>/tensorrt/{engine}.json",
+    log:
+        "<case_logs>/score_tensorrt/{engine}.log",
+    benchmark:
+        "<case_benchmarks>/score_tensorrt/{engine}.tsv"
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        subject=engine_subject_of,
+        code=code_of("score_tensorrt"),
+    message:
+        "Score {wildcards.model} on {wildcards.dataset} in TensorRT, {wildcards.engine}"
+    script:
+        "../scripts/score_tensorrt.py"

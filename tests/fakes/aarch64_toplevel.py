@@ -1,0 +1,66 @@
+"""Stands in for the virtual platform: a login, a shell whose machine is this one, and the kernel's noise in between.
+
+`FAKE_VP` says how: ``noise`` writes into answers, ``no-login`` boots for ever, ``no-module`` lacks a driver. What the
+fake runtime prints makes the kernel panic or the platform end. `FAKE_BOOTS` counts the boots.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+mode = os.environ.get("FAKE_VP", "")
+boots = Path(os.environ["FAKE_BOOTS"])
+boots.write_text(str(int(boots.read_text()) + 1 if boots.exists() else 1))
+if sys.argv[1] != "-c":
+    sys.exit("usage: aarch64_toplevel -c FILE")
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+say("SystemC 2.3.0-ASI\r\n[    0.000000] Booting Linux on physical CPU 0x0\r\n")
+if mode == "no-login":
+    time.sleep(600)
+say("Welcome to Buildroot\r\nnvdla login: ")
+if sys.stdin.readline().strip() != "root":
+    sys.exit("no such user")
+say("Password: ")
+if sys.stdin.readline().strip() != "nvdla":
+    say("Login incorrect\r\n")
+    time.sleep(600)
+say("# ")
+shell = subprocess.Popen(
+    ["sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+)
+assert shell.stdin is not None
+assert shell.stdout is not None
+insmod = "echo insmod: cannot insert; return 1" if mode == "no-module" else 'test -f "$1" && echo "inserted $1"'
+shell.stdin.write(
+    'stty() { :; }\ndmesg() { :; }\nsync() { :; }\nmount() { echo "mount $*"; }\n'
+    f'cd() {{ test "$1" = "/mnt/a b" -o "$1" = /mnt; }}\ninsmod() {{ {insmod}; }}\n'
+)
+
+
+def show() -> None:
+    broken = 0
+    for line in shell.stdout:
+        if "FAKE-PANIC" in line:
+            say("[   42.0] Unable to handle kernel paging request\r\n[   42.1] Kernel panic - not syncing: Fatal\r\n")
+            return
+        if "FAKE-VANISH" in line:
+            os._exit(0)
+        if mode == "noise" and line.startswith("@") and broken % 5 < 2:
+            say(line[:9] + "[   33.1] random: crng init done\r\n" + line[9:])
+        else:
+            say(line.replace("\n", "\r\n"))
+        broken += line.startswith("@")
+
+
+threading.Thread(target=show, daemon=True).start()
+for line in sys.stdin:
+    shell.stdin.write(line)

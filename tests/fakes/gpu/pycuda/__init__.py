@@ -1,0 +1,1 @@
+"""Stands in for pycuda: the GPU's memory is this process's."""

@@ -1,0 +1,1 @@
+"""Importing it makes a context."""

@@ -1,0 +1,91 @@
+"""Stands in for nvdla_runtime: `FAKE_MODE` says how it fails.
+
+A mode that ends in ``-once`` fails on the first call alone, which the file `FAKE_STATE` remembers; `FAKE_DEAD_PIXEL` is
+the first pixel of an image on which it hangs, whenever that image comes. What it computes lies in the folder
+`FAKE_ANSWERS` under the digest of the image, or comes from the emulator.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+
+def emulate(loadable_file: Path, image_file: Path, options: dict[str, str]) -> bytes:
+    """Return the dump that the emulator gives; ends as the runtime does where the image does not fit."""
+    import numpy as np
+    from PIL import Image
+
+    from nvdla_quant.emulator.program import decode
+    from nvdla_quant.emulator.run import run
+    from nvdla_quant.loadable.reader import read_loadable
+    from nvdla_quant.loadable.records import DataType
+    from nvdla_quant.runtime.dimg import write_dimg_text
+
+    loadable = read_loadable(loadable_file)
+    port = loadable.inputs[0]
+    image = np.asarray(Image.open(image_file)).astype(np.float32)
+    planes = image[None] if image.ndim == 2 else image[..., ::-1].transpose(2, 0, 1)
+    if planes.shape[1:] != (port.h, port.w):
+        print(f"(DLA_TEST) Error 0x00000004: Mismatched width: {planes.shape[2]} != {port.w} (in TestUtils.cpp)")
+        sys.exit(255)
+    inputs = np.zeros((1, port.c, port.h, port.w), np.float16 if port.data_type == DataType.HALF else np.int8)
+    for channel, plane in enumerate(planes):
+        if inputs.dtype == np.int8:
+            inputs[0, channel] = np.floor(plane * 127 / 255 + 0.5)
+        else:
+            mean = [float(value) for value in options.get("--mean", "0,0,0").split(",")]
+            inputs[0, channel] = (plane - np.float32(mean[channel])) / (int(options.get("--normalize", "1")) % 256)
+    write_dimg_text("emulated.bin", run(decode(loadable), inputs)[0])
+    return Path("emulated.bin").read_bytes()
+
+
+mode = os.environ.get("FAKE_MODE", "")
+state = Path(os.environ["FAKE_STATE"])
+calls = int(state.read_text()) if state.exists() else 0
+state.write_text(str(calls + 1))
+if mode.endswith("-once"):
+    mode = mode.removesuffix("-once") if calls == 0 else ""
+if "FAKE_CALLS" in os.environ:
+    with open(os.environ["FAKE_CALLS"], "a") as log:
+        log.write(json.dumps(sys.argv[1:]) + "\n")
+
+arguments = sys.argv[1:]
+options = dict(zip(arguments, [*arguments[1:], ""], strict=True))
+path = Path(options["--image"])
+print("creating new runtime context...\nEmulator starting")
+if path.suffix not in (".pgm", ".jpg"):
+    print(f"Unknown image type: {path}", end="")
+content = path.read_bytes()
+first = content.split(b"\n", 3)[-1][0] if path.suffix == ".pgm" else None
+# Printed for every image that has fewer channels than the loadable's input, which means nothing.
+print("(DLA_TEST) Error 0x00000004: Mismatched channel: 1 != 4 (in TestUtils.cpp, function createImageCopy())")
+if mode == "hang" or os.environ.get("FAKE_DEAD_PIXEL") == str(first):
+    time.sleep(600)
+if mode == "panic":
+    print("FAKE-PANIC", flush=True)
+    time.sleep(600)
+if mode == "vanish":
+    print("FAKE-VANISH", flush=True)
+    time.sleep(600)
+print("submitting tasks...")
+if "FAKE_ANSWERS" in os.environ:
+    dump = (Path(os.environ["FAKE_ANSWERS"]) / hashlib.sha256(content).hexdigest()).read_bytes()
+else:
+    dump = emulate(Path(options["--loadable"]), path, options)
+if mode == "wrong":
+    dump = (b"0 " if dump[:2] != b"0 " else b"1 ") + dump.split(b" ", 1)[1]
+if mode == "error":
+    print("(DLA) Error 0x0000000d: Error IOCTL failed (in nvdla_os.c, function NvDlaSubmit(), line 512)")
+if mode == "truncated":
+    dump = dump[:-3]
+if mode == "empty":
+    dump = b""
+if mode != "no-output":
+    Path("output.dimg").write_bytes(dump)
+if mode == "early-failure":
+    sys.exit(255)
+print("Test pass", flush=True)
+sys.exit(139 if mode == "late-failure" else 0)

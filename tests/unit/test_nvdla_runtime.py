@@ -1,0 +1,334 @@
+"""nvdla_runtime on each kind of device, against programs with the real ones' traps; the emulator computes for them."""
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nvdla_quant.compiler import compile_network
+from nvdla_quant.errors import ConfigError, DumpError, ToolError
+from nvdla_quant.hardware import NV_SMALL, Precision
+from nvdla_quant.programs import Program
+from nvdla_quant.runtime.base import Device, RunResult, as_arrays
+from nvdla_quant.runtime.dimg import write_dimg_text
+from nvdla_quant.runtime.emulator import EmulatorRuntime
+from nvdla_quant.runtime.local import LocalDevice
+from nvdla_quant.runtime.nvdla_runtime import NvdlaRuntime
+from nvdla_quant.runtime.spot_check import SpotCheck
+from nvdla_quant.runtime.ssh import SshDevice
+from nvdla_quant.runtime.stock_images import StockFeeding
+from nvdla_quant.runtime.virtual_platform import VirtualPlatform
+from nvdla_quant.table.table import CalibrationTable
+from tests.fakes import NASTY, install
+from tests.sweeps import tiny_network
+
+FEEDING = StockFeeding(Precision.INT8, 1, (0.0,), 1)
+TABLE = CalibrationTable(dict.fromkeys(("data", "conv1", "relu1", "pool1", "ip1", "prob"), 0.05))
+
+
+class Bench:
+    """A loadable, inputs, the fake runtime in a folder that no shell would survive, and what it is told."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.monkeypatch = folder, monkeypatch
+        self.loadable = folder / "made.nvdla"
+        self.loadable.write_bytes(compile_network(tiny_network(0), TABLE, NV_SMALL, "int8", "per-filter").data)
+        values = np.random.default_rng(0).integers(0, 128, (4, 1, 8, 8))
+        values[:, 0, 0, 0] = [10, 20, 30, 40]
+        self.inputs = np.zeros((4, 4, 8, 8), np.int8)
+        self.inputs[:, :1] = values
+        self.expected = EmulatorRuntime(NV_SMALL).run(self.loadable, self.inputs).outputs["prob"]
+        self.program = install("nvdla_runtime", folder / NASTY)
+        self.calls, self.kept = folder / "calls.txt", folder / "kept"
+        self.tell(FAKE_STATE=folder / "state", FAKE_CALLS=self.calls, FAKE_ANSWERS=folder / "answers")
+        self.answer(self.inputs)
+
+    def tell(self, **variables: object) -> None:
+        for name, value in variables.items():
+            self.monkeypatch.setenv(name, str(value))
+
+    def answer(self, inputs: np.ndarray) -> None:
+        """Lay ready what the fake runtime is to compute: the emulator's dumps, by the digest of the image."""
+        outputs = EmulatorRuntime(NV_SMALL).run(self.loadable, inputs).outputs["prob"]
+        for pixels, output in zip(FEEDING.pixels(inputs), outputs, strict=True):
+            name = hashlib.sha256(FEEDING.encode(pixels)).hexdigest()
+            write_dimg_text(self.folder / "answers" / name, output)
+
+    def run(self, device: Device) -> RunResult:
+        return NvdlaRuntime(device, FEEDING, self.kept).run(self.loadable, self.inputs)
+
+    def local(self, seconds: float = 30) -> LocalDevice:
+        return LocalDevice(Program("backends.nvdla_runtime", str(self.program)), seconds)
+
+    def runs(self) -> int:
+        """How often the fake runtime ran."""
+        return int((self.folder / "state").read_text())
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return Bench(tmp_path, monkeypatch)
+
+
+def left_over(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.startswith(("nvdla-", "nvdla_"))]
+
+
+# ---- this machine
+
+
+def test_the_device_s_dumps_are_the_result(bench: Bench) -> None:
+    result = bench.run(bench.local())
+    assert np.array_equal(result.outputs["prob"], bench.expected)
+    assert result.ran is not None
+    assert result.ran.all()
+    assert (result.before_softmax, result.fed) == (None, None), "PGM is exact, and the logits stay on the device"
+    assert "local" in result.exactness
+    assert json.loads(bench.calls.read_text().splitlines()[0]) == [
+        *("--loadable", "loadable.nvdla", "--image", "image.pgm", "--rawdump")
+    ]
+    assert set(as_arrays(result, np.arange(4))) == {"output", "ran", "exactness", "backend"}
+    assert not list(Path.cwd().glob("canary*"))
+    assert left_over(bench.folder) == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        ("no-output", "exit status 0, but no output.dimg; it said: .*Test pass"),
+        ("error", r"exit status 0; it said: \(DLA\) Error 0x0000000d: Error IOCTL failed"),
+        ("truncated", "output.dimg: (truncated raw dump|raw dump has)"),
+        ("empty", "the raw dump is empty"),
+        ("early-failure", "exit status 255 without `Test pass`"),
+    ],
+)
+def test_a_run_that_lies_about_itself_is_found_out(bench: Bench, mode: str, message: str) -> None:
+    """All images fail alike, so the first three end the job; nothing is kept."""
+    bench.tell(FAKE_MODE=mode)
+    with pytest.raises(ToolError, match=rf"the first 3 images all failed; the last: image 2, attempt 2: .*{message}"):
+        bench.run(bench.local())
+    assert bench.runs() == 6
+    assert not list(bench.kept.rglob("*.dimg"))
+    assert left_over(bench.folder) == []
+
+
+@pytest.mark.parametrize("mode", ["no-output-once", "truncated-once", "hang-once", "early-failure-once"])
+def test_what_fails_once_is_tried_again(bench: Bench, mode: str) -> None:
+    bench.tell(FAKE_MODE=mode)
+    result = bench.run(bench.local(seconds=2))
+    assert np.array_equal(result.outputs["prob"], bench.expected)
+    assert bench.runs() == 5
+
+
+def test_a_failure_after_the_whole_dump_is_taken(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.tell(FAKE_MODE="late-failure")
+    assert np.array_equal(bench.run(bench.local()).outputs["prob"], bench.expected)
+    assert "exit status 139 after a whole dump" in caplog.text
+
+
+def test_a_dead_image_costs_only_itself_and_time_is_limited(bench: Bench) -> None:
+    """20 int8 steps come from pixel 40 (40 * 127 / 255 = 19.9): that image hangs whenever it comes."""
+    bench.tell(FAKE_DEAD_PIXEL=40)
+    start = time.monotonic()
+    result = bench.run(bench.local(seconds=2))
+    assert time.monotonic() - start < 40
+    assert result.ran is not None
+    assert result.ran.tolist() == [True, False, True, True]
+    assert np.array_equal(result.outputs["prob"][result.ran], bench.expected[result.ran])
+    assert not result.outputs["prob"][1].any()
+
+
+def test_a_job_goes_on_where_it_was_and_only_for_the_same_question(bench: Bench) -> None:
+    bench.tell(FAKE_DEAD_PIXEL=40)
+    bench.run(bench.local(seconds=2))
+    assert bench.runs() == 5
+    bench.monkeypatch.delenv("FAKE_DEAD_PIXEL")
+    result = bench.run(bench.local())
+    assert bench.runs() == 6, "the one that was missing"
+    assert result.ran is not None
+    assert result.ran.all()
+    assert bench.run(bench.local()).ran is not None
+    assert bench.runs() == 6, "nothing was missing, so the device was not asked for"
+    bench.inputs[0, 0, 3, 3] ^= 1
+    bench.answer(bench.inputs)
+    bench.run(bench.local())
+    assert bench.runs() == 10, "other inputs, other results"
+
+
+def test_inputs_of_another_size_are_refused_before_anything_runs(bench: Bench) -> None:
+    bench.inputs = np.zeros((1, 4, 8, 9), np.int8)
+    with pytest.raises(ToolError, match=r"reads 8 x 8 pixels, the images have \(8, 9\)"):
+        bench.run(bench.local())
+
+
+def test_a_missing_runtime_names_the_key(bench: Bench) -> None:
+    device = LocalDevice(Program("backends.nvdla_runtime", "/nowhere/nvdla_runtime"), 5)
+    with pytest.raises(ToolError, match=r"backends\.nvdla_runtime\.path: '/nowhere/nvdla_runtime' is not"):
+        bench.run(device)
+
+
+# ---- spot checks
+
+
+def test_a_spot_check_runs_few_images_and_returns_all(bench: Bench) -> None:
+    runtime = SpotCheck(NvdlaRuntime(bench.local(), FEEDING, bench.kept), EmulatorRuntime(NV_SMALL), 2)
+    result = runtime.run(bench.loadable, bench.inputs)
+    assert bench.runs() == 2
+    assert np.array_equal(result.outputs["prob"], bench.expected)
+    assert result.before_softmax is not None
+    assert "2 of 4 images ran on nvdla_runtime (local), every bit the same" in result.exactness
+
+
+def test_a_spot_check_finds_a_wrong_bit(bench: Bench) -> None:
+    bench.tell(FAKE_MODE="wrong")
+    runtime = SpotCheck(NvdlaRuntime(bench.local(), FEEDING, bench.kept), EmulatorRuntime(NV_SMALL), 2)
+    with pytest.raises(DumpError, match=r"differ in 2 of 12 values of 2 images; first: image 0, channel 0, row 0"):
+        runtime.run(bench.loadable, bench.inputs)
+
+
+# ---- a board over SSH
+
+
+@pytest.fixture
+def board(bench: Bench) -> Bench:
+    tools = bench.folder / "bin"
+    for name in ("ssh", "scp"):
+        install(name, tools)
+    home = bench.folder / "board"
+    home.mkdir()
+    bench.tell(
+        PATH=f"{tools}:{os.environ['PATH']}",
+        FAKE_CALLS=bench.folder / "ssh.txt",
+        FAKE_CONNECTIONS=bench.folder / "connections",
+        TMPDIR=home,
+    )
+    return bench
+
+
+def ssh(bench: Bench, seconds: float = 30, **config: Any) -> SshDevice:
+    given = {"host": "board", "user": "root", "folder": str(bench.folder / "board"), "reconnect_limit": 0}
+    return SshDevice(str(bench.program), seconds, {**given, **config})
+
+
+def test_a_board_runs_over_one_checked_connection(board: Bench) -> None:
+    result = board.run(ssh(board, port=2222, identity_file="/keys/a b%c"))
+    assert np.array_equal(result.outputs["prob"], board.expected)
+    assert (board.folder / "connections").read_text() == "1"
+    calls = [json.loads(line) for line in (board.folder / "ssh.txt").read_text().splitlines()]
+    first = next(call for call in calls if isinstance(call, dict) and "options" in call)
+    assert first["options"]["Port"] == "2222"
+    assert first["options"]["IdentityFile"] == '"/keys/a b%%c"'
+    assert first["options"]["StrictHostKeyChecking"] == "yes"
+    assert first["rest"][0] == "root@board"
+    assert list((board.folder / "board").iterdir()) == [], "the working folder on the board is gone"
+    assert not list(Path.cwd().glob("canary*"))
+    assert not list((board.folder / "board").glob("canary*"))
+
+
+def test_an_unknown_host_key_is_an_error_that_says_what_to_do(board: Bench) -> None:
+    board.tell(FAKE_SSH="unknown-host")
+    with pytest.raises(ToolError, match=r"cannot work on root@board: Host key verification failed.*known_hosts"):
+        board.run(ssh(board))
+
+
+def test_a_connection_that_breaks_is_made_again(board: Bench) -> None:
+    board.tell(FAKE_SSH="lost-once")
+    result = board.run(ssh(board))
+    assert np.array_equal(result.outputs["prob"], board.expected)
+    assert (board.folder / "connections").read_text() == "2"
+    assert list((board.folder / "board").iterdir()) == []
+
+
+def test_what_hangs_on_the_board_is_killed_there(board: Bench) -> None:
+    board.tell(FAKE_MODE="hang-once")
+    result = board.run(ssh(board, seconds=2))
+    assert np.array_equal(result.outputs["prob"], board.expected)
+    assert "kill -9" in (board.folder / "ssh.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("host", "-oProxyCommand=touch canary"), ("user", "a b"), ("folder", "/tmp/$(touch canary)")]
+)
+def test_names_that_ssh_or_a_shell_could_misread_are_refused(bench: Bench, key: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=rf"backends\.nvdla_runtime\.ssh\.{key}"):
+        ssh(bench, **{key: value})
+
+
+# ---- the virtual platform
+
+
+@pytest.fixture
+def platform(bench: Bench) -> Bench:
+    pytest.importorskip("pexpect")
+    files = bench.folder / "files"
+    install("nvdla_runtime", files)
+    for name in ("drm.ko", "opendla_2.ko", "libnvdla_runtime.so"):
+        (files / name).touch()
+    install("aarch64_toplevel", bench.folder / NASTY)
+    bench.tell(FAKE_BOOTS=bench.folder / "boots")
+    return bench
+
+
+def virtual(bench: Bench, seconds: float = 30, boot: float = 20) -> VirtualPlatform:
+    config = {
+        "path": str(bench.folder / NASTY / "aarch64_toplevel"),
+        "config": "/usr/local/nvdla/aarch64_nvdla.lua",
+        "files": str(bench.folder / "files"),
+        "user": "root",
+        "password": "nvdla",
+        "mount_tag": "r",
+        "mount_point": "/mnt/a b",
+        "modules": {"nv_small": ["drm.ko", "opendla_2.ko"]},
+        "boot_time_limit": boot,
+    }
+    return VirtualPlatform("nvdla_runtime", seconds, "nv_small", config)
+
+
+@pytest.mark.parametrize("mode", ["", "noise"])
+def test_many_images_run_in_one_boot_through_the_console(platform: Bench, mode: str) -> None:
+    """Noise breaks both copies of every other answer, which is then asked for again after the time limit."""
+    platform.tell(FAKE_VP=mode)
+    result = platform.run(virtual(platform, seconds=2, boot=2))
+    assert np.array_equal(result.outputs["prob"], platform.expected)
+    assert (platform.folder / "boots").read_text() == "1"
+    assert left_over(platform.folder) == ["nvdla-quant-virtual-platform.lock"]
+    assert not list(Path.cwd().glob("canary*"))
+
+
+@pytest.mark.parametrize("mode", ["panic-once", "vanish-once", "hang-once"])
+def test_a_platform_that_dies_is_booted_again(platform: Bench, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nvdla_quant.runtime.virtual_platform._ANSWER", 1)
+    platform.tell(FAKE_MODE=mode)
+    result = platform.run(virtual(platform, seconds=3))
+    assert np.array_equal(result.outputs["prob"], platform.expected)
+    assert (platform.folder / "boots").read_text() == "2"
+
+
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        ("no-login", r"expected its login prompt, but not within 2 s; it said: .*Booting Linux"),
+        ("no-module", r"(?s)`insmod ./drm.ko` ended with status 1: .*cannot insert"),
+    ],
+)
+def test_a_platform_that_does_not_start_says_why(
+    platform: Bench, mode: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nvdla_quant.runtime.virtual_platform._ANSWER", 1)
+    platform.tell(FAKE_VP=mode)
+    with pytest.raises(ToolError, match=message):
+        platform.run(virtual(platform, boot=2))
+    assert left_over(platform.folder) == ["nvdla-quant-virtual-platform.lock"]
+
+
+def test_a_missing_file_of_the_platform_is_named(platform: Bench) -> None:
+    (platform.folder / "files" / "opendla_2.ko").unlink()
+    with pytest.raises(ToolError, match=r"virtual_platform\.files: no opendla_2\.ko in "):
+        platform.run(virtual(platform))
+    assert not (platform.folder / "boots").exists()

@@ -1,0 +1,165 @@
+"""Networks, loadables and images to verify, and loadables with one thing changed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvdla_quant.calibration.cpu import Calibrator, calibrate
+from nvdla_quant.compiler import compile_network
+from nvdla_quant.emulator.program import Program, decode
+from nvdla_quant.emulator.run import run
+from nvdla_quant.evaluation.verify import Verification, verify
+from nvdla_quant.hardware import Precision, QuantizationMode, Target
+from nvdla_quant.loadable import structs
+from nvdla_quant.loadable.reader import parse_loadable, read_loadable
+from nvdla_quant.loadable.records import Loadable
+from nvdla_quant.network.caffe import read_network
+from nvdla_quant.network.graph import (
+    BatchNorm,
+    Convolution,
+    Eltwise,
+    InnerProduct,
+    Layer,
+    Network,
+    Operation,
+    Pooling,
+    ReLU,
+    Scale,
+    Softmax,
+    Tensor,
+)
+from nvdla_quant.network.passes import prepare
+from nvdla_quant.network.shapes import assemble
+from nvdla_quant.table.fix import fix_table
+from nvdla_quant.table.table import CalibrationTable, read_table
+
+
+@dataclass(frozen=True)
+class Case:
+    """What `verify` takes."""
+
+    loadable: Loadable
+    network: Network
+    table: CalibrationTable | None
+    images: NDArray[np.float32]
+    target: Target | None = None
+
+    def verify(self) -> Verification:
+        return verify(self.loadable, self.network, self.table, self.images, self.target)
+
+    @property
+    def program(self) -> Program:
+        return decode(self.loadable, self.target)
+
+
+def golden_case(loadable: Path, model: Path) -> Case:
+    """A golden loadable on the inputs of its vectors, taken back to the network's domain."""
+    network = read_network(model / "deploy.prototxt", model / "model.caffemodel")
+    own = loadable / "calibration.fixed.json"
+    table = read_table(own if own.exists() else model / "calibration.fixed.json")
+    with np.load(loadable / "vectors.npz") as vectors:
+        inputs = vectors["input"][:, : network.only_input.chw[0]]
+    scale = table[network.only_input.name] if inputs.dtype == np.int8 else 1.0
+    images = inputs.astype(np.float32) * np.float32(scale)
+    content = read_loadable(loadable / "loadable.nvdla")
+    return Case(content, network, table if inputs.dtype == np.int8 else None, images)
+
+
+def residual_network(seed: int = 1) -> Network:
+    """Convolutions with BatchNorm and Scale, a residual sum, both poolings, a fully connected layer, Softmax."""
+    rng = np.random.default_rng(seed)
+    layers: list[Layer] = []
+
+    def weights(*shape: int) -> NDArray[np.float32]:
+        return rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape).astype(np.float32)
+
+    def add(name: str, operation: Operation, *inputs: str) -> str:
+        layers.append(Layer(name, operation, inputs))
+        return name
+
+    def conv(name: str, source: str, shape: tuple[int, int, int], stride: int) -> str:
+        outputs, inputs, kernel = shape
+        pad = (kernel - 1) // 2
+        add(name, Convolution(weights(outputs, inputs, kernel, kernel), None, (stride, stride), (pad, pad)), source)
+        mean, variance = rng.normal(0, 0.1, outputs), rng.uniform(0.8, 1.2, outputs)
+        add(f"{name}_bn", BatchNorm(mean.astype(np.float32), variance.astype(np.float32), 1e-5), name)
+        gamma, beta = rng.uniform(0.6, 1, outputs), rng.normal(0, 0.1, outputs)
+        return add(f"{name}_scale", Scale(gamma.astype(np.float32), beta.astype(np.float32)), f"{name}_bn")
+
+    first = add("relu0", ReLU(), conv("c0", "data", (16, 3, 3), 1))
+    pooled = add("p0", Pooling("max", (2, 2), (2, 2)), first)
+    inner = add("relua", ReLU(), conv("a", pooled, (24, 16, 3), 2))
+    branch, shortcut = conv("b", inner, (24, 24, 3), 1), conv("s", pooled, (24, 16, 1), 2)
+    joined = add("relu1", ReLU(), add("sum", Eltwise("sum"), shortcut, branch))
+    pooled = add("p1", Pooling("average", (4, 4), (4, 4)), joined)
+    scores = add("fc", InnerProduct(weights(10, 24), np.linspace(-0.5, 0.5, 10).astype(np.float32)), pooled)
+    add("prob", Softmax(), scores)
+    return assemble("small", [Tensor("data", (3, 16, 16), "data")], layers)
+
+
+def compiled_case(
+    network: Network, target: Target, precision: Precision, mode: QuantizationMode | None, images: int = 6
+) -> Case:
+    """`network`, compiled by us with a min-max table of 32 random images, and other images."""
+    rng = np.random.default_rng(0)
+    shape = network.only_input.chw
+    seen = rng.normal(0, 1, (32, *shape)).astype(np.float32)
+    cache = calibrate(network, seen, Calibrator("minmax", 16, None))
+    table, _ = fix_table(network, prepare(network, "as-is"), cache, unify_scales=True)
+    content = parse_loadable(compile_network(network, table, target, precision, mode).data)
+    others = rng.normal(0, 1, (images, *shape)).astype(np.float32)
+    return Case(content, network, table if precision is Precision.INT8 else None, others, target)
+
+
+def with_bytes(case: Case, blob: str, change: Callable[[bytearray], None]) -> Case:
+    """`case` with the bytes of one blob changed."""
+    (index,) = (number for number, item in enumerate(case.loadable.blobs) if item.name == blob)
+    content = bytearray(case.loadable.blobs[index].data)
+    change(content)
+    blobs = list(case.loadable.blobs)
+    blobs[index] = replace(blobs[index], data=bytes(content))
+    return replace(case, loadable=replace(case.loadable, blobs=tuple(blobs)))
+
+
+def with_field(case: Case, operation: int, engine: structs.Engine, path: str, value: float) -> Case:
+    """`case` with one field of an operation's descriptor set; `path` is like ``x1_op.truncate``."""
+
+    def change(content: bytearray) -> None:
+        start = operation * structs.OPERATION_BYTES
+        dtype = structs.OPERATIONS[engine]
+        record = np.frombuffer(content, dtype, 1, start)
+        for name in path.split("."):
+            assert name in (record.dtype.names or ())
+            if record.dtype[name].names is None:
+                assert record[name][0] != value, "nothing would change"
+                record[name] = value
+            else:
+                record = record[name]
+
+    return with_bytes(case, "task-0-op_list", change)
+
+
+def written(case: Case) -> dict[int, NDArray[np.float64]]:
+    """What each operation of a case writes, by its number."""
+    program, network = case.program, case.network
+    port = program.inputs[0]
+    fed = np.zeros((len(case.images), *port.shape), port.dtype)
+    real = case.images if case.table is None else np.rint(case.images / case.table[network.only_input.name])
+    fed[:, : real.shape[1]] = np.clip(real, -128, 127)
+    steps: dict[int, NDArray[np.float64]] = {}
+    run(program, fed, on_step=lambda operation, values, _: steps.update({operation.index: values.astype(np.float64)}))
+    return steps
+
+
+def first_change(before: dict[int, NDArray[np.float64]], after: dict[int, NDArray[np.float64]]) -> float:
+    """Largest difference where two runs first differ; 0 where they do not, infinite where one wrote something else."""
+    for index, values in sorted(before.items()):
+        other = after.get(index)
+        if other is None or other.shape != values.shape:
+            return np.inf
+        if not np.array_equal(values, other):
+            return float(np.nan_to_num(np.abs(values - other), nan=np.inf).max())
+    return 0.0
