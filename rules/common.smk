@@ -491,15 +491,19 @@ def final_outputs():
 
 
 def print_summary():
-    """Show the sweep's table on the terminal."""
-    from nvdla_quant.evaluation.accuracy import read_accuracy
-    from nvdla_quant.report.tables import read_verdict, render_summary, summarize
+    """Show the sweep's table, what repeated seeds gave, and the answers on the terminal."""
+    from nvdla_quant.report.evidence import read_evidence
+    from nvdla_quant.report.recommendation import closing
+    from nvdla_quant.report.tables import render_summary
 
-    accuracies, verdicts = (
-        [Path(workflow.pathvars.apply(path)) for path in paths] for paths in (accuracy_files(), verdict_files())
+    accuracies, comparisons, verdicts, (page,) = (
+        [Path(workflow.pathvars.apply(path)) for path in paths]
+        for paths in (accuracy_files(), comparison_files(), verdict_files(), ["<results>/report/report.html"])
     )
-    if not all(path.is_file() for path in accuracies + verdicts):
+    if not all(path.is_file() for path in (*accuracies, *comparisons, *verdicts, page)):
         return  # Only a part of the sweep was asked for.
-    rows = summarize(map(read_accuracy, accuracies), map(read_verdict, verdicts))
+    evidence = read_evidence(accuracies, comparisons, group_records(), verdicts=verdicts)
     terminal = sys.stdout.isatty()
-    print(render_summary(rows, width=shutil.get_terminal_size().columns if terminal else 120, colour=terminal))
+    width = shutil.get_terminal_size().columns if terminal else 120
+    print(render_summary(evidence.rows, width=width, colour=terminal))
+    print(f"{closing(evidence)}Why, and everything else: {page}")

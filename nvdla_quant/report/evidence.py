@@ -145,14 +145,14 @@ class Evidence:
 
 
 def read_evidence(
-    accuracies: Iterable[str],
-    comparisons: Iterable[str],
+    accuracies: Iterable[Path | str],
+    comparisons: Iterable[Path | str],
     groups: Sequence[Record],
     *,
-    tables: Sequence[str] = (),
+    tables: Sequence[Path | str] = (),
     calibrators: Sequence[Record] = (),
-    verdicts: Sequence[str] = (),
-    layers: Sequence[str] = (),
+    verdicts: Sequence[Path | str] = (),
+    layers: Sequence[Path | str] = (),
 ) -> Evidence:
     """Read the files of a sweep.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from nvdla_quant.evaluation.comparison import Comparison, with_holm
 from nvdla_quant.report.evidence import Evidence, Repeated
-from nvdla_quant.report.sheets import backends, number, p_value
+from nvdla_quant.report.sheets import backends, bounds, number, p_value
 from nvdla_quant.report.style import signed
 
 LEVEL = 0.05
@@ -57,6 +57,19 @@ def recommend(evidence: Evidence) -> list[Recommendation]:
             else:
                 found.append(one)
     return found
+
+
+def closing(evidence: Evidence) -> str:
+    """Return what the terminal says after the table: seeds, and the answers."""
+    lines = []
+    for group in evidence.repeated:
+        if len(group.rows) > 1 and group.top1 is not None:
+            top1 = group.top1
+            figures = f"{number(top1.mean)} % (sd {number(top1.sd)}, {bounds(top1.low, top1.high)})"
+            place = f"{' on '.join(group.case)}, {group.target} {group.name}"
+            lines.append(f"{len(group.rows)} seeds: {place}: {figures}")
+    lines += [f"{' on '.join(one.case)}, {', '.join(one.targets)}: {one.headline}" for one in recommend(evidence)]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _rest(one: Recommendation) -> tuple[Repeated | None, str, tuple[str, ...]]:
