@@ -424,8 +424,9 @@ def benchmark_patterns(wildcards):
 
 def command_to_repeat():
     """The command that makes these results, without what does not change them."""
-    files = [str(path) for path in workflow.configfiles if str(path) != "config.yaml"]
-    shown = [Path(path).relative_to(Path.cwd()) if Path(path).is_relative_to(Path.cwd()) else path for path in files]
+    paths = [Path(path).absolute() for path in workflow.configfiles]
+    here = [path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path for path in paths]
+    shown = [path for path in here if path != Path("config.yaml")]
     given = [f"{key}={value}" for key, value in workflow.config_settings.config.items()]
     command = [
         "snakemake",
