@@ -1,7 +1,6 @@
 # nvdla-quant: from a trained network to NVDLA loadables and what each quantization choice costs.
 #
 # Every path carries only names of configuration records; no code parses a path.
-#
 #   <results>/{model}/{dataset}/
 #       images/calibration-{calibrator}.npz  images/test-{shard}.npz     what was chosen, as the network sees it
 #       network/{network}/deploy.prototxt  weights.caffemodel            the network as it is compiled
@@ -12,9 +11,10 @@
 #       {target}/{variant}/loadable.nvdla  compile.json                  NVDLA's program
 #       {target}/{variant}/dumps/{shard}.npz                             what the device gives, unscaled
 #       {target}/{variant}/dumps/{shard}.dimg/                           the same as nvdla_runtime's files, on request
-#       {target}/{variant}/accuracy.json  layers.tsv  verdict.json       scores; the loadable beside the float network
-#   downloads/{digest}/{kind}/...                                       files by URL, and files out of archives
-#   <results>/summary.tsv  summary.tex  report/  manifest.json
+#       {target}/{variant}/{accuracy,comparison,verdict}.json layers.tsv  scores; beside fp32 by image and by layer
+#       comparisons.json                                                 variants beside each other
+#   downloads/{digest}/{kind}/...                                        files by URL, and files out of archives
+#   <results>/summary.{tsv,tex,md}  pairs.tsv  seeds.tsv  manifest.json  report/
 from snakemake.utils import min_version
 
 min_version("9.19.0")

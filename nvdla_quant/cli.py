@@ -32,6 +32,7 @@ from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.network.caffe import read_network, read_structure
 from nvdla_quant.network.passes import prepare
 from nvdla_quant.network.support import check as check_support
+from nvdla_quant.provenance import differences, read_manifest
 from nvdla_quant.report.verification import PLAIN_WIDTH, render_verification
 from nvdla_quant.runtime.dimg import read_dimg, write_dimg_text
 from nvdla_quant.runtime.emulator import FP16_EXACTNESS
@@ -307,6 +308,20 @@ def top(
     names = labels.read_text(encoding="utf-8").splitlines() if labels is not None else []
     for index in np.argsort(-values.astype(np.float64), kind="stable")[:k]:
         print(f"{index}\t{values[index]}\t{names[index] if index < len(names) else ''}".rstrip())
+
+
+@app.command("compare-manifests")
+def compare_manifests(
+    first: Annotated[Path, typer.Argument(help="A manifest.json.")],
+    second: Annotated[Path, typer.Argument(help="Another, of another run or machine.")],
+) -> None:
+    """List the artefacts that differ between two runs, and why; exit status 1 where any does."""
+    found = differences(*map(read_manifest, (first, second)))
+    for name, why in found:
+        print(f"{name}\t{why}")
+    if found:
+        raise typer.Exit(1)
+    print("the artefacts of both are the same bytes", file=sys.stderr)
 
 
 def main() -> None:

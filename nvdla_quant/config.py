@@ -7,6 +7,7 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,46 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Runs of one case and target that differ in nothing but the seed of their calibrator.
+
+    Attributes
+    ----------
+    runs : tuple[Run, ...]
+        At least one, in the order of the report.
+    name : str
+        The variants' name without the seed.
+    images : int or None
+        Number of calibration images; None in fp16.
+    series : str
+        The name without the number of images either: groups that differ in that number alone share it.
+    calibrator : str or None
+        The calibrator's name without the seed.
+    """
+
+    runs: tuple[Run, ...]
+    name: str
+    images: int | None
+    series: str
+    calibrator: str | None
+
+    @property
+    def case(self) -> Case:
+        """Return the case of all runs."""
+        return self.runs[0].case
+
+    @property
+    def target(self) -> str:
+        """Return the target of all runs."""
+        return self.runs[0].target
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Return the names of the variants."""
+        return tuple(run.variant.name for run in self.runs)
+
+
+@dataclass(frozen=True)
 class Configuration:
     """A validated configuration.
 
@@ -119,6 +160,39 @@ class Configuration:
     def runs_of(self, case: Case) -> tuple[Run, ...]:
         """Return the runs of one case."""
         return tuple(run for run in self.runs if run.case == case)
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """Return the runs, those together that differ in the seed of the calibrator alone."""
+        members: dict[Any, list[Run]] = {}
+        for run in self.runs:
+            record = {} if run.variant.calibrator is None else self.calibrator(run.case, run.variant.calibrator)
+            rest = json.dumps({key: value for key, value in record.items() if key != "seed"}, sort_keys=True)
+            name = run.variant.name.replace(run.variant.calibrator or run.variant.name, "")
+            same = (run.case, run.target, replace(run.variant, name=name, calibrator=None), rest)
+            members.setdefault(same, []).append(run)
+        return tuple(self._group(runs) for runs in members.values())
+
+    def _group(self, runs: list[Run]) -> Group:
+        """Name a group after its first run."""
+        variant, calibrator = runs[0].variant, runs[0].variant.calibrator
+        if calibrator is None:
+            return Group(tuple(runs), variant.name, None, variant.name, None)
+        record = self.calibrator(runs[0].case, calibrator)
+        seedless = sweep.without(calibrator, "seed", record["seed"]) if len(runs) > 1 else calibrator
+        series = sweep.without(seedless, "images", record["images"])
+        name = variant.name.replace(calibrator, seedless)
+        return Group(tuple(runs), name, record["images"], name.replace(seedless, series), seedless)
+
+    def mode_pairs(self, case: Case) -> tuple[tuple[Run, Run], ...]:
+        """Return the runs of `case` that differ in nothing but the mode: per-kernel and per-filter."""
+        modes: dict[Any, dict[str, Run]] = {}
+        for run in self.runs_of(case):
+            mode = run.variant.mode
+            if mode is not None:
+                name = run.variant.name.replace(mode, "")
+                modes.setdefault((run.target, replace(run.variant, name=name, mode=None)), {})[mode] = run
+        return tuple((found["per-kernel"], found["per-filter"]) for found in modes.values() if len(found) == 2)
 
     @property
     def tables(self) -> Mapping[str, Table]:

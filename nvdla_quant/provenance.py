@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nvdla_quant.errors import ConfigError
+from nvdla_quant.errors import ConfigError, ReportError
 
 PACKAGE = Path(__file__).resolve().parent
 """Folder of the package."""
@@ -158,6 +159,7 @@ def manifest(
     inputs: Iterable[Path],
     artefacts: Iterable[Path],
     config: Mapping[str, Any],
+    command: str,
     base: Path,
     processor_dependent: Iterable[Path] = (),
 ) -> dict[str, Any]:
@@ -171,6 +173,8 @@ def manifest(
         Files that the run wrote.
     config : Mapping
         The configuration after defaults.
+    command : str
+        What makes the artefacts again; without options that do not change them, such as the number of cores.
     base : Path
         Paths below it are written relative to it, others as given.
     processor_dependent : Iterable[Path]
@@ -188,11 +192,55 @@ def manifest(
     for name in dependent:
         listed[name]["processor_dependent"] = True
     return {
+        "command": command,
         "software": software(),
         "config": dict(config),
         "inputs": _listing(inputs, base),
         "artefacts": listed,
     }
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read what `manifest` returned and a run wrote.
+
+    Raises
+    ------
+    ReportError
+        The file is missing, not JSON, or no manifest of this version.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        missing = [key for key in ("command", "software", "config", "inputs", "artefacts") if key not in content]
+    except (OSError, ValueError, TypeError) as error:
+        raise ReportError(f"{path}: not a manifest ({error})") from error
+    if missing:
+        raise ReportError(f"{path}: not a manifest: it lacks {', '.join(missing)}; was it written by another version?")
+    return content
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the artefacts whose digests differ between two manifests, and why, as far as they tell.
+
+    Artefacts that only one of them has are among them.
+    """
+    causes = [cause for cause, key in (("inputs", "inputs"), ("configuration", "config")) if first[key] != second[key]]
+    ours, theirs = first["software"], second["software"]
+    causes += ["code"] if ours["nvdla_quant"]["source"] != theirs["nvdla_quant"]["source"] else []
+    versions = ours["distributions"], theirs["distributions"]
+    changed = sorted(name for name in versions[0] if versions[0][name] != versions[1].get(name))
+    causes += [f"versions of {', '.join(changed)}"] if changed else []
+    processors = [(part["machine"], part["simd"]) for part in (ours, theirs)]
+    found = []
+    for name in sorted({*first["artefacts"], *second["artefacts"]}):
+        entries = [part["artefacts"].get(name) for part in (first, second)]
+        if None in entries:
+            found.append((name, f"only in the {'second' if entries[0] is None else 'first'}"))
+        elif entries[0]["sha256"] != entries[1]["sha256"]:
+            here = list(causes)
+            if processors[0] != processors[1] and entries[0].get("processor_dependent"):
+                here.append("class of processor: fp32 sums may differ in the last bits")
+            found.append((name, "; ".join(here) or "nothing that the manifests record: please report it"))
+    return found
 
 
 def _listing(paths: Iterable[Path], base: Path) -> dict[str, dict[str, Any]]:

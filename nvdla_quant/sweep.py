@@ -39,6 +39,13 @@ def calibrators(name: str, record: Record) -> dict[str, dict[str, Any]]:
     return found
 
 
+def without(name: str, word: str, item: Any) -> str:
+    """Return a calibrator's `name` without what a list of items under the key `word` added to it."""
+    parts, added = name.split("-"), [word, str(item)]
+    places = [i for i in range(1, len(parts)) if parts[i : i + 2] == added]
+    return "-".join(parts[: places[-1]] + parts[places[-1] + 2 :]) if places else name
+
+
 def matches(rule: Record, axes: Mapping[str, Sequence[str]]) -> bool:
     """Return whether a run is one that `rule` picks: for each key, a pattern fits one of the run's names.
 

@@ -14,6 +14,7 @@ from nvdla_quant.programs import bind_into_containers
 
 CONFIGURATION = load_configuration(config)
 SETTINGS = CONFIGURATION.settings
+FIGURES = ("accuracy", "images", "layers", "scales", "classes")
 CHECKOUT = Path(workflow.current_basedir).parent
 
 
@@ -308,6 +309,41 @@ def reference_subject_of(wildcards):
     return {"model": wildcards.model, "dataset": wildcards.dataset}
 
 
+def pair_with_fp32_of(wildcards):
+    """What a comparison with fp32 says before any number."""
+    names = {key: getattr(wildcards, key) for key in ("model", "dataset", "target", "variant")}
+    return {**names, "baseline": "fp32", "kind": "fp32"}
+
+
+def runs_of_case(wildcards):
+    """Targets and variants of a case."""
+    return [(run.target, run.variant.name) for run in CONFIGURATION.runs_of(case_record_of(wildcards))]
+
+
+def dumps_of_case(wildcards):
+    """Raw dumps of every run of a case, the shards of a run together, in the order of `runs_of_case`."""
+    folders = [f"{case_of(wildcards)}/{target}/{variant}" for target, variant in runs_of_case(wildcards)]
+    return [f"{folder}/dumps/{shard}.npz" for folder in folders for shard in CONFIGURATION.shards]
+
+
+def comparisons_of_case(wildcards):
+    return [f"{case_of(wildcards)}/{'/'.join(run)}/comparison.json" for run in runs_of_case(wildcards)]
+
+
+def groups_of_case(wildcards):
+    case = (wildcards.model, wildcards.dataset)
+    return [group for group in group_records() if (group["model"], group["dataset"]) == case]
+
+
+def mode_pairs_of_case(wildcards):
+    """Variants that differ in the mode alone: per-filter beside per-kernel."""
+    pairs = CONFIGURATION.mode_pairs(case_record_of(wildcards))
+    return [
+        {"target": kernel.target, "variant": filter_.variant.name, "baseline": kernel.variant.name}
+        for kernel, filter_ in pairs
+    ]
+
+
 def part_of(wildcards):
     """Which part of the test images a shard is."""
     return {"shard": CONFIGURATION.shards.index(wildcards.shard), "shards": len(CONFIGURATION.shards)}
@@ -323,6 +359,28 @@ def engine_files(suffix):
     return [f"<results>/{c.model}/{c.dataset}/tensorrt/{e}.{suffix}" for c in CONFIGURATION.cases for e in engines()]
 
 
+def comparison_files():
+    """Comparisons of every variant with fp32, then those within each case."""
+    cases = [f"<results>/{case.model}/{case.dataset}/comparisons.json" for case in CONFIGURATION.cases]
+    return [f"{folder}/comparison.json" for folder in run_folders()] + cases
+
+
+def group_records():
+    """Variants of the sweep, those together that differ in the calibrator's seed alone."""
+    return [
+        {
+            "model": group.case.model,
+            "dataset": group.case.dataset,
+            "target": group.target,
+            "name": group.name,
+            "series": group.series,
+            "images": group.images,
+            "variants": group.variants,
+        }
+        for group in CONFIGURATION.groups
+    ]
+
+
 def run_folders():
     return [f"<results>/{r.case.model}/{r.case.dataset}/{r.target}/{r.variant.name}" for r in CONFIGURATION.runs]
 
@@ -330,6 +388,52 @@ def run_folders():
 def verdict_files():
     """Verdict on every loadable, unless the configuration skips them."""
     return [f"{folder}/verdict.json" for folder in run_folders()] if SETTINGS["verify"]["images"] else []
+
+
+def layer_files():
+    """Layers of every loadable, in the order of `verdict_files`."""
+    return [f"{folder}/layers.tsv" for folder in run_folders()] if SETTINGS["verify"]["images"] else []
+
+
+def calibrator_records():
+    """Calibrators that each case uses, under their names without the seed where the sweep repeats it."""
+    found = {}
+    for group in CONFIGURATION.groups:
+        for run in group.runs:
+            if run.variant.calibrator is not None:
+                key = (run.case.model, run.case.dataset, run.variant.calibrator)
+                found.setdefault(key, {"model": key[0], "dataset": key[1], "name": group.calibrator})
+    return list(found.values())
+
+
+def raw_table_files():
+    """Raw tables of the calibrators, in the order of `calibrator_records`."""
+    found = {
+        f"<results>/{run.case.model}/{run.case.dataset}/calibration/{run.variant.calibrator}/table.raw.json": None
+        for group in CONFIGURATION.groups
+        for run in group.runs
+        if run.variant.calibrator is not None
+    }
+    return list(found)
+
+
+def benchmark_patterns(wildcards):
+    """Benchmark files by rule, with * for wildcards."""
+    return {rule.name: re.sub(r"\{[^}]*\}", "*", str(rule.benchmark)) for rule in workflow.rules if rule.benchmark}
+
+
+def command_to_repeat():
+    """The command that makes these results, without what does not change them."""
+    paths = [Path(path).absolute() for path in workflow.configfiles]
+    here = [path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path for path in paths]
+    shown = [path for path in here if path != Path("config.yaml")]
+    given = [f"{key}={value}" for key, value in workflow.config_settings.config.items()]
+    command = [
+        "snakemake",
+        *(["--configfile", *map(str, shown)] if shown else []),
+        *(["--config", *given] if given else []),
+    ]
+    return shlex.join(command)
 
 
 def dumped_files():
@@ -355,8 +459,8 @@ def exact_artefacts():
 
 def processor_dependent_artefacts():
     """Artefacts that follow from fp32 sums, whose last bits may differ on another class of processor."""
-    paths = [f"<results>/{name}" for name in ("summary.tsv", "summary.tex")]
-    paths += [f"<results>/report/accuracy.{suffix}" for suffix in ("svg", "pdf", "html")]
+    paths = [f"<results>/{name}" for name in ("summary.tsv", "summary.tex", "summary.md", "pairs.tsv", "seeds.tsv")]
+    paths += [f"<results>/report/{name}.{suffix}" for name in FIGURES for suffix in ("svg", "pdf")]
     for case in CONFIGURATION.cases:
         names = [f"reference/{shard}.npz" for shard in CONFIGURATION.shards]
         for run in CONFIGURATION.runs_of(case):
@@ -370,7 +474,7 @@ def processor_dependent_artefacts():
         paths += [f"{folder}/dumps/{shard}.npz" for shard in CONFIGURATION.shards]
         if SETTINGS["verify"]["images"]:
             paths += [f"{folder}/layers.tsv", f"{folder}/verdict.json"]
-    return paths + engine_files("npz") + accuracy_files()
+    return paths + engine_files("npz") + accuracy_files() + comparison_files()
 
 
 def input_files():
@@ -383,20 +487,24 @@ def input_files():
 
 
 def final_outputs():
-    """The manifest, which needs every artefact, and what is made on request."""
-    return ["<results>/manifest.json", *dumped_files()]
+    """The report, which needs the manifest and so every artefact, and what is made on request."""
+    return ["<results>/report/report.html", *dumped_files()]
 
 
 def print_summary():
-    """Show the sweep's table on the terminal."""
-    from nvdla_quant.evaluation.accuracy import read_accuracy
-    from nvdla_quant.report.tables import read_verdict, render_summary, summarize
+    """Show the sweep's table, what repeated seeds gave, and the answers on the terminal."""
+    from nvdla_quant.report.evidence import read_evidence
+    from nvdla_quant.report.recommendation import closing
+    from nvdla_quant.report.tables import render_summary
 
-    accuracies, verdicts = (
-        [Path(workflow.pathvars.apply(path)) for path in paths] for paths in (accuracy_files(), verdict_files())
+    accuracies, comparisons, verdicts, (page,) = (
+        [Path(workflow.pathvars.apply(path)) for path in paths]
+        for paths in (accuracy_files(), comparison_files(), verdict_files(), ["<results>/report/report.html"])
     )
-    if not all(path.is_file() for path in accuracies + verdicts):
+    if not all(path.is_file() for path in (*accuracies, *comparisons, *verdicts, page)):
         return  # Only a part of the sweep was asked for.
-    rows = summarize(map(read_accuracy, accuracies), map(read_verdict, verdicts))
+    evidence = read_evidence(accuracies, comparisons, group_records(), verdicts=verdicts)
     terminal = sys.stdout.isatty()
-    print(render_summary(rows, width=shutil.get_terminal_size().columns if terminal else 120, colour=terminal))
+    width = shutil.get_terminal_size().columns if terminal else 120
+    print(render_summary(evidence.rows, width=width, colour=terminal))
+    print(f"{closing(evidence)}Why, and everything else: {page}")

@@ -1,7 +1,8 @@
-# Score fp32 and every variant on the same images; hold every loadable to the float network.
+# Score fp32 and every variant on the same images, compare them image by image, hold every loadable to the float network.
 #
 # Needs: reference/{shard}.npz, dumps/{shard}.npz; loadable.nvdla, network/{network}/, the fixed table (int8).
-# Makes: reference/accuracy.json, {target}/{variant}/accuracy.json, layers.tsv, verdict.json.
+# Makes: reference/accuracy.json; {target}/{variant}/accuracy.json, comparison.json with fp32, layers.tsv, verdict.json;
+#        comparisons.json between the variants of a case.
 
 
 rule score_reference:
@@ -32,8 +33,11 @@ rule score_variant:
     input:
         reference=collect("<case>/reference/{shard}.npz", shard=CONFIGURATION.shards, allow_missing=True),
         dumps=collect("<case>/{target}/{variant}/dumps/{shard}.npz", shard=CONFIGURATION.shards, allow_missing=True),
+        prototxt=prepared_prototxt_of,
+        table=table_of,
     output:
         accuracy="<case>/{target}/{variant}/accuracy.json",
+        comparison="<case>/{target}/{variant}/comparison.json",
     log:
         "<case_logs>/score_variant/{target}/{variant}.log",
     benchmark:
@@ -46,6 +50,7 @@ rule score_variant:
         runtime=10,
     params:
         subject=subject_of,
+        pair=pair_with_fp32_of,
         code=code_of("score_variant"),
     message:
         "Score {wildcards.model} on {wildcards.dataset}: {wildcards.target}, {wildcards.variant}"
@@ -84,3 +89,31 @@ rule verify_loadable:
         "Verify {wildcards.model} on {wildcards.target}, {wildcards.variant}"
     script:
         "../scripts/verify_loadable.py"
+
+
+rule compare_case:
+    input:
+        reference=collect("<case>/reference/{shard}.npz", shard=CONFIGURATION.shards, allow_missing=True),
+        dumps=dumps_of_case,
+        comparisons=comparisons_of_case,
+    output:
+        comparisons="<case>/comparisons.json",
+    log:
+        "<case_logs>/compare_case.log",
+    benchmark:
+        "<case_benchmarks>/compare_case.tsv"
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        runs=runs_of_case,
+        groups=groups_of_case,
+        modes=mode_pairs_of_case,
+        code=code_of("compare_case"),
+    message:
+        "Compare the variants of {wildcards.model} on {wildcards.dataset}"
+    script:
+        "../scripts/compare_case.py"

@@ -1,18 +1,23 @@
 # Put everything side by side.
 #
-# Needs: every accuracy.json and verdict.json.
-# Makes: summary.tsv, summary.tex, report/accuracy.{svg,pdf,html}, manifest.json.
+# Needs: every accuracy.json, comparison.json, verdict.json and layers.tsv, comparisons.json, table.raw.json.
+# Makes: summary.{tsv,tex,md}, pairs.tsv, seeds.tsv, report/{figure}.{svg,pdf}, manifest.json; report/report.html, which
+#        holds run times and so is not in the manifest.
 
 
 rule summarize_sweep:
     input:
         accuracies=accuracy_files(),
+        comparisons=comparison_files(),
         verdicts=verdict_files(),
     output:
         tsv=report(
-            "<results>/summary.tsv", caption="../report/summary.rst", category="Accuracy", labels={"item": "table"}
+            "<results>/summary.tsv", caption="../report/summary.rst", category="Tables", labels={"item": "summary"}
         ),
+        pairs=report("<results>/pairs.tsv", caption="../report/pairs.rst", category="Tables", labels={"item": "pairs"}),
+        seeds=report("<results>/seeds.tsv", caption="../report/seeds.rst", category="Tables", labels={"item": "seeds"}),
         tex="<results>/summary.tex",
+        md="<results>/summary.md",
     log:
         "<logs>/summarize_sweep.log",
     benchmark:
@@ -24,6 +29,7 @@ rule summarize_sweep:
         mem_mb=500,
         runtime=10,
     params:
+        groups=group_records(),
         code=code_of("summarize_sweep"),
     message:
         "Summarize the sweep"
@@ -31,39 +37,67 @@ rule summarize_sweep:
         "../scripts/summarize_sweep.py"
 
 
-rule plot_accuracy:
+rule plot_figures:
     input:
         accuracies=accuracy_files(),
+        comparisons=comparison_files(),
+        tables=raw_table_files(),
+        verdicts=verdict_files(),
+        layers=layer_files(),
     output:
-        svg=report(
+        accuracy_svg=report(
             "<results>/report/accuracy.svg",
             caption="../report/accuracy.rst",
-            category="Accuracy",
-            labels={"item": "plot"},
+            category="Figures",
+            labels={"item": "accuracy"},
         ),
-        pdf="<results>/report/accuracy.pdf",
-        html=report(
-            "<results>/report/accuracy.html",
-            caption="../report/accuracy.rst",
-            category="Accuracy",
-            labels={"item": "interactive plot"},
+        accuracy_pdf="<results>/report/accuracy.pdf",
+        images_svg=report(
+            "<results>/report/images.svg",
+            caption="../report/images.rst",
+            category="Figures",
+            labels={"item": "images"},
         ),
+        images_pdf="<results>/report/images.pdf",
+        layers_svg=report(
+            "<results>/report/layers.svg",
+            caption="../report/layers.rst",
+            category="Figures",
+            labels={"item": "layers"},
+        ),
+        layers_pdf="<results>/report/layers.pdf",
+        scales_svg=report(
+            "<results>/report/scales.svg",
+            caption="../report/scales.rst",
+            category="Figures",
+            labels={"item": "scales"},
+        ),
+        scales_pdf="<results>/report/scales.pdf",
+        classes_svg=report(
+            "<results>/report/classes.svg",
+            caption="../report/classes.rst",
+            category="Figures",
+            labels={"item": "classes"},
+        ),
+        classes_pdf="<results>/report/classes.pdf",
     log:
-        "<logs>/plot_accuracy.log",
+        "<logs>/plot_figures.log",
     benchmark:
-        "<benchmarks>/plot_accuracy.tsv"
+        "<benchmarks>/plot_figures.tsv"
     conda:
         "../envs/report.yaml"
     threads: 1
     resources:
         mem_mb=1000,
-        runtime=10,
+        runtime=30,
     params:
-        code=code_of("plot_accuracy"),
+        groups=group_records(),
+        calibrators=calibrator_records(),
+        code=code_of("plot_figures"),
     message:
-        "Plot accuracy with intervals"
+        "Draw the figures"
     script:
-        "../scripts/plot_accuracy.py"
+        "../scripts/plot_figures.py"
 
 
 rule write_manifest:
@@ -85,8 +119,45 @@ rule write_manifest:
         runtime=10,
     params:
         settings=SETTINGS,
+        command=command_to_repeat(),
         code=code_of("write_manifest"),
     message:
         "Record digests and versions of everything"
     script:
         "../scripts/write_manifest.py"
+
+
+rule write_report:
+    input:
+        accuracies=accuracy_files(),
+        comparisons=comparison_files(),
+        tables=raw_table_files(),
+        verdicts=verdict_files(),
+        layers=layer_files(),
+        manifest="<results>/manifest.json",
+    output:
+        html=report(
+            "<results>/report/report.html",
+            caption="../report/report.rst",
+            category="Report",
+            labels={"item": "which mode to use, and why"},
+        ),
+    log:
+        "<logs>/write_report.log",
+    benchmark:
+        "<benchmarks>/write_report.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        groups=group_records(),
+        calibrators=calibrator_records(),
+        benchmarks=benchmark_patterns,
+        code=code_of("write_report"),
+    message:
+        "Write the report"
+    script:
+        "../scripts/write_report.py"

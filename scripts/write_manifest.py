@@ -11,6 +11,7 @@ with logs.capture(snakemake.log[0]):
         inputs=map(Path, snakemake.input.inputs),
         artefacts=map(Path, [*snakemake.input.exact, *snakemake.input.processor_dependent]),
         config=snakemake.params.settings,
+        command=snakemake.params.command,
         base=Path.cwd(),
         processor_dependent=map(Path, snakemake.input.processor_dependent),
     )

@@ -5,26 +5,15 @@ the paired difference to fp32 as points with intervals, on an axis of its own. T
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import altair as alt
 
 from nvdla_quant.errors import ReportError
-from nvdla_quant.files import atomic_path
+from nvdla_quant.report.style import ERROR, INK, KINDS, arrange, signed
 from nvdla_quant.report.tables import Row, by_case, mode_of
 
 _WIDTH = 300
 _ROW_HEIGHT = 22
-_FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
-_INK = "#333333"
-_ERROR = "#b2182b"
-_COLOURS = {
-    # Okabe and Ito's palette, told apart by colour-blind readers.
-    "fp16": "#009e73",
-    "int8 per-kernel": "#e69f00",
-    "int8 per-filter": "#56b4e9",
-}
-_FORMATS = {".svg": "svg", ".pdf": "pdf", ".html": "html", ".png": "png"}
 
 
 def accuracy_chart(rows: Sequence[Row]) -> alt.ConcatChart:
@@ -57,36 +46,7 @@ def accuracy_chart(rows: Sequence[Row]) -> alt.ConcatChart:
             ]
     if not panels:
         raise ReportError("plot: no variant was measured on any target, only fp32 or nothing; is the sweep empty?")
-    # One font face and no transparency: the PDF writer orders several of either at random.
-    return (
-        alt.concat(*panels, columns=2, spacing={"row": 28, "column": 24})
-        .configure(font=_FONT, background="white", padding=12)
-        .configure_title(anchor="start", fontWeight="normal", fontSize=13, subtitleColor="#666666", offset=8)
-        .configure_axis(titleFontWeight="normal", labelColor=_INK, titleColor=_INK, gridColor="#e5e5e5")
-        .configure_legend(titleFontWeight="normal", orient="top")
-        .configure_view(stroke=None)
-    )
-
-
-def write_chart(path: Path | str, chart: alt.ConcatChart) -> None:
-    """Write `chart` as SVG, PDF, PNG or HTML, by the suffix of `path`, atomically and with stable bytes.
-
-    Neither a browser nor the network is needed; the HTML holds its scripts and opens offline.
-
-    Raises
-    ------
-    ReportError
-        Another suffix.
-    """
-    path = Path(path)
-    if path.suffix not in _FORMATS:
-        raise ReportError(f"{path}: unknown plot format {path.suffix!r}, expected one of {', '.join(_FORMATS)}")
-    with atomic_path(path) as temporary:
-        if path.suffix == ".html":
-            # A fixed name: by default altair draws a random one for each file.
-            temporary.write_text(chart.to_html(inline=True, output_div="plot"), encoding="utf-8")
-        else:
-            chart.save(str(temporary), format=_FORMATS[path.suffix], ppi=144)
+    return arrange(panels, 2)
 
 
 def _accuracy_panel(heading: str, rows: Sequence[Row], reference: Row | None, colour: alt.Color) -> alt.LayerChart:
@@ -95,9 +55,9 @@ def _accuracy_panel(heading: str, rows: Sequence[Row], reference: Row | None, co
     x = alt.X("top1:Q", scale=alt.Scale(domain=[0, 100]), title="top-1 accuracy (%)")
     layers = [
         base.mark_bar(height={"band": 0.7}).encode(x=x, color=colour, tooltip=_tooltip()),
-        base.mark_rule(color=_INK, strokeWidth=1.5).encode(x="top1_low:Q", x2="top1_high:Q"),
+        base.mark_rule(color=INK, strokeWidth=1.5).encode(x="top1_low:Q", x2="top1_high:Q"),
         _number_text(base, "top1_text"),
-        base.mark_text(color=_ERROR, align="left", limit=_WIDTH - 8).encode(
+        base.mark_text(color=ERROR, align="left", limit=_WIDTH - 8).encode(
             x=alt.value(4), text="error_text:N", tooltip=alt.Tooltip("error:N")
         ),
     ]
@@ -107,7 +67,7 @@ def _accuracy_panel(heading: str, rows: Sequence[Row], reference: Row | None, co
     elif reference is not None:
         fp32 = f"dashed: fp32, {reference['top1']:.2f} %"
         line = alt.Chart(alt.Data(values=[{"fp32": reference["top1"]}]))
-        layers.append(line.mark_rule(color=_INK, strokeDash=[4, 3]).encode(x="fp32:Q"))
+        layers.append(line.mark_rule(color=INK, strokeDash=[4, 3]).encode(x="fp32:Q"))
     modes = [f"{row['variant']}: {mode_of(row)}" for row in rows if row["precision"] == "fp16"]
     subtitle = [f"{_images(rows)}; {fp32}; whiskers: 95 %", _backends(rows), *modes]
     title = alt.TitleParams(heading, subtitle=subtitle)
@@ -118,7 +78,7 @@ def _difference_panel(rows: Sequence[Row], domain: tuple[float, float], colour: 
     """Return the differences to fp32 of one case and target."""
     base = alt.Chart(_data(rows)).encode(y=_variant_axis(rows, labels=False))
     x = alt.X("delta:Q", scale=alt.Scale(domain=list(domain), nice=False), title="difference to fp32 (points)")
-    zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(color=_INK, strokeDash=[4, 3]).encode(x="zero:Q")
+    zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(color=INK, strokeDash=[4, 3]).encode(x="zero:Q")
     title = alt.TitleParams(
         "Difference to fp32", subtitle=["same images; whiskers: 95 %, paired", "dashed: no difference"]
     )
@@ -137,21 +97,13 @@ def _data(rows: Sequence[Row]) -> alt.Data:
             {
                 **row,
                 "kind": _kind(row),
-                "top1_text": _text(row["top1"], ".2f"),
-                "delta_text": _text(row["delta"], "+.2f"),
+                "top1_text": f"{row['top1']:.2f}" if isinstance(row["top1"], float) else "",
+                "delta_text": signed(row["delta"]) if isinstance(row["delta"], float) else "",
                 "error_text": "" if row["error"] is None else f"error: {row['error']}",
             }
             for row in rows
         ]
     )
-
-
-def _text(cell: object, form: str) -> str:
-    """Return a number as drawn, with a true minus sign, and no sign before zero."""
-    if not isinstance(cell, float):
-        return ""
-    text = format(cell, form)
-    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
 
 
 def _kind(row: Row) -> str:
@@ -167,14 +119,14 @@ def _variant_axis(rows: Sequence[Row], *, labels: bool) -> alt.Y:
 
 def _number_text(base: alt.Chart, field: str) -> alt.Chart:
     """Return the numbers in a column at the right of a panel, where they cover nothing."""
-    return base.mark_text(color=_INK, align="right").encode(x=alt.value(_WIDTH + 44), text=f"{field}:N")
+    return base.mark_text(color=INK, align="right").encode(x=alt.value(_WIDTH + 44), text=f"{field}:N")
 
 
 def _colour(rows: Sequence[Row]) -> alt.Color:
     """Return the colours of the kinds in `rows`: one scale for all panels, since they share a legend."""
     present = {_kind(row) for row in rows if row["target"] is not None}
-    kinds = [kind for kind in _COLOURS if kind in present]
-    return alt.Color("kind:N", title=None, scale=alt.Scale(domain=kinds, range=[_COLOURS[kind] for kind in kinds]))
+    kinds = [kind for kind in KINDS if kind in present]
+    return alt.Color("kind:N", title=None, scale=alt.Scale(domain=kinds, range=[KINDS[kind] for kind in kinds]))
 
 
 def _tooltip() -> list[alt.Tooltip]:

@@ -1,11 +1,10 @@
-"""The comparison as a table: TSV for programs, LaTeX for a paper, text for the terminal.
+"""The rows of the summary: as TSV for programs, as text for the terminal; `sheets` has them for people.
 
-All three show the same rows. Shares are in percent, differences to fp32 in percentage points, intervals are 95 %; an
+Shares are in percent, differences to fp32 in percentage points, intervals are 95 %; an
 empty cell is "not applicable" or, beside an entry under ``error``, "no number because the output means nothing".
 """
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from io import StringIO
@@ -76,11 +75,26 @@ Key = tuple[str, str, str | None, str]
 
 @dataclass(frozen=True)
 class VerdictRecord:
-    """What a ``verdict.json`` says of one row: the verdict, and the first cause (None where there is none)."""
+    """What a ``verdict.json`` says of one row; see `evaluation.diagnosis`.
+
+    Attributes
+    ----------
+    key : Key
+        The row.
+    verdict : str
+        ``ok``, ``table``, ``precision`` or ``miscompiled``.
+    cause, layer, evidence : str or None
+        Of the first finding that the verdict rests on; None where there is none.
+    images : int
+        Images that were run.
+    """
 
     key: Key
     verdict: str
     cause: str | None
+    layer: str | None
+    evidence: str | None
+    images: int
 
 
 def read_verdict(path: Path | str) -> VerdictRecord:
@@ -95,8 +109,11 @@ def read_verdict(path: Path | str) -> VerdictRecord:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         subject = content["subject"]
         key = subject["model"], subject["dataset"], subject["target"], subject["variant"]
-        return VerdictRecord(key, content["verdict"], content["cause"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        evidence = None if content["cause"] is None else content["findings"][0]["evidence"]
+        return VerdictRecord(
+            key, content["verdict"], content["cause"], content["first_bad_layer"], evidence, content["images"]
+        )
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise ReportError(f"{path}: not a verdict: {type(error).__name__} {error}") from error
 
 
@@ -152,9 +169,9 @@ def _figure_cells(figures: Figures | None) -> Row:
         **_interval_cells("delta", figures.delta),
         "mcnemar_p": figures.mcnemar_p,
         **_interval_cells("top5", figures.top5),
-        "ties": _percent(figures.ties),
-        "ties5": _percent(figures.ties5),
-        "agreement": _percent(figures.agreement),
+        "ties": percent(figures.ties),
+        "ties5": percent(figures.ties5),
+        "agreement": percent(figures.agreement),
         "distinct_outputs": figures.distinct_outputs,
         # One line, so that each format can hold it.
         "error": None if figures.error is None else " ".join(figures.error.split()),
@@ -165,17 +182,17 @@ def _interval_cells(name: str, interval: Interval | None) -> Row:
     """Return an interval as three cells in percent."""
     low, high = (None, None) if interval is None else (interval.low, interval.high)
     value = None if interval is None else interval.value
-    return {name: _percent(value), f"{name}_low": _percent(low), f"{name}_high": _percent(high)}
+    return {name: percent(value), f"{name}_low": percent(low), f"{name}_high": percent(high)}
 
 
-def _percent(share: float | None) -> float | None:
+def percent(share: float | None) -> float | None:
     """Return `share` in percent, rounded where one image of a million would show."""
     return None if share is None else round(100 * share, 4) + 0.0
 
 
-def write_summary_tsv(path: Path | str, rows: Sequence[Row]) -> None:
-    """Write ``summary.tsv``: a header of `COLUMNS`, then one line for each row."""
-    lines = ["\t".join(COLUMNS), *("\t".join(_tsv_cell(row[name]) for name in COLUMNS) for row in rows)]
+def write_tsv(path: Path | str, rows: Iterable[Row], columns: Sequence[str] = COLUMNS) -> None:
+    """Write a header of `columns`, then one line for each row."""
+    lines = ["\t".join(columns), *("\t".join(_tsv_cell(row[name]) for name in columns) for row in rows)]
     write_text(path, "\n".join(lines) + "\n")
 
 
@@ -186,53 +203,6 @@ def _tsv_cell(cell: str | int | float | bool | None) -> str:
     if isinstance(cell, bool):
         return str(cell).lower()
     return " ".join(str(cell).split()) if isinstance(cell, str) else repr(cell)
-
-
-# ---- LaTeX
-
-_LATEX_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    **{character: f"\\{character}" for character in "{}$&#_%"},
-}
-_LATEX_PATTERN = re.compile("|".join(re.escape(character) for character in _LATEX_SPECIAL))
-
-_LATEX_HEADER = (
-    "% \\usepackage{booktabs,longtable} and \\usepackage[T1]{fontenc}\n"
-    "\\begin{longtable}{llrrlrlrrrr}\n"
-    "\\toprule\n"
-    "Target & Variant & $n$ & Top-1 & 95\\,\\% interval & $\\Delta$ fp32 & 95\\,\\% interval & Top-5 & Ties & "
-    "Agreement & Logits top-1 \\\\\n"
-    " & & & \\% & \\% & points & points & \\% & \\% & \\% & \\% \\\\\n"
-    "\\midrule\n"
-    "\\endhead\n"
-    "\\bottomrule\n"
-    "\\endlastfoot\n"
-)
-
-
-def escape_latex(text: str) -> str:
-    """Return `text` so that LaTeX prints it as it is (with the T1 font encoding)."""
-    return _LATEX_PATTERN.sub(lambda match: _LATEX_SPECIAL[match.group()], text)
-
-
-def write_summary_tex(path: Path | str, rows: Sequence[Row]) -> None:
-    """Write ``summary.tex``: a `longtable` with booktabs rules, for LaTeX's input command; a heading for each case."""
-    parts = []
-    for (model, dataset), group in by_case(rows):
-        heading = escape_latex(f"{model} on {dataset}")
-        parts.append(f"\\multicolumn{{11}}{{l}}{{\\textbf{{{heading}}}}} \\\\*\n" + "".join(map(_latex_line, group)))
-        parts[-1] += "".join(_latex_note(note) for note in mode_notes(group))
-    write_text(path, _LATEX_HEADER + "\\midrule\n".join(parts) + "\\end{longtable}\n")
-
-
-def _latex_note(note: str) -> str:
-    return f"\\multicolumn{{11}}{{l}}{{\\footnotesize {escape_latex(note)}}} \\\\\n"
 
 
 def mode_notes(rows: Iterable[Row]) -> list[str]:
@@ -247,25 +217,6 @@ def mode_of(row: Row) -> str:
         return mode
     logits = "" if row["logits_deviation"] is None else f" ({row['logits_deviation']:.2g} before Softmax)"
     return f"{mode}, at most {row['deviation']:.2g}{logits} from bit-exact on {row['checked']} images"
-
-
-def _latex_line(row: Row) -> str:
-    """Return one row of the LaTeX table."""
-    start = [escape_latex(str(row["target"] or "")), escape_latex(str(row["variant"])), str(row["n"])]
-    if row["error"] is not None:
-        start.append(f"\\multicolumn{{8}}{{l}}{{\\emph{{error: {escape_latex(str(row['error']))}}}}}")
-        return " & ".join(start) + " \\\\\n"
-    numbers = [
-        _number(row["top1"]),
-        _interval(row, "top1"),
-        _number(row["delta"], sign=True),
-        _interval(row, "delta", sign=True),
-        _number(row["top5"]),
-        _number(row["ties"]),
-        _number(row["agreement"]),
-        _number(row["logits_top1"]),
-    ]
-    return " & ".join([*start, *(number.replace("-", "$-$") for number in numbers)]) + " \\\\\n"
 
 
 # ---- terminal

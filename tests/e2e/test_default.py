@@ -68,7 +68,7 @@ def test_every_loadable_is_verified(results: Path) -> None:
 
 def test_every_artefact_is_in_the_manifest(results: Path) -> None:
     listed = json.loads((results / "manifest.json").read_text())["artefacts"]
-    unlisted = {"manifest.json"}
+    unlisted = {"manifest.json", "report/report.html"}
     made = {
         f"results/{path.relative_to(results)}"
         for path in results.rglob("*")
@@ -82,5 +82,14 @@ def test_report_opens_offline(results: Path) -> None:
     done = run(results.parent, "--report", "report.html")
     assert done.returncode == 0, done.stdout + done.stderr
     page = (results.parent / "report.html").read_text()
-    assert "summary.tsv" in page
-    assert "Wilson 95 % intervals" in page
+    for item in ("summary.tsv", "pairs.tsv", "report/layers.svg", "report/report.html", "Wilson 95 % intervals"):
+        assert item in page
+
+
+def test_the_page_answers_for_every_case(results: Path) -> None:
+    page = (results / "report" / "report.html").read_text()
+    assert "snakemake --configfile config/quick.yaml" in page
+    for case in CASES:
+        assert f"<h3>{case.replace('/', ' on ')}; " in page
+    assert page.count('<p class="use">Use ') >= len(CASES)
+    assert "run_loadable" in page

@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from nvdla_quant.errors import ConfigError
+from nvdla_quant.errors import ConfigError, ReportError
 from nvdla_quant.provenance import (
     DISTRIBUTIONS,
     PACKAGE,
+    differences,
     file_digest,
     git_state,
     manifest,
+    read_manifest,
     software,
     source_digest,
     source_files,
@@ -137,6 +139,7 @@ def test_manifest_lists_digests_and_is_the_same_twice(tmp_path: Path) -> None:
             inputs=[tmp_path / "model.bin"],
             artefacts=[tmp_path / "b.bin", tmp_path / "a.bin"],
             config={"models": ["lenet"]},
+            command="snakemake",
             base=tmp_path,
             processor_dependent=[tmp_path / "b.bin"],
         )
@@ -152,7 +155,9 @@ def test_manifest_lists_digests_and_is_the_same_twice(tmp_path: Path) -> None:
     assert first["config"] == {"models": ["lenet"]}
     assert json.dumps(make()) == json.dumps(first)
     with pytest.raises(ConfigError, match=r"model\.bin"):
-        manifest(inputs=[], artefacts=[], config={}, base=tmp_path, processor_dependent=[tmp_path / "model.bin"])
+        manifest(
+            inputs=[], artefacts=[], config={}, command="", base=tmp_path, processor_dependent=[tmp_path / "model.bin"]
+        )
 
 
 def test_a_folder_of_images_is_digested_as_a_whole(tmp_path: Path) -> None:
@@ -163,8 +168,35 @@ def test_a_folder_of_images_is_digested_as_a_whole(tmp_path: Path) -> None:
     (folder / "cats" / "1.png").write_bytes(b"1")
     rows = [("cats/1.png", b"1"), ("z.png", b"22")]
     text = "".join(f"{name}\0{hashlib.sha256(content).hexdigest()}\n" for name, content in rows)
-    found = manifest(inputs=[folder], artefacts=[], config={}, base=tmp_path)["inputs"]
+    found = manifest(inputs=[folder], artefacts=[], config={}, command="", base=tmp_path)["inputs"]
     assert found == {"images": {"files": 2, "bytes": 3, "sha256": hashlib.sha256(text.encode()).hexdigest()}}
+
+
+def test_differences_and_their_causes() -> None:
+    """Another class of processor explains what follows from fp32 sums, and nothing else."""
+
+    def made(simd: list[str], numpy: str = "1", **digests: str) -> dict[str, object]:
+        listed = {name: {"sha256": digest, "processor_dependent": name == "scores"} for name, digest in digests.items()}
+        parts = {"nvdla_quant": {"source": "s"}, "distributions": {"numpy": numpy}, "machine": "x", "simd": simd}
+        return {"command": "", "software": parts, "config": {}, "inputs": {}, "artefacts": listed}
+
+    first = made(["AVX2"], scores="1", images="1", gone="1")
+    assert differences(first, first) == []
+    assert differences(first, made(["AVX512F"], scores="2", images="2")) == [
+        ("gone", "only in the first"),
+        ("images", "nothing that the manifests record: please report it"),
+        ("scores", "class of processor: fp32 sums may differ in the last bits"),
+    ]
+    assert differences(first, made(["AVX2"], "2", scores="2", images="1", gone="1")) == [
+        ("scores", "versions of numpy")
+    ]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"command": ""}'])
+def test_what_is_no_manifest_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(ReportError, match=r"manifest\.json: not a manifest"):
+        read_manifest(tmp_path / "manifest.json")
 
 
 def test_distributions_are_those_of_pyproject(repository: Path) -> None:

@@ -144,3 +144,61 @@ def test_a_case_overrides_what_it_names(config: dict[str, Any]) -> None:
 def test_messages_name_the_key(config: dict[str, Any], change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_configuration({**config, **change})
+
+
+def test_groups_differ_in_the_seed_alone(config: dict[str, Any]) -> None:
+    """Two numbers of images, three seeds, two modes, and fp16: four groups of three runs, and one of one."""
+    config["calibrators"] = {"entropy": {"method": "entropy", "images": [8, 16], "seed": [0, 1, 2]}}
+    config["variants"] = [{"precision": "fp16"}, {**INT8, "mode": ["per-kernel", "per-filter"]}]
+    groups = load_configuration(config).groups
+    assert [(g.name, g.series, g.images, len(g.runs)) for g in groups] == [
+        ("fp16", "fp16", None, 1),
+        ("int8-per-kernel-entropy-images-8", "int8-per-kernel-entropy", 8, 3),
+        ("int8-per-kernel-entropy-images-16", "int8-per-kernel-entropy", 16, 3),
+        ("int8-per-filter-entropy-images-8", "int8-per-filter-entropy", 8, 3),
+        ("int8-per-filter-entropy-images-16", "int8-per-filter-entropy", 16, 3),
+    ]
+    assert groups[1].variants == tuple(f"int8-per-kernel-entropy-images-8-seed-{seed}" for seed in range(3))
+
+
+def test_calibrators_written_out_are_grouped_too(config: dict[str, Any]) -> None:
+    record = {"method": "entropy", "images": 8}
+    config["calibrators"] = {"a": {**record, "seed": 0}, "b": {**record, "seed": 1}, "c": {**record, "batch_size": 1}}
+    config["variants"] = [{**INT8, "calibrator": ["a", "b", "c"]}, {**INT8, "calibrator": "a", "name": "again"}]
+    groups = load_configuration(config).groups
+    assert [g.variants for g in groups] == [
+        ("int8-per-filter-a", "int8-per-filter-b"),
+        ("int8-per-filter-c",),
+        ("again",),
+    ]
+
+
+def test_pairs_of_modes(config: dict[str, Any]) -> None:
+    """Same calibrator, target, options: what has no partner makes no pair."""
+    config["targets"] = ["nv_full", "nv_small"]
+    config["variants"] = [
+        {**INT8, "mode": ["per-filter", "per-kernel"], "preparation": ["fold", "as-is"]},
+        {**INT8, "calibrator": "minmax"},
+        {"precision": "fp16", "targets": ["nv_full"]},
+    ]
+    configuration = load_configuration(config)
+    pairs = configuration.mode_pairs(configuration.cases[0])
+    assert [(a.target, a.variant.name, b.target, b.variant.name) for a, b in pairs] == [
+        (target, f"int8-per-kernel-entropy{option}", target, f"int8-per-filter-entropy{option}")
+        for target in ("nv_full", "nv_small")
+        for option in ("", "-as-is")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("entropy-images-8", "entropy"),
+        ("entropy-images-8-seed-0", "entropy-seed-0"),
+        ("images-8-images-8", "images-8"),
+        ("entropy-images-80", "entropy-images-80"),
+        ("images-8", "images-8"),
+    ],
+)
+def test_names_without_a_word(name: str, expected: str) -> None:
+    assert sweep.without(name, "images", 8) == expected

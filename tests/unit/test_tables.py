@@ -5,20 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from nvdla_quant.errors import ReportError
 from nvdla_quant.evaluation.accuracy import Accuracy, Deviation, Figures, Interval, Subject
+from nvdla_quant.report.sheets import backends
 from nvdla_quant.report.tables import (
     COLUMNS,
     VerdictRecord,
-    escape_latex,
     read_verdict,
     render_summary,
     summarize,
-    write_summary_tex,
-    write_summary_tsv,
+    write_tsv,
 )
 
 FIGURES = Figures(
@@ -74,8 +71,8 @@ RECORDS = [
 ]
 
 
-def test_fp16_rows_say_how_they_were_run(tmp_path: Path) -> None:
-    """In the TSV's cells, and in a sentence below the terminal's and LaTeX's tables."""
+def test_fp16_rows_say_how_they_were_run() -> None:
+    """In the TSV's cells, and in a sentence below the terminal's table and among the notes of the others."""
     half = _variant("nv_full", "fp16", precision="fp16")
     fast = replace(half, exactness="fast: in float32", deviation=Deviation((1, 5, 9), 0.00048828125, 0.0078125))
     (row,) = summarize([fast])
@@ -83,8 +80,7 @@ def test_fp16_rows_say_how_they_were_run(tmp_path: Path) -> None:
     assert (row["deviation"], row["logits_deviation"]) == (0.00048828125, 0.0078125)
     note = "nv_full fp16: fast, at most 0.00049 (0.0078 before Softmax) from bit-exact on 3 images"
     assert f"note: {note}" in render_summary([row])
-    write_summary_tex(tmp_path / "summary.tex", [row])
-    assert escape_latex(note) in (tmp_path / "summary.tex").read_text()
+    assert "fast, at most 0.00049 (0.0078 before Softmax) from bit-exact on 3 images" in backends(row)
     (exact,) = summarize([half])
     assert "note: nv_full fp16: bit-exact\n" in render_summary([exact])
     assert exact["checked"] is None
@@ -126,7 +122,8 @@ def test_two_records_for_one_row_are_refused() -> None:
 def test_verdicts_stand_in_their_rows(tmp_path: Path) -> None:
     (tmp_path / "verdict.json").write_text(
         '{"subject": {"model": "lenet_1", "dataset": "mnist", "target": "nv_full", "variant": "fp16"},'
-        ' "verdict": "miscompiled", "cause": "race"}'
+        ' "verdict": "miscompiled", "cause": "race", "first_bad_layer": "conv1", "images": 8,'
+        ' "findings": [{"evidence": "reads what is written later"}]}'
     )
     verdict = read_verdict(tmp_path / "verdict.json")
     rows = summarize(RECORDS, [verdict])
@@ -139,7 +136,7 @@ def test_verdicts_stand_in_their_rows(tmp_path: Path) -> None:
 
 def test_verdicts_on_nothing_and_files_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match="lenet_1 / mnist / nv_large / fp16, which has no accuracy"):
-        summarize(RECORDS, [VerdictRecord(("lenet_1", "mnist", "nv_large", "fp16"), "ok", None)])
+        summarize(RECORDS, [VerdictRecord(("lenet_1", "mnist", "nv_large", "fp16"), "ok", None, None, None, 8)])
     for content in ("[]", "{", '{"verdict": "ok"}'):
         (tmp_path / "verdict.json").write_text(content)
         with pytest.raises(ReportError, match=r"verdict\.json: not a verdict"):
@@ -148,7 +145,7 @@ def test_verdicts_on_nothing_and_files_that_are_none_are_refused(tmp_path: Path)
 
 def test_tsv_is_read_back(tmp_path: Path) -> None:
     rows = summarize(RECORDS)
-    write_summary_tsv(tmp_path / "summary.tsv", rows)
+    write_tsv(tmp_path / "summary.tsv", rows)
     with (tmp_path / "summary.tsv").open(encoding="utf-8", newline="") as file:
         back = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     assert len(back) == len(rows)
@@ -158,51 +155,6 @@ def test_tsv_is_read_back(tmp_path: Path) -> None:
     assert back[1]["unified_scales"] == "true"
     assert back[2]["error"] == "constant: all 1000 images have the same scores"
     assert back[2]["top1"] == ""
-
-
-def test_tex_by_hand(tmp_path: Path) -> None:
-    write_summary_tex(tmp_path / "summary.tex", summarize(RECORDS))
-    lines = (tmp_path / "summary.tex").read_text(encoding="utf-8").splitlines()
-    assert r"\multicolumn{11}{l}{\textbf{lenet\_1 on mnist}} \\*" in lines
-    assert r" & fp32 & 1000 & 98.00 & [96.88, 98.73] &  &  & 100.00 & 0.00 &  &  \\" in lines
-    delta = "$-$0.40 & [$-$0.81, +0.02]"
-    assert rf"nv\_full & fp16 & 1000 & 98.00 & [96.88, 98.73] & {delta} & 100.00 & 25.00 & 98.75 & 98.00 \\" in lines
-    broken = next(line for line in lines if "error" in line)
-    assert broken.startswith(r"nv\_small & int8-per-kernel-entropy & 1000 & \multicolumn{8}{l}{\emph{error: constant")
-    for line in lines:
-        if line.endswith(r"\\") and "multicolumn" not in line:
-            assert line.count("&") == 10
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("a_b", r"a\_b"),
-        ("50 % & 3 $ #1 {x}", r"50 \% \& 3 \$ \#1 \{x\}"),
-        (r"\_", r"\textbackslash{}\_"),
-        ("a~b^c<d>", r"a\textasciitilde{}b\textasciicircum{}c\textless{}d\textgreater{}"),
-    ],
-)
-def test_latex_escapes(text: str, expected: str) -> None:
-    assert escape_latex(text) == expected
-
-
-@given(st.text(alphabet='ab\\{}$&#_%~^<>|"', max_size=20))
-def test_latex_escapes_lose_nothing(text: str) -> None:
-    back = escape_latex(text)
-    for command, character in (
-        ("textbackslash", "\0"),
-        ("textasciitilde", "~"),
-        ("textasciicircum", "^"),
-        ("textless", "<"),
-        ("textgreater", ">"),
-        ("textbar", "|"),
-        ("textquotedbl", '"'),
-    ):
-        back = back.replace(f"\\{command}{{}}", character)
-    for character in "{}$&#_%":
-        back = back.replace(f"\\{character}", character)
-    assert back.replace("\0", "\\") == text
 
 
 def test_terminal_table() -> None:
@@ -236,5 +188,5 @@ def test_terminal_table_keeps_to_the_width(width: int) -> None:
 
 def test_nothing_to_show(tmp_path: Path) -> None:
     assert summarize([]) == []
-    write_summary_tsv(tmp_path / "summary.tsv", [])
+    write_tsv(tmp_path / "summary.tsv", [])
     assert (tmp_path / "summary.tsv").read_text().count("\n") == 1

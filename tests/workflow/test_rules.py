@@ -26,7 +26,7 @@ def rules_of(repository: Path) -> dict[str, str]:
 
 
 def test_there_are_rules(repository: Path) -> None:
-    assert len(rules_of(repository)) == 25 + 1
+    assert len(rules_of(repository)) == 27 + 1
 
 
 def test_every_rule_keeps_the_contract(repository: Path) -> None:

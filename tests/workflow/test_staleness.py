@@ -12,7 +12,9 @@ import pytest
 from nvdla_quant.network.caffe_writer import write_caffemodel
 from tests.sweeps import plan, tiny_network
 
-REPORT = {"summarize_sweep": 1, "plot_accuracy": 1, "write_manifest": 1}
+PAGE = {"plot_figures": 1, "write_manifest": 1, "write_report": 1}
+VERDICTS = {"summarize_sweep": 1, **PAGE}
+REPORT = {"compare_case": 1, **VERDICTS}
 INT8_RUNS = {"compile_loadable": 2, "run_loadable": 2, "score_variant": 2, "verify_loadable": 2}
 RUNS = {"run_loadable": 3, "score_variant": 3, "verify_loadable": 3}
 
@@ -107,9 +109,11 @@ def test_another_model_file(finished: Path, tiny_config: dict[str, Any], tmp_pat
         ("compiler/emit.py", {"compile_loadable": 3, **RUNS, **REPORT}),
         ("calibration/entropy.py", {"calibrate": 1, "convert_cache": 1, "fix_table": 1, **INT8_RUNS, **REPORT}),
         ("table/consistency.py", {"fix_table": 1, **INT8_RUNS, "verify_loadable": 3, **REPORT}),
-        ("evaluation/mapping.py", {"verify_loadable": 3, "summarize_sweep": 1, "write_manifest": 1}),
+        ("evaluation/mapping.py", {"verify_loadable": 3, **VERDICTS}),
         ("evaluation/accuracy.py", {"score_reference": 1, "score_variant": 3, **REPORT}),
-        ("report/plots.py", {"plot_accuracy": 1, "write_manifest": 1}),
+        ("evaluation/comparison.py", {"score_variant": 3, **REPORT}),
+        ("report/plots.py", PAGE),
+        ("report/page.py", {"write_report": 1}),
     ],
 )
 def test_an_edited_module_of_the_package(

@@ -1,0 +1,297 @@
+"""The other figures: calibration images, layers, scales, classes, run times.
+
+Heat maps carry their numbers where they fit, since a colour alone cannot be read off; hovering shows the rest.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import isfinite, log2
+from typing import Any
+
+import altair as alt
+
+from nvdla_quant.evaluation.comparison import Spread
+from nvdla_quant.report.evidence import Evidence, LayerError, Repeated
+from nvdla_quant.report.plots import accuracy_chart
+from nvdla_quant.report.style import INK, PALETTE, arrange, nothing, signed
+from nvdla_quant.report.tables import Row
+
+_WIDTH = 420
+_CELL = 26
+_NUMBERED = 46
+"""Width of a cell that holds a number."""
+_MANY = 16
+"""Columns from which on the cells of a heat map are too narrow for numbers."""
+_CLASSES = 30
+"""Classes that are drawn at most: those that change most."""
+
+
+def images_chart(evidence: Evidence) -> alt.ConcatChart:
+    """Return accuracy against the number of calibration images: every seed, their mean and their range."""
+    swept: dict[tuple[str, str, str, str], list[tuple[Repeated, Spread]]] = {}
+    for group in evidence.repeated:
+        if group.images is not None and group.top1 is not None:
+            swept.setdefault((*group.case, group.target, group.series), []).append((group, group.top1))
+    panels: dict[tuple[str, ...], list[tuple[Repeated, Spread]]] = {}
+    for (*place, _), groups in swept.items():
+        if len({group.images for group, _ in groups}) > 1:
+            panels.setdefault(tuple(place), []).extend(groups)
+    if not panels:
+        return nothing("No calibrator has several numbers of images: there is nothing to plot against.")
+    return arrange([_images_panel(evidence, groups) for groups in panels.values()], 1, shared_colours=False)
+
+
+def _images_panel(evidence: Evidence, groups: Sequence[tuple[Repeated, Spread]]) -> alt.LayerChart:
+    """Return the lines of one case and target."""
+    means, seeds = [], []
+    for group, top1 in groups:
+        place = {"images": group.images, "series": group.series, "seeds": len(group.rows)}
+        means.append({**place, "top1": top1.mean, "sd": top1.sd, "low": top1.low, "high": top1.high})
+        seeds += [{**place, "top1": row["top1"], "variant": row["variant"]} for row in group.rows]
+    series = list(dict.fromkeys(group.series for group, _ in groups))
+    x = alt.X("images:O", sort="ascending", title="calibration images", axis=alt.Axis(labelAngle=0, grid=False))
+    y = alt.Y("top1:Q", scale=alt.Scale(zero=False), title="top-1 accuracy (%)")
+    colour = alt.Color(
+        "series:N",
+        title=None,
+        scale=alt.Scale(domain=series, range=[PALETTE[i % 8] for i in range(len(series))]),
+        legend=alt.Legend(columns=2, columnPadding=24),
+    )
+    apart = alt.XOffset("series:N", sort=series)
+    tooltip = [alt.Tooltip(f"{name}:N") for name in ("series", "images", "top1")]
+    mean, every = (alt.Chart(alt.Data(values=rows)).encode(x=x, color=colour, xOffset=apart) for rows in (means, seeds))
+    layers = [
+        every.mark_tick(thickness=2, size=12, orient="horizontal", opacity=1).encode(
+            y=y, tooltip=[*tooltip, alt.Tooltip("variant:N")]
+        ),
+        mean.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", scale=alt.Scale(zero=False)), y2="high:Q"),
+        mean.mark_point(filled=True, size=60, opacity=1).encode(
+            y=y, tooltip=[*tooltip, alt.Tooltip("sd:N"), alt.Tooltip("seeds:N")]
+        ),
+    ]
+    first = groups[0][0]
+    reference = evidence.reference(first.case)
+    counts = sorted({len(group.rows) for group, _ in groups})
+    shown = f"{first['n']} test images; seeds: {', '.join(map(str, counts))}"
+    if reference is not None and reference["top1"] is not None:
+        line = alt.Chart(alt.Data(values=[{"top1": reference["top1"]}]))
+        layers.append(line.mark_rule(color=INK, strokeDash=[4, 3]).encode(y="top1:Q"))
+        shown += f"; dashed: fp32, {reference['top1']:.2f} %"
+    title = alt.TitleParams(
+        f"{' on '.join(first.case)}, {first.target}",
+        subtitle=[
+            shown,
+            "ticks: seeds; points: their means; the axis does not start at 0",
+        ],
+    )
+    return alt.layer(*layers).properties(
+        title=title, width=max(_WIDTH, 100 * len({group.images for group, _ in groups})), height=260
+    )
+
+
+def layers_chart(evidence: Evidence) -> alt.ConcatChart:
+    """Return the signal-to-noise ratio of every layer of every variant beside fp32, on the same images."""
+    runs: dict[tuple[str, str], dict[str, dict[str, list[LayerError]]]] = {}
+    for layer in evidence.layers:
+        model, dataset, target, variant = layer.run
+        runs.setdefault((model, dataset), {}).setdefault(str(target), {}).setdefault(variant, []).append(layer)
+    panels = []
+    for (model, dataset), targets in runs.items():
+        for names, variants in _alike(targets, lambda layers: [(one.layer, one.sqnr) for one in layers]):
+            cells = [
+                {
+                    "row": f"{one.step} {one.layer}",
+                    "column": variant,
+                    "value": one.sqnr if one.sqnr is not None and isfinite(one.sqnr) else None,
+                    "text": ""
+                    if one.sqnr is None
+                    else f"{one.sqnr:.0f}"
+                    if isfinite(one.sqnr)
+                    else "exact"
+                    if one.sqnr > 0
+                    else "NaN",
+                    "cosine": _shown(one.cosine),
+                    "saturated %": round(100 * one.saturated, 3),
+                    "zeros %": round(100 * one.zeros, 2),
+                    "scale": one.scale,
+                    "sqnr simulated": _shown(one.sqnr_simulated),
+                    "causes": one.causes,
+                }
+                for variant, layers in variants.items()
+                for one in layers
+            ]
+            images = next(v.images for v in evidence.verdicts if v.key[:3] == (model, dataset, names[0]))
+            subtitle = [
+                f"dB, beside fp32 on the same {images} images; darker is worse",
+                "layers in the order of execution",
+            ]
+            scale = alt.Scale(scheme="blues", reverse=True, domain=[0, 60], clamp=True)
+            panels.append(
+                _heat_map(
+                    f"{model} on {dataset}, {', '.join(names)}: SQNR", subtitle, cells, scale, dark="datum.value < 25"
+                )
+            )
+    if not panels:
+        return nothing("No layer was measured: `verify.images` is 0.")
+    return arrange(panels, 1, shared_colours=False)
+
+
+def scales_chart(evidence: Evidence) -> alt.ConcatChart:
+    """Return each calibrator's scales beside those of the first calibrator of its case."""
+    cases: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    baseline = {}
+    for one in evidence.scales:
+        baseline[one.model, one.dataset] = one.baseline
+        cases.setdefault((one.model, one.dataset), []).append(
+            {
+                "row": one.tensor,
+                "column": one.calibrator,
+                "value": log2(one.ratio),
+                "text": f"{one.ratio:.2f}",
+                "least": one.low,
+                "largest": one.high,
+            }
+        )
+    if not cases:
+        return nothing("There is one calibrator: no scales to compare.")
+    panels = []
+    for case, cells in cases.items():
+        largest = max(0.1, *(abs(cell["value"]) for cell in cells))
+        scale = alt.Scale(scheme="purpleorange", domain=[-largest, largest], domainMid=0)
+        subtitle = [f"ratio to {baseline[case]}; 1 is agreement, above 1 clips less", "seeds: geometric mean"]
+        panels.append(
+            _heat_map(f"{' on '.join(case)}: scales of the raw tables", subtitle, cells, scale, dark=_ends(largest))
+        )
+    return arrange(panels, 1, shared_colours=False)
+
+
+def classes_chart(evidence: Evidence) -> alt.ConcatChart:
+    """Return by how many images the hits of each class change beside fp32."""
+    panels = []
+    for case in evidence.cases:
+        targets: dict[str, dict[str, list[tuple[int, float, int]]]] = {}
+        for found in evidence.comparisons:
+            if (found.model, found.dataset) == case and found.kind == "fp32" and found.step is not None:
+                changes = [(change.label, change.after - change.before, change.n) for change in found.classes]
+                targets.setdefault(found.target, {})[found.variant] = changes
+        sizes: dict[int, float] = {}
+        for changes in (changes for variants in targets.values() for changes in variants.values()):
+            for label, change, _ in changes:
+                sizes[label] = max(sizes.get(label, 0.0), abs(change))
+        shown = sorted(sorted(sizes, key=lambda label: -sizes[label])[:_CLASSES])
+        if not shown:
+            continue
+        largest = max(1.0, *sizes.values())
+        for names, variants in _alike(targets, lambda changes: changes):
+            cells = [
+                {
+                    "row": variant,
+                    "column": str(label),
+                    "value": change,
+                    "text": signed(change, 1).removesuffix(".0"),
+                    "images of the class": n,
+                }
+                for variant, changes in variants.items()
+                for label, change, n in changes
+                if label in shown
+            ]
+            scale = alt.Scale(scheme="purpleorange", reverse=True, domain=[-largest, largest], domainMid=0)
+            subtitle = ["images that the variant has right more than fp32, with ties by parts; empty: no change"]
+            if len(sizes) > len(shown):
+                subtitle.append(f"the {len(shown)} classes that change most, of {len(sizes)} that change")
+            if cells:
+                panels.append(
+                    _heat_map(
+                        f"{' on '.join(case)}, {', '.join(names)}: hits by class",
+                        subtitle,
+                        cells,
+                        scale,
+                        dark=_ends(largest),
+                        numeric=True,
+                    )
+                )
+    if not panels:
+        return nothing("No class changed: every variant has the same images of each class right as fp32.")
+    return arrange(panels, 1, shared_colours=False)
+
+
+def times_chart(times: Sequence[Row]) -> alt.ConcatChart:
+    """Return the seconds of all jobs of each rule."""
+    if not times:
+        return nothing("No run times: the folder of benchmark files is empty.")
+    base = alt.Chart(alt.Data(values=[{**row, "text": f"{row['seconds']:.1f} s"} for row in times]))
+    y = alt.Y("rule:N", sort=[str(row["rule"]) for row in times], axis=alt.Axis(title=None, ticks=False, domain=False))
+    x = alt.X("seconds:Q", title="seconds of all jobs together")
+    tooltip = [alt.Tooltip(f"{name}:N") for name in ("rule", "jobs", "seconds", "longest", "memory")]
+    chart = alt.layer(
+        base.mark_bar(color=PALETTE[0], height={"band": 0.7}).encode(x=x, y=y, tooltip=tooltip),
+        base.mark_text(color=INK, align="left", dx=4).encode(x=x, y=y, text="text:N"),
+    )
+    return arrange([chart.properties(width=_WIDTH, height=alt.Step(20))], 1)
+
+
+def _alike(targets: Mapping[str, Mapping[str, Any]], key: Any) -> Iterable[tuple[list[str], Mapping[str, Any]]]:
+    """Yield targets whose variants have the same numbers together: they compute the same."""
+    merged: dict[str, tuple[list[str], Mapping[str, Any]]] = {}
+    for target, variants in targets.items():
+        numbers = repr({name: key(value) for name, value in variants.items()})
+        merged.setdefault(numbers, ([], variants))[0].append(target)
+    return merged.values()
+
+
+def _shown(value: float | None) -> float | str | None:
+    """Return a number as JSON can hold it: one that is not finite as text."""
+    return value if value is None or isfinite(value) else str(value)
+
+
+def _ends(largest: float) -> str:
+    """Return where a diverging scale is dark: at both ends."""
+    return f"abs(datum.value) > {0.6 * largest}"
+
+
+def _heat_map(
+    title: str,
+    subtitle: Sequence[str],
+    cells: Sequence[Mapping[str, Any]],
+    scale: alt.Scale,
+    *,
+    dark: str = "false",
+    numeric: bool = False,
+) -> alt.LayerChart:
+    """Return a heat map of `cells`: row, column, value, text, and what hovering shows beside.
+
+    `dark`: where the colour is so dark that the number is white, as an expression over `datum.value`.
+    """
+    rows, columns = (list(dict.fromkeys(cell[key] for cell in cells)) for key in ("row", "column"))
+    if numeric:
+        columns.sort(key=float)
+    few = len(columns) <= _MANY
+    axis = {"title": None, "ticks": False, "domain": False, "labelLimit": 320}
+    x = alt.X("column:N", sort=columns, axis=alt.Axis(**axis, orient="top", labelAngle=0 if numeric else -40))
+    y = alt.Y("row:N", sort=rows, axis=alt.Axis(**axis))
+    base = alt.Chart(alt.Data(values=list(cells))).encode(x=x, y=y)
+    names = [name for name in cells[0] if name not in ("row", "column", "text", "value")]
+    tooltip = [alt.Tooltip("row:N"), alt.Tooltip("column:N"), alt.Tooltip("text:N", title="value")]
+    tooltip += [alt.Tooltip(f"{name}:N") for name in names]
+    layers = [
+        base.mark_rect(stroke="white").encode(color=alt.Color("value:Q", scale=scale, legend=None), tooltip=tooltip)
+    ]
+    if few:
+        colour = alt.condition(f"isValid(datum.value) && {dark}", alt.value("white"), alt.value(INK))
+        layers.append(base.mark_text(fontSize=10).encode(text="text:N", color=colour))
+    size = {"width": alt.Step(_NUMBERED if few else _CELL / 2), "height": alt.Step(20)}
+    return alt.layer(*layers).properties(title=alt.TitleParams(title, subtitle=list(subtitle)), **size)
+
+
+def _accuracy(evidence: Evidence) -> alt.ConcatChart:
+    """Return the accuracy of every variant."""
+    return accuracy_chart(evidence.rows)
+
+
+FIGURES: Mapping[str, Callable[[Evidence], alt.ConcatChart]] = {
+    "accuracy": _accuracy,
+    "images": images_chart,
+    "layers": layers_chart,
+    "scales": scales_chart,
+    "classes": classes_chart,
+}
+"""What is drawn of a sweep, by the name of its files; run times are only on the page, since they are no artefact."""

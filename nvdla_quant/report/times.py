@@ -1,0 +1,53 @@
+"""Run times: from Snakemake's benchmark files, which are no artefacts."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+from nvdla_quant.errors import ReportError
+from nvdla_quant.report.tables import Row
+
+
+def read_times(patterns: Mapping[str, str]) -> list[Row]:
+    """Return jobs, seconds and memory of each rule, those that took longest first.
+
+    Parameters
+    ----------
+    patterns : Mapping[str, str]
+        Benchmark files by the rule that writes them, with ``*`` for wildcards, relative to the working directory.
+
+    Raises
+    ------
+    ReportError
+        A file is not what Snakemake writes.
+    """
+    found: list[Row] = []
+    for rule, pattern in patterns.items():
+        jobs = [job for path in sorted(Path().glob(pattern)) for job in _read(path)]
+        if jobs:
+            seconds = [job[0] for job in jobs]
+            found.append(
+                {
+                    "rule": rule,
+                    "jobs": len(jobs),
+                    "seconds": round(sum(seconds), 1),
+                    "longest": round(max(seconds), 1),
+                    "memory": round(max(job[1] for job in jobs)),
+                }
+            )
+    return sorted(found, key=lambda row: -float(str(row["seconds"])))
+
+
+def _read(path: Path) -> list[tuple[float, float]]:
+    """Return seconds and MiB of each line; Snakemake measures no memory of a job that ends at once."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = list(csv.DictReader(file, delimiter="\t"))
+        times = [
+            (float(line["s"]), 0.0 if line["max_rss"] in ("-", "NA") else float(line["max_rss"])) for line in lines
+        ]
+    except (KeyError, ValueError, TypeError) as error:
+        raise ReportError(f"{path}: not a benchmark file ({error!r}); remove it and run again") from error
+    if not times:
+        raise ReportError(f"{path}: not a benchmark file, it has no line; remove it and run again")
+    return times

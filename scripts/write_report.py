@@ -1,0 +1,18 @@
+"""Write the report of a sweep as one page."""
+
+from pathlib import Path
+
+from nvdla_quant import logs
+from nvdla_quant.provenance import read_manifest
+from nvdla_quant.report.evidence import read_evidence
+from nvdla_quant.report.page import write_page
+from nvdla_quant.report.times import read_times
+
+with logs.capture(snakemake.log[0]):
+    given, params = snakemake.input, snakemake.params
+    files = {key: given[key] for key in ("tables", "verdicts", "layers")}
+    evidence = read_evidence(
+        given.accuracies, given.comparisons, params.groups, calibrators=params.calibrators, **files
+    )
+    times, manifest = read_times(params.benchmarks), read_manifest(Path(given.manifest))
+    write_page(Path(snakemake.output.html), evidence, times, manifest)

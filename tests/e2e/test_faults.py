@@ -1,0 +1,95 @@
+"""Disk full, a folder that cannot be written, a damaged file: a clear message, and the next run recovers."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.e2e.test_interrupt import artefacts
+from tests.sweeps import run
+
+pytestmark = pytest.mark.e2e
+
+
+@contextmanager
+def mounted(folder: Path, options: str) -> Iterator[None]:
+    """Mount a tmpfs on `folder` for a while; skip the test where that is not permitted."""
+    folder.mkdir(exist_ok=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.skip(f"mounting a tmpfs is not permitted here: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def checkout(new_checkout: Callable[..., Path], tiny_config: dict[str, Any]) -> Path:
+    made = new_checkout()
+    (made / "config.yaml").write_text(yaml.safe_dump(tiny_config))
+    return made
+
+
+@pytest.mark.skipif(shutil.which("mount") is None, reason="no mount command")
+def test_disk_full(checkout: Path, finished: Path) -> None:
+    """200 KiB hold the first files and not all; what a full disk broke is made again once there is room."""
+    results = checkout / "results"
+    with mounted(results, "size=200k"):
+        full = run(checkout)
+        assert full.returncode != 0
+        assert "No space left on device" in full.stdout + full.stderr
+        subprocess.run(["mount", "-o", "remount,size=64m", str(results)], check=True)
+        again = run(checkout)
+        assert again.returncode == 0, again.stdout[-4000:] + again.stderr[-4000:]
+        assert artefacts(checkout) == artefacts(finished)
+
+
+@pytest.mark.skipif(shutil.which("mount") is None, reason="no mount command")
+def test_results_folder_that_cannot_be_written(checkout: Path, finished: Path) -> None:
+    """Mounted read-only, since root writes whatever the permissions say."""
+    results = checkout / "results"
+    with mounted(results, "ro"):
+        refused = run(checkout)
+        assert refused.returncode != 0
+        assert "Read-only file system" in refused.stdout + refused.stderr
+        assert "results" in refused.stdout + refused.stderr
+    again = run(checkout)
+    assert again.returncode == 0, again.stdout[-4000:] + again.stderr[-4000:]
+    assert artefacts(checkout) == artefacts(finished)
+
+
+@pytest.mark.parametrize(
+    ("damaged", "reader"),
+    [
+        ("tiny/noise/reference/1-of-1.npz", "score_reference"),
+        ("tiny/noise/calibration/entropy/calibration.cache", "convert_cache"),
+        ("tiny/noise/nv_full/fp16/accuracy.json", "summarize_sweep"),
+        ("tiny/noise/comparisons.json", "summarize_sweep"),
+        ("tiny/noise/nv_full/fp16/verdict.json", "summarize_sweep"),
+    ],
+)
+def test_a_damaged_intermediate_file(finished: Path, tmp_path: Path, damaged: str, reader: str) -> None:
+    """Half of the file is gone: the job that reads it names the file; removed, as it says, it is made again."""
+    checkout = tmp_path / "copy"
+    shutil.copytree(finished, checkout, symlinks=True)
+    path = checkout / "results" / damaged
+    whole = path.read_bytes()
+    status = path.stat()
+    path.write_bytes(whole[: len(whole) // 2])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    broken = run(checkout, "--forcerun", reader)
+    assert broken.returncode != 0
+    assert str(path.relative_to(checkout)) in broken.stdout + broken.stderr
+    path.unlink()
+    again = run(checkout)
+    assert again.returncode == 0, again.stdout[-4000:] + again.stderr[-4000:]
+    assert artefacts(checkout) == artefacts(finished)

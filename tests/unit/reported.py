@@ -1,0 +1,94 @@
+"""A small sweep for the tests of the report: fp32, fp16, per-filter, per-kernel with two seeds, a constant output."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from nvdla_quant.evaluation.accuracy import Subject, fp32_subject, measure
+from nvdla_quant.evaluation.comparison import Scored, compare, compare_case
+from nvdla_quant.report.evidence import Evidence, LayerError, ScaleRatio, repeat
+from nvdla_quant.report.tables import VerdictRecord, summarize
+
+CASE = ("lenet", "mnist")
+LABELS = np.arange(200) % 10
+FP32 = np.eye(10, dtype=np.float32)[LABELS]
+LOST = {"fp16": 0, "int8-filter": 2, "int8-kernel-seed-0": 20, "int8-kernel-seed-1": 40}
+"""How many images each variant has wrong, from the first on; fp32 has all right."""
+
+
+def _scores(variant: str, lost: dict[str, int]) -> Any:
+    if variant not in lost:
+        return np.full_like(FP32, 0.5) + np.eye(10, dtype=np.float32)[0]
+    wrong = np.arange(200) < lost[variant]
+    return np.eye(10, dtype=np.float32)[np.where(wrong, (LABELS + 1) % 10, LABELS)]
+
+
+def _subject(variant: str, target: str) -> Subject:
+    half = variant == "fp16"
+    return replace(
+        fp32_subject(*CASE),
+        target=target,
+        variant=variant,
+        precision="fp16" if half else "int8",
+        mode=None if half else "per-filter" if "filter" in variant else "per-kernel",
+        calibrator=None if half else "entropy",
+        compile_backend="builtin",
+        run_backend="emulator",
+    )
+
+
+def sweep_evidence(lost: dict[str, int] = LOST, targets: tuple[str, ...] = ("nv_full",)) -> Evidence:
+    """Return what a report on the sweep rests on; `lost` as `LOST`."""
+    names = [*lost, "int8-broken"]
+    seeds = [name for name in names if "-seed-" in name]
+    groups = [
+        {
+            "model": "lenet",
+            "dataset": "mnist",
+            "target": target,
+            "name": members[0].partition("-seed-")[0],
+            "series": members[0].partition("-seed-")[0],
+            "images": None if members == ["fp16"] else 8,
+            "variants": members,
+        }
+        for target in targets
+        for members in [*([name] for name in names if name not in seeds), *([seeds] if seeds else [])]
+    ]
+    accuracies = [measure(fp32_subject(*CASE), LABELS, FP32, exactness="fp32")]
+    comparisons, verdicts, layers = [], [], []
+    fp32 = Scored.of(FP32, 1.0)
+    for target in targets:
+        for name in names:
+            scores = _scores(name, lost)
+            accuracies.append(measure(_subject(name, target), LABELS, scores, exactness="bit-exact", reference=FP32))
+            pair = {"model": "lenet", "dataset": "mnist", "target": target, "variant": name}
+            found = compare({**pair, "baseline": "fp32", "kind": "fp32"}, LABELS, Scored.of(scores, 1.0), fp32)
+            comparisons += [] if found is None else [found]
+            key = (*CASE, target, name)
+            wrong = name == "int8-broken"
+            judged = (
+                ("miscompiled", "constant-output", "conv1", "every channel is constant")
+                if wrong
+                else ("ok",) + (None,) * 3
+            )
+            verdicts.append(VerdictRecord(key, *judged, images=8))
+            layers += [
+                LayerError(key, 0, "conv1", 40.0, 0.9999, float("inf"), 0.001, 0.3, 0.01, ""),
+                LayerError(key, 1, "ip1", 20.0 if name != "fp16" else float("inf"), 0.99, None, 0.0, 0.5, 0.02, ""),
+            ]
+    modes = [{"target": t, "variant": "int8-filter", "baseline": "int8-kernel-seed-0"} for t in targets if seeds]
+
+    def load(target: str, variant: str) -> Scored | None:
+        return Scored.of(_scores(variant, lost), 1.0) if variant in lost else None
+
+    case = {"model": "lenet", "dataset": "mnist"}
+    comparisons += compare_case(case, LABELS, FP32, groups, modes, load)
+    rows = summarize(accuracies, verdicts)
+    scales = (
+        ScaleRatio(*CASE, "minmax", "entropy", "conv1", 1.49, 1.4, 1.6),
+        ScaleRatio(*CASE, "minmax", "entropy", "(Unnamed Layer* 4) [Fully Connected]_output", 0.98, 0.98, 0.98),
+    )
+    return Evidence(
+        tuple(rows), tuple(comparisons), tuple(repeat(groups, rows)), scales, tuple(layers), tuple(verdicts)
+    )

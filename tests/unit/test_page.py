@@ -1,0 +1,147 @@
+"""The page: every section, no request, and, in a browser, every plot drawn."""
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from nvdla_quant.report.evidence import Evidence
+from nvdla_quant.report.figures import FIGURES
+from nvdla_quant.report.page import render_page
+from nvdla_quant.report.style import write_chart
+from tests.unit.reported import sweep_evidence
+
+TIMES: Any = [{"rule": "run_loadable", "jobs": 3, "seconds": 12.5, "longest": 6.0, "memory": 280}]
+MANIFEST: Any = {
+    "command": "snakemake --configfile a.yaml",
+    "software": {
+        "nvdla_quant": {"source": "0123456789ab", "git": {"commit": "c0ffee", "dirty": True}},
+        "python": "CPython 3.12",
+        "distributions": {"numpy": "2.2", "altair": None},
+        "system": "Linux",
+        "machine": "x86_64",
+        "simd": ["AVX2"],
+    },
+    "config": {"note": "</script><b>"},
+    "inputs": {"m.caffemodel": {"bytes": 3, "sha256": "ab"}},
+    "artefacts": {"results/a": {"bytes": 4, "sha256": "cd", "processor_dependent": True}},
+}
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def swept() -> Evidence:
+    """Return a sweep whose calibrators have two numbers of images each."""
+    evidence = sweep_evidence()
+    more = [replace(group, images=16) for group in evidence.repeated if group.images is not None]
+    return replace(evidence, repeated=(*evidence.repeated, *more))
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return render_page(swept(), TIMES, MANIFEST)
+
+
+class Elements(HTMLParser):
+    """Tags that are opened and closed, and what they refer to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.references: list[str] = []
+        self.unbalanced: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.references += [value or "" for key, value in attributes if key in ("src", "href", "action", "data")]
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.unbalanced.append(tag)
+
+
+def test_elements_are_balanced_and_refer_to_the_page_alone(page: str) -> None:
+    elements = Elements()
+    elements.feed(page)
+    assert not elements.open
+    assert not elements.unbalanced
+    assert all(reference.startswith("#") for reference in elements.references)
+    assert "default-src 'none'" in page
+    assert not re.search(r"@import|url\(", page.partition("<style>")[2].partition("</style>")[0])
+
+
+def test_the_first_thing_is_the_answer(page: str) -> None:
+    text = re.sub("<script.*?</script>|<style.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL)
+    assert text.index("Use int8 per-filter") < text.index("n: test images")
+    for expected in ("constant-output every channel is constant", "c0ffee, with changes", "&lt;/script&gt;&lt;b&gt;"):
+        assert expected in text
+    assert "snakemake --configfile a.yaml" in text
+
+
+def test_plots_are_json(page: str) -> None:
+    specifications = re.findall(r'<script type="application/json">(.*?)</script>', page)
+    assert len(specifications) == 6
+    assert all("$schema" in json.loads(text) for text in specifications)
+
+
+@pytest.mark.parametrize("name", list(FIGURES))
+def test_figures_as_files(name: str, tmp_path: Path) -> None:
+    write_chart(tmp_path / "figure.svg", FIGURES[name](swept()))
+    texts = {
+        "".join(node.itertext()) for node in ElementTree.parse(tmp_path / "figure.svg").iter() if "text" in node.tag
+    }
+    expected = {
+        "accuracy": {"99.00", "error: constant: all 200 images have the same scores"},
+        "images": {"8", "16", "int8-kernel", "calibration images"},
+        "layers": {"40", "20", "exact", "0 conv1"},
+        "scales": {"1.49", "0.98", "minmax"},
+        # Classes 0 and 1 lose an image each to per-filter, and each class 4 to seed 1 of per-kernel.
+        "classes": {"\N{MINUS SIGN}1", "\N{MINUS SIGN}4", "int8-filter"},
+    }[name]
+    assert expected <= texts
+
+
+@pytest.mark.parametrize("name", ["images", "layers", "scales", "classes"])
+def test_figures_without_anything_to_draw_say_so(name: str, tmp_path: Path) -> None:
+    bare = replace(sweep_evidence({"int8-filter": 0}), layers=(), verdicts=(), scales=())
+    write_chart(tmp_path / "figure.svg", FIGURES[name](bare))
+    assert re.search("There is|No ", (tmp_path / "figure.svg").read_text())
+
+
+def opened(page: str, folder: Path) -> tuple[str, set[str]]:
+    """Open `page` in headless Chromium: what it became, and the addresses that it asked for.
+
+    The browser's own requests (updates, dictionaries) are told apart by their initiator, which is no origin.
+    """
+    assert CHROMIUM is not None
+    folder.mkdir()
+    (folder / "report.html").write_text(page)
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    options += ["--disable-component-update", f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=30000"]
+    log = folder / "net.json"
+    command = [CHROMIUM, *options, f"--log-net-log={log}", "--dump-dom", (folder / "report.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
+    events = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
+    asked = {
+        event["url"] for event in events if "url" in event and event.get("initiator") not in (None, "not an origin")
+    }
+    return done.stdout, {url for url in asked if not url.startswith(("file:", "data:", "blob:"))}
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_every_plot_is_drawn_and_nothing_is_requested(page: str, tmp_path: Path) -> None:
+    content, asked = opened(page, tmp_path / "report")
+    assert re.search(r'<body[^>]* data-drawn="6"', content), content[-2000:]
+    places = re.findall(r'<div class="chart[^>]*>(.*?)<script type="application/json">', content, re.DOTALL)
+    assert [bool(re.search(r"<svg.*<text", place, re.DOTALL)) for place in places] == [True] * 6
+    assert asked == set()
+    # The same look finds a request where there is one.
+    assert opened('<img src="http://127.0.0.1:9/x.png">', tmp_path / "other")[1] == {"http://127.0.0.1:9/x.png"}

@@ -1,0 +1,82 @@
+"""The answer on the first screen: what is named, and that no more is claimed than the images show."""
+
+from dataclasses import replace
+
+import pytest
+
+from nvdla_quant.report.recommendation import closing, recommend
+from tests.unit.reported import LOST, sweep_evidence
+
+
+def test_the_best_int8_where_the_images_cannot_tell_it_from_fp16() -> None:
+    """Two images of 200 lost: p = 2 * 0.5 ** 2 = 0.5 beside fp32; per-kernel loses 20 and 40."""
+    (answer,) = recommend(sweep_evidence())
+    assert answer.choice is not None
+    assert answer.choice.name == "int8-filter"
+    assert answer.headline == "Use int8 per-filter with 8 calibration images (int8-filter)."
+    text = " ".join(answer.reasons)
+    assert "99.00 % of 200 test images right, fp32 100.00 %" in text
+    assert "0 won, 2 lost, p = 0.50" in text
+    assert "not significant, which does not prove them equal" in text
+    assert "Significantly less accurate than the best: int8-kernel." in text
+    assert "significantly better in 1 and worse in 0 of 1 pairs" in text
+    assert "Left out, since the output is wrong: int8-broken" in text
+    assert "compiled by builtin, run on emulator; bit-exact" in text
+
+
+def test_nothing_is_ranked_that_the_images_do_not_rank() -> None:
+    (answer,) = recommend(sweep_evidence({"int8-kernel": 1, "int8-filter": 2}))
+    assert answer.choice is not None
+    # The one that agrees with fp32 on more images, and the other will do as well.
+    assert answer.choice.name == "int8-kernel"
+    assert any("do not tell it from 1 of the 1 others (int8-filter" in reason for reason in answer.reasons)
+
+
+def test_fp16_where_int8_costs_too_much() -> None:
+    (answer,) = recommend(sweep_evidence({"fp16": 0, "int8-filter": 30}))
+    assert answer.choice is not None
+    assert answer.choice.name == "fp16"
+    assert any("int8 costs too much here: the best of it, int8-filter" in reason for reason in answer.reasons)
+
+
+def test_a_loss_that_is_significant_is_said_to_be() -> None:
+    """8 of 200 lost: p = 2 * 0.5 ** 8 = 0.0078; there is no fp16 to turn to."""
+    (answer,) = recommend(sweep_evidence({"int8-filter": 8}))
+    assert "p = 0.0078). That is significant. It does not keep" in answer.reasons[0]
+
+
+def test_targets_with_the_same_answer_share_it() -> None:
+    answers = recommend(sweep_evidence(LOST, ("nv_large", "nv_small")))
+    assert [answer.targets for answer in answers] == [("nv_large", "nv_small")]
+
+
+def test_no_answer_where_every_output_is_wrong() -> None:
+    (answer,) = recommend(sweep_evidence({}))
+    assert answer.choice is None
+    assert answer.headline == "No variant gives a right output that can be compared."
+
+
+@pytest.mark.parametrize(("lost", "said"), [(0, "It keeps 99 %"), (40, "It does not keep 99 %"), (2, "Too few images")])
+def test_the_bar_of_99_percent(lost: int, said: str) -> None:
+    """Agresti and Min for no flips of 200: plus and minus 1.96 / 202 = 0.97 points."""
+    (answer,) = recommend(sweep_evidence({"int8-filter": lost}))
+    assert said in answer.reasons[0]
+
+
+def test_more_calibration_images_where_it_makes_no_difference() -> None:
+    """The same variant calibrated with 4 images agrees with fp32 no less."""
+    evidence = sweep_evidence({"int8-filter": 0, "int8-kernel": 1})
+    few = [
+        replace(group, images=4, series="int8-kernel") if group.name == "int8-filter" else group
+        for group in evidence.repeated
+    ]
+    (answer,) = recommend(replace(evidence, repeated=tuple(few)))
+    assert answer.choice is not None
+    assert (answer.choice.name, answer.choice.images) == ("int8-kernel", 8)
+
+
+def test_the_end_of_a_run() -> None:
+    """Two seeds, 90 and 80 % right."""
+    seeds, answer = closing(sweep_evidence()).splitlines()
+    assert seeds == "2 seeds: lenet on mnist, nv_full int8-kernel: 85.00 % (sd 7.07, 80.00 to 90.00)"
+    assert answer == "lenet on mnist, nv_full: Use int8 per-filter with 8 calibration images (int8-filter)."
