@@ -104,6 +104,12 @@ class Program:
     warnings: tuple[str, ...]
     computed: frozenset[int] = frozenset()
 
+    def constant(self, window: Window) -> NDArray[np.uint8]:
+        """Return the bytes of `window`, which holds constants that the loadable provides."""
+        memory = self.regions[window.memory].initial
+        assert memory is not None, "decode checks that the loadable provides the constants"
+        return memory[window.offset : window.offset + window.size]
+
     @property
     def image_bytes(self) -> int:
         """Bytes of memory that each image needs, the copies that its largest operation makes included."""

@@ -254,17 +254,11 @@ _programs_lock = threading.Lock()
 
 def _prepared(program: Program, fp16: Fp16) -> _Prepared:
     """Return the unpacked weights and operands of `program`, by operation; they are made once for each mode."""
-
-    def read(window: Window) -> NDArray[np.uint8]:
-        memory = program.regions[window.memory].initial
-        assert memory is not None, "decode checks that the loadable provides the constants"
-        return memory[window.offset : window.offset + window.size]
-
     with _programs_lock:
         modes = _programs.setdefault(program, {})
         if fp16 not in modes:
             modes[fp16] = {
-                operation.index: _prepare(operation, read, program.target, fp16)
+                operation.index: _prepare(operation, program.constant, program.target, fp16)
                 for operation in program.operations
                 if isinstance(operation, SdpOperation) and operation.index not in program.computed
             }

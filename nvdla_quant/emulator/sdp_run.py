@@ -1,4 +1,4 @@
-"""Run int8 SDP operations, with the convolutions that feed them, tile by tile."""
+"""Run integer SDP operations, with the convolutions that feed them, tile by tile."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -21,6 +21,7 @@ from nvdla_quant.emulator.memory import Values
 from nvdla_quant.emulator.operations import ConvOperation, CpuOperation, Fp16, Operation, SdpOperation
 from nvdla_quant.emulator.program import Program
 from nvdla_quant.emulator.run import run
+from nvdla_quant.emulator.sdp_run import with_operands
 from nvdla_quant.errors import NetworkError, TableError
 from nvdla_quant.evaluation.mapping import Step, base_name, expand, map_operations
 from nvdla_quant.evaluation.tolerance import LARGEST, Tolerance, step_tolerance
@@ -281,6 +282,7 @@ def examine(program: Program, network: Network, table: CalibrationTable | None, 
         check_complete(network, table)
     else:
         table = None
+    program = _with_operands_read(program)
     expanded = expand(network)
     inputs, clipped = _to_device(program, network, table, images)
     fp32 = Reference(expanded, list(expanded.tensors)).run(images)
@@ -320,6 +322,17 @@ def _cosine(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     # Not as matrix products: those start threads, which cost more than such short sums.
     norm = float(np.sqrt(np.sum(first**2) * np.sum(second**2)))
     return float(np.sum(first * second)) / norm if norm > 0 else float(np.array_equal(first, second))
+
+
+def _with_operands_read(program: Program) -> Program:
+    """Return `program` with the values of its SDP operations' arrays, but for those that it computes."""
+    operations = tuple(
+        with_operands(operation, program.constant)
+        if isinstance(operation, SdpOperation) and operation.index not in program.computed
+        else operation
+        for operation in program.operations
+    )
+    return replace(program, operations=operations)
 
 
 def _check_shapes(program: Program, network: Network, images: Floats) -> None:

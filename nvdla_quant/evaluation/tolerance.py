@@ -93,7 +93,7 @@ def _of_operation(operation: Operation, channels: int) -> Tolerance:
     summed = False
     behind = none + operation.converter.scale * 2.0**-operation.converter.shift
     for unit in reversed(operation.units):
-        points = [part is not None and part.cube is not None for part in (unit.alu_operand, unit.mul_operand)]
+        points = [_varies(part) for part in (unit.alu_operand, unit.mul_operand)]
         mul = _constant(unit.mul_operand, channels)
         if mul is not None:
             cost = _truncation(mul)
@@ -115,9 +115,14 @@ def _truncation(multiplier: Floats) -> Floats:
     return np.where(size > 1, 1 / np.maximum(size, 1), 0.0)
 
 
+def _varies(operand: Operand | None) -> bool:
+    """Return whether an operand is another one for each image: one from a cube, or an array that is computed."""
+    return operand is not None and (operand.cube is not None or operand.array is not None)
+
+
 def _constant(operand: Operand | None, channels: int) -> Floats | None:
-    """Return the value of an operand for each channel; None where it has none or comes from a cube."""
-    if operand is None or operand.cube is not None:
+    """Return the value of an operand for each channel; None where it has none or varies."""
+    if operand is None or _varies(operand):
         return None
     values = operand.register if operand.channels is None else operand.channels
     array = np.asarray(values, np.float64).reshape(-1)

@@ -14,7 +14,6 @@ from nvdla_quant.emulator.program import Program
 from nvdla_quant.emulator.sdp_run import weights_of
 from nvdla_quant.emulator.weights import unpack_weights
 from nvdla_quant.hardware import Precision
-from nvdla_quant.loadable.tasks import Window
 from nvdla_quant.network.graph import Convolution, InnerProduct, Layer, Network
 from nvdla_quant.network.views import viewed
 
@@ -124,12 +123,7 @@ def check_weights(
 
 
 def _unpacked(program: Program, operation: ConvOperation) -> Floats:
-    def read(window: Window) -> NDArray[np.uint8]:
-        initial = program.regions[window.memory].initial
-        assert initial is not None, "the loadable provides what it does not compute"
-        return initial[window.offset : window.offset + window.size]
-
-    packed = weights_of(operation, read, program.target)
+    packed = weights_of(operation, program.constant, program.target)
     return unpack_weights(operation, packed, program.target).astype(np.float64)
 
 
