@@ -327,6 +327,12 @@ def _port(loadable: Loadable, tensor: TensorDescriptor, target: Target) -> Port:
         cube = Cube(memory.id, tensor.offset, *form, tensor.n, apart)
     if cube.end > memory.size:
         raise LoadableError(f"{where}: ends at byte {cube.end} of memory {memory.id}, which has {memory.size}")
+    if cube.size > cube.end - cube.offset:
+        # Strides that are too small would let a small loadable ask for inputs and outputs of any size.
+        raise LoadableError(
+            f"{where}: {cube.batch} x {cube.channels}x{cube.height}x{cube.width} in {cube.end - cube.offset} bytes of "
+            f"memory {memory.id}, expected at least the {cube.size} bytes that its elements take"
+        )
     return Port(tensor.name, cube, precision)
 
 

@@ -3,7 +3,7 @@
 ======== ==================================================================================================
 format   what it is
 ======== ==================================================================================================
-idx      MNIST's IDX: one file of gray images (n, height, width), one of labels (n,); plain or gzipped
+idx      MNIST's IDX: one file of gray images (n, height, width), one of labels (n,); plain, gzip or xz
 cifar10  CIFAR-10's binary version: records of one label byte and 32 x 32 pixels as red, green, blue planes
 folder   a folder of image files and a list with ``relative/path label`` on each line
 npz      NumPy archive: `images` uint8 (n, height, width) or (n, height, width, 1 or 3), `labels` integers (n,)
@@ -14,6 +14,7 @@ Files that hold many images are read whole; of a folder only the images asked fo
 
 import gzip
 import hashlib
+import lzma
 import re
 import zipfile
 import zlib
@@ -201,8 +202,12 @@ def open_dataset(record: DatasetRecord) -> Dataset:
     return dataset
 
 
+_PACKED = ((b"\x1f\x8b", "gzip", gzip.decompress), (b"\xfd7zXZ\0", "xz", lzma.decompress))
+"""First bytes of packed files (RFC 1952; the .xz format's section 2.1.1.1), and how they are unpacked."""
+
+
 def read_idx(path: Path, key: str, axes: Literal[1, 3]) -> NDArray[np.uint8]:
-    """Array of unsigned bytes in an IDX file, plain or gzipped (told apart by content, not by suffix).
+    """Array of unsigned bytes in an IDX file, plain, gzip or xz (told apart by content, not by suffix).
 
     The format is MNIST's: two zero bytes, the element type (8: unsigned byte), the number of axes, each axis as a
     big-endian 32-bit number, the elements with the last axis fastest.
@@ -217,11 +222,12 @@ def read_idx(path: Path, key: str, axes: Literal[1, 3]) -> NDArray[np.uint8]:
         3 for images, 1 for labels.
     """
     content = _read_file(path, key)
-    if content[:2] == b"\x1f\x8b":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise DatasetError(f"{path} (key {key}): damaged gzip file: {error}; fetch it again") from error
+    for start, name, decompress in _PACKED:
+        if content.startswith(start):
+            try:
+                content = decompress(content)
+            except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+                raise DatasetError(f"{path} (key {key}): damaged {name} file: {error}; fetch it again") from error
     magic = bytes((0, 0, 8, axes))
     if content[:4] != magic:
         raise DatasetError(

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import lzma
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -46,10 +47,13 @@ def idx(tmp_path: Path) -> tuple[IdxRecord, np.ndarray, np.ndarray]:
     return record, images, labels
 
 
-def test_idx_plain_and_gzipped(idx: tuple[IdxRecord, np.ndarray, np.ndarray], tmp_path: Path) -> None:
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])
+def test_idx_plain_and_packed(
+    idx: tuple[IdxRecord, np.ndarray, np.ndarray], pack: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
     record, images, labels = idx
     packed = tmp_path / "packed"  # no suffix: told apart by content
-    packed.write_bytes(gzip.compress(record.images.read_bytes()))
+    packed.write_bytes(pack(record.images.read_bytes()))
     for source in (record, IdxRecord(packed, record.labels)):
         dataset = open_dataset(source)
         assert len(dataset) == 6
@@ -88,12 +92,17 @@ def _cut_gzip(path: Path) -> None:
     path.write_bytes(gzip.compress(path.read_bytes())[:-9])
 
 
+def _cut_xz(path: Path) -> None:
+    path.write_bytes(lzma.compress(path.read_bytes())[:-30])
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (_truncate, r"135 bytes, expected 136 for axes \(6, 4, 5\)"),
         (_lengthen, "137 bytes, expected 136"),
         (_cut_gzip, "damaged gzip"),
+        (_cut_xz, "damaged xz"),
         (lambda path: path.write_bytes(_idx(_random(6))), "begins with 00 00 08 01, expected 00 00 08 03.*swapped"),
         (lambda path: path.write_bytes(b"\0\0\x08\x03\0\0"), "6 bytes, expected"),
         (lambda path: path.write_bytes(_idx(_random(5, 4, 5))), "5 images, but 6 labels"),

@@ -726,6 +726,16 @@ def test_a_batch_of_tensors_lies_where_their_size_or_stride_says() -> None:
         decode(replace(loadable, tensors=(replace(bound, n=0), *loadable.tensors[1:])))
 
 
+@pytest.mark.parametrize(("name", "place"), [("in", 0), ("out", 1)])
+@pytest.mark.parametrize("fields", [{"n": 1 << 23}, {"h": 1 << 23, "strides": (1, 0, 0, 0, 0, 0, 0, 0)}])
+def test_tensors_need_the_memory_of_all_their_elements(name: str, place: int, fields: dict[str, Any]) -> None:
+    """Strides of 0 fit into any memory, yet each element of a tensor is one of the inputs or outputs."""
+    tensors = list(build(Case()).tensors)
+    tensors[place] = replace(tensors[place], **fields)
+    with pytest.raises(LoadableError, match=rf"tensor '{name}': .* expected at least the \d+ bytes"):
+        decode(replace(build(Case()), tensors=tuple(tensors)))
+
+
 @pytest.mark.parametrize("name", ["A2B10G10R10", "Y8___U8V8_N444"])
 def test_tensors_that_are_no_arrays_are_bytes(name: str) -> None:
     """Ten bits are no element, and two planes no cube: such a tensor is given byte by byte."""

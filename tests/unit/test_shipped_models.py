@@ -28,8 +28,8 @@ class Shipped:
 def shipped(folder: Path, model: str, images: str, preprocessing: Preprocessing, correct: int) -> Shipped:
     (caffemodel,) = (folder / model).glob("*.caffemodel")
     files = folder / model / "deploy.prototxt", caffemodel
-    kinds = ("images-idx3-ubyte.gz", "labels-idx1-ubyte.gz")
-    dataset = open_dataset(IdxRecord(*(folder / f"{images}{kind}" for kind in kinds)))
+    files_of_images = (next(folder.glob(f"{images}{kind}-ubyte.*")) for kind in ("images-idx3", "labels-idx1"))
+    dataset = open_dataset(IdxRecord(*files_of_images))
     bundle = gather(dataset, np.arange(len(dataset)), preprocessing, (1, 28, 28), {})
     return Shipped(read_network(*files), files, bundle, preprocessing, correct)
 
