@@ -487,8 +487,9 @@ def input_files():
 
 
 def final_outputs():
-    """The report, which needs the manifest and so every artefact, and what is made on request."""
-    return ["<results>/report/report.html", *dumped_files()]
+    """Everything: an artefact that was lost or removed is then made again, whatever was made from it is still there."""
+    artefacts = exact_artefacts() + processor_dependent_artefacts()
+    return [*artefacts, "<results>/manifest.json", "<results>/report/report.html", *dumped_files()]
 
 
 def print_summary():

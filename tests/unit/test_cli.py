@@ -181,3 +181,20 @@ def test_version_and_help() -> None:
     ):
         assert command in succeed("--help")
         assert "Usage" in succeed(command, "--help")
+
+
+def test_manifests_are_compared(tmp_path: Path) -> None:
+    software = {"nvdla_quant": {"source": "s"}, "distributions": {}, "machine": "x", "simd": []}
+    for name, digest in (("a", "1"), ("b", "2")):
+        content = {
+            "command": "",
+            "software": software,
+            "config": {},
+            "inputs": {},
+            "artefacts": {"f": {"sha256": digest}},
+        }
+        (tmp_path / name).write_text(json.dumps(content))
+    succeed("compare-manifests", tmp_path / "a", tmp_path / "a")
+    differ = cli("compare-manifests", tmp_path / "a", tmp_path / "b")
+    assert (differ.returncode, differ.stdout.split("\t")[0]) == (1, "f")
+    assert "not a manifest" in fail("compare-manifests", tmp_path / "a", tmp_path)
