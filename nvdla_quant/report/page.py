@@ -14,7 +14,7 @@ from nvdla_quant.files import write_text
 from nvdla_quant.report.evidence import Evidence, LayerError, layer_costs
 from nvdla_quant.report.figures import classes_chart, images_chart, layers_chart, scales_chart, times_chart
 from nvdla_quant.report.plots import accuracy_chart
-from nvdla_quant.report.recommendation import Recommendation, recommend
+from nvdla_quant.report.recommendation import Recommendation, glance, recommend
 from nvdla_quant.report.sheets import Sheet, number, pairs_sheet, seeds_sheet, summary_sheet, to_html
 from nvdla_quant.report.tables import Row
 
@@ -143,8 +143,9 @@ def _note(text: str) -> str:
 
 
 def _answers(answers: Iterable[Recommendation]) -> str:
-    """Return the first screen: the answer for each case."""
-    parts = []
+    """Return the first screen: the answers in a line each, then why."""
+    answers = list(answers)
+    parts = [to_html(glance(answers), caption=False)]
     for one in answers:
         reasons = "".join(f"<li>{html.escape(reason)}</li>" for reason in one.reasons)
         place = f"{' on '.join(one.case)}; {', '.join(one.targets)}"

@@ -8,11 +8,11 @@ the interval; else fp16, or int8 with a warning.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nvdla_quant.evaluation.comparison import Comparison, with_holm
 from nvdla_quant.report.evidence import Evidence, Repeated
-from nvdla_quant.report.sheets import backends, bounds, number, p_value
+from nvdla_quant.report.sheets import Sheet, backends, bounds, number, p_value
 from nvdla_quant.report.style import signed
 
 LEVEL = 0.05
@@ -37,6 +37,8 @@ class Recommendation:
         The answer in one sentence.
     reasons : tuple[str, ...]
         Why, and how sure that is, one sentence or two each.
+    pair : Comparison or None
+        The choice beside fp32.
     """
 
     case: tuple[str, str]
@@ -44,6 +46,7 @@ class Recommendation:
     choice: Repeated | None
     headline: str
     reasons: tuple[str, ...]
+    pair: Comparison | None = None
 
 
 def recommend(evidence: Evidence) -> list[Recommendation]:
@@ -53,10 +56,27 @@ def recommend(evidence: Evidence) -> list[Recommendation]:
         targets = dict.fromkeys(group.target for group in evidence.repeated if group.case == case)
         for one in (_recommend(evidence, case, target) for target in targets):
             if found and (found[-1].case, found[-1].headline, found[-1].reasons) == (case, one.headline, one.reasons):
-                found[-1] = Recommendation(case, found[-1].targets + one.targets, *_rest(found[-1]))
+                found[-1] = replace(found[-1], targets=found[-1].targets + one.targets)
             else:
                 found.append(one)
     return found
+
+
+def glance(answers: Sequence[Recommendation]) -> Sheet:
+    """Return the answers in a line each; targets with the same choice and numbers share one."""
+    lines: dict[tuple[str, ...], list[str]] = {}
+    for one in answers:
+        numbers: tuple[str, ...] = ("",) * 5
+        if one.pair is not None:
+            delta = [100 * value for value in (one.pair.delta.value, one.pair.delta.low, one.pair.delta.high)]
+            top1, reference = number(100 * one.pair.top1), number(100 * one.pair.baseline_top1)
+            difference = number(delta[0], sign=True)
+            numbers = (str(one.pair.n), top1, reference, difference, bounds(delta[1], delta[2], sign=True))
+        name = "none" if one.choice is None else one.choice.name
+        lines.setdefault((" on ".join(one.case), name, *numbers), []).extend(one.targets)
+    head = ("model and data set", "targets", "use", "n", "top-1 %", "fp32's", "difference", "95 %")
+    cells = tuple((key[0], ", ".join(targets), *key[1:]) for key, targets in lines.items())
+    return Sheet("At a glance", head, 3, cells, ())
 
 
 def closing(evidence: Evidence) -> str:
@@ -70,10 +90,6 @@ def closing(evidence: Evidence) -> str:
             lines.append(f"{len(group.rows)} seeds: {place}: {figures}")
     lines += [f"{' on '.join(one.case)}, {', '.join(one.targets)}: {one.headline}" for one in recommend(evidence)]
     return "".join(f"{line}\n" for line in lines)
-
-
-def _rest(one: Recommendation) -> tuple[Repeated | None, str, tuple[str, ...]]:
-    return one.choice, one.headline, one.reasons
 
 
 def _recommend(evidence: Evidence, case: tuple[str, str], target: str) -> Recommendation:
@@ -100,7 +116,7 @@ def _recommend(evidence: Evidence, case: tuple[str, str], target: str) -> Recomm
         *broken,
         f"How it was measured: {backends(choice.rows[0])}.",
     ]
-    return Recommendation(case, (target,), choice, f"Use {_words(choice)}.", tuple(reasons))
+    return Recommendation(case, (target,), choice, f"Use {_words(choice)}.", tuple(reasons), with_fp32[choice.name])
 
 
 def _is_miscompiled(group: Repeated) -> bool:
@@ -180,8 +196,8 @@ def _ranking(options: dict[str, Repeated], equal: Sequence[str], choice: str, be
         least = min((beside[name] for name in equal if name in beside), default=1.0)
         said.append(
             f"These images do not tell it from {len(others)} of the {len(options) - 1} others ({_list(others)}; "
-            f"smallest corrected p = {p_value(least)}): any of them will do. Named is, of the int8 ones, which need "
-            "half the bytes, the kind that agrees with fp32 on the most images, with its most calibration images."
+            f"smallest corrected p = {p_value(least)}): any of them will do. The one named is int8, which needs half "
+            "the bytes, and of the int8 ones the kind that agrees with fp32 on the most images."
         )
     if worse and choice in equal:
         said.append(f"Significantly less accurate than the best: {_list(worse)}.")

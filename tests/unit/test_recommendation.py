@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from nvdla_quant.report.recommendation import closing, recommend
+from nvdla_quant.report.recommendation import closing, glance, recommend
 from tests.unit.reported import LOST, sweep_evidence
 
 
@@ -80,3 +80,11 @@ def test_the_end_of_a_run() -> None:
     seeds, answer = closing(sweep_evidence()).splitlines()
     assert seeds == "2 seeds: lenet on mnist, nv_full int8-kernel: 85.00 % (sd 7.07, 80.00 to 90.00)"
     assert answer == "lenet on mnist, nv_full: Use int8 per-filter with 8 calibration images (int8-filter)."
+
+
+def test_at_a_glance() -> None:
+    """Targets with the same numbers share a line, though one has fp16 beside it and so other reasons."""
+    both = recommend(sweep_evidence(LOST, ("nv_full", "nv_small")))
+    (line,) = glance(both).lines
+    assert line[:7] == ("lenet on mnist", "nv_full, nv_small", "int8-filter", "200", "99.00", "100.00", "-1.00")
+    assert glance(recommend(sweep_evidence({}))).lines == (("lenet on mnist", "nv_full", "none", *[""] * 5),)
