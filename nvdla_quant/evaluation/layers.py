@@ -102,8 +102,8 @@ class Local:
 
     @property
     def beyond(self) -> NDArray[np.bool_]:
-        """Values that roundings do not explain."""
-        return self.distance > self.tolerance
+        """Values that roundings do not explain; a tolerance that is not a number explains none."""
+        return ~(self.distance <= self.tolerance)
 
     @property
     def is_right(self) -> bool:

@@ -16,6 +16,7 @@ import pytest
 from nvdla_quant.compiler import compile_network
 from nvdla_quant.errors import NetworkError, NvdlaQuantError, TableError
 from nvdla_quant.evaluation.diagnosis import Cause, Judgement
+from nvdla_quant.evaluation.layers import Local
 from nvdla_quant.evaluation.verify import write_layers, write_verdict
 from nvdla_quant.hardware import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode
 from nvdla_quant.loadable.reader import parse_loadable, read_loadable
@@ -263,3 +264,9 @@ def test_files(tmp_path: Path) -> None:
     assert {line.count("\t") for line in lines} == {len(verification.rows[0]) - 1}
     content = json.loads((tmp_path / "verdict.json").read_text())
     assert (content["subject"], content["verdict"], content["cause"]) == ({"model": "small"}, "ok", None)
+
+
+def test_an_unknown_tolerance_explains_nothing() -> None:
+    nothing = np.zeros((1, 1, 1, 1), np.float32)
+    unknown = Local(nothing, np.zeros((1, 1, 1, 1)), np.full((1, 1, 1, 1), np.nan), np.zeros(1))
+    assert not unknown.is_right
