@@ -103,8 +103,11 @@ def _recommend(evidence: Evidence, case: tuple[str, str], target: str) -> Recomm
     broken = (f"Left out, since the output is wrong: {names}; see Wrong outputs.",) if wrong else ()
     if not options:
         return Recommendation(case, (target,), None, "No variant gives a right output that can be compared.", broken)
-    best = max(options, key=lambda name: with_fp32[name].top1)
-    beside = {c.variant: p for c, p in with_holm([c for c in pairs if c.kind == "best"]) if c.baseline == best}
+    against = with_holm([c for c in pairs if c.kind == "best"])
+    # Equal means differ in their last bits: the best is the one that the others were compared with, where it is sound.
+    named = [c.baseline for c, _ in against if c.baseline in options]
+    best = named[0] if named else max(options, key=lambda name: with_fp32[name].top1)
+    beside = {c.variant: p for c, p in against}
     equal = [name for name in options if name == best or beside.get(name, 0.0) >= LEVEL]
     choice, why = _choose(options, equal, best, with_fp32)
     reasons = [

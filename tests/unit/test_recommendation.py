@@ -88,3 +88,15 @@ def test_at_a_glance() -> None:
     (line,) = glance(both).lines
     assert line[:7] == ("lenet on mnist", "nv_full, nv_small", "int8-filter", "200", "99.00", "100.00", "-1.00")
     assert glance(recommend(sweep_evidence({}))).lines == (("lenet on mnist", "nv_full", "none", *[""] * 5),)
+
+
+def test_the_best_is_the_one_that_was_compared_with() -> None:
+    """Two variants with the same hits, whose means differ in the last bit in the other direction."""
+    evidence = sweep_evidence({"int8-kernel": 2, "int8-filter": 2, "int8-third": 40})
+    nudged = [
+        replace(c, top1=c.top1 + 1e-12) if (c.kind, c.step, c.variant) == ("fp32", None, "int8-filter") else c
+        for c in evidence.comparisons
+    ]
+    (answer,) = recommend(replace(evidence, comparisons=tuple(nudged)))
+    assert any("do not tell it from 1 of the 2 others" in reason for reason in answer.reasons)
+    assert any("less accurate than the best: int8-third" in reason for reason in answer.reasons)
