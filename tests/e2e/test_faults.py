@@ -39,6 +39,16 @@ def checkout(new_checkout: Callable[..., Path], tiny_config: dict[str, Any]) -> 
     return made
 
 
+@pytest.fixture(scope="module")
+def finished(new_checkout: Callable[..., Path], tiny_config: dict[str, Any]) -> Path:
+    """A sweep of this file's own: other files plan other configurations in the one that they share."""
+    made = new_checkout()
+    (made / "config.yaml").write_text(yaml.safe_dump(tiny_config))
+    result = run(made)
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    return made
+
+
 @pytest.mark.skipif(shutil.which("mount") is None, reason="no mount command")
 def test_disk_full(checkout: Path, finished: Path) -> None:
     """200 KiB hold the first files and not all; what a full disk broke is made again once there is room."""
