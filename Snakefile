@@ -1,5 +1,4 @@
 # nvdla-quant: from a trained network to NVDLA loadables and what each quantization choice costs.
-#
 # Every path carries only names of configuration records; no code parses a path.
 #   <results>/{model}/{dataset}/
 #       images/calibration-{calibrator}.npz  images/test-{shard}.npz     what was chosen, as the network sees it
@@ -9,8 +8,7 @@
 #       calibration/{calibrator}/{table}/table.fixed.json  changes.tsv   layer names, consistent scales
 #       {target}/support.json                                            what the hardware can run, before compiling
 #       {target}/{variant}/loadable.nvdla  compile.json                  NVDLA's program
-#       {target}/{variant}/dumps/{shard}.npz                             what the device gives, unscaled
-#       {target}/{variant}/dumps/{shard}.dimg/                           the same as nvdla_runtime's files, on request
+#       {target}/{variant}/dumps/{shard}.npz  {shard}.dimg/              what the device gives; as nvdla_runtime's files
 #       {target}/{variant}/{accuracy,comparison,verdict}.json layers.tsv  scores; beside fp32 by image and by layer
 #       comparisons.json                                                 variants beside each other
 #   downloads/{digest}/{kind}/...                                        files by URL, and files out of archives
@@ -54,6 +52,8 @@ rule all:
     default_target: True
     input:
         final_outputs(),
+    message:
+        "Every artefact of the sweep is up to date"
 
 
 onsuccess:
