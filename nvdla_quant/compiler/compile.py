@@ -310,7 +310,11 @@ class _Stages:
         }
         placed = {*lowered.inputs, *lowered.outputs, *lowered.parts}
         sizes = {name: surface.size for name, surface in self.surfaces.items() if name not in placed}
-        self.schedule = Schedule(tuple(operations), lowered.parts)
+        buffers = {
+            index: (tiling.division.data, tiling.division.weights, self.surfaces[lowered.steps[index].source].image)
+            for index, tiling in self.tilings.items()
+        }
+        self.schedule = Schedule(tuple(operations), lowered.parts, buffers=buffers)
         self.activations: Pool = allocate(self.schedule, sizes)
         self.live_bytes = largest_live(self.schedule, sizes)
         if self.activations.size > max(MEMORY_LIMIT * self.live_bytes, PAGE):

@@ -89,11 +89,14 @@ class Schedule:
     serial : bool
         Whether each operation, but an SDP's behind its convolution, waits until the one before it is complete: less
         runs at a time, so less memory is in use.
+    buffers : Mapping[int, tuple[int, int, bool]]
+        How the convolutions of a step use the buffer: banks of data and of weights, and whether the data is an image.
     """
 
     operations: Sequence[Operation]
     parts: Mapping[str, Part] = field(default_factory=dict)
     serial: bool = False
+    buffers: Mapping[int, tuple[int, int, bool]] = field(default_factory=dict)
 
     @cached_property
     def tasks(self) -> tuple[Task, ...]:
@@ -115,6 +118,7 @@ class Schedule:
         for task in self.tasks:
             if not task.cpu:
                 self._link(task, consumers, parents)
+        self._keep_apart(consumers, parents)
         counts = [0] * len(self.operations)
         for of_one in consumers:
             for consumer, _ in of_one.values():
@@ -144,6 +148,32 @@ class Schedule:
             if self.serial and index > task.first and parents[index] is None:
                 consumers[index - 1][engine] = (index, DependencyEvent.OP_COMPLETED)
 
+    def _keep_apart(
+        self, consumers: list[dict[Engine, tuple[int, DependencyEvent]]], parents: Sequence[int | None]
+    ) -> None:
+        """Let a convolution wait for the end of the one before it where they divide the buffer differently.
+
+        The hardware fetches for the later one only once the other has read everything. NVIDIA's C-model, and so its
+        virtual platform, fetches weights as soon as the other's are released, forgets them when it then changes the
+        division, and hangs. Where the later one waits for what is made of the other's result, that is complete anyway.
+        """
+        sets = self._complete(consumers, parents)
+        for before, operation in enumerate(self.operations):
+            index, event = consumers[before].get(Engine.CONV, (0, DependencyEvent.OP_COMPLETED))
+            later = self.operations[index]
+            if (
+                isinstance(operation, ConvOperation)
+                and isinstance(later, ConvOperation)
+                and event is DependencyEvent.OP_PROGRAMMED
+                and self.buffers.get(operation.step) != self.buffers.get(later.step)
+                and not any(
+                    self._closed(sets, parents, done) >> before & 1
+                    for done, edges in enumerate(consumers)
+                    if (index, DependencyEvent.OP_COMPLETED) in edges.values()
+                )
+            ):
+                consumers[before][Engine.CONV] = (index, DependencyEvent.OP_COMPLETED)
+
     def _writers(self, task: Task, index: int) -> list[int]:
         """For each window that an operation reads, the last operation of each unit of its task that writes some of it.
 
@@ -165,10 +195,15 @@ class Schedule:
 
         A unit may fetch operands of an operation while the one before it still runs, but writes in order.
         """
+        return tuple(self._complete([e.consumers for e in self.edges], [e.fused_parent for e in self.edges]))
+
+    def _complete(
+        self, consumers: Sequence[Mapping[Engine, tuple[int, DependencyEvent]]], parents: Sequence[int | None]
+    ) -> list[int]:
         sets: list[int] = []
         waits: list[list[int]] = [[] for _ in self.operations]
-        for index, edges in enumerate(self.edges):
-            for consumer, event in edges.consumers.values():
+        for index, edges in enumerate(consumers):
+            for consumer, event in edges.values():
                 if event is DependencyEvent.OP_COMPLETED:
                     waits[consumer].append(index)
         for task in self.tasks:
@@ -183,15 +218,16 @@ class Schedule:
                     if chain:
                         known |= sets[chain[-1]]
                     for done in [*waits[index], *chain[:-1][-1:]]:
-                        known |= self._closed(sets, done)
-                    parent = self.edges[index].fused_parent
+                        known |= self._closed(sets, parents, done)
+                    parent = parents[index]
                     if parent is not None:
                         known |= sets[parent]
                     chain.append(index)
                 sets.append(known)
-        return tuple(sets)
+        return sets
 
-    def _closed(self, sets: list[int], done: int) -> int:
+    @staticmethod
+    def _closed(sets: Sequence[int], parents: Sequence[int | None], done: int) -> int:
         """Return what is complete once `done` is: all before it, and the convolution that fed it."""
-        parent = self.edges[done].fused_parent
+        parent = parents[done]
         return sets[done] | 1 << done | (0 if parent is None else sets[parent] | 1 << parent)

@@ -137,10 +137,13 @@ ALIKE = [
     "v-conv0-nobias-relu-nv-full-int8-perfilter",
 ]
 
+APART = {"resnets-nv-full-fp16": {"0.14.CONV.common.consumers[1].event": (1, 2)}}
+"""Convolutions that divide the buffer differently and could overlap: the second waits, see `Schedule`."""
+
 
 @pytest.mark.parametrize("name", ALIKE)
 def test_descriptors_are_the_real_compilers(shared: Path, name: str) -> None:
-    assert differences(*case(shared, name)) == {}
+    assert differences(*case(shared, name)) == APART.get(name, {})
 
 
 @pytest.mark.parametrize("name", ALIKE)

@@ -5,6 +5,7 @@ consistent. `STEPS` is what a layer may be off, in steps of its output: half a s
 what a table or a rounded operand adds; each test says which.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -18,7 +19,9 @@ from nvdla_quant.emulator.operations import SdpOperation
 from nvdla_quant.emulator.program import decode
 from nvdla_quant.emulator.run import run
 from nvdla_quant.hardware import TARGETS, Precision, QuantizationMode, Target
+from nvdla_quant.loadable import structs
 from nvdla_quant.loadable.reader import parse_loadable
+from nvdla_quant.loadable.structs import DependencyEvent, Engine
 from nvdla_quant.network.graph import (
     LRN,
     BatchNorm,
@@ -483,6 +486,51 @@ def random_graph(rng: np.random.Generator) -> Network:
             channels = outputs
         known.append((output, channels, size))
     return assemble("graph", [Tensor("data", (3, 48, 48), "data")], layers)
+
+
+def complete_at_start(common: NDArray[np.void], index: int) -> set[int]:
+    """Operations of a task that are certain to be complete when the firmware enables operation `index`."""
+
+    def waited_for(operation: int) -> list[int]:
+        event = int(DependencyEvent.OP_COMPLETED)
+        edges = [[(int(c["index"]), int(c["event"])) for c in entry["consumers"]] for entry in common]
+        return [writer for writer, consumers in enumerate(edges) if (operation, event) in consumers]
+
+    found: set[int] = set()
+    left = waited_for(index)
+    while left:
+        done = left.pop()
+        if done in found:
+            continue
+        found.add(done)
+        unit = common["op_type"]
+        # A unit completes operations in order, and an SDP's after the convolution that feeds it.
+        left += [*waited_for(done), *(i for i in range(done) if unit[i] == unit[done])]
+        left += [int(common[done]["fused_parent"]["index"])] if common[done]["fused_parent"]["index"] >= 0 else []
+    return found
+
+
+@pytest.mark.parametrize(("target", "mode"), VARIANTS)
+@pytest.mark.parametrize("seed", range(6))
+def test_convolutions_that_divide_the_buffer_differently_do_not_overlap(
+    target: Target, mode: QuantizationMode | None, seed: int
+) -> None:
+    """Seen on NVIDIA's C-model with NVIDIA's firmware: it hangs in graphs 0 to 3 on nv_full where they do."""
+    network = random_graph(np.random.default_rng(seed))
+    table = CalibrationTable(dict.fromkeys(network.tensors, 0.05))
+    loadable = compile_network(network, table, target, INT8 if mode else FP16, mode).loadable
+    blobs = {name: blob.data for name, blob in loadable.blob_by_name.items()}
+    common = np.frombuffer(blobs["task-0-dep_graph"], structs.COMMON_OP)
+    raw = blobs["task-0-op_list"]
+    banks = {
+        index: (int(fields["data_bank"]), int(fields["weight_bank"]))
+        for index, entry in enumerate(common)
+        if entry["op_type"] == Engine.CONV
+        for fields in np.frombuffer(raw, structs.OPERATIONS[Engine.CONV], 1, index * structs.OPERATION_BYTES)
+    }
+    for before, index in itertools.pairwise(banks):
+        if banks[before] != banks[index]:
+            assert before in complete_at_start(common, index), (before, index)
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
