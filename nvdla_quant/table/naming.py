@@ -95,8 +95,8 @@ def tensor_names(network: Network) -> Mapping[str, str]:
 def match(cache: CalibrationCache, network: Network) -> tuple[CalibrationTable, tuple[Change, ...]]:
     """Key the scales of `cache` by the layers of `network`.
 
-    A cache taken after layer fusion (EntropyCalibration without 2, the legacy calibrator's) lacks the layers that were fused
-    into a later one. Such a layer takes the entry of the first later layer of its group that has one: along sole
+    A cache taken after layer fusion (EntropyCalibration without 2, the legacy calibrator's) lacks the layers that were
+    fused into a later one. Such a layer takes the entry of the first later layer of its group that has one: along sole
     readers through BatchNorm, Scale, Power, activations and an element-wise combination.
 
     Parameters
