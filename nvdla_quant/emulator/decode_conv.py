@@ -217,8 +217,6 @@ def _check_kernel(op: np.void, operation: ConvOperation, where: str) -> None:
 
 def _check_winograd(op: np.void, operation: ConvOperation, where: str) -> None:
     """Check what nvdla/hw ``cmod/{cdma,csc}`` demand of Winograd."""
-    if operation.precision is Precision.FP16:
-        raise refuse(where, "conv_mode", 1, "0 in fp16; Winograd in fp16 is not modelled")
     if operation.converter is not None and not operation.converter.is_identity:
         raise refuse(where, "in_cvt", op["in_cvt"].tolist(), "off: Winograd's input goes around the converter")
     if op["batch"] != 1:
