@@ -78,6 +78,21 @@ def tensor(
     return TensorDescriptor(name, memory, memory, size, 0, c=channels, h=height, w=width, **values)
 
 
+def give_to_units(common: NDArray[np.void]) -> list[int]:
+    """Link the operations of each unit in list order, as the firmware goes from each to the next; return the heads."""
+    heads = [-1] * structs.ENGINES
+    last: dict[int, int] = {}
+    for index, entry in enumerate(common):
+        engine = int(entry["op_type"])
+        if engine not in last:
+            heads[engine] = index
+        elif common[last[engine]]["consumers"][engine]["index"] != index:
+            common[last[engine]]["consumers"][engine] = (index, DependencyEvent.OP_PROGRAMMED, 0)
+            entry["dependency_count"] += 1
+        last[engine] = index
+    return heads
+
+
 def loadable_of(
     operations: Sequence[tuple[Engine, Fields, Fields]],
     memories: Mapping[int, NDArray[np.uint8] | int],
@@ -124,6 +139,7 @@ def loadable_of(
             common[written]["consumers"][engine] = (index, DependencyEvent.OP_COMPLETED, 0)
             common[index]["dependency_count"] += 1
         written = index if engine is not Engine.CONV else written
+    network["op_head"] = give_to_units(common)
     blobs = {0: network.tobytes(), base: common.tobytes(), base + 1: ops.tobytes(), base + 2: surfaces.tobytes()}
     blobs |= {number: raw.tobytes() for number, raw in memories.items() if not isinstance(raw, int)}
     sizes = {number: len(data) for number, data in blobs.items()}

@@ -66,8 +66,7 @@ def prepare_halves(declared: SdpOperation, read: ReadWindow, target: Target, fp1
     convolution = _prepare_convolution(fed, weights_of(fed, read, target), target, fp16)
     ends = zip(fed.source.parts, output.parts, strict=True)
     parts = tuple((convolution.of(part), destination) for part, destination in ends)
-    planes = (fed.source,) if fed.second_plane is None else (fed.source, fed.second_plane)
-    return PreparedHalves(operation, parts, planes, points, convolution.tiling, operands)
+    return PreparedHalves(operation, parts, fed.planes, points, convolution.tiling, operands)
 
 
 def _prepare_convolution(fed: ConvOperation, packed: NDArray[np.uint8], target: Target, fp16: Fp16) -> AnyHalves:

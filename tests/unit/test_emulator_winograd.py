@@ -219,7 +219,10 @@ def test_halves(shape: dict[str, Any], kernels: int, kind: str, fp16: Fp16, seed
     for first in range(0, len(places), 4):
         tiles = [
             model.winograd_input(
-                [[value(c, (2 * y + i) * sy + dy - top, (2 * x + j) * sx + dx - left) for j in range(4)] for i in range(4)]
+                [
+                    [value(c, (2 * y + i) * sy + dy - top, (2 * x + j) * sx + dx - left) for j in range(4)]
+                    for i in range(4)
+                ]
             )
             for dy, dx, c in places[first : first + 4]
         ]

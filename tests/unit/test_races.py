@@ -30,8 +30,14 @@ def pooling(index: int, source: int, destination: int) -> PdpOperation:
 def races(places: list[tuple[int, int]], engines: list[Engine], links: list[Link]) -> list[tuple[int, int]]:
     """Pairs of operations that race, each reading at the first place of its pair and writing at the second."""
     operations: dict[int, Operation] = {index: pooling(index, *pair) for index, pair in enumerate(places)}
+    return pairs_of(operations, engines, links)
+
+
+def pairs_of(operations: dict[int, Operation], engines: list[Engine], links: list[Link]) -> list[tuple[int, int]]:
+    """Pairs of operations that race; each unit is given its operations in list order."""
+    chains = {unit: [index for index, engine in enumerate(engines) if engine is unit] for unit in set(engines)}
     found = []
-    for sentence in describe_races(operations, engines, links, base=0):
+    for sentence in describe_races(operations, chains, links, base=0):
         words = sentence.replace("which operation", "operation").split("operation ")
         second, first = (int(word.split()[0]) for word in words[1:3])
         found.append((first, second))
