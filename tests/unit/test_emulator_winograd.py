@@ -12,6 +12,7 @@ from nvdla_quant.emulator.operations import Fp16
 from nvdla_quant.emulator.program import Program, decode
 from nvdla_quant.emulator.run import run
 from nvdla_quant.errors import EmulationError
+from nvdla_quant.loadable.records import TensorDescriptor
 from nvdla_quant.loadable.structs import FORMAT_FEATURE, Engine
 from tests import fp16_model as model
 from tests import scalar_model as scalar
@@ -37,7 +38,11 @@ def stream(weights: NDArray[Any], group: int) -> NDArray[np.uint8]:
     return np.array(ordered, weights.dtype).view(np.uint8)
 
 
-def program_of(
+Parts = tuple[list[Any], dict[int, NDArray[np.uint8] | int], TensorDescriptor, TensorDescriptor]
+"""Operations, memories, input and output."""
+
+
+def parts_of(
     weights: NDArray[Any],
     channels: int,
     size: tuple[int, int],
@@ -48,7 +53,7 @@ def program_of(
     shift: int,
     truncate: int,
     fields: dict[str, int] | None = None,
-) -> Program:
+) -> Parts:
     """Return a Winograd convolution of `tiles` x 4 outputs whose accumulators are written as int16 (int8, fp16)."""
     dtype = weights.dtype
     number = 2 if dtype == np.float16 else dtype.itemsize - 1
@@ -112,6 +117,12 @@ def program_of(
     }
     bound = tensor("in", INPUT, (channels, *size), atom, dtype, source["size"])
     result = tensor("out", OUTPUT, (kernels, *out), atom, dtype, destination["size"])
+    return operations, memories, bound, result
+
+
+def program_of(*arguments: Any, **named: Any) -> Program:
+    """Decode the convolution of `parts_of`."""
+    operations, memories, bound, result = parts_of(*arguments, **named)
     return decode(loadable_of(operations, memories, [bound], [result]))
 
 
@@ -182,6 +193,17 @@ def test_rounding_of_the_transform(dtype: type[np.int8] | type[np.int16], shift:
             assert result[0, k, 2 * ty + y, 2 * tx + x] == expected
 
 
+def test_ignores_dilation() -> None:
+    """The sequencer has none with Winograd (NV_NVDLA_CSC_dl.v)."""
+    rng = np.random.default_rng(0)
+    weights = rng.integers(-99, 99, (3, 4, 4, 16)).astype(np.int16)
+    inputs = rng.integers(-99, 99, (1, 16, 8, 8)).astype(np.int16)
+    shape = 16, (8, 8), (1, 1), (1, 1), (0, 0), 0, 0, 4
+    program = program_of(weights, *shape, fields={"dilation_x": 2})
+    np.testing.assert_array_equal(run(program, inputs), run(program_of(weights, *shape), inputs))
+    assert "dilation is (1, 2); the hardware ignores it" in program.warnings[0]
+
+
 def half_bits(kind: str, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.uint16]:
     """Return halves: of one magnitude, of many, with some zeros, or any bits at all."""
     if kind == "any":
@@ -214,15 +236,13 @@ def test_halves(shape: dict[str, Any], kernels: int, kind: str, fp16: Fp16, seed
             return pad_value % (1 << 16)
         return int(inputs[n, channel, row, column]) if channel < channels else 0
 
+    rows, columns = range(2 * y, 2 * y + 4), range(2 * x, 2 * x + 4)
     accumulators = [model.Accumulator()] * 4
     places = [(dy, dx, c) for dy in range(sy) for dx in range(sx) for c in range(whole)]
     for first in range(0, len(places), 4):
         tiles = [
             model.winograd_input(
-                [
-                    [value(c, (2 * y + i) * sy + dy - top, (2 * x + j) * sx + dx - left) for j in range(4)]
-                    for i in range(4)
-                ]
+                [[value(c, row * sy + dy - top, column * sx + dx - left) for column in columns] for row in rows]
             )
             for dy, dx, c in places[first : first + 4]
         ]
@@ -245,7 +265,6 @@ def test_halves_by_hand() -> None:
     ("fields", "message"),
     [
         ({"kernel_height_csc": 3}, r"kernel is \(3, 4\), expected 4 each"),
-        ({"dilation_x": 2}, r"dilation is \(1, 2\), expected 1 with Winograd"),
         ({"in_cvt": {"enable": 1, "scale": 2}}, r"in_cvt .* goes around the converter"),
         ({"batch": 2, "batch_stride": 0}, r"batch is 2, expected 1 with Winograd"),
         ({"pad_x_right": 3, "input_width_csc": 11}, r"sizes with Winograd"),
