@@ -121,8 +121,9 @@ def loadable_of(
         "operation_desc_index": base + 1,
         "surface_desc_index": base + 2,
     }
-    fill(network, {**places, "num_operations": count, "num_addresses": base + 3})
+    fill(network, {**places, "num_operations": count, "num_addresses": base + 3, "num_rois": 1, "stat_list_index": -1})
     common = np.zeros(count, structs.COMMON_OP)
+    common["index"] = np.arange(count)
     common["consumers"]["index"] = common["fused_parent"]["index"] = -1
     ops = np.zeros((count, structs.OPERATION_BYTES), np.uint8)
     surfaces = np.zeros((count, structs.SURFACE_BYTES), np.uint8)
