@@ -14,7 +14,8 @@ its results begin, then it is complete (all its writes are done).
 * Yet the unit begins operations in the order in which they were programmed: its consumer pointer waits for the set
   whose turn it is, even if the other one is enabled first, and moves on when that operation is done (nvdla/hw ``cmod``:
   ``SdpConsumerThread`` and its like in cdma, csc, cmac, cacc, pdp, cdp and rubik take group 0 and group 1 in turns).
-  BDMA has no second set: the firmware programs it only when the other copy runs (``dla_bdma_is_ready``).
+  BDMA has no second set: the firmware does not program an operation while one before it is programmed but not yet
+  launched (``dla_bdma_is_ready``).
 * The read engines of SDP, PDP and CDP have registers and a consumer pointer of their own (``SdpRdmaConsumerThread``),
   and only operations that read memory take a turn (``dla_sdp_rdma_check``). So reads run ahead of results: an operation
   may read while the one before it still writes, or even waits to begin, if that one reads nothing itself (an SDP
