@@ -70,13 +70,28 @@ def with_kept_data(
             f"{where}: data_reuse does nothing, for data_bank or the kind of convolution is not that of {before.name}"
         )
         return operation
+    rows = _rows_left(before, where)
+    if rows == 0:
+        return operation
     _expect_same(op, before, ("weight_bank", *LAYOUT[_kind(op)]), "data", where)
     if before.op["skip_data_rls"]:
         return _all_data(op, operation, before, warnings, where)
+    return _more_data(operation, before, rows, where)
+
+
+def _rows_left(before: Predecessor, where: str) -> int:
+    """Return how many rows of its input `before` left in the buffer: all of them, or the last ones."""
     height, released = int(before.op["input_height_csc"]), int(before.op["release"])
+    if before.op["skip_data_rls"]:
+        return height
+    if before.op["batch"] == 1 and released == height:
+        return 0
+    if before.op["batch"] != 1 or _kind(before.op) == WINOGRAD:
+        expected = "1: with Winograd and multi-batch only all data are reused"
+        raise refuse(where, f"skip_data_rls of {before.name}, whose data it reuses", 0, expected)
     if not 1 <= released <= height:
         raise refuse(where, f"release of {before.name}, whose data it reuses", released, f"1 to {height}, its rows")
-    return operation if released == height else _more_data(op, operation, before, height - released, where)
+    return height - released
 
 
 def _all_data(
@@ -91,12 +106,8 @@ def _all_data(
     return replace(operation, source=source, second_plane=second, kept_rows=source.height)
 
 
-def _more_data(op: np.void, operation: ConvOperation, before: Predecessor, rows: int, where: str) -> ConvOperation:
+def _more_data(operation: ConvOperation, before: Predecessor, rows: int, where: str) -> ConvOperation:
     """Return `operation` with the last `rows` of the source of `before`, and its own source behind them."""
-    if _kind(op) == WINOGRAD or op["batch"] != 1:
-        raise refuse(
-            where, f"skip_data_rls of {before.name}", 0, "1: with Winograd and multi-batch only all data are reused"
-        )
     left = before.operation
     second = operation.second_plane
     if left.second_plane is not None and second is not None:
