@@ -374,6 +374,12 @@ def _beside(step: Examined, expected: NDArray[np.float32]) -> Local:
     return local_of(step.operations, step.values, expected, step.effective, step.weights, PRODUCT_ROUNDING)
 
 
+def _exact(step: Examined) -> NDArray[np.float64]:
+    """Return what a step should have written, saturated as the hardware does where it is int8."""
+    exact: NDArray[np.float64] = step.local.expected.astype(np.float64) / step.effective
+    return np.clip(exact, INT8_MIN, INT8_MAX) if step.values.dtype == np.int8 else exact
+
+
 def _fits(step: Examined, expected: NDArray[np.float32]) -> bool:
     """Return whether other expected values explain what a step wrote."""
     return local_of(step.operations, step.values, expected, step.effective, step.weights).is_right
@@ -445,7 +451,7 @@ def _channels(examination: Examination, step: Examined) -> Finding | None:
     bad = np.flatnonzero(step.local.beyond.any(axis=(0, 2, 3)) | (step.local.drift != 0))
     if len(bad) == step.values.shape[1] or len(bad) == 0:
         return None
-    signed = step.values.astype(np.float64) - step.local.expected / step.effective
+    signed = step.values.astype(np.float64) - _exact(step)
     shown = [f"{channel} (by {np.median(signed[:, channel]):+.3g})" for channel in bad[:SHOWN]]
     more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
     text = f"only channels {', '.join(shown)}{more} of {step.values.shape[1]} are off: their bias or multiplier"
