@@ -292,7 +292,7 @@ def examine(program: Program, network: Network, table: CalibrationTable | None, 
         program,
         expanded,
         {position: values[few] for position, values in wrote.items()},
-        {name: values[few] for name, values in fp32.items()},
+        {name: _as_held(values[few], name, table) for name, values in fp32.items()},
     )
     checks = [_weights_of(program, write_out_groups(expanded), step) for step in steps]
     mode = _mode(expanded, steps, checks) if table is not None else None
@@ -322,6 +322,14 @@ def _cosine(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     # Not as matrix products: those start threads, which cost more than such short sums.
     norm = float(np.sqrt(np.sum(first**2) * np.sum(second**2)))
     return float(np.sum(first * second)) / norm if norm > 0 else float(np.array_equal(first, second))
+
+
+def _as_held(values: Floats, tensor: str, table: CalibrationTable | None) -> Floats:
+    """Return `values` clipped to what int8 holds of them: a table that clips must not make a tensor look another."""
+    if table is None or base_name(tensor) not in table.scales:
+        return values
+    scale = table[base_name(tensor)]
+    return np.clip(values, INT8_MIN * scale, INT8_MAX * scale)
 
 
 def _with_operands_read(program: Program) -> Program:
