@@ -381,10 +381,15 @@ def _beside(step: Examined, expected: NDArray[np.float32]) -> Local:
     return local_of(step.operations, step.values, expected, step.effective, step.weights, PRODUCT_ROUNDING)
 
 
-def _exact(step: Examined) -> NDArray[np.float64]:
-    """Return what a step should have written, saturated as the hardware does where it is int8."""
-    exact: NDArray[np.float64] = step.local.expected.astype(np.float64) / step.effective
-    return np.clip(exact, INT8_MIN, INT8_MAX) if step.values.dtype == np.int8 else exact
+def _shift_of(step: Examined, channel: int) -> float:
+    """Return the median difference of a channel's values that do not saturate; of all where all do."""
+    exact = step.local.expected[:, channel].astype(np.float64) / step.effective
+    found = step.values[:, channel].astype(np.float64)
+    if step.values.dtype == np.int8:
+        exact = np.clip(exact, INT8_MIN, INT8_MAX)
+        inside = (np.abs(exact) < INT8_MAX) & (np.abs(found) < INT8_MAX)
+        exact, found = (exact[inside], found[inside]) if inside.any() else (exact, found)
+    return float(np.median(found - exact))
 
 
 def _fits(step: Examined, expected: NDArray[np.float32]) -> bool:
@@ -458,8 +463,7 @@ def _channels(examination: Examination, step: Examined) -> Finding | None:
     bad = np.flatnonzero(step.local.beyond.any(axis=(0, 2, 3)) | (step.local.drift != 0))
     if len(bad) == step.values.shape[1] or len(bad) == 0:
         return None
-    signed = step.values.astype(np.float64) - _exact(step)
-    shown = [f"{channel} (by {np.median(signed[:, channel]):+.3g})" for channel in bad[:SHOWN]]
+    shown = [f"{channel} (by {_shift_of(step, channel):+.3g})" for channel in bad[:SHOWN]]
     more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
     text = f"only channels {', '.join(shown)}{more} of {step.values.shape[1]} are off: their bias or multiplier"
     return _finding(Cause.CHANNELS, Weight.WRONG, step, text)
