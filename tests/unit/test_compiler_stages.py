@@ -1,6 +1,8 @@
 """The compiler's stages one by one, against numbers worked out by hand."""
 
 import itertools
+import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from benchmarks.networks import resnet18, resnet50
 from nvdla_quant.cbuf import Division, Shortage, Work, divide, feature_entries, image_entries, weight_banks
 from nvdla_quant.compiler import compile_network
 from nvdla_quant.compiler.lower import lower
@@ -35,7 +38,7 @@ from nvdla_quant.compiler.quantize import (
 from nvdla_quant.compiler.schedule import Schedule, reads, written
 from nvdla_quant.compiler.tile import post_extension
 from nvdla_quant.errors import CompileError, ConfigError, TableError
-from nvdla_quant.hardware import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode
+from nvdla_quant.hardware import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode, Target
 from nvdla_quant.loadable.structs import DependencyEvent, Engine, SdpMode, SdpType
 from nvdla_quant.network.graph import (
     LRN,
@@ -51,6 +54,7 @@ from nvdla_quant.network.graph import (
     Softmax,
     Tensor,
 )
+from nvdla_quant.network.passes import prepare
 from nvdla_quant.network.shapes import assemble
 from nvdla_quant.table.table import CalibrationTable
 
@@ -622,3 +626,52 @@ def test_report() -> None:
     assert report["before_softmax"][0]["scale"] == 4.0
     assert report["dram_bytes"]["peak"] == sum(v for k, v in report["dram_bytes"].items() if k != "peak")
     assert len(compilation.data) > report["weight_bytes"]
+
+
+def test_the_report_says_how_the_buffer_is_divided() -> None:
+    """LeNet's conv2 and ip1, with the real compiler's banks (`test_banks_of_the_golden_loadables`)."""
+    layers = [
+        Layer("conv2", Convolution(ones(50, 20, 5, 5), None), ("data",)),
+        Layer("pool2", Pooling("max", (2, 2), (2, 2)), ("conv2",)),
+        Layer("ip1", InnerProduct(ones(500, 800), None), ("pool2",)),
+    ]
+    network = assemble("lenet", [Tensor("data", (20, 12, 12), "data")], layers)
+    table = CalibrationTable({"data": 1.0, "conv2": 1.0, "pool2": 1.0, "ip1": 1.0})
+    keys = ("layer", "data_banks", "weight_banks", "mode", "row_runs", "column_runs", "runs", "dram_bytes_read")
+    found = [
+        {key: choice[key] for key in keys}
+        for choice in compile_network(network, table, NV_SMALL, "int8").report["convolutions"]
+    ]
+    # Everything is read once: kernels, and rows of three and seven atoms of 8 channels without what pads the last.
+    assert found == [
+        dict(zip(keys, ("conv2", 1, 7, "full", 1, 1, 1, 50 * 500 + 12 * 12 * 20), strict=True)),
+        dict(zip(keys, ("ip1", 1, 4, "ping-pong", 1, 1, 1, 500 * 800 + 4 * 4 * 50), strict=True)),
+    ]
+    # A layer that does not fit as a whole: v-big2's, in three runs of rows (`test_the_division_that_...`).
+    network = assemble(
+        "big",
+        [Tensor("data", (256, 64, 64), "data")],
+        [Layer("c", Convolution(ones(512, 256, 3, 3), None, pad=(1, 1)), ("data",))],
+    )
+    (choice,) = compile_network(network, CalibrationTable({"data": 1.0, "c": 1.0}), NV_FULL, "int8").report[
+        "convolutions"
+    ]
+    assert {key: choice[key] for key in keys[:-1]} == dict(
+        zip(keys[:-1], ("c", 13, 3, "minimum", 3, 1, 3), strict=True)
+    )
+
+
+@pytest.mark.parametrize(("make", "live"), [(resnet18, 1003520), (resnet50, 1806336)])
+@pytest.mark.parametrize("target", [NV_FULL, NV_LARGE, NV_SMALL], ids=lambda target: target.name)
+def test_networks_of_imagenets_size(make: Callable[[], Network], live: int, target: Target) -> None:
+    """Below 10 s, and at most 1.2 times the largest sum of live tensors.
+
+    ResNet-18: what its first pooling reads, 64 x 112 x 112 bytes, and writes, a quarter of that. ResNet-50: shortcut
+    and branch of the first sum, 256 x 56 x 56 bytes each, and the 64 x 56 x 56 that the branch's convolution reads.
+    """
+    network = prepare(make(), "fold")
+    started = time.process_time()
+    facts = compile_network(network, CalibrationTable(dict.fromkeys(network.tensors, 0.05)), target, "int8").facts
+    assert time.process_time() - started < 10
+    assert facts.live_bytes == live
+    assert facts.dram_bytes["activations"] <= 1.2 * live
