@@ -3,8 +3,6 @@
 import csv
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,22 +12,11 @@ import pytest
 import yaml
 
 from nvdla_quant.network.caffe_writer import write_caffemodel, write_prototxt
-from tests.fakes import FAKES, install
+from tests.fakes import bare_interpreter, fake_gpu, install
 from tests.sweeps import run, tiny_network
 
 pytestmark = pytest.mark.e2e
 NASTY = "a b'c\"d$(touch canary)`touch canary`;touch canary"
-
-
-def bare_interpreter(folder: Path) -> Path:
-    """An interpreter that has the standard library, numpy and a fake TensorRT, but not the package."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    (site,) = (folder / "lib").glob("python*/site-packages")
-    installed = Path(np.__file__).parent
-    for source in (installed, installed.with_name("numpy.libs"), *(FAKES / "gpu").iterdir()):
-        if source.exists() and source.name != "__pycache__":
-            (site / source.name).symlink_to(source)
-    return folder / "bin" / "python"
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +44,7 @@ def checkout(
             {**int8, "name": "ours"},
         ],
         "backends": {
-            "tensorrt": {"python": str(bare_interpreter(tools / "bare"))},
+            "tensorrt": {"python": str(bare_interpreter(tools / "bare", ["numpy"], *fake_gpu()))},
             "nvdla_compiler": {"path": str(install("nvdla_compiler", tools / NASTY))},
             "nvdla_runtime": {"device": "local", "path": str(install("nvdla_runtime", tools / NASTY)), "spot_check": 2},
         },

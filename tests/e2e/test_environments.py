@@ -1,0 +1,103 @@
+"""Jobs in environments that have what their file lists, and not the package: as `--sdm conda` runs them.
+
+Conda is a stand-in (its environments share the tests' files); Snakemake, its preamble before each script and every
+interpreter are real.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import REPOSITORY
+from tests.fakes import install
+from tests.sweeps import run
+from tests.workflow.test_rules import PROGRAMS, rules_of
+
+pytestmark = pytest.mark.e2e
+
+WITNESS = """
+
+def _witness() -> None:
+    import json, pathlib, sys
+    stdlib, package = pathlib.Path(json.__file__).parents[1], pathlib.Path(__file__).parent
+    files = {name: pathlib.Path(getattr(module, "__file__", None) or json.__file__)
+             for name, module in sys.modules.items() if name != "__main__"}
+    known = (pathlib.Path(sys.prefix), stdlib, package)
+    strange = [name for name, file in files.items() if not any(file.is_relative_to(folder) for folder in known)]
+    line = {"program": sys.argv[0], "prefix": sys.prefix, "package": str(package), "from elsewhere": strange}
+    with (package.parent / "witness.txt").open("a") as log:
+        log.write(json.dumps(line) + "\\n")
+
+
+import atexit
+atexit.register(_witness)
+"""
+"""Appended to the package: each process that imports it says who it is and what it took from where."""
+
+
+OPTIONAL = {"yaml", "_yaml"}
+"""What a dependency takes where it is there, and else does without: numba reads its settings by it."""
+
+
+@pytest.fixture(scope="module")
+def checkout(
+    new_checkout: Callable[..., Path], tiny_config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return a checkout in which every script rule has run in an environment that lacks the package."""
+    checkout, conda = new_checkout(), tmp_path_factory.mktemp("conda")
+    with (checkout / "nvdla_quant" / "__init__.py").open("a") as package:
+        package.write(WITNESS)
+    install("conda", conda / "bin")
+    (conda / "bin" / "activate").write_text('export PATH="$1/bin:$PATH"\n')
+    int8 = {"precision": "int8", "mode": "per-filter"}
+    config = tiny_config | {
+        "calibrators": {
+            "entropy": {"method": "entropy", "images": 16, "batch_size": 8},
+            "trt": {"method": "tensorrt-entropy", "images": 16, "batch_size": 8},
+        },
+        "targets": ["nv_full"],
+        "variants": [{**int8, "calibrator": "entropy"}, {**int8, "calibrator": "trt"}],
+        "raw_dumps": {"format": "text", "images": 1},
+    }
+    (checkout / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{conda / 'bin'}{os.pathsep}{os.environ['PATH']}")
+        patch.setenv("FAKE_CONDA", str(REPOSITORY))
+        patch.setenv("FAKE_JOB", str(checkout / "results/tiny/noise/tensorrt/job.json"))
+        patch.delenv("PYTHONPATH", raising=False)
+        finished = run(checkout, "--sdm", "conda")
+    assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-4000:]
+    return checkout
+
+
+def test_every_job_takes_the_package_from_the_checkout_and_the_rest_from_its_environment(checkout: Path) -> None:
+    """Only what Snakemake's own preamble needs to unpickle `snakemake` comes from where Snakemake is installed."""
+    jobs: dict[str, list[dict[str, Any]]] = {}
+    for line in map(json.loads, (checkout / "witness.txt").read_text().splitlines()):
+        path = Path(line["program"])
+        if path.parent.name == "scripts":
+            jobs.setdefault(path.stem.partition(".")[2], []).append(line)
+        elif path.name == "tensorrt.py":
+            jobs.setdefault("tensorrt", []).append(line)
+    elsewhere = {"download_file", "take_member", "take_folder", "run_on_device", "compile_with_nvdla_compiler"}
+    assert set(jobs) == set(rules_of(REPOSITORY)) - PROGRAMS - elsewhere | {"tensorrt"}
+    for name, lines in jobs.items():
+        for line in lines:
+            assert Path(line["prefix"]).parent == checkout / ".snakemake" / "conda", name
+            assert line["prefix"] != sys.prefix
+            assert line["package"] == str(checkout / "nvdla_quant"), name
+            roots = {module.split(".")[0] for module in line["from elsewhere"]}
+            assert {root for root in roots if not root.startswith("snakemake")} <= OPTIONAL, name
+
+
+def test_each_stack_has_an_environment_of_its_own(checkout: Path) -> None:
+    made = {path.read_text() for path in (checkout / ".snakemake" / "conda").glob("*.yaml")}
+    assert made == {
+        (REPOSITORY / "envs" / f"{name}.yaml").read_text() for name in ("quantization", "report", "tensorrt-8.5")
+    }
