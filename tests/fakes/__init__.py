@@ -4,7 +4,6 @@ Beside them, ones that stand in for what makes environments: conda, apptainer.
 """
 
 import importlib.metadata
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterable

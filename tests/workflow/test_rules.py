@@ -25,6 +25,18 @@ def rules_of(repository: Path) -> dict[str, str]:
     }
 
 
+def imported_by(script: Path) -> set[str]:
+    """Return the modules, by their first name, that a script and all that it imports of the package import."""
+    imported = set()
+    for path in [script, *provenance.source_files(script)]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(node.module.split(".")[0])
+    return imported
+
+
 def test_there_are_rules(repository: Path) -> None:
     assert len(rules_of(repository)) == 27 + 1
 
@@ -72,16 +84,7 @@ def test_environments_cover_what_their_scripts_import(repository: Path) -> None:
         environment = yaml.safe_load((repository / "rules" / re.search(r'"(\.\./envs/.+?)"', body)[1]).read_text())
         assert environment["channels"] == ["conda-forge", "nodefaults"]
         pins = dict(re.fullmatch(r"([\w-]+) =([\d.]+)", item).groups() for item in environment["dependencies"])
-        imported = set()
-        for path in [
-            repository / "scripts" / f"{name}.py",
-            *provenance.source_files(repository / "scripts" / f"{name}.py"),
-        ]:
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Import):
-                    imported |= {alias.name.split(".")[0] for alias in node.names}
-                elif isinstance(node, ast.ImportFrom) and not node.level:
-                    imported.add(node.module.split(".")[0])
+        imported = imported_by(repository / "scripts" / f"{name}.py")
         needed = {DISTRIBUTION_OF.get(module, module) for module in imported - set(sys.stdlib_module_names)}
         needed = {"python-flatbuffers" if module == "flatbuffers" else module for module in needed - {"nvdla_quant"}}
         assert needed <= set(pins), f"{name}: {needed - set(pins)} missing in the environment"
