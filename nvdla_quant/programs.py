@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,7 +119,8 @@ def _mountable(folder: Path) -> str:
     text = str(folder.absolute())
     if "," in text or ":" in text:
         raise ToolError(
-            f"{text}: a folder with a comma or colon cannot be bound into a container; set TMPDIR to another"
+            f"{text}: a folder with a comma or colon in its path cannot be bound into a container; move it, or where it "
+            "is a temporary one set TMPDIR to another"
         )
     return text
 
@@ -192,7 +193,20 @@ def _kill_group(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
 
 
-def bind_into_containers(folder: Path) -> None:
-    """Let every container that apptainer starts from this process see `folder` under its own path."""
-    bound = os.environ.get("APPTAINER_BIND", "").split(",")
-    os.environ["APPTAINER_BIND"] = ",".join(dict.fromkeys([*filter(None, bound), str(folder)]))
+def bind_into_containers(paths: Iterable[Path]) -> None:
+    """Let every container that apptainer starts from this process see folders, and those of files, under their own paths.
+
+    What is below the working directory is seen anyway, and what is not there cannot be bound. Where symbolic links lead
+    is bound too.
+
+    Raises
+    ------
+    ToolError
+        A folder's name cannot be written as apptainer reads it.
+    """
+    bound = dict.fromkeys(filter(None, os.environ.get("APPTAINER_BIND", "").split(",")))
+    for path in (path for named in paths for path in (named.absolute(), named.resolve())):
+        folder = path if path.is_dir() else path.parent
+        if folder.is_dir() and not folder.is_relative_to(Path.cwd()):
+            bound[_mountable(folder)] = None
+    os.environ["APPTAINER_BIND"] = ",".join(bound)
