@@ -119,8 +119,7 @@ def _mountable(folder: Path) -> str:
     text = str(folder.absolute())
     if "," in text or ":" in text:
         raise ToolError(
-            f"{text}: a folder with a comma or colon in its path cannot be bound into a container; move it, or where it "
-            "is a temporary one set TMPDIR to another"
+            f"{text}: a folder with a comma or colon cannot be bound into a container; rename it, or set TMPDIR"
         )
     return text
 
@@ -194,7 +193,7 @@ def _kill_group(process: "subprocess.Popen[bytes]") -> None:
 
 
 def bind_into_containers(paths: Iterable[Path]) -> None:
-    """Let every container that apptainer starts from this process see folders, and those of files, under their own paths.
+    """Let every container that apptainer starts from this process see folders, and those of files, under their paths.
 
     What is below the working directory is seen anyway, and what is not there cannot be bound. Where symbolic links lead
     is bound too.

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,30 +11,21 @@ import pytest
 import yaml
 
 from nvdla_quant.network.caffe_writer import write_caffemodel, write_prototxt
-from tests.fakes import bare_interpreter, fake_gpu, install
+from tests.fakes import CANARY, NASTY, bare_interpreter, fake_gpu, install
 from tests.sweeps import run, tiny_network
 
 pytestmark = pytest.mark.e2e
-NASTY = "a b'c\"d$(touch canary)`touch canary`;touch canary"
 
 
-@pytest.fixture(scope="module")
-def checkout(
-    new_checkout: Callable[..., Path], tiny_config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    tools = tmp_path_factory.mktemp("tools")
-    checkout = new_checkout()
-    nasty = checkout / "inputs" / NASTY
-    nasty.mkdir()
-    write_prototxt(tiny_network(0), nasty / "deploy.prototxt")
-    write_caffemodel(tiny_network(0), nasty / "-weights.caffemodel")
+def tools_config(tiny_config: dict[str, Any], tools: Path) -> dict[str, Any]:
+    """A sweep with every tool named, all in the folder `tools` with a name that no shell may read."""
     model = {
         "prototxt": f"inputs/{NASTY}/deploy.prototxt",
-        "caffemodel": f"inputs/{NASTY}/-weights.caffemodel",
+        "caffemodel": f"-{NASTY}",
         "preprocessing": {"channels": "gray", "mean": [100], "scale": 0.00390625},
     }
     int8 = {"precision": "int8", "mode": "per-filter", "calibrator": "trt", "feeding": "stock-runtime"}
-    config = tiny_config | {
+    return tiny_config | {
         "models": {"tiny": model},
         "calibrators": {"trt": {"method": "tensorrt-entropy", "images": 16, "batch_size": 8}},
         "targets": ["nv_small"],
@@ -44,15 +34,31 @@ def checkout(
             {**int8, "name": "ours"},
         ],
         "backends": {
-            "tensorrt": {"python": str(bare_interpreter(tools / "bare", ["numpy"], *fake_gpu()))},
-            "nvdla_compiler": {"path": str(install("nvdla_compiler", tools / NASTY))},
-            "nvdla_runtime": {"device": "local", "path": str(install("nvdla_runtime", tools / NASTY)), "spot_check": 2},
+            "tensorrt": {"python": str(tools / f"bare {NASTY}" / "bin" / "python")},
+            "nvdla_compiler": {"path": str(tools / NASTY / "nvdla_compiler")},
+            "nvdla_runtime": {"device": "local", "path": str(tools / NASTY / "nvdla_runtime"), "spot_check": 2},
         },
     }
+
+
+@pytest.fixture(scope="module")
+def checkout(
+    new_checkout: Callable[..., Path], tiny_config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    tools = tmp_path_factory.mktemp("tools")
+    checkout = new_checkout()
+    config = tools_config(tiny_config, tools)
+    for name in ("nvdla_compiler", "nvdla_runtime"):
+        install(name, tools / NASTY)
+    bare_interpreter(tools / f"bare {NASTY}", ["numpy"], *fake_gpu())
+    (checkout / "inputs" / NASTY).mkdir()
+    write_prototxt(tiny_network(0), checkout / config["models"]["tiny"]["prototxt"])
+    write_caffemodel(tiny_network(0), checkout / config["models"]["tiny"]["caffemodel"])
     (checkout / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FAKE_JOB", str(checkout / "results/tiny/noise/tensorrt/job.json"))
         patch.setenv("FAKE_STATE", str(tools / "state"))
+        patch.setenv(CANARY, str(checkout / "canary"))
         finished = run(checkout)
     logs = "".join(path.read_text()[-600:] for path in (checkout / "results" / "logs").rglob("*.log"))
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:] + logs[-3000:]
@@ -90,6 +96,4 @@ def test_the_device_was_checked_and_both_backends_agree(checkout: Path) -> None:
 
 
 def test_no_name_reached_a_shell(checkout: Path) -> None:
-    assert not [path for path in checkout.rglob("canary*") if path.is_file()]
-    assert not (Path.cwd() / "canary").exists()
-    assert "canary" not in os.listdir(checkout)
+    assert not (checkout / "canary").exists()

@@ -12,8 +12,10 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 FAKES = Path(__file__).resolve().parent
-NASTY = "a b'c\"d$(touch canary)`touch canary`;touch canary\n-x"
-"""A name that a shell would split, expand or run; it starts no option and holds every kind of quote."""
+CANARY = "FAKE_CANARY"
+"""Variable with the path of a file that only a shell makes which reads `NASTY`."""
+NASTY = f"a $(touch ${CANARY})`touch ${CANARY}`;touch ${CANARY};'b\"c'\n-x"
+"""A name that a shell would split, expand and run; it starts no option and holds every kind of quote."""
 
 
 def install(name: str, folder: Path) -> Path:
