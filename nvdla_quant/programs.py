@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -96,13 +97,14 @@ class Program:
         done = run(
             summer.command(["--", self.path], folder, seconds=600), folder=folder, seconds=600, environment=os.environ
         )
-        digest = done.text.split()[:1]
-        if done.status or not digest or len(digest[0]) != 64:
+        # Behind what the launcher says, with a backslash in front where the name that follows is escaped.
+        digest = re.search(r"^\\?([0-9a-f]{64}) ", done.text, re.MULTILINE)
+        if done.status or digest is None:
             raise ToolError(
                 f"{self.key}: cannot read {self.path!r} in the container {self.container}: {done.last_line()}; is the "
                 "path right, and can the image be pulled here?"
             )
-        return {Path(self.path).name: digest[0]}
+        return {Path(self.path).name: digest[1]}
 
     def _found(self, path: str, key: str) -> str:
         found = shutil.which(path)

@@ -61,7 +61,7 @@ wildcard_constraints:
     shard=alternatives(CONFIGURATION.shards),
     digest="[0-9a-f]{64}|unknown-[0-9a-f]{16}",
     file="[^/]+",
-    path=".+",
+    path="(?s:.+)",
     table=alternatives(CONFIGURATION.tables),
     network=alternatives(CONFIGURATION.networks),
 

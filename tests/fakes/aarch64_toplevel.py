@@ -1,7 +1,8 @@
 """Stands in for the virtual platform: a login, a shell whose machine is this one, and the kernel's noise in between.
 
 `FAKE_VP` says how: ``noise`` writes into answers, ``no-login`` boots for ever, ``no-module`` lacks a driver. What the
-fake runtime prints makes the kernel panic or the platform end. `FAKE_BOOTS` counts the boots.
+fake runtime prints makes the kernel panic or the platform end. `FAKE_BOOTS` counts the boots;
+`FAKE_USER` and `FAKE_PASSWORD` let in, `FAKE_MOUNT` is where the shared folder may be mounted.
 """
 
 import os
@@ -27,10 +28,10 @@ say("SystemC 2.3.0-ASI\r\n[    0.000000] Booting Linux on physical CPU 0x0\r\n")
 if mode == "no-login":
     time.sleep(600)
 say("Welcome to Buildroot\r\nnvdla login: ")
-if sys.stdin.readline().strip() != "root":
+if sys.stdin.readline().strip() != os.environ.get("FAKE_USER", "root"):
     sys.exit("no such user")
 say("Password: ")
-if sys.stdin.readline().strip() != "nvdla":
+if sys.stdin.readline().strip() != os.environ.get("FAKE_PASSWORD", "nvdla"):
     say("Login incorrect\r\n")
     time.sleep(600)
 say("# ")
@@ -42,7 +43,7 @@ assert shell.stdout is not None
 insmod = "echo insmod: cannot insert; return 1" if mode == "no-module" else 'test -f "$1" && echo "inserted $1"'
 shell.stdin.write(
     'stty() { :; }\ndmesg() { :; }\nsync() { :; }\nmount() { echo "mount $*"; }\n'
-    f'cd() {{ test "$1" = "/mnt/a b" -o "$1" = /mnt; }}\ninsmod() {{ {insmod}; }}\n'
+    f'cd() {{ test "$1" = "$FAKE_MOUNT" -o "$1" = /mnt; }}\ninsmod() {{ {insmod}; }}\n'
 )
 
 

@@ -37,5 +37,7 @@ if command[-2:-1] == ["-c"]:
         within = any(real.is_relative_to(mount) for mount in (*mounts, "/usr", "/bin", "/dev"))
         if path.exists() and not (within and any(path.is_relative_to(mount) for mount in mounts)):
             sys.exit(f"fake apptainer: {path} is not in the container")
+if image.startswith("docker://"):
+    print("INFO:    Using cached SIF image", file=sys.stderr)
 os.chdir(folder)
 os.execvpe(command[0], command, environment)

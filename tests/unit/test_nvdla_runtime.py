@@ -270,7 +270,7 @@ def platform(bench: Bench) -> Bench:
     for name in ("drm.ko", "opendla_2.ko", "libnvdla_runtime.so"):
         (files / name).touch()
     install("aarch64_toplevel", bench.folder / NASTY)
-    bench.tell(FAKE_BOOTS=bench.folder / "boots")
+    bench.tell(FAKE_BOOTS=bench.folder / "boots", FAKE_MOUNT="/mnt/a b")
     return bench
 
 
