@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import time
 from dataclasses import replace
@@ -92,7 +93,8 @@ def test_every_option_is_given_and_every_path_is_lower_case(fake: Fake) -> None:
         ("divide", r"exit status 136 \(it divided by zero"),
         ("parse-error", "exit status 255; it said: libnvdla<1> could not parse layer type PReLU"),
         ("garbage-target", "exit status 0; it said: libnvdla<1> Invalid target config"),
-        ("log-error", r"exit status 0; it said: \(DLA\) Error 0x00000004: \(propagating"),
+        ("segfault", r"exit status 139 \(it read memory that it does not own\)"),
+        ("old", r"exit status 1 \(it does not know an option.*\); it said: unknown argument: --informat; Usage: "),
         ("truncated", "exit status 0, but its loadable is malformed"),
         ("late-failure", "exit status 255; it said: closing wisdom context"),
     ],
@@ -112,9 +114,45 @@ def test_a_hang_ends_at_the_time_limit_with_all_that_it_started(fake: Fake) -> N
     assert str(fake.temporary.parent) not in running
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "(DLA) Error 0x00000004: (propagating from Compiler.cpp, function emitOp(), line 1234)",
+        "(DLA) Error 0x00000002: Activation type not supported: 1 (in engine-ast/ActivationOp.cpp, line 59)",
+        "(DLA) Error 0x00000003: Empty INT8 Sigmoid LUT (in LutManager.cpp, line 368)",
+        "(DLA) Error 0x00000004: Truncate too high: 40",
+        "(DLA) Error 0x00000003: Scale value is 0 for 0.000000",
+        "(DLA) Error 0x00000003: Condition Asserted (in engine-ast/EngineEdge.cpp, verifySurfaceTensorScales())",
+        "(DLA) Error 0x00000004: Atleast 1 of scale or min-max should be specified for conv1",
+        "(DLA) Error 0x00000004: JSON parsing error: Missing a name for object member. (in ParseTest.cpp, line 70)",
+        "(DLA) Error 0x00000002: Couldn't narrow down to suitable SF for e-1/tsd-6 (determineSurfaceFormat())",
+        "(DLA) Error 0x00000002: Not enough banks to hold weight data. No software split supported",
+        "(DLA) Error 0x00000002: Don't support 0 (in engine-ast/ConvCoreNode.cpp, function another(), line 1176)",
+        "Unrecognized compute precision: 0",
+        "libnvdla<1> Batch Normalization moving average is zero",
+        "FIXME: Cannot handle Mean values beyond computePrecision limits for now",
+    ],
+)
+def test_each_error_that_it_goes_on_after_is_one(fake: Fake, line: str) -> None:
+    """It writes a loadable and exits with 0 after all of these."""
+    fake.monkeypatch.setenv("FAKE_SAYS", line)
+    with pytest.raises(CompileError, match=re.escape(f"exit status 0; it said: {line}")):
+        fake.compile()
+    assert list(fake.temporary.iterdir()) == []
+
+
 def test_the_one_error_that_is_expected_passes_and_is_recorded(fake: Fake) -> None:
-    _, report = fake.compile("expected-error")
+    where = "engine-ast/ConvCoreNode.cpp, function tryToMergeWithScaleOp(), line 1176"
+    fake.monkeypatch.setenv("FAKE_SAYS", f"(DLA) Error 0x00000002: Don't support 0 (in {where})")
+    _, report = fake.compile()
     assert "Don't support 0" in report["log"][0]
+
+
+def test_int8_without_a_table_never_reaches_the_compiler(fake: Fake) -> None:
+    """It would take 127 for the scale of everything and exit with 0."""
+    with pytest.raises(CompileError, match="int8 needs a calibration table"):
+        fake.compile(table=None)
+    assert not fake.calls.exists()
 
 
 def test_a_table_that_lacks_an_entry_never_reaches_the_compiler(fake: Fake) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,6 @@ def test_the_device_s_dumps_are_the_result(bench: Bench) -> None:
     ("mode", "message"),
     [
         ("no-output", "exit status 0, but no output.dimg; it said: .*Test pass"),
-        ("error", r"exit status 0; it said: \(DLA\) Error 0x0000000d: Error IOCTL failed"),
         ("truncated", "output.dimg: (truncated raw dump|raw dump has)"),
         ("empty", "the raw dump is empty"),
         ("early-failure", "exit status 255 without `Test pass`"),
@@ -119,8 +119,30 @@ def test_a_run_that_lies_about_itself_is_found_out(bench: Bench, mode: str, mess
     assert left_over(bench.folder) == []
 
 
-@pytest.mark.parametrize("mode", ["no-output-once", "truncated-once", "hang-once", "early-failure-once"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "(DLA) Error 0x0000000d: Error IOCTL failed (in nvdla_os.c, function NvDlaSubmit(), line 512)",
+        "(DLA_TEST) Error 0x00000004: Mismatched width: 9 != 8 (in TestUtils.cpp, createImageCopy(), line 156)",
+        "(DLA_TEST) Error 0x00000002: JPEG color space 3 not supported (in DlaImageUtils.cpp, line 250)",
+        "Unknown image type: image.PGM",
+        "Usage: nvdla_runtime [-options] --loadable <loadable_file>",
+    ],
+)
+def test_a_pass_behind_an_error_is_none(bench: Bench, line: str) -> None:
+    """It says `Test pass`, exits with 0 and leaves a whole dump after all of these."""
+    bench.tell(FAKE_SAYS=line)
+    with pytest.raises(ToolError, match=rf"first 3 images all failed.*exit status 0; it said: {re.escape(line)}"):
+        bench.run(bench.local())
+    assert not list(bench.kept.rglob("*.dimg"))
+    assert left_over(bench.folder) == []
+
+
+@pytest.mark.parametrize(
+    "mode", ["no-output-once", "no-output-second", "truncated-once", "hang-once", "early-failure-once"]
+)
 def test_what_fails_once_is_tried_again(bench: Bench, mode: str) -> None:
+    """A second run without a dump must not take the first one's."""
     bench.tell(FAKE_MODE=mode)
     result = bench.run(bench.local(seconds=2))
     assert np.array_equal(result.outputs["prob"], bench.expected)
@@ -252,6 +274,39 @@ def test_what_hangs_on_the_board_is_killed_there(board: Bench) -> None:
 
 
 @pytest.mark.parametrize(
+    ("mode", "runs"), [("no-output-second", 5), ("truncated-once", 5), ("late-failure", 4), ("early-failure-once", 5)]
+)
+def test_a_runtime_that_fails_on_a_board_is_not_a_board_that_does(board: Bench, mode: str, runs: int) -> None:
+    """Its exit status 255 is not ssh's."""
+    board.tell(FAKE_MODE=mode)
+    assert np.array_equal(board.run(ssh(board)).outputs["prob"], board.expected)
+    assert board.runs() == runs
+    assert (board.folder / "connections").read_text() == "1"
+    assert list((board.folder / "board").iterdir()) == []
+
+
+def test_half_a_dump_that_was_copied_is_not_taken(board: Bench) -> None:
+    board.tell(FAKE_SSH="half-once")
+    assert np.array_equal(board.run(ssh(board)).outputs["prob"], board.expected)
+    assert (board.folder / "connections").read_text() == "2"
+
+
+def test_a_board_that_does_not_come_back_ends_the_job_and_leaves_nothing(board: Bench) -> None:
+    board.tell(FAKE_SSH="gone")
+    with pytest.raises(ToolError, match=r"cannot work on root@board: ssh: connect to host board port 22: No route"):
+        board.run(ssh(board))
+    calls = [json.loads(line) for line in (board.folder / "ssh.txt").read_text().splitlines()]
+    sockets = {Path(call["options"]["ControlPath"]) for call in calls if "options" in call}
+    assert not any(socket.parent.exists() for socket in sockets)
+
+
+def test_a_machine_without_ssh_says_what_to_install(bench: Bench) -> None:
+    bench.tell(PATH=bench.folder)
+    with pytest.raises(ToolError, match="ssh: not on this machine; install OpenSSH's client"):
+        bench.run(ssh(bench))
+
+
+@pytest.mark.parametrize(
     ("key", "value"), [("host", "-oProxyCommand=touch canary"), ("user", "a b"), ("folder", "/tmp/$(touch canary)")]
 )
 def test_names_that_ssh_or_a_shell_could_misread_are_refused(bench: Bench, key: str, value: str) -> None:
@@ -299,19 +354,22 @@ def test_many_images_run_in_one_boot_through_the_console(platform: Bench, mode: 
     assert left_over(platform.folder) == ["nvdla-quant-virtual-platform.lock"]
 
 
-@pytest.mark.parametrize("mode", ["panic-once", "vanish-once", "hang-once"])
+@pytest.mark.parametrize("mode", ["panic-once", "vanish-second", "hang-once", "no-output-second"])
 def test_a_platform_that_dies_is_booted_again(platform: Bench, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nvdla_quant.runtime.virtual_platform._ANSWER", 1)
     platform.tell(FAKE_MODE=mode)
     result = platform.run(virtual(platform, seconds=3))
     assert np.array_equal(result.outputs["prob"], platform.expected)
-    assert (platform.folder / "boots").read_text() == "2"
+    assert (platform.folder / "boots").read_text() == ("1" if mode == "no-output-second" else "2")
 
 
 @pytest.mark.parametrize(
     ("mode", "message"),
     [
         ("no-login", r"expected its login prompt, but not within 2 s; it said: .*Booting Linux"),
+        ("panic", r"expected its login prompt, but the kernel panicked; it said: "),
+        ("ends", r"expected its login prompt, but it ended; it said: .*cannot find the kernel image"),
+        ("no-mount", r"(?s)`mount -t 9p .* r '/mnt/a b'` ended with status 255: .*No such device"),
         ("no-module", r"(?s)`insmod ./drm.ko` ended with status 1: .*cannot insert"),
     ],
 )
@@ -322,6 +380,25 @@ def test_a_platform_that_does_not_start_says_why(
     platform.tell(FAKE_VP=mode)
     with pytest.raises(ToolError, match=message):
         platform.run(virtual(platform, boot=2))
+    assert left_over(platform.folder) == ["nvdla-quant-virtual-platform.lock"]
+
+
+def test_a_wrong_password_is_told_apart(platform: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nvdla_quant.runtime.virtual_platform._ANSWER", 1)
+    platform.tell(FAKE_PASSWORD="another")
+    with pytest.raises(ToolError, match=r"expected a shell after the password, but not within 1 s; .*Login incorrect"):
+        platform.run(virtual(platform))
+
+
+def test_a_platform_that_does_not_boot_again_ends_the_job_and_keeps_what_was_done(
+    platform: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nvdla_quant.runtime.virtual_platform._ANSWER", 1)
+    platform.tell(FAKE_VP="once", FAKE_MODE="panic-second")
+    with pytest.raises(ToolError, match=r"expected its login prompt, but not within 2 s"):
+        platform.run(virtual(platform, boot=2))
+    assert (platform.folder / "boots").read_text() == "3", "twice more"
+    assert [path.name for path in platform.kept.rglob("*.dimg")] == ["000000.dimg"]
     assert left_over(platform.folder) == ["nvdla-quant-virtual-platform.lock"]
 
 
