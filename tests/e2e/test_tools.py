@@ -2,6 +2,7 @@
 
 import csv
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,18 @@ def tools_config(tiny_config: dict[str, Any], tools: Path) -> dict[str, Any]:
     }
 
 
+def run_with_stand_ins(checkout: Path, mode: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the sweep; the stand-ins fail as `mode` says."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FAKE_JOB", str(checkout / "results/tiny/noise/tensorrt/job.json"))
+        patch.setenv("FAKE_STATE", str(checkout / "state"))
+        patch.setenv("FAKE_MODE", mode)
+        patch.setenv(CANARY, str(checkout / "canary"))
+        (checkout / "temporary").mkdir(exist_ok=True)
+        patch.setenv("TMPDIR", str(checkout / "temporary"))
+        return run(checkout)
+
+
 @pytest.fixture(scope="module")
 def checkout(
     new_checkout: Callable[..., Path], tiny_config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
@@ -55,11 +68,7 @@ def checkout(
     write_prototxt(tiny_network(0), checkout / config["models"]["tiny"]["prototxt"])
     write_caffemodel(tiny_network(0), checkout / config["models"]["tiny"]["caffemodel"])
     (checkout / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FAKE_JOB", str(checkout / "results/tiny/noise/tensorrt/job.json"))
-        patch.setenv("FAKE_STATE", str(tools / "state"))
-        patch.setenv(CANARY, str(checkout / "canary"))
-        finished = run(checkout)
+    finished = run_with_stand_ins(checkout)
     logs = "".join(path.read_text()[-600:] for path in (checkout / "results" / "logs").rglob("*.log"))
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:] + logs[-3000:]
     return checkout
@@ -92,6 +101,33 @@ def test_the_device_was_checked_and_both_backends_agree(checkout: Path) -> None:
     assert report["compiler"] == "nvdla_compiler"
     assert len(report["sha256"]["nvdla_compiler"]) == 64
     assert json.loads((folder / "support.json").read_text())["nvdla_compiler"] == {"theirs": {"findings": []}}
+    assert not list(folder.rglob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("mode", "job", "outputs", "message"),
+    [
+        ("truncated", "compile_with_nvdla_compiler", ("loadable.nvdla", "compile.json"), "its loadable is malformed: "),
+        ("early-failure", "run_on_device", ("dumps/1-of-1.npz",), "the first 2 images all failed; the last: image 1"),
+    ],
+)
+def test_a_failure_leaves_nothing_half_written_and_the_next_run_goes_on(
+    checkout: Path, mode: str, job: str, outputs: tuple[str, ...], message: str
+) -> None:
+    folder = checkout / "results/tiny/noise/nv_small/theirs"
+    before = {name: (folder / name).read_bytes() for name in outputs}
+    for name in outputs:
+        (folder / name).unlink()
+    failed = run_with_stand_ins(checkout, mode)
+    assert failed.returncode == 1
+    (log,) = (checkout / "results/logs/tiny/noise" / job).rglob("*.log")
+    assert message in log.read_text().splitlines()[-1]
+    assert message in failed.stdout + failed.stderr
+    assert not any((folder / name).exists() for name in outputs)
+    assert not [path for path in (checkout / "temporary").iterdir() if path.name.startswith("nvdla-")]
+    again = run_with_stand_ins(checkout)
+    assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
+    assert {name: (folder / name).read_bytes() for name in outputs} == before
     assert not list(folder.rglob("*.partial"))
 
 

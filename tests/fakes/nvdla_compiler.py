@@ -1,7 +1,7 @@
 """Stands in for nvdla_compiler: its argument parsing, its table reading, and its ways to fail (`FAKE_MODE`).
 
-`FAKE_SAYS` is a line in its log, after which it goes on as the real one does. `FAKE_LOADABLE` names the loadable that it
-"compiles" (without it, this package's compiler makes one); `FAKE_CALLS`, a file that gets the arguments as a line of
+`FAKE_SAYS` is a line in its log, after which it goes on as the real one does. `FAKE_LOADABLE` names the loadable that
+it "compiles" (without it, this package's compiler makes one); `FAKE_CALLS`, a file that gets the arguments as a line of
 JSON.
 """
 
