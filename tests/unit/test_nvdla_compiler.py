@@ -20,7 +20,7 @@ from nvdla_quant.network.caffe import read_network
 from nvdla_quant.network.graph import Network
 from nvdla_quant.network.miscompiles import check_nvdla_compiler, image_post_extension
 from nvdla_quant.network.passes import prepare
-from nvdla_quant.programs import Program
+from nvdla_quant.programs import Program, bind_into_containers
 from nvdla_quant.table.table import CalibrationTable
 from tests.caffe_networks import layer, prototxt, write_random
 from tests.fakes import NASTY, install
@@ -193,6 +193,21 @@ def test_in_a_container_the_working_folder_is_bound_and_docker_s_program_has_the
     assert apptainer.command(["-h"], tmp_path)[-3:] == ["docker://nvdla/vp", "/opt/nvdla_compiler", "-h"]
     with pytest.raises(ToolError, match="comma or colon cannot be bound"):
         apptainer.command([], tmp_path / "a,b")
+
+
+def test_what_is_bound_into_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the user binds stays; the working directory is bound by Snakemake, and what is not there cannot be."""
+    work, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
+    for folder in (work, elsewhere, tmp_path / "a,b"):
+        folder.mkdir()
+    (elsewhere / "file").touch()
+    (work / "link").symlink_to(elsewhere / "file")
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("APPTAINER_BIND", "/data:/data:ro")
+    bind_into_containers([Path("link"), Path("results"), tmp_path / "missing" / "file"])
+    assert os.environ["APPTAINER_BIND"] == f"/data:/data:ro,{elsewhere}"
+    with pytest.raises(ToolError, match="comma or colon cannot be bound"):
+        bind_into_containers([tmp_path / "a,b"])
 
 
 # ---- what is known to be miscompiled
