@@ -101,6 +101,7 @@ def test_the_device_was_checked_and_both_backends_agree(checkout: Path) -> None:
     assert report["compiler"] == "nvdla_compiler"
     assert len(report["sha256"]["nvdla_compiler"]) == 64
     assert json.loads((folder / "support.json").read_text())["nvdla_compiler"] == {"theirs": {"findings": []}}
+    assert json.loads((folder / "theirs/verdict.json").read_text())["verdict"] == "ok"
     assert not list(folder.rglob("*.partial"))
 
 

@@ -18,7 +18,7 @@ from nvdla_quant.errors import CompileError, TableError, ToolError
 from nvdla_quant.hardware import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode, Target
 from nvdla_quant.network.caffe import read_network
 from nvdla_quant.network.graph import Network
-from nvdla_quant.network.miscompiles import check_nvdla_compiler, image_post_extension
+from nvdla_quant.network.miscompiles import check_nvdla_compiler, findings_by_variant, image_post_extension
 from nvdla_quant.network.passes import prepare
 from nvdla_quant.programs import Program, bind_into_containers
 from nvdla_quant.table.table import CalibrationTable
@@ -78,6 +78,7 @@ def test_every_option_is_given_and_every_path_is_lower_case(fake: Fake) -> None:
         "--calibtable": "table.json",
     }
     assert report["options"] == json.loads(call)
+    assert re.fullmatch(r"loadable format \d+\.\d+\.\d+", report["version"])
     expected = subprocess.run(["sha256sum"], stdin=fake.path.open(), capture_output=True, text=True, check=True)
     assert report["sha256"] == {"nvdla_compiler": expected.stdout.split()[0]}
     assert list(fake.temporary.iterdir()) == []
@@ -263,6 +264,19 @@ def test_faults_b_and_c_need_a_scale_behind_the_image_convolution_and_fold_remov
     assert rules(network, NV_SMALL, FP16, None)[0] == "precision"
     assert rules(prepare(network, "fold"), NV_SMALL, INT8, KERNEL) == []
     assert rules(prepare(network, "fold"), NV_FULL, FP16, None) == []
+
+
+def test_support_lists_what_each_variant_would_meet_after_its_preparation(tmp_path: Path) -> None:
+    network = random_network(
+        tmp_path, convolution("kernel_size: 3 bias_term: false"), layer("bn", "BatchNorm", "c", top="c")
+    )
+    variant = {"precision": "int8", "mode": "per-kernel", "pixels": None}
+    variants = {"as-is": {**variant, "preparation": "as-is"}, "folded": {**variant, "preparation": "fold"}}
+    found = findings_by_variant(network, NV_SMALL, variants, {"profile": "fast-math", "informat": "nhwc"})
+    (fault,) = found["as-is"]["findings"]  # type: ignore[index]
+    assert (fault["layer"], fault["rule"], fault["severity"]) == ("c", "image-scale", "error")
+    assert "preparation fold" in fault["rewrite"]
+    assert found["folded"] == {"findings": []}
 
 
 @pytest.mark.parametrize(

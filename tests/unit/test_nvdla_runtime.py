@@ -5,6 +5,7 @@ import json
 import os
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,12 @@ import numpy as np
 import pytest
 
 from nvdla_quant.compiler import compile_network
+from nvdla_quant.emulator.program import decode
+from nvdla_quant.emulator.run import run
 from nvdla_quant.errors import ConfigError, DumpError, ToolError
-from nvdla_quant.hardware import NV_SMALL, Precision
+from nvdla_quant.hardware import NV_FULL, NV_SMALL, Precision
+from nvdla_quant.loadable.reader import read_loadable
+from nvdla_quant.network.graph import Convolution, Layer, Network, Tensor
 from nvdla_quant.programs import Program
 from nvdla_quant.runtime.base import Device, RunResult, as_arrays
 from nvdla_quant.runtime.dimg import write_dimg_text
@@ -182,6 +187,47 @@ def test_a_job_goes_on_where_it_was_and_only_for_the_same_question(bench: Bench)
     bench.answer(bench.inputs)
     bench.run(bench.local())
     assert bench.runs() == 10, "other inputs, other results"
+
+
+def colour_network() -> Network:
+    """The tiny network with three channels."""
+    network, rng = tiny_network(0), np.random.default_rng(3)
+    first = Layer("conv1", Convolution(rng.normal(0, 0.3, (4, 3, 3, 3)).astype(np.float32), None), ("data",))
+    data = Tensor("data", (3, 8, 8), "data")
+    return replace(
+        network, inputs=(data,), layers=(first, *network.layers[1:]), tensors={**network.tensors, "data": data}
+    )
+
+
+def test_colours_go_as_jpeg_and_what_it_decodes_to_is_recorded(bench: Bench) -> None:
+    """So that the emulator can be asked the same question, as a spot check does."""
+    bench.monkeypatch.delenv("FAKE_ANSWERS")
+    bench.loadable.write_bytes(compile_network(colour_network(), TABLE, NV_SMALL, "int8", "per-filter").data)
+    inputs = np.zeros((2, 4, 8, 8), np.int8)
+    inputs[:, :3] = np.random.default_rng(4).integers(0, 128, (2, 3, 8, 8))
+    runtime = NvdlaRuntime(bench.local(), StockFeeding(Precision.INT8, 3, (0.0,) * 3, 1), bench.kept)
+    result = runtime.run(bench.loadable, inputs)
+    assert json.loads(bench.calls.read_text().splitlines()[0])[3] == "image.jpg"
+    assert result.fed is not None
+    assert 0 < np.abs(result.fed.astype(int) - inputs).max() < 10
+    emulator = EmulatorRuntime(NV_SMALL)
+    assert np.array_equal(result.outputs["prob"], emulator.run(bench.loadable, result.fed).outputs["prob"])
+    assert "images through JPEG (values fed are recorded)" in result.exactness
+    assert np.array_equal(as_arrays(result, np.arange(2))["fed"], result.fed)
+    checked = SpotCheck(runtime, emulator, 1).run(bench.loadable, inputs)
+    assert "every bit the same" in checked.exactness
+
+
+def test_fp16_is_fed_by_mean_and_normalize(bench: Bench) -> None:
+    bench.monkeypatch.delenv("FAKE_ANSWERS")
+    bench.loadable.write_bytes(compile_network(tiny_network(0), None, NV_FULL, "fp16", None).data)
+    feeding = StockFeeding(Precision.FP16, 1, (33.0,), 64)
+    pixels = np.random.default_rng(5).integers(0, 256, (2, 8, 8))
+    inputs = np.zeros((2, 4, 8, 8), np.float16)
+    inputs[:, 0] = (pixels - 33) / 64
+    result = NvdlaRuntime(bench.local(), feeding, bench.kept).run(bench.loadable, inputs)
+    assert json.loads(bench.calls.read_text().splitlines()[0])[-4:] == ["--mean", "33", "--normalize", "64"]
+    assert np.array_equal(result.outputs["prob"], run(decode(read_loadable(bench.loadable)), inputs))
 
 
 def test_inputs_of_another_size_are_refused_before_anything_runs(bench: Bench) -> None:
