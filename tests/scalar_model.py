@@ -49,7 +49,7 @@ def x_unit(value: int, unit: XUnit) -> int:
         value = min(value, operand)
     elif unit.alu is not None:
         value += operand
-    if unit.act == "prelu" and value >= 0:
+    if unit.act == "prelu" and unit.mul_operand is not None and value >= 0:
         return (value + (1 << 31)) % (1 << 32) - (1 << 31)
     product = value if unit.mul_operand is None else value * unit.mul_operand
     result = clamp(rnd(product, unit.truncate), 32)

@@ -25,7 +25,7 @@ from nvdla_quant.compiler.operations import (
     PointStep,
     SdpProgram,
 )
-from nvdla_quant.compiler.pack import pack_image_weights, pack_weights
+from nvdla_quant.compiler.pack import pack_image_weights, pack_operands, pack_weights
 from nvdla_quant.compiler.quantize import (
     QuantizedConvolution,
     convert_convolution,
@@ -306,7 +306,7 @@ class _Stages:
             operations += operations_of(index, step, self.surfaces, target, self.tilings.get(index))
         self.weights = {index: self._packed(index) for index in self.convolutions}
         self.operands = {
-            (index, name): unit.operands.tobytes()
+            (index, name): pack_operands(unit.operands, 2 if precision is Precision.FP16 else 1, target)
             for index, program in self.programs.items()
             for name, unit in (("x1", program.x1), ("x2", program.x2))
             if unit is not None and unit.operands is not None

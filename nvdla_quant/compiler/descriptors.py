@@ -232,7 +232,7 @@ def _operands(cube: np.void, unit: SdpUnit, addend: Window | None, place: Place 
             cube,
             address=place.address,
             offset=place.offset,
-            size=place.size,
+            size=unit.operands.nbytes,
             width=1,
             height=1,
             channel=len(unit.operands),

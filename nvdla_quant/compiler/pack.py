@@ -60,5 +60,24 @@ def pack_image_weights(weights: NDArray[np.generic], target: Target, post_extens
     return _fill(b"".join(parts), target)
 
 
+def pack_operands(operands: NDArray[np.generic], element_bytes: int, target: Target) -> bytes:
+    """One operand, or a pair, for each channel, zeros for those that fill up the last atom.
+
+    The SDP reads whole atoms and writes what it makes of the surplus channels. A convolution that reads them as
+    channels has zero weights for them, which is not enough in fp16: nothing times NaN is 0.
+
+    Parameters
+    ----------
+    operands : NDArray
+        (channels,) or (channels, 2), int16 or float16.
+    element_bytes : int
+        Bytes of an element of the tensor that they work on.
+    target : Target
+        The hardware.
+    """
+    channels = round_up(len(operands), target.feature_atom_bytes // element_bytes)
+    return operands.tobytes().ljust(operands.nbytes // len(operands) * channels, b"\0")
+
+
 def _fill(packed: bytes, target: Target) -> bytes:
     return packed.ljust(round_up(len(packed), target.cbuf_entry_bytes), b"\0")

@@ -72,8 +72,9 @@ def _x_unit(values: Int64, unit: SdpUnit, alu: Int64 | None, mul: Int64 | None) 
         values = _alu(values, shift_left(alu, unit.alu_shift, 32), unit.alu)
     product = values if mul is None else values * mul
     result = shift_right(product, unit.truncate, 32)
-    if unit.prelu:
-        # Non-negative values go around multiplier and shift, and are wrapped to 32 bits, not saturated.
+    if unit.prelu and mul is not None:
+        # Non-negative values go around multiplier and shift, and are wrapped to 32 bits, not saturated. Where the
+        # multiplier is bypassed they are shifted as all others (``X_mul`` in cmod/hls/sdp/sdp_x.cpp).
         wrapped = ((values + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
         result = np.where(values >= 0, wrapped, result)
     return np.maximum(result, 0) if unit.relu else result

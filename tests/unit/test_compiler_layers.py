@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from nvdla_quant.cbuf import Division, Work, divide
 from nvdla_quant.compiler import Compilation, compile_network
+from nvdla_quant.emulator.operations import SdpOperation
 from nvdla_quant.emulator.program import decode
 from nvdla_quant.emulator.run import run
 from nvdla_quant.hardware import TARGETS, Precision, QuantizationMode, Target
@@ -293,6 +294,36 @@ def test_concatenation_at_any_channel(target: Target, mode: QuantizationMode | N
     layers.append(Layer("cat", Concat(), tuple(layer.name for layer in layers)))
     layers.append(Layer("relu", ReLU(), ("cat",)))
     follows(assemble("n", [Tensor("data", (3, 6, 5), "data")], layers), target, mode, 2.0)
+
+
+@pytest.mark.parametrize(("target", "mode"), VARIANTS)
+def test_the_loadable_has_all_operands_that_the_hardware_reads(target: Target, mode: QuantizationMode | None) -> None:
+    """The SDP reads operands of whole atoms, and what it makes of those past the last channel reaches a Concat.
+
+    Seen on NVIDIA's C-model: with other bytes than zeros there the channels that fill the atom became NaN in fp16, and
+    so did all that the convolution made of them that puts the channels side by side.
+    """
+    rng = np.random.default_rng(8)
+    layers = [Layer(f"c{i}", convolution(rng, count, 3, 1), ("data",)) for i, count in enumerate((5, 33))]
+    layers.append(Layer("cat", Concat(), ("c0", "c1")))
+    compilation = compiled(assemble("n", [Tensor("data", (3, 6, 5), "data")], layers), target, mode)[0]
+    pool = compilation.loadable.memories[0 if compilation.loadable.memories[0].id == 1 else 1]
+    given = {
+        offset: len(compilation.loadable.blob_by_name[name].data)
+        for name, offset in zip(pool.contents, pool.offsets, strict=True)
+    }
+    atom = target.feature_atom_bytes // (1 if mode else 2)
+    seen = 0
+    for operation in decode(compilation.loadable, target).operations:
+        assert isinstance(operation, SdpOperation)
+        for unit in operation.units:
+            for operand in (unit.alu_operand, unit.mul_operand):
+                if operand is not None and operand.array is not None:
+                    channels = -(-operation.destination.channels // atom) * atom
+                    assert operand.array.window.memory == pool.id
+                    assert given[operand.array.window.offset] >= channels * 2 * operand.array.step
+                    seen += 1
+    assert seen >= 2
 
 
 # Pooling

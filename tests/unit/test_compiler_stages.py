@@ -27,7 +27,7 @@ from nvdla_quant.compiler.operations import (
     SoftmaxStep,
     Window,
 )
-from nvdla_quant.compiler.pack import pack_image_weights, pack_weights
+from nvdla_quant.compiler.pack import pack_image_weights, pack_operands, pack_weights
 from nvdla_quant.compiler.quantize import (
     effective_scales,
     factorise,
@@ -366,6 +366,23 @@ def test_packed_image_weights(extension: int) -> None:
             weights[k, c, y, x] if c < 3 else 0 for y in range(5) for k in range(2) for x in range(2) for c in range(4)
         ]
     assert packed[: len(order)].tolist() == order
+
+
+@pytest.mark.parametrize(
+    ("target", "dtype", "shape", "filled"),
+    # Atoms have 32 bytes (nv_small: 8): 32 or 8 elements of int8, 16 of fp16.
+    [
+        (NV_FULL, np.int16, (20,), 32 * 2),
+        (NV_FULL, np.int16, (33, 2), 64 * 4),
+        (NV_FULL, np.float16, (5,), 16 * 2),
+        (NV_FULL, np.float16, (32,), 32 * 2),
+        (NV_SMALL, np.int16, (20, 2), 24 * 4),
+    ],
+)
+def test_operands_fill_their_last_atom_with_zeros(target, dtype, shape, filled: int) -> None:  # type: ignore[no-untyped-def]
+    operands = np.arange(1, 1 + np.prod(shape)).reshape(shape).astype(dtype)
+    packed = pack_operands(operands, 2 if dtype == np.float16 else 1, target)
+    assert packed == operands.tobytes().ljust(filled, b"\0")
 
 
 @pytest.mark.parametrize(
