@@ -36,10 +36,10 @@ from nvdla_quant.provenance import differences, read_manifest
 from nvdla_quant.report.verification import PLAIN_WIDTH, render_verification
 from nvdla_quant.runtime.dimg import read_dimg, write_dimg_text
 from nvdla_quant.runtime.emulator import FP16_EXACTNESS
-from nvdla_quant.table.cache import read_cache, write_cache
+from nvdla_quant.table.cache import write_cache
 from nvdla_quant.table.changes import write_changes
 from nvdla_quant.table.fix import fix_table as fix
-from nvdla_quant.table.foreign import read_scales
+from nvdla_quant.table.foreign import read_cache_of, read_scales
 from nvdla_quant.table.table import read_table, write_table
 
 USAGE_ERROR = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
@@ -237,7 +237,7 @@ def fix_table(
 ) -> None:
     """Make the calibration table that a compiler takes: layer names, scales that agree."""
     network = read_structure(prototxt)
-    table, listed = fix(network, prepare(network, preparation), read_cache(cache), unify_scales=unify)
+    table, listed = fix(network, prepare(network, preparation), read_cache_of(network, cache), unify_scales=unify)
     if changes is not None:
         write_changes(listed, changes)
     write_table(table, output)

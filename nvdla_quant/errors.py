@@ -30,6 +30,10 @@ class CacheError(NvdlaQuantError):
     """A calibration cache is malformed or does not belong to the network."""
 
 
+class NcnnTableError(CacheError):
+    """What should be a calibration cache is an INT8 table of ncnn."""
+
+
 class TableError(NvdlaQuantError):
     """A calibration table is malformed, incomplete or holds an impossible scale."""
 

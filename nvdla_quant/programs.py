@@ -8,10 +8,11 @@ import contextlib
 import hashlib
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,13 +97,14 @@ class Program:
         done = run(
             summer.command(["--", self.path], folder, seconds=600), folder=folder, seconds=600, environment=os.environ
         )
-        digest = done.text.split()[:1]
-        if done.status or not digest or len(digest[0]) != 64:
+        # Behind what the launcher says, with a backslash in front where the name that follows is escaped.
+        digest = re.search(r"^\\?([0-9a-f]{64}) ", done.text, re.MULTILINE)
+        if done.status or digest is None:
             raise ToolError(
                 f"{self.key}: cannot read {self.path!r} in the container {self.container}: {done.last_line()}; is the "
                 "path right, and can the image be pulled here?"
             )
-        return {Path(self.path).name: digest[0]}
+        return {Path(self.path).name: digest[1]}
 
     def _found(self, path: str, key: str) -> str:
         found = shutil.which(path)
@@ -119,7 +121,7 @@ def _mountable(folder: Path) -> str:
     text = str(folder.absolute())
     if "," in text or ":" in text:
         raise ToolError(
-            f"{text}: a folder with a comma or colon cannot be bound into a container; set TMPDIR to another"
+            f"{text}: a folder with a comma or colon cannot be bound into a container; rename it, or set TMPDIR"
         )
     return text
 
@@ -192,7 +194,20 @@ def _kill_group(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
 
 
-def bind_into_containers(folder: Path) -> None:
-    """Let every container that apptainer starts from this process see `folder` under its own path."""
-    bound = os.environ.get("APPTAINER_BIND", "").split(",")
-    os.environ["APPTAINER_BIND"] = ",".join(dict.fromkeys([*filter(None, bound), str(folder)]))
+def bind_into_containers(paths: Iterable[Path]) -> None:
+    """Let every container that apptainer starts from this process see folders, and those of files, under their paths.
+
+    What is below the working directory is seen anyway, and what is not there cannot be bound. Where symbolic links lead
+    is bound too.
+
+    Raises
+    ------
+    ToolError
+        A folder's name cannot be written as apptainer reads it.
+    """
+    bound = dict.fromkeys(filter(None, os.environ.get("APPTAINER_BIND", "").split(",")))
+    for path in (path for named in paths for path in (named.absolute(), named.resolve())):
+        folder = path if path.is_dir() else path.parent
+        if folder.is_dir() and not folder.is_relative_to(Path.cwd()):
+            bound[_mountable(folder)] = None
+    os.environ["APPTAINER_BIND"] = ",".join(bound)

@@ -6,6 +6,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from snakemake.settings.types import DeploymentMethod
 from snakemake.shell import shell
 
 from nvdla_quant import provenance
@@ -19,11 +20,21 @@ CHECKOUT = Path(workflow.current_basedir).parent
 
 
 # The one place where jobs learn where the package is: before each command, within its environment or container, which
-# need not have it; and bound into containers, whatever the working directory.
+# need not have it.
 shell.prefix(
     "set -euo pipefail; export PYTHONPATH=" + shlex.quote(str(CHECKOUT)).replace("{", "{{").replace("}", "}}") + "; "
 )
-bind_into_containers(CHECKOUT)
+
+# Containers see the working directory by themselves, but not the checkout, nor files elsewhere.
+if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
+    bind_into_containers(
+        [
+            CHECKOUT,
+            Path(workflow.pathvars.apply("<results>")),
+            Path("downloads"),
+            *(Path(model[key]) for model in SETTINGS["models"].values() for key in ("prototxt", "caffemodel")),
+        ]
+    )
 
 
 def alternatives(names):
@@ -50,7 +61,7 @@ wildcard_constraints:
     shard=alternatives(CONFIGURATION.shards),
     digest="[0-9a-f]{64}|unknown-[0-9a-f]{16}",
     file="[^/]+",
-    path=".+",
+    path="(?s:.+)",
     table=alternatives(CONFIGURATION.tables),
     network=alternatives(CONFIGURATION.networks),
 

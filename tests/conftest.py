@@ -1,7 +1,7 @@
 """Fixtures that every test may use."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import yaml
 from hypothesis import HealthCheck, settings
 
 from nvdla_quant.network.caffe_writer import write_caffemodel, write_prototxt
+from tests.fakes import CANARY
 from tests.profiles import LONG
 from tests.sweeps import run, tiny_network
 
@@ -28,6 +29,15 @@ SHARED = REPOSITORY.parent / "shared"
 def repository() -> Path:
     """Root of the checkout."""
     return REPOSITORY
+
+
+@pytest.fixture
+def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail a test in which a shell read the name `tests.fakes.NASTY`."""
+    path = tmp_path / "canary"
+    monkeypatch.setenv(CANARY, str(path))
+    yield
+    assert not path.exists(), "a name reached a shell unquoted"
 
 
 @pytest.fixture(scope="session")

@@ -78,6 +78,21 @@ def tensor(
     return TensorDescriptor(name, memory, memory, size, 0, c=channels, h=height, w=width, **values)
 
 
+def give_to_units(common: NDArray[np.void]) -> list[int]:
+    """Link the operations of each unit in list order, as the firmware goes from each to the next; return the heads."""
+    heads = [-1] * structs.ENGINES
+    last: dict[int, int] = {}
+    for index, entry in enumerate(common):
+        engine = int(entry["op_type"])
+        if engine not in last:
+            heads[engine] = index
+        elif common[last[engine]]["consumers"][engine]["index"] != index:
+            common[last[engine]]["consumers"][engine] = (index, DependencyEvent.OP_PROGRAMMED, 0)
+            entry["dependency_count"] += 1
+        last[engine] = index
+    return heads
+
+
 def loadable_of(
     operations: Sequence[tuple[Engine, Fields, Fields]],
     memories: Mapping[int, NDArray[np.uint8] | int],
@@ -106,8 +121,9 @@ def loadable_of(
         "operation_desc_index": base + 1,
         "surface_desc_index": base + 2,
     }
-    fill(network, {**places, "num_operations": count, "num_addresses": base + 3})
+    fill(network, {**places, "num_operations": count, "num_addresses": base + 3, "num_rois": 1, "stat_list_index": -1})
     common = np.zeros(count, structs.COMMON_OP)
+    common["index"] = np.arange(count)
     common["consumers"]["index"] = common["fused_parent"]["index"] = -1
     ops = np.zeros((count, structs.OPERATION_BYTES), np.uint8)
     surfaces = np.zeros((count, structs.SURFACE_BYTES), np.uint8)
@@ -124,6 +140,7 @@ def loadable_of(
             common[written]["consumers"][engine] = (index, DependencyEvent.OP_COMPLETED, 0)
             common[index]["dependency_count"] += 1
         written = index if engine is not Engine.CONV else written
+    network["op_head"] = give_to_units(common)
     blobs = {0: network.tobytes(), base: common.tobytes(), base + 1: ops.tobytes(), base + 2: surfaces.tobytes()}
     blobs |= {number: raw.tobytes() for number, raw in memories.items() if not isinstance(raw, int)}
     sizes = {number: len(data) for number, data in blobs.items()}

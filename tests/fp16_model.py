@@ -218,19 +218,48 @@ def product(weight: int, data: int, down: int) -> int:
     return total - (1 << 32) if total >> 31 else total
 
 
-def step(weights: Sequence[int], data: Sequence[int]) -> tuple[int, int] | int:
-    """Return (m, e) of a step of the MAC array, worth ``m * 2**(e - 50)``, or the half that is NaN."""
+def products(weights: Sequence[int], data: Sequence[int]) -> tuple[list[int], int] | int:
+    """Return the aligned products of a step of the MAC array and their exponent, or the half that is NaN."""
     for bits in (*weights, *data):
         if HALF.is_nan(bits):
             return bits
-    pairs = [(w, d) for w, d in zip(weights, data, strict=True) if w % 0x8000 and d % 0x8000]
-    top = max((shifted(w)[1] + shifted(d)[1] for w, d in pairs), default=0)
-    total = 0
-    for w, d in pairs:
-        (weight, scale), (value, data_scale) = shifted(w), shifted(d)
-        signed = -weight if (w ^ d) >> 15 else weight
-        total += product(signed, value, 4 * (top - scale - data_scale))
-    return total, 4 * top
+    pairs = list(zip(weights, data, strict=True))
+    scales = [shifted(w)[1] + shifted(d)[1] if w % 0x8000 and d % 0x8000 else None for w, d in pairs]
+    top = max((scale for scale in scales if scale is not None), default=0)
+    aligned = []
+    for (w, d), scale in zip(pairs, scales, strict=True):
+        weight = -shifted(w)[0] if (w ^ d) >> 15 else shifted(w)[0]
+        aligned.append(0 if scale is None else product(weight, shifted(d)[0], 4 * (top - scale)))
+    return aligned, 4 * top
+
+
+def step(weights: Sequence[int], data: Sequence[int]) -> tuple[int, int] | int:
+    """Return (m, e) of a step of the MAC array, worth ``m * 2**(e - 50)``, or the half that is NaN."""
+    found = products(weights, data)
+    return found if isinstance(found, int) else (sum(found[0]), found[1])
+
+
+def winograd_step(weights: Sequence[int], data: Sequence[int]) -> list[tuple[int, int] | int]:
+    """Return what a Winograd step hands to each of its four accumulators: 16 points of 4 channels, rows first."""
+    found = products(weights, data)
+    if isinstance(found, int):
+        return [found] * 4
+    points = [sum(found[0][4 * point : 4 * point + 4]) for point in range(16)]
+    rows = [[points[x] + points[4 + x] + points[8 + x] for x in range(4)]]
+    rows.append([points[4 + x] - points[8 + x] - points[12 + x] for x in range(4)])
+    return [(value, found[1]) for a, b, c, d in rows for value in (a + b + c, b - c - d)]
+
+
+def winograd_input(tile: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Return the transform of 4 x 4 halves: columns of four, then rows of four, each sum rounded to fp17."""
+
+    def four(a: int, b: int, c: int, d: int) -> tuple[int, int, int, int]:
+        minus = [negative_of(FP17, bits) for bits in (b, c, d)]
+        return add(FP17, a, minus[1]), add(FP17, b, c), add(FP17, c, minus[0]), add(FP17, b, minus[2])
+
+    wide = [[convert(HALF, FP17, bits) for bits in row] for row in tile]
+    columns = [four(*column) for column in zip(*wide, strict=True)]
+    return [[convert(FP17, HALF, bits) for bits in four(*row)] for row in zip(*columns, strict=True)]
 
 
 def normalised(value: Fraction) -> int:

@@ -13,6 +13,7 @@ from nvdla_quant.hardware import NV_FULL, Target
 from nvdla_quant.loadable import records, structs
 from nvdla_quant.loadable.records import Address, Blob, Loadable, Memory, MemoryFlags, Submit, Task, TensorDescriptor
 from nvdla_quant.loadable.structs import Engine
+from tests.descriptors import give_to_units
 
 Fields = Mapping[str, object]
 """Values of a descriptor by ``a.b``."""
@@ -90,9 +91,10 @@ def loadable_of(
         operations += operation.tobytes().ljust(structs.OPERATION_BYTES, b"\0")
         surfaces += filled(layout, descriptor.surface).tobytes().ljust(structs.SURFACE_BYTES, b"\0")
     common["dependency_count"] = waiting
-    network = {
+    network: dict[str, object] = {
         "operation_desc_index": OPERATIONS, "surface_desc_index": SURFACES, "dependency_graph_index": DEPENDENCIES,
         "lut_data_index": TABLES, "num_operations": len(descriptors), "num_luts": len(tables), "num_rois": 1,
+        "op_head": give_to_units(common),
     }  # fmt: skip
     contents = (
         filled(structs.NETWORK, network).tobytes(),

@@ -1,6 +1,7 @@
 """A small loadable for each operation that NVIDIA's compiler seldom or never emits."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -56,6 +57,29 @@ def copied_then_pooled(
     return loadable_of([first, second], rounded(source.end), rounded(max(source.end, result.end)))
 
 
+def convolved_twice() -> Loadable:
+    """Return two convolutions; the second takes data and weights, which are part of the input, from the buffer."""
+    source, first = (packed_cube(memory, (32, 4, 4), 32) for memory in (SOURCE, RESULT))
+    flying = {f"dst_data.{name}": value for name, value in (("type", 2), ("width", 4), ("height", 4), ("channel", 32))}
+    surface = cube_fields("src_data", source) | flying
+    surface |= {"weight_data.address": SOURCE, "weight_data.offset": 512, "weight_data.size": 1024}
+    convolution: dict[str, object] = {
+        "skip_data_rls": 1, "skip_weight_rls": 1, "data_format": 36, "batch": 1, "data_bank": 1, "weight_bank": 1,
+        "out_cvt.scale": 1, "input_width_csc": 4, "input_height_csc": 4, "input_channel_csc": 32, "kernel_width_csc": 1,
+        "kernel_height_csc": 1, "kernel_channel_csc": 32, "input_width_cmac": 4, "input_height_cmac": 4,
+        "conv_stride_x": 1, "conv_stride_y": 1, "dilation_x": 1, "dilation_y": 1, "release": 2, "entry_per_slice": 1,
+    }  # fmt: skip
+    rescaled: Fields = {"batch_num": 1, "out_cvt.scale": 3, "out_cvt.truncate": 4, "lut_index": -1}
+    descriptors = []
+    for index, result in enumerate((first, replace(first, offset=512))):
+        descriptors.append(Descriptor(Engine.CONV, convolution, surface))
+        handed = {name.replace("dst", "src"): value for name, value in flying.items()} | cube_fields("dst_data", result)
+        parent = 2 * index, DependencyEvent.OP_ENABLED
+        descriptors.append(Descriptor(Engine.SDP, rescaled, handed, parent=parent))
+        convolution = {**convolution, "data_reuse": 1, "weight_reuse": 1}
+    return loadable_of(descriptors, 512 + 1024, 1024)
+
+
 def unit_loadables() -> Mapping[str, Loadable]:
     """Return them by name."""
 
@@ -101,5 +125,6 @@ def unit_loadables() -> Mapping[str, Loadable]:
         "pdp-parts": single(Engine.PDP, {**pool, **parts}, *cubes((40, 5, 12), (40, 3, 6))),
         "pdp-int16": single(Engine.PDP, {**pool, "precision": 1}, *cubes((20, 5, 5), (20, 3, 3), 2)),
         "pdp-fly": copied_then_pooled(*cubes((40, 5, 5), (40, 3, 3)), pool),
+        "conv-twice": convolved_twice(),
         "older": single(Engine.PDP, pool, *cubes((40, 5, 5), (40, 3, 3)), older=True),
     }

@@ -18,6 +18,7 @@ from nvdla_quant.loadable.reader import parse_loadable, read_loadable
 from nvdla_quant.loadable.records import Loadable
 from nvdla_quant.network.caffe import read_network
 from nvdla_quant.network.graph import (
+    LRN,
     BatchNorm,
     Convolution,
     Eltwise,
@@ -26,6 +27,7 @@ from nvdla_quant.network.graph import (
     Network,
     Operation,
     Pooling,
+    PReLU,
     ReLU,
     Scale,
     Softmax,
@@ -33,6 +35,7 @@ from nvdla_quant.network.graph import (
 )
 from nvdla_quant.network.passes import prepare
 from nvdla_quant.network.shapes import assemble
+from nvdla_quant.table.consistency import unify
 from nvdla_quant.table.fix import fix_table
 from nvdla_quant.table.table import CalibrationTable, read_table
 
@@ -100,15 +103,57 @@ def residual_network(seed: int = 1) -> Network:
     return assemble("small", [Tensor("data", (3, 16, 16), "data")], layers)
 
 
+def varied_network(seed: int) -> Network:
+    """What an SDP does behind a convolution and alone: slopes, sums, maxima, normalisations; an LRN and an average."""
+    rng = np.random.default_rng(seed)
+    layers: list[Layer] = []
+
+    def weights(*shape: int) -> NDArray[np.float32]:
+        return rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape).astype(np.float32)
+
+    def values(size: float, count: int) -> NDArray[np.float32]:
+        return rng.normal(0, size, count).astype(np.float32)
+
+    def add(name: str, operation: Operation, *inputs: str) -> str:
+        layers.append(Layer(name, operation, inputs))
+        return name
+
+    leaky = add("r0", ReLU(0.1), add("c0", Convolution(weights(12, 3, 3, 3), values(0.3, 12), pad=(1, 1)), "data"))
+    variance = rng.uniform(0.01, 2, 12).astype(np.float32)
+    normal = add("bn", BatchNorm(values(0.3, 12), variance, 1e-5), leaky)
+    scaled = add("sc", Scale(rng.uniform(-1, 1.5, 12).astype(np.float32), values(1.0, 12)), normal)
+    # Filters of very different size, with biases that are large against some of them.
+    unequal = weights(16, 12, 3, 3) * np.float32(2.0) ** rng.integers(-5, 1, (16, 1, 1, 1)).astype(np.float32)
+    add("c1", Convolution(unequal, values(1.0, 16), pad=(1, 1)), scaled)
+    slopes = add("p1", PReLU(rng.uniform(-0.5, 1.5, 16).astype(np.float32)), "c1")
+    branch = add("c2", Convolution(weights(16, 16, 1, 1), values(0.3, 16)), slopes)
+    joined = add("r2", ReLU(), add("s", Eltwise("sum", (0.7, -1.3)), branch, slopes))
+    larger = add("m", Eltwise("max"), add("c3", Convolution(weights(16, 16, 1, 1), values(0.3, 16)), joined), joined)
+    pooled = add("p", Pooling("average", (2, 2), (2, 2)), larger)
+    add("fc", InnerProduct(weights(10, 16 * 36) * 2, values(0.3, 10)), add("l", LRN(5, 1e-2, 0.75, 1.0), pooled))
+    return assemble("varied", [Tensor("data", (3, 12, 12), "data")], layers)
+
+
 def compiled_case(
-    network: Network, target: Target, precision: Precision, mode: QuantizationMode | None, images: int = 6
+    network: Network,
+    target: Target,
+    precision: Precision,
+    mode: QuantizationMode | None,
+    images: int = 6,
+    stretched: float = 0.0,
 ) -> Case:
-    """`network`, compiled by us with a min-max table of 32 random images, and other images."""
+    """`network`, compiled by us with a min-max table of 32 random images, and other images.
+
+    Each scale of the table is multiplied by a random factor from 2**-stretched to 2**stretched.
+    """
     rng = np.random.default_rng(0)
     shape = network.only_input.chw
     seen = rng.normal(0, 1, (32, *shape)).astype(np.float32)
     cache = calibrate(network, seen, Calibrator("minmax", 16, None))
     table, _ = fix_table(network, prepare(network, "as-is"), cache, unify_scales=True)
+    factors = 2.0 ** np.random.default_rng(1).uniform(-stretched, stretched, len(table.scales))
+    scales = {name: scale * float(by) for (name, scale), by in zip(table.scales.items(), factors, strict=True)}
+    table, _ = unify(network, CalibrationTable(scales))
     content = parse_loadable(compile_network(network, table, target, precision, mode).data)
     others = rng.normal(0, 1, (images, *shape)).astype(np.float32)
     return Case(content, network, table if precision is Precision.INT8 else None, others, target)

@@ -62,6 +62,8 @@ class Task:
         Most pixels by which an image is shifted each way; half of all are mirrored too.
     read : Callable
         Returns training and test images of a path.
+    rounded : bool
+        Whether the kernels end as numbers of float16, so that the file packs to little more than half.
     """
 
     mean: tuple[float, ...]
@@ -69,6 +71,7 @@ class Task:
     epochs: int
     shift: int
     read: Callable[[Path], tuple[Images, Images]]
+    rounded: bool = False
 
 
 def read_fashion_mnist(folder: Path) -> tuple[Images, Images]:
@@ -98,7 +101,7 @@ def read_cifar10(path: Path) -> tuple[Images, Images]:
 
 TASKS = {
     "fashion-mnist": Task((73.0,), 0.01, 20, 2, read_fashion_mnist),
-    "cifar10": Task((114.0, 123.0, 125.0), 0.016, 30, 4, read_cifar10),
+    "cifar10": Task((114.0, 123.0, 125.0), 0.016, 200, 4, read_cifar10, rounded=True),
 }
 
 
@@ -163,7 +166,8 @@ def augment(images: Tensor, shift: int) -> Tensor:
     columns = torch.randint(2 * shift + 1, (count, 1)) + torch.arange(width)
     mirrored = torch.rand(count, 1) < 0.5
     columns = torch.where(mirrored, columns.flip(1), columns)
-    return padded[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    indices = (torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :])
+    return padded[tuple(index.to(images.device) for index in indices)]
 
 
 def rate(step: int, steps: int) -> float:
@@ -182,8 +186,18 @@ def correct(model: ResNet20, images: Tensor, labels: Tensor) -> int:
     return sum(int((model(x.movedim(3, 1)).argmax(1) == y).sum()) for x, y in parts)
 
 
-def train(model: ResNet20, task: Task, images: Tensor, labels: Tensor, state: Path, device: str) -> None:
-    """Gradient descent with Nesterov's momentum; goes on from `state` where that exists."""
+def round_kernels(model: ResNet20) -> None:
+    """Round the weights of convolutions and of the last layer to float16's numbers, in place."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.weight.data = module.weight.data.half().float()
+
+
+def train(model: ResNet20, task: Task, images: Tensor, labels: Tensor, state: Path) -> None:
+    """Gradient descent with Nesterov's momentum; goes on from `state` where that exists.
+
+    Random numbers are the CPU's, wherever the images are.
+    """
     optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True)
     steps = task.epochs * -(-len(images) // BATCH)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps))
@@ -197,20 +211,21 @@ def train(model: ResNet20, task: Task, images: Tensor, labels: Tensor, state: Pa
         first = saved["epoch"]
     for epoch in range(first + 1, task.epochs + 1):
         model.train()
-        total, right, start = 0.0, 0, time.monotonic()
-        for batch in torch.randperm(len(images)).split(BATCH):
-            inputs, truth = augment(images[batch], task.shift).movedim(3, 1).to(device), labels[batch].to(device)
+        total, right = torch.zeros(2, device=images.device)
+        start = time.monotonic()
+        for batch in torch.randperm(len(images)).to(images.device).split(BATCH):
+            inputs, truth = augment(images[batch], task.shift).movedim(3, 1), labels[batch]
             scores = model(inputs)
             loss = functional.cross_entropy(scores, truth)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-            total += float(loss.detach()) * len(batch)
-            right += int((scores.argmax(1) == truth).sum())
+            total += loss.detach() * len(batch)
+            right += (scores.argmax(1) == truth).sum()
+        share = 100 * float(right) / len(images)
         seconds = time.monotonic() - start
-        share = 100 * right / len(images)
-        print(f"epoch {epoch}: loss {total / len(images):.4f}, {share:.2f} % right, {seconds:.0f} s", flush=True)
+        print(f"epoch {epoch}: loss {float(total) / len(images):.4f}, {share:.2f} % right, {seconds:.0f} s", flush=True)
         parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
         saved = {name: part.state_dict() for name, part in parts.items()}
         partial = state.with_suffix(".partial")
@@ -288,8 +303,10 @@ def main() -> None:
     model = ResNet20(len(task.mean)).to(arguments.device, memory_format=torch.channels_last)
     arguments.output.mkdir(parents=True, exist_ok=True)
     state = arguments.output / "training.pt"
-    train(model, task, as_input(pixels), torch.from_numpy(labels), state, arguments.device)
+    train(model, task, *(part.to(arguments.device) for part in (as_input(pixels), torch.from_numpy(labels))), state)
     model.to("cpu")
+    if task.rounded:
+        round_kernels(model)
     right = correct(model, as_input(test_pixels), torch.from_numpy(test_labels))
     print(f"test images: {right}/{len(test_labels)} correct, {time.monotonic() - start:.0f} s", flush=True)
     network = as_network(model, "ResNet-20", (len(task.mean), *pixels.shape[1:3]))

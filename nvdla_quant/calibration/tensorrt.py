@@ -418,7 +418,11 @@ class Engine:
             config.add_optimization_profile(profile)
             if precision == "int8":
                 config.set_calibration_profile(profile)
-        if precision == "fp16":
+        if precision == "fp32" and hasattr(trt.BuilderFlag, "TF32"):
+            # On by default since 7.1, and 10 bits of mantissa are not fp32. Calibration keeps TensorRT's default, which
+            # the reference caches were made with.
+            config.clear_flag(trt.BuilderFlag.TF32)
+        elif precision == "fp16":
             config.set_flag(trt.BuilderFlag.FP16)
         elif precision == "int8":
             config.set_flag(trt.BuilderFlag.INT8)

@@ -161,7 +161,8 @@ class Report:
     before_softmax : tuple[TensorReport or None, ...]
         For each output, the tensor that its softmax reads.
     warnings : tuple[str, ...]
-        What the loadable computes otherwise than the network, and table entries that have no effect.
+        What the loadable computes otherwise than the network, what saturates or is coarse by the table, and entries
+        that have no effect.
     """
 
     compiler: str
@@ -250,13 +251,15 @@ def compile_network(
     if precision is Precision.FP16:
         if table is not None:
             ranges = {name: 127 * scale for name, scale in effective_scales(lowered, table)[0].items()}
-        scales = half_scales(lowered, ranges)
+        scales, remarks = half_scales(lowered, ranges)
     elif table is None:
         raise CompileError(f"network {network.name!r}: int8 needs a calibration table, none was given")
     else:
         scales, remarks = effective_scales(lowered, table)
     stages = _Stages(lowered, scales, ranges, target, precision, mode)
-    return Compilation(stages.loadable(rewritten), stages.report((*warnings, *remarks)))
+    # Parts of a layer say the same.
+    of_weights = dict.fromkeys(remark for result in stages.convolutions.values() for remark in result.remarks)
+    return Compilation(stages.loadable(rewritten), stages.report((*warnings, *remarks, *of_weights)))
 
 
 def _refuse(findings: tuple[Finding, ...], network: str, target: Target, precision: Precision) -> tuple[str, ...]:

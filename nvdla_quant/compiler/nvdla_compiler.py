@@ -35,7 +35,7 @@ _EXPECTED = re.compile(r"Error 0x00000002: Don't support 0 \(in engine-ast/ConvC
 _MISTAKES = (
     re.compile(r"\(DLA\) Error 0x"),
     re.compile(r"Invalid target config"),
-    re.compile(r"could not parse layer type"),
+    re.compile(r"could not parse layer type|moving average is zero"),
     re.compile(r"Unrecognized compute precision"),
     re.compile(r"unknown argument"),
     re.compile(r"^Usage:"),

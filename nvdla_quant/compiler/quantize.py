@@ -41,7 +41,9 @@ BIAS_STEP = 1 / 32
 """Step of the bias that filters of a small scale may force on the others, in steps of the output."""
 SMALLEST_SCALE = 2.0**-100
 """Scale of weights that are all zero; its reciprocal is still a float32."""
-HALF_RANGE = 65504 / 2
+HALF_LARGEST = 65504.0
+"""Largest number of fp16."""
+HALF_RANGE = HALF_LARGEST / 2
 """Largest calibrated value that an fp16 tensor holds as it is: half of the format's, for images that go beyond."""
 ADDEND_SHIFT = 8
 """Fraction bits that a sum of two tensors is computed with."""
@@ -59,11 +61,14 @@ class QuantizedConvolution:
         Scale of each filter's weights, (outputs,); None in fp16.
     program : SdpProgram
         What the SDP does with the accumulators.
+    remarks : tuple[str, ...]
+        What it computes otherwise than the network.
     """
 
     weights: NDArray[np.generic]
     scales: NDArray[np.float64] | None
     program: SdpProgram
+    remarks: tuple[str, ...] = ()
 
 
 def effective_scales(lowered: Lowered, table: CalibrationTable) -> tuple[Mapping[str, float], tuple[str, ...]]:
@@ -104,11 +109,12 @@ def effective_scales(lowered: Lowered, table: CalibrationTable) -> tuple[Mapping
     return scales, tuple(remarks)
 
 
-def half_scales(lowered: Lowered, ranges: Mapping[str, float]) -> Mapping[str, float]:
-    """Real value of 1 in every fp16 tensor: 1, or a power of two where values are known to exceed fp16.
+def half_scales(lowered: Lowered, ranges: Mapping[str, float]) -> tuple[Mapping[str, float], tuple[str, ...]]:
+    """Real value of 1 in every fp16 tensor, and remarks on tensors that saturate all the same.
 
-    What an SDP converts in int8 is constant in fp16: a joined tensor and the result have one scale, like the tensors of
-    a pooling. Normalisations, functions and the CPU need real values.
+    It is 1, or a power of two where values are known to exceed fp16. What an SDP converts in int8 is constant in fp16:
+    a joined tensor and the result have one scale, like the tensors of a pooling. Normalisations, functions and the CPU
+    need real values.
 
     Parameters
     ----------
@@ -140,7 +146,13 @@ def half_scales(lowered: Lowered, ranges: Mapping[str, float]) -> Mapping[str, f
         needed = max(largest / HALF_RANGE, 1.0)
         return 1.0 if names & pinned else 2.0 ** math.ceil(math.log2(needed))
 
-    return {name: scale(names) for name, names in group.items()}
+    scales = {name: scale(names) for name, names in group.items()}
+    remarks = (
+        f"layer {name!r}: calibrated values reach {ranges[name]:.4g}; beyond fp16's {HALF_LARGEST:.0f} they saturate"
+        for name in scales
+        if ranges.get(name, 0.0) > HALF_LARGEST * scales[name]
+    )
+    return scales, tuple(remarks)
 
 
 def quantize_weights(weights: NDArray[np.float32], scales: NDArray[np.float64]) -> NDArray[np.int8]:
@@ -166,7 +178,7 @@ def weight_scales(
     bias : NDArray
         (outputs,), as multiples of the input's scale.
     ratio : float
-        Scale of the input over scale of the output.
+        Scale of the input over scale of the output, or of what the output's function reads.
     mode : QuantizationMode
         One scale for all filters, or one each.
     """
@@ -206,7 +218,8 @@ def _snap(ratios: NDArray[np.float64], where: str) -> tuple[NDArray[np.int16], i
     shift = factorise(float(ratios.max()), where).shift
     multipliers = np.ceil(np.ldexp(ratios, shift))
     if multipliers.max() > BIAS_LIMIT:
-        shift -= 1
+        # As `factorise` of a ratio that is not rounded down, which refuses what is left with no shift.
+        shift = factorise(float(multipliers.max()) * 2.0**-shift, where).shift
         multipliers = np.ceil(np.ldexp(ratios, shift))
     return np.maximum(multipliers, 1).astype(np.int16), shift
 
@@ -237,9 +250,10 @@ def quantize_convolution(
     source, output = scales[step.source], scales[step.output]
     fine = _fine(step, scales)
     target = output if fine is None else fine
+    shown = output if step.function is None else scales[step.function.source]
     sign = -1 if step.join is not None and step.join.gain < 0 else 1
     bias = np.zeros(len(step.weights)) if step.bias is None else step.bias.astype(np.float64) / source
-    chosen = weight_scales(step.weights, bias, source / target, mode)
+    chosen = weight_scales(step.weights, bias, source / shown, mode)
     per_filter = mode is QuantizationMode.PER_FILTER
     if per_filter:
         multipliers, truncate = _snap(chosen * (source / target), where)
@@ -250,9 +264,11 @@ def quantize_convolution(
     weights = quantize_weights(step.weights, chosen)
     last = Activation.RELU if step.relu and fine is None else Activation.NONE
     addends, shift = _integer_bias(bias / chosen)
+    remarks = _coarse_bias(np.abs(bias).max() * source, float(np.ldexp(chosen.max(), shift)) * source, shown, where)
     if fine is None and not per_filter and step.bias is not None:
         first = SdpUnit(SdpType.ADD, SdpMode.PER_KERNEL, shift, act=last, operands=addends)
-        return QuantizedConvolution(weights, chosen, SdpProgram(first, None, Converter(int(multipliers[0]), truncate)))
+        program = SdpProgram(first, None, Converter(int(multipliers[0]), truncate))
+        return QuantizedConvolution(weights, chosen, program, remarks)
     if step.bias is not None:
         pairs = np.stack([addends, sign * multipliers], axis=1)
         first = SdpUnit(SdpType.BOTH, SdpMode.PER_KERNEL, shift, truncate, act=last, operands=pairs)
@@ -261,9 +277,19 @@ def quantize_convolution(
     else:
         first = SdpUnit(SdpType.MUL, SdpMode.PER_KERNEL, 0, truncate, act=last, operands=sign * multipliers)
     if fine is None:
-        return QuantizedConvolution(weights, chosen, SdpProgram(first, None, Converter(1, 0)))
+        return QuantizedConvolution(weights, chosen, SdpProgram(first, None, Converter(1, 0)), remarks)
     second = _second(step, where)
-    return QuantizedConvolution(weights, chosen, _ending(step, scales, (first, second), fine, where))
+    return QuantizedConvolution(weights, chosen, _ending(step, scales, (first, second), fine, where), remarks)
+
+
+def _coarse_bias(largest: float, unit: float, shown: float, where: str) -> tuple[str, ...]:
+    """Remark on biases that are stored in units of more than a step of the output: one is beyond 32,767 steps."""
+    if unit <= shown or not largest:
+        return ()
+    return (
+        f"{where}: its largest bias is {largest / shown:.4g} steps of its output, so that biases are rounded to "
+        f"{unit / shown:.3g} steps; see its table entry",
+    )
 
 
 def _fine(step: ConvolutionStep, scales: Mapping[str, float]) -> float | None:
@@ -326,7 +352,7 @@ def quantize_points(step: PointStep, scales: Mapping[str, float]) -> SdpProgram:
     Raises
     ------
     CompileError
-        The scales of input and output are too far apart.
+        The scales of input and output are too far apart, or an offset is beyond what the SDP adds.
     """
     where = f"layer {step.layers[-1]!r}"
     source, output = scales[step.source], scales[step.output]
@@ -337,8 +363,7 @@ def quantize_points(step: PointStep, scales: Mapping[str, float]) -> SdpProgram:
     if step.join is not None:
         addend = scales[step.join.tensor] * abs(step.join.gain)
         sign = -1 if step.join.gain < 0 else 1
-        reach = math.frexp(abs(step.gain) * source / addend)[1]
-        fraction = max(0, min(ADDEND_SHIFT, SIGNIFICANT_BITS - reach))
+        fraction = _fraction(abs(step.gain) * source / addend)
         common = math.ldexp(addend, -fraction)
         factor = _signed_factor(sign * step.gain * source / common, where)
         alu = SdpAlu.MAX if step.join.kind == "max" else SdpAlu.SUM
@@ -346,7 +371,7 @@ def quantize_points(step: PointStep, scales: Mapping[str, float]) -> SdpProgram:
         second = SdpUnit(SdpType.ADD, SdpMode.PER_POINT, fraction, act=relu, alu=alu, tensor=step.join.tensor)
         return _ending(step, scales, (first, second), common, where)
     if step.affine is not None:
-        return _ending(step, scales, _affine(step, scales, where), math.ldexp(output, -ADDEND_SHIFT), where)
+        return _ending(step, scales, *_affine(step, scales, where), where)
     if step.slopes is not None:
         # Bits behind the point first, so that a product is not rounded twice.
         first = SdpUnit(SdpType.MUL, SdpMode.PER_LAYER, multiplier=1 << ADDEND_SHIFT)
@@ -364,22 +389,33 @@ def _signed_factor(ratio: float, where: str) -> Converter:
     return replace(factor, scale=-factor.scale) if ratio < 0 else factor
 
 
-def _affine(step: PointStep, scales: Mapping[str, float], where: str) -> tuple[SdpUnit, SdpUnit]:
-    """Units that multiply and then add, a channel, and give the output with some bits behind the point."""
+def _fraction(ratio: float) -> int:
+    """Bits behind the point that leave a multiplier of this size its 15 bits."""
+    return max(0, min(ADDEND_SHIFT, SIGNIFICANT_BITS - math.frexp(ratio)[1]))
+
+
+def _affine(step: PointStep, scales: Mapping[str, float], where: str) -> tuple[tuple[SdpUnit, SdpUnit], float]:
+    """Units that multiply and then add, a channel, and the unit of what they give: an output with some more bits."""
     assert step.affine is not None
     factor, offset = (part.astype(np.float64) for part in step.affine)
-    unit = math.ldexp(scales[step.output], -ADDEND_SHIFT)
-    multipliers, truncate = _signed_multipliers(factor * (scales[step.source] / unit), where)
+    source, output = scales[step.source], scales[step.output]
+    fraction = _fraction(float(np.abs(factor).max()) * source / output)
+    unit = math.ldexp(output, -fraction)
+    multipliers, truncate = _signed_multipliers(factor * (source / unit), where)
     addends, shift = _integer_bias(offset / unit)
+    if shift > MAX_BIAS_SHIFT:
+        largest, limit = np.abs(offset).max() / output, math.ldexp(BIAS_LIMIT, MAX_BIAS_SHIFT - fraction)
+        raise CompileError(f"{where}: an offset is {largest:.4g} steps of the output, the limit is {limit:.4g}")
     act = Activation.RELU if step.relu else Activation.NONE
-    return (
+    units = (
         SdpUnit(SdpType.MUL, SdpMode.PER_KERNEL, 0, truncate, operands=multipliers),
         SdpUnit(SdpType.ADD, SdpMode.PER_KERNEL, shift, act=act, operands=addends),
     )
+    return units, unit
 
 
 def convert_convolution(step: ConvolutionStep, scales: Mapping[str, float]) -> QuantizedConvolution:
-    """fp16 weights of `step`, and the SDP program behind it; `scales` are `half_scales`.
+    """fp16 weights of `step`, and the SDP program behind it; `scales` are those of `half_scales`.
 
     Raises
     ------
@@ -409,7 +445,7 @@ def convert_convolution(step: ConvolutionStep, scales: Mapping[str, float]) -> Q
 
 
 def convert_points(step: PointStep, scales: Mapping[str, float]) -> SdpProgram:
-    """fp16 program of an SDP that works on tensors in memory; `scales` are `half_scales`.
+    """fp16 program of an SDP that works on tensors in memory; `scales` are those of `half_scales`.
 
     Raises
     ------

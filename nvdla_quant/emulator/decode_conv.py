@@ -8,6 +8,7 @@ from nvdla_quant.emulator.addresses import AddressSpace
 from nvdla_quant.emulator.fields import ELEMENT_BYTES, converter_of, precision_of, refuse
 from nvdla_quant.emulator.operations import Compression, ConvOperation, Cube, Pixels
 from nvdla_quant.emulator.pixels import PIXELS
+from nvdla_quant.emulator.reuse import Predecessor, check_left_weights, with_kept_data, with_kept_weights
 from nvdla_quant.emulator.weights import WINOGRAD_TILE
 from nvdla_quant.hardware import Precision, Target
 from nvdla_quant.loadable import structs
@@ -20,13 +21,27 @@ EXTENSION_ELEMENTS = 64
 """Elements that the MAC array takes of all rows that post-extension joins (csc.cpp)."""
 
 
+FLAGS = ("data_reuse", "weight_reuse", "skip_data_rls", "skip_weight_rls")
+"""Fields of one bit in the registers; a larger value would set the bits of others (kmd/firmware/conv.c)."""
+
+
 def decode_conv(
-    space: AddressSpace, target: Target, op: np.void, surface: np.void, index: int, where: str
+    space: AddressSpace,
+    target: Target,
+    op: np.void,
+    surface: np.void,
+    index: int,
+    before: Predecessor | None,
+    warnings: list[str],
+    where: str,
 ) -> ConvOperation:
-    """Decode a convolution; what the firmware refuses and what is not modelled is an `EmulationError`."""
-    for field in ("data_reuse", "weight_reuse"):
-        if op[field] != 0:
-            raise refuse(where, field, int(op[field]), "0; contents of the CBUF that stay from before are not modelled")
+    """Decode a convolution; what the firmware refuses and what is not modelled is an `EmulationError`.
+
+    `before` is the convolution before it on the unit, which may leave something in the buffer.
+    """
+    for field in FLAGS:
+        if op[field] > 1:
+            raise refuse(where, field, int(op[field]), "0 or 1, all that the register holds")
     for field, limit in (("conv_mode", 1), ("mean_format", 1), ("pixel_mapping", 0)):
         if op[field] > limit:
             raise refuse(where, field, int(op[field]), f"0 to {limit}, all that the firmware knows")
@@ -51,7 +66,7 @@ def decode_conv(
         if output[field] != op[other]:
             raise refuse(where, f"dst {field}", output[field], f"{other} ({int(op[other])})")
     strides = int(op["conv_stride_y"]), int(op["conv_stride_x"])
-    dilations = int(op["dilation_y"]), int(op["dilation_x"])
+    dilations = _dilations(op, winograd or pixels is not None, warnings, where)
     kernel_width = int(op["kernel_width_csc"])
     if pixels is not None:
         kernel_width = _image_kernel_width(op, len(pixels.components), where)
@@ -84,10 +99,26 @@ def decode_conv(
         means=means if pixels is not None and op["mean_format"] == 1 else None,
         winograd_shift=int(op["pra_truncate"]) & 3 if winograd else None,
     )
+    operation = with_kept_data(op, operation, before, warnings, where)
     _check_kernel(op, operation, where)
     if winograd:
         _check_winograd(op, operation, where)
-    return _with_weights(space, target, op, surface, operation, where)
+    check_left_weights(op, surface, target, where)
+    kept = with_kept_weights(op, surface, operation, before, warnings, where)
+    return _with_weights(space, target, op, surface, operation, where) if kept is None else kept
+
+
+def _dilations(op: np.void, ignored: bool, warnings: list[str], where: str) -> tuple[int, int]:
+    """Return the dilations (y, x), which the sequencer has for features alone.
+
+    Facts: nvdla/hw ``vmod/nvdla/csc/NV_NVDLA_CSC_dl.v`` (``x_dilate_w`` and ``y_dilate_w`` are 1 for images and with
+    Winograd); ``cmod/csc``, whose sequences for both know no dilation.
+    """
+    dilations = int(op["dilation_y"]), int(op["dilation_x"])
+    if not ignored or dilations == (1, 1):
+        return dilations
+    warnings.append(f"{where}: dilation is {dilations}; the hardware ignores it for images and with Winograd")
+    return 1, 1
 
 
 def _pixels(op: np.void, where: str) -> Pixels | None:
@@ -191,8 +222,6 @@ def _image_kernel_width(op: np.void, components: int, where: str) -> int:
         raise refuse(
             where, "kernel_channel_csc", channels, f"at most {EXTENSION_ELEMENTS // joined} for post_extension"
         )
-    if (op["dilation_x"], op["dilation_y"]) != (1, 1):
-        raise refuse(where, "dilation of an image", (int(op["dilation_x"]), int(op["dilation_y"])), "1")
     return channels // components
 
 
@@ -217,8 +246,6 @@ def _check_kernel(op: np.void, operation: ConvOperation, where: str) -> None:
 
 def _check_winograd(op: np.void, operation: ConvOperation, where: str) -> None:
     """Check what nvdla/hw ``cmod/{cdma,csc}`` demand of Winograd."""
-    if operation.precision is Precision.FP16:
-        raise refuse(where, "conv_mode", 1, "0 in fp16; Winograd in fp16 is not modelled")
     if operation.converter is not None and not operation.converter.is_identity:
         raise refuse(where, "in_cvt", op["in_cvt"].tolist(), "off: Winograd's input goes around the converter")
     if op["batch"] != 1:
@@ -226,8 +253,6 @@ def _check_winograd(op: np.void, operation: ConvOperation, where: str) -> None:
     kernel = operation.kernel_height, operation.kernel_width
     if kernel != (WINOGRAD_TILE, WINOGRAD_TILE):
         raise refuse(where, "kernel", kernel, f"{WINOGRAD_TILE} each: Winograd's kernels are stored transformed")
-    if operation.dilation != (1, 1):
-        raise refuse(where, "dilation", operation.dilation, "1 with Winograd")
     pads = int(op["pad_y_top"]) + int(op["pad_y_bottom"]), int(op["pad_x_left"]) + int(op["pad_x_right"])
     sizes = operation.source.height + pads[0], operation.source.width + pads[1]
     outputs = operation.out_height, operation.out_width

@@ -4,7 +4,7 @@ Facts: nvdla/sw ``kmd/firmware/{engine,scheduler,conv}.c``. What the firmware re
 `EmulationError`, and so is what the emulator does not model; both name operation, field and value.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,9 @@ from nvdla_quant.emulator.addresses import AddressSpace
 from nvdla_quant.emulator.decode_conv import decode_conv
 from nvdla_quant.emulator.decode_sdp import decode_sdp
 from nvdla_quant.emulator.decode_units import decode_bdma, decode_cdp, decode_pdp, decode_rubik
-from nvdla_quant.emulator.operations import Operation, SdpOperation
+from nvdla_quant.emulator.operations import ConvOperation, Operation, SdpOperation
 from nvdla_quant.emulator.races import Link
+from nvdla_quant.emulator.reuse import Predecessor
 from nvdla_quant.errors import EmulationError, LoadableError
 from nvdla_quant.hardware import Target
 from nvdla_quant.loadable import structs
@@ -32,8 +33,8 @@ class DecodedTask:
         Descriptors in the task.
     operations : dict[int, Operation]
         What writes memory, by index in the task.
-    engines : tuple[Engine, ...]
-        Unit of each descriptor.
+    chains : dict[Engine, tuple[int, ...]]
+        Operations of each unit, in the order in which the firmware gives them to it.
     consumers : tuple[Link, ...]
         (before, after, event): the second waits for that event of the first.
     parents : tuple[Link, ...]
@@ -47,7 +48,7 @@ class DecodedTask:
 
     count: int
     operations: dict[int, Operation]
-    engines: tuple[Engine, ...]
+    chains: dict[Engine, tuple[int, ...]]
     consumers: tuple[Link, ...]
     parents: tuple[Link, ...]
     fed: tuple[tuple[int, int], ...]
@@ -77,11 +78,14 @@ def decode_task(space: AddressSpace, target: Target, base: int, warnings: list[s
     def where(index: int) -> str:
         return f"{space.where} operation {index} ({engines[index].name})"
 
-    convolutions = {
-        index: decode_conv(space, target, views[engine][index], surfaces[engine][index], base + index, where(index))
-        for index, engine in enumerate(engines)
-        if engine is Engine.CONV
-    }
+    chains = _chains(network, common, engines, space.where)
+    convolutions: dict[int, ConvOperation] = {}
+    before: Predecessor | None = None
+    for index in chains.get(Engine.CONV, ()):
+        op, surface = views[Engine.CONV][index], surfaces[Engine.CONV][index]
+        convolution = decode_conv(space, target, op, surface, base + index, before, warnings, where(index))
+        convolutions[index] = convolution
+        before = Predecessor(op, surface, convolution)
     luts = _lut_reader(space, network)
     operations: dict[int, Operation] = {}
     feeders: dict[int, SdpOperation] = {}
@@ -123,7 +127,7 @@ def decode_task(space: AddressSpace, target: Target, base: int, warnings: list[s
         raise EmulationError(f"{where(min(convolutions))}: no SDP operation takes its output; it would hang")
     counts = tuple(int(entry["dependency_count"]) for entry in common)
     consumers, parents = (_links(space.where, common, field) for field in ("consumers", "fused_parent"))
-    return DecodedTask(count, operations, tuple(engines), consumers, parents, tuple(fed), counts)
+    return DecodedTask(count, operations, chains, consumers, parents, tuple(fed), counts)
 
 
 def _engine(where: str, index: int, value: int) -> Engine:
@@ -131,6 +135,37 @@ def _engine(where: str, index: int, value: int) -> Engine:
         return Engine(value)
     except ValueError:
         raise LoadableError(f"{where} operation {index}: op_type {value}, expected 0 to {max(Engine)}") from None
+
+
+def _chains(
+    network: np.void, common: NDArray[np.void], engines: Sequence[Engine], where: str
+) -> dict[Engine, tuple[int, ...]]:
+    """Return the operations of each unit in the order of the firmware: from ``op_head`` along the unit's consumers.
+
+    Each operation names the next one of its unit among its consumers, and what is not reached so is never given to the
+    unit (nvdla/sw ``kmd/firmware/scheduler.c``, ``dla_initiate_processors`` and ``dla_dequeue_operation``).
+    """
+    chains = {}
+    for engine in Engine:
+        chain: dict[int, None] = {}
+        index = int(network["op_head"][engine])
+        while index != -1:
+            if not 0 <= index < len(engines) or engines[index] is not engine or index in chain:
+                raise LoadableError(
+                    f"{where}: the operations of {engine.name}, from op_head along its consumers, are "
+                    f"{[*chain, index]}; expected each once, of that unit"
+                )
+            chain[index] = None
+            index = int(common[index]["consumers"][engine]["index"])
+        missing = [index for index, other in enumerate(engines) if other is engine and index not in chain]
+        if missing:
+            raise LoadableError(
+                f"{where} operation {missing[0]} ({engine.name}): neither op_head nor a consumer of its unit names it; "
+                "the firmware would never run it"
+            )
+        if chain:
+            chains[engine] = tuple(chain)
+    return chains
 
 
 def _lut_reader(space: AddressSpace, network: np.void) -> Callable[[int], np.void]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator.conv import reader_of
-from nvdla_quant.emulator.fp16_mac import KERNELS, MAX_LANES, convolve
+from nvdla_quant.emulator.fp16_mac import DIRECT, KERNELS, MAX_LANES, convolve, weight_blocks
 from nvdla_quant.emulator.operations import ConvOperation, Cube
 from nvdla_quant.emulator.tiles import Reader, Tile, Tiling, plan
 from nvdla_quant.emulator.weights import unpack_weights
@@ -74,9 +74,9 @@ class ExactConvolution:
         pixels = ((image * rows + y * stride_y) * columns + x * stride_x) * channels
         row, column, channel = self.lanes.T
         lanes = (row * dilation_y * columns + column * dilation_x) * channels + channel
-        sums = np.empty((pixels.size, self.weights.shape[0] * KERNELS), np.uint32)
-        convolve(patch.view(np.uint16).reshape(-1), pixels.reshape(-1), lanes, self.steps, self.weights, sums)
-        return sums[:, : op.out_channels].reshape(tile.images, tile.rows, op.out_width, op.out_channels)
+        sums = np.empty((pixels.size, 1, self.weights.shape[0] * KERNELS), np.uint32)
+        convolve(patch.view(np.uint16).reshape(-1), pixels.reshape(-1), lanes, self.steps, self.weights, DIRECT, sums)
+        return sums[:, 0, : op.out_channels].reshape(tile.images, tile.rows, op.out_width, op.out_channels)
 
 
 def prepare_exact(operation: ConvOperation, packed: NDArray[np.uint8], target: Target) -> ExactConvolution:
@@ -96,11 +96,8 @@ def prepare_exact(operation: ConvOperation, packed: NDArray[np.uint8], target: T
             f"{longest} channels in a step, which takes {MAX_LANES}"
         )
     lanes = np.concatenate(steps)
-    blocks = -(-operation.out_channels // KERNELS)
-    bits = np.zeros((blocks * KERNELS, len(lanes)), np.uint16)
     row, column, channel = lanes.T
-    bits[: operation.out_channels] = kernels[:, row, column, channel].view(np.uint16)
-    weights = np.ascontiguousarray(bits.reshape(blocks, KERNELS, -1).transpose(0, 2, 1))
+    weights = weight_blocks(kernels[:, row, column, channel].view(np.uint16))
     reader = reader_of(operation, np.arange(operation.channels))
     edges = np.cumsum([0, *map(len, steps)])
     tiling = plan(operation.out_height, operation.out_width, PIXEL_BYTES)

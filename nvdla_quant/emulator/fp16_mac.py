@@ -5,8 +5,9 @@ of their exponents; the upper three bits of the two exponents are added, and eac
 each unit by which its sum of exponents lies below the largest of the step. What is shifted is not the product but the
 two words of a carry-save adder (the product's partial ones come from radix-4 Booth recoding of the weight), so that the
 carry between the bits that fall off is lost: the result may be one too small. The sum of the step, ``m * 2**(e - 50)``,
-goes to an accumulator with a 40-bit mantissa. Facts: nvdla/hw ``cmod/cmac/NV_NVDLA_cmac.h`` (the Booth words, and how
-four rows of them are compressed) and ``cmod/cacc/NV_NVDLA_cacc.cpp`` (FP48).
+goes to an accumulator with a 40-bit mantissa. With Winograd a step makes four sums, of the same products with other
+signs, all with the step's exponent. Facts: nvdla/hw ``cmod/cmac/NV_NVDLA_cmac.h`` (the Booth words, how four rows of
+them are compressed, ``calculation_fp16``) and ``cmod/cacc/NV_NVDLA_cacc.cpp`` (FP48).
 
 How it is made fast: kernels are taken 16 at a time, and everything is an operation on 16 integers of 32 bits, which
 the compiler turns into vector instructions. What depends on a weight alone (which multiple of the data each Booth digit
@@ -41,8 +42,19 @@ FULL = 1 << 39
 """Magnitude that the accumulator's mantissa of 40 bits no longer holds."""
 LOW40 = (1 << 40) - 1
 
+DIRECT = np.ones((1, MAX_LANES), np.int32)
+"""Signs with which the products of a step enter its only sum."""
+
 Masks = NDArray[np.uint32]
 Exponents = NDArray[np.int32]
+
+
+def weight_blocks(bits: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Return the bits of weights ``(kernels, lanes)`` as `convolve` takes them, ``(blocks, lanes, 16)``."""
+    blocks = -(-len(bits) // KERNELS)
+    padded = np.zeros((blocks * KERNELS, bits.shape[1]), np.uint16)
+    padded[: len(bits)] = bits
+    return np.ascontiguousarray(padded.reshape(blocks, KERNELS, -1).transpose(0, 2, 1))
 
 
 @jit
@@ -124,9 +136,10 @@ def convolve(
     lanes: NDArray[np.int64],
     steps: NDArray[np.int64],
     weights: NDArray[np.uint16],
+    signs: NDArray[np.int32],
     sums: NDArray[np.uint32],
 ) -> None:
-    """Run the MAC array and the accumulator.
+    """Run the MAC array and the accumulators.
 
     Parameters
     ----------
@@ -140,16 +153,20 @@ def convolve(
         Step i has the lanes ``steps[i]`` to ``steps[i + 1]``, at most 64.
     weights : NDArray[np.uint16]
         Bits, ``(blocks, lanes, 16)``: kernels are padded with zeros to a multiple of 16.
+    signs : NDArray[np.int32]
+        With which sign, or 0, the product of each lane of a step enters each of its sums, ``(sums, 64)``.
     sums : NDArray[np.uint32]
-        Result: fp32 bits, ``(pixels, blocks * 16)``.
+        Result: fp32 bits, ``(pixels, sums, blocks * 16)``.
     """
+    outputs = len(signs)
     masks = np.empty((MAX_LANES, ROWS, KERNELS), np.uint32)
     exponents = np.empty((MAX_LANES, KERNELS), np.int32)
     nans = np.empty(KERNELS, np.uint16)
-    mantissa = np.empty((len(pixels), KERNELS), np.int64)
-    exponent = np.empty((len(pixels), KERNELS), np.int64)
+    mantissa = np.empty((len(pixels), outputs, KERNELS), np.int64)
+    exponent = np.empty((len(pixels), outputs, KERNELS), np.int64)
     data = np.empty((MAX_LANES, 4), np.int32)
-    low, high, top = np.empty(KERNELS, np.int32), np.empty(KERNELS, np.int32), np.empty(KERNELS, np.int32)
+    low, high = np.empty((outputs, KERNELS), np.int32), np.empty((outputs, KERNELS), np.int32)
+    top = np.empty(KERNELS, np.int32)
     for block in range(weights.shape[0]):
         mantissa[:] = 0
         exponent[:] = 0
@@ -159,18 +176,22 @@ def convolve(
             for pixel in range(len(pixels)):
                 count, nan = _gather(patch, pixels[pixel], lanes[first:last], data)
                 if any_nan or nan != 0:
-                    _spread_nans(nans, nan, mantissa[pixel], exponent[pixel])
+                    for output in range(outputs):
+                        _spread_nans(nans, nan, mantissa[pixel, output], exponent[pixel, output])
                 if count == 0:
                     continue
-                _products(masks, exponents, data, count, low, high, top)
-                totals, scales = mantissa[pixel], exponent[pixel]
-                for k in range(KERNELS):
-                    if scales[k] != NAN_EXPONENT:
-                        total, scale = (int(high[k]) << 16) + int(low[k]), int(top[k]) << 2
-                        totals[k], scales[k] = accumulate(totals[k], scales[k], total, scale)
+                _products(masks, exponents, data, count, signs, low, high, top)
+                for output in range(outputs):
+                    totals, scales = mantissa[pixel, output], exponent[pixel, output]
+                    for k in range(KERNELS):
+                        if scales[k] != NAN_EXPONENT:
+                            total, scale = (int(high[output, k]) << 16) + int(low[output, k]), int(top[k]) << 2
+                            totals[k], scales[k] = accumulate(totals[k], scales[k], total, scale)
         for pixel in range(len(pixels)):
-            for k in range(KERNELS):
-                sums[pixel, block * KERNELS + k] = to_single(mantissa[pixel, k], exponent[pixel, k])
+            for output in range(outputs):
+                for k in range(KERNELS):
+                    bits = to_single(mantissa[pixel, output, k], exponent[pixel, output, k])
+                    sums[pixel, output, block * KERNELS + k] = bits
 
 
 @jit
@@ -278,15 +299,16 @@ def _products(
     exponents: Exponents,
     data: NDArray[np.int32],
     count: int,
+    signs: NDArray[np.int32],
     low: NDArray[np.int32],
     high: NDArray[np.int32],
     top: NDArray[np.int32],
 ) -> None:
-    """Add the aligned products of a step: the sum is ``high * 2**16 + low``, its exponent ``4 * top``."""
-    for k in range(KERNELS):
-        low[k] = 0
-        high[k] = 0
-        top[k] = 0
+    """Add the aligned products of a step: its sums are ``high * 2**16 + low``, their exponent is ``4 * top``."""
+    aligned = np.empty(KERNELS, np.int32)
+    low[:] = 0
+    high[:] = 0
+    top[:] = 0
     for entry in range(count):
         scale, weight_scale = data[entry, 2], exponents[data[entry, 0]]
         for k in range(KERNELS):
@@ -324,7 +346,12 @@ def _products(
             down = np.int32(np.int32(top[k] - np.int32(scale + weight_scale[k])) << 2)
             keep = np.int32(np.int32(down - 32) >> 31)
             shift = np.uint32(down & 28)
-            aligned = np.uint32(np.uint32(a >> shift) + np.uint32(b >> shift) - np.uint32(np.uint32(SIGNS) >> shift))
-            product = np.int32(np.int32(aligned) & keep)
-            low[k] = np.int32(low[k] + np.int32(product & 0xFFFF))
-            high[k] = np.int32(high[k] + np.int32(product >> 16))
+            product = np.uint32(np.uint32(a >> shift) + np.uint32(b >> shift) - np.uint32(np.uint32(SIGNS) >> shift))
+            aligned[k] = np.int32(np.int32(product) & keep)
+        for output in range(len(signs)):
+            sign, lows, highs = signs[output, lane], low[output], high[output]
+            if sign == 0:
+                continue
+            for k in range(KERNELS):
+                lows[k] = np.int32(lows[k] + np.int32(sign * np.int32(aligned[k] & 0xFFFF)))
+                highs[k] = np.int32(highs[k] + np.int32(sign * np.int32(aligned[k] >> 16)))

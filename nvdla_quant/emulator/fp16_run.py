@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from nvdla_quant.emulator import conv
 from nvdla_quant.emulator.fp16_conv import ExactConvolution, prepare_exact
 from nvdla_quant.emulator.fp16_sdp import Bits, Operands, constant_bits, run_chain, singles_of, to_int16
+from nvdla_quant.emulator.fp16_winograd import ExactWinograd, prepare_exact_winograd
 from nvdla_quant.emulator.memory import DeviceMemory
 from nvdla_quant.emulator.operations import ConvOperation, Cube, Fp16, SdpOperation, operand_cubes
 from nvdla_quant.emulator.sdp_run import ReadWindow, intact, point_operands, weights_of, with_operands, write_tile
@@ -18,7 +19,7 @@ from nvdla_quant.hardware import Precision, Target
 
 BYTES_PER_CHANNEL = 16
 """Memory that a value takes on its way through the SDP, roughly: its own bits, operands, result."""
-AnyHalves = ExactConvolution | conv.Convolution | WinogradConvolution
+AnyHalves = ExactConvolution | ExactWinograd | conv.Convolution | WinogradConvolution
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,12 +63,17 @@ def prepare_halves(declared: SdpOperation, read: ReadWindow, target: Target, fp1
         tiling = plan(output.height, output.width, BYTES_PER_CHANNEL * output.channels)
         return PreparedHalves(operation, ((reader, output),), (operation.source,), points, tiling, operands)
     fed = operation.source
-    prepare = prepare_exact if fp16 is Fp16.EXACT else conv.prepare
-    convolution = prepare(fed, weights_of(fed, read, target), target)
+    convolution = _prepare_convolution(fed, weights_of(fed, read, target), target, fp16)
     ends = zip(fed.source.parts, output.parts, strict=True)
     parts = tuple((convolution.of(part), destination) for part, destination in ends)
-    planes = (fed.source,) if fed.second_plane is None else (fed.source, fed.second_plane)
-    return PreparedHalves(operation, parts, planes, points, convolution.tiling, operands)
+    return PreparedHalves(operation, parts, fed.planes, points, convolution.tiling, operands)
+
+
+def _prepare_convolution(fed: ConvOperation, packed: NDArray[np.uint8], target: Target, fp16: Fp16) -> AnyHalves:
+    """Return the convolution `fed`; Winograd is exact in both modes."""
+    if fed.winograd_shift is not None:
+        return prepare_exact_winograd(fed, packed, target)
+    return prepare_exact(fed, packed, target) if fp16 is Fp16.EXACT else conv.prepare(fed, packed, target)
 
 
 def run_halves(prepared: PreparedHalves, memory: DeviceMemory, workspace: Workspace) -> None:
@@ -82,7 +88,7 @@ def run_halves(prepared: PreparedHalves, memory: DeviceMemory, workspace: Worksp
         for tile in prepared.tiling.tiles(memory.images):
             if isinstance(fed, Reader):
                 values = _read(fed, destination, source, tile)
-            elif isinstance(fed, ExactConvolution):
+            elif isinstance(fed, ExactConvolution | ExactWinograd):
                 values = fed.accumulate(source, tile)
             else:
                 values = fed.accumulate(source, tile, workspace)[0].view(np.uint32)

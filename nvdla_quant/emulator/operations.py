@@ -104,6 +104,10 @@ class Cube:
         """Whether it goes from unit to unit and never stands in memory; see `handed_over`."""
         return self.memory < 0
 
+    def rows(self, first: int, last: int) -> "Cube":
+        """Return the rows from `first` up to, not with, `last`."""
+        return replace(self, offset=self.offset + first * self.line_stride, height=last - first)
+
     def overlaps(self, other: "Cube") -> bool:
         """Whether the byte ranges of the two cubes meet (gaps between rows count as part of a cube)."""
         return self.memory == other.memory and self.offset < other.end and other.offset < self.end
@@ -209,6 +213,10 @@ class ConvOperation:
         None: every weight is in `weights`.
     winograd_shift : int or None
         Winograd: right shift behind the transform of the input; None: direct.
+    kept_rows : int
+        First rows of the source that it does not read: the convolution before left them in the buffer.
+    keeps_weights : bool
+        Whether it finds its weights in the buffer.
     """
 
     index: int
@@ -234,6 +242,8 @@ class ConvOperation:
     means: tuple[int, ...] | None = None
     compression: Compression | None = None
     winograd_shift: int | None = None
+    kept_rows: int = 0
+    keeps_weights: bool = False
 
     unit = "CONV"
 
@@ -243,6 +253,18 @@ class ConvOperation:
         if self.pixels is not None:
             return len(self.pixels.components)
         return self.source.channels * (1 if self.winograd_shift is None else self.stride[0] * self.stride[1])
+
+    @property
+    def planes(self) -> tuple[Cube, ...]:
+        """Its source, and the second plane of an image that has one."""
+        return (self.source,) if self.second_plane is None else (self.source, self.second_plane)
+
+    @property
+    def weight_windows(self) -> tuple[Window, ...]:
+        """Where its weights stand."""
+        if self.compression is None:
+            return (self.weights,)
+        return self.weights, self.compression.mask, self.compression.sizes
 
     @property
     def weight_count(self) -> int:
@@ -578,15 +600,33 @@ Operation = SdpOperation | PdpOperation | CdpOperation | RubikOperation | BdmaOp
 
 def cubes_read(operation: Operation) -> tuple[Cube, ...]:
     """Return what `operation` reads, its own source first; constants (weights, arrays of operands) are not cubes."""
+    operands = operand_cubes(operation) if isinstance(operation, SdpOperation) else ()
+    return (*sources_read(operation), *operands)
+
+
+def sources_read(operation: Operation) -> tuple[Cube, ...]:
+    """Return what `operation` reads but for operands."""
     if isinstance(operation, BdmaOperation):
         return tuple(source for source, _ in operation.transfers)
-    if not isinstance(operation, SdpOperation):
-        return (operation.source,)
-    source = operation.source
-    if not isinstance(source, ConvOperation):
-        return (source, *operand_cubes(operation))
-    planes = (source.source,) if source.second_plane is None else (source.source, source.second_plane)
-    return (*planes, *operand_cubes(operation))
+    return operation.source.planes if isinstance(operation.source, ConvOperation) else (operation.source,)
+
+
+def cubes_fetched(convolution: ConvOperation) -> tuple[Cube, ...]:
+    """Return what `convolution` reads from memory, weights as cubes of bytes; the rest is in the buffer."""
+    kept = convolution.kept_rows
+    data = tuple(plane.rows(kept, plane.height) for plane in convolution.planes if kept < plane.height)
+    return data if convolution.keeps_weights else (*data, *map(cube_of_bytes, convolution.weight_windows))
+
+
+def cubes_kept(convolution: ConvOperation) -> tuple[Cube, ...]:
+    """Return where the data and weights that `convolution` finds in the buffer stood in memory."""
+    data = tuple(plane.rows(0, convolution.kept_rows) for plane in convolution.planes if convolution.kept_rows)
+    return (*data, *map(cube_of_bytes, convolution.weight_windows)) if convolution.keeps_weights else data
+
+
+def cube_of_bytes(window: Window) -> Cube:
+    """Return `window` as a cube of bytes."""
+    return Cube(window.memory, window.offset, 1, 1, window.size, 1, 1, window.size, window.size)
 
 
 def operand_cubes(operation: SdpOperation) -> tuple[Cube, ...]:
@@ -598,10 +638,7 @@ def operand_cubes(operation: SdpOperation) -> tuple[Cube, ...]:
 
 def weights_read(operation: Operation) -> tuple[Window, ...]:
     """Return the weights of the convolution that feeds `operation`."""
-    if not isinstance(operation, SdpOperation) or not isinstance(operation.source, ConvOperation):
-        return ()
-    weights, compression = operation.source.weights, operation.source.compression
-    return (weights,) if compression is None else (weights, compression.mask, compression.sizes)
+    return operation.source.weight_windows if isinstance(operation.source, ConvOperation) else ()
 
 
 def arrays_read(operation: Operation) -> tuple[Window, ...]:

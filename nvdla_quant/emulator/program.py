@@ -30,6 +30,7 @@ from nvdla_quant.emulator.operations import (
 )
 from nvdla_quant.emulator.pixels import PIXELS
 from nvdla_quant.emulator.races import describe_races
+from nvdla_quant.emulator.reuse import check_overwritten
 from nvdla_quant.errors import EmulationError, LoadableError
 from nvdla_quant.hardware import NV_FULL, NV_SMALL, Precision, Target
 from nvdla_quant.loadable.records import (
@@ -173,9 +174,10 @@ def decode(loadable: Loadable, target: Target | None = None, limits: Limits = DE
         if task.interface == Interface.DLA1:
             decoded = decode_dla.decode_task(space, target, base, warnings)
             order = _in_order(decoded, space.where)
+            check_overwritten(order)
             operations += order.values()
             links = (*decoded.consumers, *decoded.parents)
-            warnings += describe_races(order, decoded.engines, links, base)
+            warnings += describe_races(order, decoded.chains, links, base)
             base += decoded.count
         elif task.interface == Interface.EMU1:
             cpu = decode_emu.decode_task(space, base)

@@ -1,21 +1,34 @@
 """Find accesses whose order the dependency graph leaves open: there the hardware's timing decides, not the loadable.
 
-What the firmware and the units order, as moments of an operation X (nvdla/sw ``kmd/firmware/scheduler.c``): X is
-programmed, then enabled (it may read from then on), then complete (all its writes are done).
+What the firmware and the units order, as moments of an operation X: it is programmed, then enabled, then its reads and
+its results begin, then it is complete (all its writes are done).
 
-* A consumer with event OP_COMPLETED is enabled after the operation is complete; with OP_PROGRAMMED, after it is
-  programmed; a convolution is enabled after the SDP operation that takes its output.
-* A unit has two sets of registers: an operation is programmed only once the last but one before it is complete.
-* A unit starts and completes its operations in order: its registers' consumer pointer moves on from a set once that
-  operation has been read in full. But its read engines run ahead: an operand may be fetched while the operation before
-  still writes.
+* Each unit is given its operations one by one, from ``op_head`` along the consumers of its own kind, not in list order
+  (nvdla/sw ``kmd/firmware/scheduler.c``: ``dla_initiate_processors``, ``dla_dequeue_operation``).
+* A unit has two sets of registers, so an operation is programmed only once the last but one before it is complete
+  (``dla_op_completion`` dequeues the next; ``engine.c``: ``utils_get_free_group``).
+* An operation is enabled once its dependencies are met, whether or not the one before it on the unit is
+  (``dla_update_dependency`` and ``dla_enable_operation`` look at no other operation). A consumer with event
+  OP_COMPLETED is enabled after that operation is complete; with OP_PROGRAMMED, after it is programmed; a convolution is
+  enabled after the SDP operation that takes its output (OP_ENABLED).
+* Yet the unit begins operations in the order in which they were programmed: its consumer pointer waits for the set
+  whose turn it is, even if the other one is enabled first, and moves on when that operation is done (nvdla/hw ``cmod``:
+  ``SdpConsumerThread`` and its like in cdma, csc, cmac, cacc, pdp, cdp and rubik take group 0 and group 1 in turns).
+  BDMA has no second set: the firmware does not program an operation while one before it is programmed but not yet
+  launched (``dla_bdma_is_ready``).
+* The read engines of SDP, PDP and CDP have registers and a consumer pointer of their own (``SdpRdmaConsumerThread``),
+  and only operations that read memory take a turn (``dla_sdp_rdma_check``). So reads run ahead of results: an operation
+  may read while the one before it still writes, or even waits to begin, if that one reads nothing itself (an SDP
+  operation behind a convolution, with operands in registers; a pooling behind an SDP operation).
 * An SDP operation behind a convolution may fetch operands once it is enabled, but has nothing to write before the
   convolution is, and is complete after it; so it goes on with a pooling that takes what an SDP operation hands over.
+* What a convolution finds in its buffer (`reuse`) it does not read.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from nvdla_quant.emulator.operations import (
     ConvOperation,
@@ -23,14 +36,14 @@ from nvdla_quant.emulator.operations import (
     Operation,
     SdpOperation,
     arrays_read,
-    cubes_read,
+    cube_of_bytes,
+    cubes_fetched,
     cubes_written,
     handing_over,
     operand_cubes,
-    weights_read,
+    sources_read,
 )
 from nvdla_quant.loadable.structs import DependencyEvent, Engine
-from nvdla_quant.loadable.tasks import Window
 
 Link = tuple[int, int, int]
 """(before, after, event of `DependencyEvent`), by index in the task."""
@@ -38,22 +51,22 @@ MAX_OPERATIONS = 512
 MAX_ACCESSES = 2048
 """The work grows with the square of each; ResNet-50 has about 180 operations."""
 Moment = tuple[int, str]
-"""An operation of the task, and ``programmed``, ``enabled``, ``started`` or ``complete``."""
+"""An operation of the task, and ``programmed``, ``enabled``, ``reading``, ``started`` or ``complete``."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """One operation's use of a cube; it does not begin before any of `starts`, operations of the task, has started."""
+    """One operation's use of a cube; it does not begin before any of `starts`."""
 
     operation: int
-    starts: tuple[int, ...]
+    starts: tuple[Moment, ...]
     cube: Cube
     writes: bool
 
 
 def describe_races(
     operations: Mapping[int, Operation],
-    engines: Sequence[Engine],
+    chains: Mapping[Engine, Sequence[int]],
     links: Iterable[Link],
     base: int,
 ) -> Iterator[str]:
@@ -63,13 +76,14 @@ def describe_races(
     ----------
     operations : Mapping[int, Operation]
         What writes memory, by index in the task, in the order in which it is run here.
-    engines : Sequence[Engine]
-        Unit of each descriptor of the task.
+    chains : Mapping[Engine, Sequence[int]]
+        All operations of the task by unit, each in the order in which it is given them.
     links : Iterable[Link]
         Consumers and fused parents.
     base : int
         Number in the program of the task's first operation.
     """
+    engines = {index: engine for engine, chain in chains.items() for index in chain}
     if len(engines) > MAX_OPERATIONS:
         yield f"races are not looked for: the task has {len(engines)} operations, more than {MAX_OPERATIONS}"
         return
@@ -83,16 +97,14 @@ def describe_races(
     if count > MAX_ACCESSES:
         yield f"races are not looked for: the task reads and writes {count} cubes, more than {MAX_ACCESSES}"
         return
-    after = _reachable(_edges(engines, links))
+    after = _reachable(_edges(chains, operations, links))
     earlier: list[Access] = []
     for accesses in found.values():
         for second in accesses:
             for first in earlier:
                 if (first.writes or second.writes) and first.cube.overlaps(second.cube):
                     in_order = second.writes and engines[first.operation] == engines[second.operation]
-                    if not in_order and not any(
-                        (start, "started") in after[first.operation, "complete"] for start in second.starts
-                    ):
+                    if not in_order and not any(start in after[first.operation, "complete"] for start in second.starts):
                         yield _sentence(first, second, operations, base)
         earlier += accesses
 
@@ -100,20 +112,30 @@ def describe_races(
 def _accesses(index: int, operation: Operation, operations: Mapping[int, Operation], base: int) -> Iterator[Access]:
     """Yield what `operation` does in memory; what one unit hands over to the next is none of it."""
     start = _start(index, operation, operations, base)
-    operands = operand_cubes(operation) if isinstance(operation, SdpOperation) else ()
-    reads = cubes_read(operation)
+    source, destinations = operation.source, cubes_written(operation)
     # Behind a convolution the source waits; operands are fetched from the start.
-    waiting = *reads[: len(reads) - len(operands)], *map(_bytes, weights_read(operation))
-    fetched = *operands, *map(_bytes, arrays_read(operation))
-    written = [cube for cube in cubes_written(operation) if not cube.is_handed_over]
-    yield from (Access(index, (start,), cube, writes=False) for cube in waiting if not cube.is_handed_over)
-    yield from (Access(index, (index,), cube, writes=False) for cube in fetched)
-    yield from (Access(index, (start, index), cube, writes=True) for cube in written)
+    if isinstance(source, ConvOperation):
+        waiting = cubes_fetched(source)
+    else:
+        waiting = tuple(cube for cube in sources_read(operation) if not cube.is_handed_over)
+    yield from (Access(index, ((start, "reading"),), cube, writes=False) for cube in waiting)
+    yield from (Access(index, ((index, "reading"),), cube, writes=False) for cube in _operands(operation))
+    begins = (start, "started"), (index, "started")
+    yield from (Access(index, begins, cube, writes=True) for cube in destinations if not cube.is_handed_over)
 
 
-def _bytes(window: Window) -> Cube:
-    """Return `window` as a cube of bytes."""
-    return Cube(window.memory, window.offset, 1, 1, window.size, 1, 1, window.size, window.size)
+def _operands(operation: Operation) -> tuple[Cube, ...]:
+    """Return the operands that `operation` reads from memory, arrays as cubes of bytes."""
+    cubes = operand_cubes(operation) if isinstance(operation, SdpOperation) else ()
+    return (*cubes, *map(cube_of_bytes, arrays_read(operation)))
+
+
+def _reads(operation: Operation | None) -> bool:
+    """Whether the read engine takes a turn for `operation`; None is a convolution, or BDMA without copies."""
+    if operation is None:
+        return True
+    flies = isinstance(operation.source, ConvOperation) or operation.source.is_handed_over
+    return not flies or bool(_operands(operation))
 
 
 def _start(index: int, operation: Operation, operations: Mapping[int, Operation], base: int) -> int:
@@ -126,19 +148,25 @@ def _start(index: int, operation: Operation, operations: Mapping[int, Operation]
     return index
 
 
-def _edges(engines: Sequence[Engine], links: Iterable[Link]) -> dict[Moment, set[Moment]]:
+def _edges(
+    chains: Mapping[Engine, Sequence[int]], operations: Mapping[int, Operation], links: Iterable[Link]
+) -> dict[Moment, set[Moment]]:
+    """Return which moments come directly after each."""
     edges: dict[Moment, set[Moment]] = defaultdict(set)
-    before: dict[Engine, list[int]] = defaultdict(list)
-    for index, engine in enumerate(engines):
-        edges[index, "programmed"].add((index, "enabled"))
-        edges[index, "enabled"].add((index, "started"))
-        edges[index, "started"].add((index, "complete"))
-        if before[engine]:
-            edges[before[engine][-1], "started"].add((index, "started"))
-            edges[before[engine][-1], "complete"].add((index, "complete"))
-        if len(before[engine]) > 1:
-            edges[before[engine][-2], "complete"].add((index, "programmed"))
-        before[engine].append(index)
+    for chain in chains.values():
+        for place, index in enumerate(chain):
+            edges[index, "programmed"].add((index, "enabled"))
+            for begins in ("reading", "started"):
+                edges[index, "enabled"].add((index, begins))
+                edges[index, begins].add((index, "complete"))
+            if place > 0:
+                edges[chain[place - 1], "started"].add((index, "started"))
+                edges[chain[place - 1], "complete"].add((index, "complete"))
+            if place > 1:
+                edges[chain[place - 2], "complete"].add((index, "programmed"))
+        readers = [index for index in chain if _reads(operations.get(index))]
+        for index, following in pairwise(readers):
+            edges[index, "reading"].add((following, "reading"))
     moments = {
         DependencyEvent.OP_COMPLETED: "complete",
         DependencyEvent.OP_PROGRAMMED: "programmed",

@@ -82,7 +82,7 @@ def prepare_sdp(declared: SdpOperation, read: ReadWindow, target: Target) -> Pre
         plain = fed.truncate == 0 and bound < INT32_LIMIT
         ends = zip(fed.source.parts, output.parts, strict=True)
         parts = tuple((convolution.of(part), destination) for part, destination in ends)
-        planes: tuple[Cube, ...] = (fed.source,) if fed.second_plane is None else (fed.source, fed.second_plane)
+        planes: tuple[Cube, ...] = fed.planes
     else:
         narrow = operation.source.element_bytes == 1
         parts = ((Reader(operation.source, element_type(Precision.INT8 if narrow else Precision.INT16)), output),)

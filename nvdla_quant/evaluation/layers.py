@@ -292,7 +292,7 @@ def examine(program: Program, network: Network, table: CalibrationTable | None, 
         program,
         expanded,
         {position: values[few] for position, values in wrote.items()},
-        {name: values[few] for name, values in fp32.items()},
+        {name: _as_held(values[few], name, table) for name, values in fp32.items()},
     )
     checks = [_weights_of(program, write_out_groups(expanded), step) for step in steps]
     mode = _mode(expanded, steps, checks) if table is not None else None
@@ -322,6 +322,14 @@ def _cosine(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     # Not as matrix products: those start threads, which cost more than such short sums.
     norm = float(np.sqrt(np.sum(first**2) * np.sum(second**2)))
     return float(np.sum(first * second)) / norm if norm > 0 else float(np.array_equal(first, second))
+
+
+def _as_held(values: Floats, tensor: str, table: CalibrationTable | None) -> Floats:
+    """Return `values` clipped to what int8 holds of them: a table that clips must not make a tensor look another."""
+    if table is None or base_name(tensor) not in table.scales:
+        return values
+    scale = table[base_name(tensor)]
+    return np.clip(values, INT8_MIN * scale, INT8_MAX * scale)
 
 
 def _with_operands_read(program: Program) -> Program:
@@ -639,17 +647,26 @@ def local_of(
 def _drift(values: Values, exact: NDArray[np.float64], allowed: Tolerance) -> NDArray[np.float64]:
     """Return the mean difference of each channel where it is more than roundings explain, else 0.
 
-    Values that saturate say nothing. What is left of roundings is uniform in half a step; equal exact values round
-    alike, so the number of independent ones is Kish's effective sample size, (sum of counts)**2 / sum of counts**2.
+    Values that saturate say nothing. What roundings have in common moves a channel by `allowed` at most. What is left
+    of the others is uniform in half a step; equal exact values round alike, so the number of independent ones is Kish's
+    effective sample size, (sum of counts)**2 / sum of counts**2. But where a channel's values lie within a step, all
+    may be rounded the same way, however many they are: as far as rounding the exact values, moved, goes.
     """
     inside = np.abs(exact) < INT8_MAX
     count = np.maximum(inside.sum(axis=(0, 2, 3)), 1)
-    mean = np.where(inside, values - exact, 0).sum(axis=(0, 2, 3)) / count
-    size = np.where(inside, np.abs(exact), 0).sum(axis=(0, 2, 3)) / count
+
+    def mean(differences: NDArray[np.float64]) -> NDArray[np.float64]:
+        result: NDArray[np.float64] = np.where(inside, differences, 0).sum(axis=(0, 2, 3)) / count
+        return result
+
+    fixed, relative = (part[None, :, None, None] for part in (allowed.drift, allowed.relative))
+    reach = np.minimum(fixed + relative * np.abs(exact), LARGEST)
+    low = np.minimum(mean(np.rint(exact - reach) - exact), mean(-reach))
+    high = np.maximum(mean(np.rint(exact + reach) - exact), mean(reach))
     independent = np.array([_independent(exact[:, channel][inside[:, channel]]) for channel in range(exact.shape[1])])
     noise = DRIFT_DEVIATIONS / np.sqrt(12 * independent)
-    bound = np.minimum(allowed.drift + allowed.relative * size, LARGEST) + noise
-    return np.where(np.abs(mean) > bound, mean, 0.0)
+    off = mean(values - exact)
+    return np.where((off < low - noise) | (off > high + noise), off, 0.0)
 
 
 def _independent(exact: NDArray[np.float64]) -> float:

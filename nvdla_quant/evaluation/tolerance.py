@@ -1,6 +1,6 @@
 """How far a right loadable may lie from exact arithmetic: the roundings that its own descriptors ask for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from nvdla_quant.emulator.operations import (
     PdpOperation,
     SdpOperation,
 )
-from nvdla_quant.loadable.structs import PoolMode
+from nvdla_quant.loadable.structs import PoolMode, SdpAlu
 
 FLOATS = 0.1
 """Steps that float32 sums of the references may cost."""
@@ -43,20 +43,20 @@ class Tolerance:
     drift : NDArray[float64]
         Part of `fixed` that has one sign for all values of a channel, (channels,): roundings of results average out,
         those of operands do not.
-    summed : bool
-        Whether a tensor is added: then the value that weights make may be larger than what comes out.
+    added : NDArray[float64]
+        How much is added to what weights make, at most, (channels,): a bias, a tensor. What comes out may be that much
+        smaller than what weights make, where the two have opposite signs.
     """
 
     fixed: Floats
     relative: Floats
     drift: Floats
-    summed: bool = False
+    added: Floats
 
     def with_leeway(self, leeway: Floats) -> "Tolerance":
-        """Return the tolerance where the weights' factors are known only up to a share `leeway`, (channels,)."""
-        if not self.summed:
-            return replace(self, relative=self.relative + leeway)
-        return replace(self, fixed=self.fixed + OUTPUT * leeway, drift=self.drift + OUTPUT * leeway)
+        """Return the tolerance where what is added to may be off by a share `leeway`, (channels,), of itself."""
+        cost = leeway * self.added
+        return replace(self, fixed=self.fixed + cost, relative=self.relative + leeway, drift=self.drift + cost)
 
     def of(self, exact: Floats, largest: float = LARGEST) -> Floats:
         """Return the largest rounding error of exact values (n, channels, height, width), `largest` at most."""
@@ -71,48 +71,62 @@ def step_tolerance(operations: Sequence[Operation], channels: int) -> Tolerance:
     Each rounding is followed to the output: half a unit behind a shift, a unit of a constant operand (half where it is
     not shifted), and the unit that truncating a multiplier to an integer costs, which matters where it is small.
     """
-    parts = [_of_operation(operation, channels) for operation in operations]
-    worst = [np.max(columns, axis=0) for columns in zip(*((p.fixed, p.relative, p.drift) for p in parts), strict=True)]
-    return Tolerance(worst[0] + FLOATS, worst[1], worst[2] + FLOATS, any(part.summed for part in parts))
+    parts = [_of_operation(operation) for operation in operations]
+
+    def worst(columns: Iterable[Floats]) -> Floats:
+        # The worst channel of a part stands for all channels, since which ones a part writes is not known here.
+        rows = [column if len(column) == channels else np.full(channels, column.max()) for column in columns]
+        largest: Floats = np.max(rows, axis=0)
+        return largest
+
+    return Tolerance(
+        worst(part.fixed for part in parts) + FLOATS,
+        worst(part.relative for part in parts),
+        worst(part.drift for part in parts) + FLOATS,
+        worst(part.added for part in parts),
+    )
 
 
-def _of_operation(operation: Operation, channels: int) -> Tolerance:
-    none = np.zeros(channels)
-    if isinstance(operation, PdpOperation):
-        average = none + (AVERAGE if operation.mode is PoolMode.AVERAGE else 0.0)
-        return Tolerance(average + 0.5, none, average)
-    if isinstance(operation, CpuOperation):
-        return Tolerance(none + 1.0, none, none + 1.0)  # It truncates, which is a whole step.
-    if isinstance(operation, CdpOperation):
-        return Tolerance(none + LOOKUP + 0.5, none, none + LOOKUP)
-    if not isinstance(operation, SdpOperation):
-        return Tolerance(none, none, none)  # Rubik and BDMA only move values.
-    rounding, drift, relative = none, none, _truncation(none + operation.converter.scale)
-    rounding = rounding + (0.5 if operation.converter.shift > 0 else 0.0)
-    # Behind a sum of two tensors, the value that a multiplier acted on may be larger than what comes out.
-    summed = False
-    behind = none + operation.converter.scale * 2.0**-operation.converter.shift
+def _of_operation(operation: Operation) -> Tolerance:
+    none = np.zeros(operation.destination.shape[0])
+    match operation:
+        case PdpOperation():
+            average = none + (AVERAGE if operation.mode is PoolMode.AVERAGE else 0.0)
+            return Tolerance(average + 0.5, none, average, none)
+        case CpuOperation():
+            return Tolerance(none + 1.0, none, none + 1.0, none)  # It truncates, which is a whole step.
+        case CdpOperation():
+            return Tolerance(none + LOOKUP + 0.5, none, none + LOOKUP, none)
+        case SdpOperation():
+            return _of_sdp(operation, none)
+    return Tolerance(none, none, none, none)  # Rubik and BDMA only move values.
+
+
+def _of_sdp(operation: SdpOperation, none: Floats) -> Tolerance:
+    scale, shift = none + abs(operation.converter.scale), operation.converter.shift
+    found = Tolerance(none + (0.5 if shift > 0 else 0.0), _truncation(scale), none, none)
+    # From the output back to the accumulator; `behind` is what a unit of the value here makes in steps of the output.
+    behind = scale * 2.0**-shift
     for unit in reversed(operation.units):
-        points = [_varies(part) for part in (unit.alu_operand, unit.mul_operand)]
-        mul = _constant(unit.mul_operand, channels)
-        if mul is not None:
-            cost = _truncation(mul)
-            drift, relative = (drift + OUTPUT * cost, relative) if summed else (drift, relative + cost)
-        rounding = rounding + (0.5 * np.abs(behind) if unit.truncate > 0 else 0.0)
-        factor = OUTPUT if points[1] else 1.0 if mul is None else mul
-        behind = behind * factor * 2.0**-unit.truncate
-        if _constant(unit.alu_operand, channels) is not None:
-            units = 1.0 if unit.alu_shift else 0.5
-            drift = drift + units * 2.0**unit.alu_shift * np.abs(behind)
-        drift = drift + (LOOKUP if unit.lookup else 0.0)
-        summed = summed or any(points)
-    return Tolerance(rounding + drift, relative, drift, summed)
+        mul, addend = _size(unit.mul_operand, none), _size(unit.alu_operand, none)
+        if mul is not None and not _varies(unit.mul_operand):
+            found = found.with_leeway(_truncation(mul))
+        rounding = 0.5 * behind if unit.truncate > 0 else none
+        before = behind * (1.0 if mul is None else mul) * 2.0**-unit.truncate
+        behind = np.maximum(behind, before) if unit.prelu else before
+        drift = none + (LOOKUP if unit.lookup else 0.0)
+        added = found.added
+        if addend is not None:
+            one = 2.0**unit.alu_shift * behind
+            drift = drift if _varies(unit.alu_operand) else drift + (1.0 if unit.alu_shift else 0.5) * one
+            added = added + addend * one if unit.alu is SdpAlu.SUM else added
+        found = Tolerance(found.fixed + rounding + drift, found.relative, found.drift + drift, added)
+    return found
 
 
 def _truncation(multiplier: Floats) -> Floats:
-    """Return the relative cost of truncating a multiplier to an integer; 1 and 0 are exact."""
-    size = np.abs(multiplier)
-    return np.where(size > 1, 1 / np.maximum(size, 1), 0.0)
+    """Return the relative cost of truncating the size of a multiplier to an integer; 1 and 0 are exact."""
+    return np.where(multiplier > 1, 1 / np.maximum(multiplier, 1), 0.0)
 
 
 def _varies(operand: Operand | None) -> bool:
@@ -120,11 +134,12 @@ def _varies(operand: Operand | None) -> bool:
     return operand is not None and (operand.cube is not None or operand.array is not None)
 
 
-def _constant(operand: Operand | None, channels: int) -> Floats | None:
-    """Return the value of an operand for each channel; None where it has none or varies."""
-    if operand is None or _varies(operand):
+def _size(operand: Operand | None, none: Floats) -> Floats | None:
+    """Return the largest size that an operand may have in each channel; None where there is none."""
+    if operand is None:
         return None
+    if _varies(operand):
+        return none + OUTPUT
     values = operand.register if operand.channels is None else operand.channels
-    array = np.asarray(values, np.float64).reshape(-1)
-    # A part of a tensor has a part of the channels; its smallest value, whose truncation costs most, stands for all.
-    return np.resize(array, channels) if len(array) in (1, channels) else np.full(channels, np.abs(array).min())
+    size: Floats = none + np.abs(np.asarray(values, np.float64))
+    return size

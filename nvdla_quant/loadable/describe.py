@@ -166,6 +166,8 @@ def _conv(op: np.void, surface: np.void) -> Description:
     parts += [f"image format {_name(ImageFormat, op['data_format']).upper()}"] if image else []
     parts += [f"batch {int(op['batch'])}"] if op["batch"] > 1 else []
     parts += ["compressed weights"] if op["weight_format"] else []
+    parts += ["data from the buffer"] if op["data_reuse"] else []
+    parts += ["weights from the buffer"] if op["weight_reuse"] else []
     return {
         "chain": [", ".join(parts)],
         "precision": _name(ProcessorPrecision, op["in_precision"]),

@@ -207,7 +207,12 @@ def _tsv_cell(cell: str | int | float | bool | None) -> str:
 
 def mode_notes(rows: Iterable[Row]) -> list[str]:
     """Return a sentence for each fp16 row: in which mode it was run, and how far that is off."""
-    return [f"{row['target']} {row['variant']}: {mode_of(row)}" for row in rows if row["precision"] == "fp16"]
+    return [f"{place_of(row)}: {mode_of(row)}" for row in rows if row["precision"] == "fp16"]
+
+
+def place_of(row: Row) -> str:
+    """Return the target, if there is one, and the variant of a row."""
+    return " ".join(str(row[name]) for name in ("target", "variant") if row[name] is not None)
 
 
 def mode_of(row: Row) -> str:
@@ -275,7 +280,7 @@ def render_summary(rows: Sequence[Row], *, width: int = 100, colour: bool = Fals
             table.add_row(*(Text(cells[name], style=style) for name in columns))
         console.print(table)
         for row in group:
-            place = " ".join(str(row[name]) for name in ("target", "variant") if row[name] is not None)
+            place = place_of(row)
             if row["verdict"] not in (None, "ok"):
                 console.print(Text(f"{row['verdict']}: {place}: {row['cause'] or 'no single layer'}", style="red"))
             if row["error"] is not None:

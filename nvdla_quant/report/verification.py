@@ -35,7 +35,8 @@ def render_verification(verification: Verification) -> Group:
         where = f"{finding.layer} (operation {finding.operation})"
         parts.append(Text(f"{_MARKS[finding.weight]}: {finding.cause}, {where}: {finding.evidence}"))
     parts += [Text(f"warning: {warning}") for warning in verdict.warnings if not warning.startswith("race:")]
-    beside = f"{verdict.scores_layer}: {_near(verdict.fp32)} beside fp32"
+    side = "inside" if verdict.margin >= 0 else "beyond"
+    beside = f"{verdict.scores_layer}: {_near(verdict.fp32)} beside fp32 ({abs(verdict.margin):.4f} {side} the limit)"
     if verdict.simulated is not None:
         beside += f", {_near(verdict.simulated)} beside the simulated int8 network ({verdict.mode})"
     parts.append(Text(f"{beside}, {verdict.images} images"))

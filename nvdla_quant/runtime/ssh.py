@@ -151,14 +151,15 @@ class SshDevice:
         self._folder = made[0]
 
     def _disconnect(self) -> None:
-        """Remove the folder on the board, if it answers, and close the connection."""
+        """Remove the folder on the board, if it answers, and close the connection; once is enough."""
         if (self._local / "c").exists():
             if self._folder:
                 self._ssh(shlex.join(["rm", "-rf", "--", self._folder]), _CONNECTING)
             line = ["ssh", *self._options(), "-O", "exit", "--", self._target]
             run(line, folder=self._local, seconds=_CONNECTING, environment=os.environ)
         self._folder = ""
-        shutil.rmtree(self._local)
+        # Gone already where the board did not come back.
+        shutil.rmtree(self._local, ignore_errors=True)
 
     def _ssh(self, command: str, seconds: float) -> Finished:
         """Run a command of the board's shell."""

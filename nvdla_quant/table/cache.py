@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from nvdla_quant import __version__
-from nvdla_quant.errors import CacheError
+from nvdla_quant.errors import CacheError, NcnnTableError
 from nvdla_quant.files import write_text
 
 _VALUE = re.compile(r"[0-9a-fA-F]{1,8}\Z")
@@ -81,7 +81,7 @@ def read_cache(path: Path) -> CalibrationCache:
     try:
         return parse_cache(path.read_bytes())
     except CacheError as error:
-        raise CacheError(f"{path}: {error}") from error
+        raise type(error)(f"{path}: {error}") from error
 
 
 def parse_cache(content: bytes) -> CalibrationCache:
@@ -166,8 +166,9 @@ def _refuse_ncnn(lines: list[str]) -> None:
     """Recognise an INT8 table of ncnn, which is text too: ``layer number number ...`` without a header."""
     tables = [line for line in lines if line.strip()]
     if all(_NCNN_LINE.match(line) for line in tables):
-        raise CacheError(
+        raise NcnnTableError(
             f"line 1: {tables[0][:60]!r}: this is an INT8 table of ncnn (caffe-int8-convert-tools), not a calibration "
-            "cache. It holds 127 / T of the input of each convolution and the scales of weights; NVDLA needs one of "
-            "the output of every layer, which it lacks. Calibrate the network with `nvdla-quant calibrate` or TensorRT"
+            "cache. It holds 127 / T of what each convolution and fully connected layer reads, and scales of weights; "
+            "NVDLA needs the scale of what every layer writes, and nothing says that of the last of them. Calibrate "
+            "the network with `nvdla-quant calibrate` or TensorRT"
         )

@@ -5,16 +5,27 @@ form                                  what becomes of it
 ===================================== ==========================================================================
 calibration cache of any TensorRT     read; NVIDIA's ``resnet50.txt`` is one
 JSON of `nvdla_compiler`              read; ``scale``, else ``min`` and ``max``; refused where an ``offset`` is not 0
-INT8 table of ncnn                    refused: scales of inputs and weights, not of every output
+INT8 table of ncnn                    refused, naming the tensors whose scale it cannot give
 ===================================== ==========================================================================
+
+A table of ncnn gives the scale of each tensor that a convolution or fully connected layer reads. More follow: what is
+fused into such a tensor, what a pooling or concat binds to it, a final Softmax. The last convolution or fully connected
+layer writes what no other reads, so that no network is ever complete.
 """
 
 import json
 from pathlib import Path
 
-from nvdla_quant.errors import TableError
-from nvdla_quant.table.cache import read_cache
+from nvdla_quant.errors import NcnnTableError, TableError
+from nvdla_quant.network.graph import Network, Pooling
+from nvdla_quant.network.views import VIEWS, viewed
+from nvdla_quant.table.cache import CalibrationCache, read_cache
+from nvdla_quant.table.consistency import bonds
+from nvdla_quant.table.fusion import fused_end
 from nvdla_quant.table.table import CalibrationTable, read_table
+
+_READERS = ("Convolution", "InnerProduct")
+"""Layers that a table of ncnn has entries of."""
 
 
 def read_scales(path: Path) -> CalibrationTable:
@@ -37,3 +48,42 @@ def read_scales(path: Path) -> CalibrationTable:
             "int8 has no offsets, and nvdla_compiler ignores them; calibrate symmetrically"
         )
     return table
+
+
+def read_cache_of(network: Network, path: Path) -> CalibrationCache:
+    """Read the calibration cache of `network` in `path`; see `read_cache`.
+
+    Raises
+    ------
+    NcnnTableError
+        It is an INT8 table of ncnn; the message names the tensors whose scale it cannot give.
+    """
+    try:
+        return read_cache(path)
+    except NcnnTableError as error:
+        raise NcnnTableError(
+            f"{error}. Of network {network.name!r} it lacks {', '.join(unmeasured(network))}"
+        ) from error
+
+
+def unmeasured(network: Network) -> tuple[str, ...]:
+    """Return the tensors whose scale does not follow from the scales of what convolutions and the like read.
+
+    Of a fused operation the last tensor counts. A pooling's output is at its input's scale, and a maximum is that of
+    its input; a concat is at one scale with its inputs. The inputs of a sum are, too, but not at a known one.
+    """
+    sources = [name for layer in network.layers if layer.kind in _READERS for name in layer.inputs]
+    known = {viewed(network, name) for name in sources}
+    known |= {output.name for output in network.outputs if network.by_name[output.name].kind == "Softmax"}
+    before = 0
+    while len(known) > before:
+        before = len(known)
+        for bond in bonds(network):
+            operation = network.by_name[bond.layer].operation
+            if bond.output is not None and known.issuperset(bond.sources):
+                known.add(bond.output)
+            if bond.output in known and not (isinstance(operation, Pooling) and operation.method != "max"):
+                known.update(bond.sources)
+    needed = [tensor.name for tensor in network.inputs]
+    needed += [layer.name for layer in network.layers if not isinstance(layer.operation, VIEWS)]
+    return tuple(name for name in dict.fromkeys(fused_end(network, name) for name in needed) if name not in known)

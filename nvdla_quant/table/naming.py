@@ -44,7 +44,8 @@ _TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 _UNNAMED = re.compile(r"\(Unnamed Layer\* \d+\) \[(?P<type>[^\]]*)\]_output\Z")
 _BEFORE_FUSION = re.compile(r"TRT-\d+-(EntropyCalibration2|MinMaxCalibration)\Z|nvdla-quant-")
-_AFTER_FUSION = re.compile(r"TRT-\d+-(EntropyCalibration|LegacyCalibration)\Z")
+_AFTER_FUSION = re.compile(r"TRT-\d+-EntropyCalibration\Z|\d+ [0-9a-f]{16} [0-9a-f]{16}\Z")
+"""The legacy calibrator's header is no name: a number, cutoff and quantile as float64 (TensorRT 8.5.3.1, measured)."""
 
 
 def tensor_names(network: Network) -> Mapping[str, str]:
@@ -94,8 +95,8 @@ def tensor_names(network: Network) -> Mapping[str, str]:
 def match(cache: CalibrationCache, network: Network) -> tuple[CalibrationTable, tuple[Change, ...]]:
     """Key the scales of `cache` by the layers of `network`.
 
-    A cache taken after layer fusion (EntropyCalibration without 2, LegacyCalibration) lacks the layers that were fused
-    into a later one. Such a layer takes the entry of the first later layer of its group that has one: along sole
+    A cache taken after layer fusion (EntropyCalibration without 2, the legacy calibrator's) lacks the layers that were
+    fused into a later one. Such a layer takes the entry of the first later layer of its group that has one: along sole
     readers through BatchNorm, Scale, Power, activations and an element-wise combination.
 
     Parameters

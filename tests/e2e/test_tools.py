@@ -2,9 +2,7 @@
 
 import csv
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,41 +12,21 @@ import pytest
 import yaml
 
 from nvdla_quant.network.caffe_writer import write_caffemodel, write_prototxt
-from tests.fakes import FAKES, install
+from tests.fakes import CANARY, NASTY, bare_interpreter, fake_gpu, install
 from tests.sweeps import run, tiny_network
 
 pytestmark = pytest.mark.e2e
-NASTY = "a b'c\"d$(touch canary)`touch canary`;touch canary"
 
 
-def bare_interpreter(folder: Path) -> Path:
-    """An interpreter that has the standard library, numpy and a fake TensorRT, but not the package."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    (site,) = (folder / "lib").glob("python*/site-packages")
-    installed = Path(np.__file__).parent
-    for source in (installed, installed.with_name("numpy.libs"), *(FAKES / "gpu").iterdir()):
-        if source.exists() and source.name != "__pycache__":
-            (site / source.name).symlink_to(source)
-    return folder / "bin" / "python"
-
-
-@pytest.fixture(scope="module")
-def checkout(
-    new_checkout: Callable[..., Path], tiny_config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    tools = tmp_path_factory.mktemp("tools")
-    checkout = new_checkout()
-    nasty = checkout / "inputs" / NASTY
-    nasty.mkdir()
-    write_prototxt(tiny_network(0), nasty / "deploy.prototxt")
-    write_caffemodel(tiny_network(0), nasty / "-weights.caffemodel")
+def tools_config(tiny_config: dict[str, Any], tools: Path) -> dict[str, Any]:
+    """A sweep with every tool named, all in the folder `tools` with a name that no shell may read."""
     model = {
         "prototxt": f"inputs/{NASTY}/deploy.prototxt",
-        "caffemodel": f"inputs/{NASTY}/-weights.caffemodel",
+        "caffemodel": f"-{NASTY}",
         "preprocessing": {"channels": "gray", "mean": [100], "scale": 0.00390625},
     }
     int8 = {"precision": "int8", "mode": "per-filter", "calibrator": "trt", "feeding": "stock-runtime"}
-    config = tiny_config | {
+    return tiny_config | {
         "models": {"tiny": model},
         "calibrators": {"trt": {"method": "tensorrt-entropy", "images": 16, "batch_size": 8}},
         "targets": ["nv_small"],
@@ -57,16 +35,40 @@ def checkout(
             {**int8, "name": "ours"},
         ],
         "backends": {
-            "tensorrt": {"python": str(bare_interpreter(tools / "bare"))},
-            "nvdla_compiler": {"path": str(install("nvdla_compiler", tools / NASTY))},
-            "nvdla_runtime": {"device": "local", "path": str(install("nvdla_runtime", tools / NASTY)), "spot_check": 2},
+            "tensorrt": {"python": str(tools / f"bare {NASTY}" / "bin" / "python")},
+            "nvdla_compiler": {"path": str(tools / NASTY / "nvdla_compiler")},
+            "nvdla_runtime": {"device": "local", "path": str(tools / NASTY / "nvdla_runtime"), "spot_check": 2},
         },
     }
-    (checkout / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def run_with_stand_ins(checkout: Path, mode: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the sweep; the stand-ins fail as `mode` says."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FAKE_JOB", str(checkout / "results/tiny/noise/tensorrt/job.json"))
-        patch.setenv("FAKE_STATE", str(tools / "state"))
-        finished = run(checkout)
+        patch.setenv("FAKE_STATE", str(checkout / "state"))
+        patch.setenv("FAKE_MODE", mode)
+        patch.setenv(CANARY, str(checkout / "canary"))
+        (checkout / "temporary").mkdir(exist_ok=True)
+        patch.setenv("TMPDIR", str(checkout / "temporary"))
+        return run(checkout)
+
+
+@pytest.fixture(scope="module")
+def checkout(
+    new_checkout: Callable[..., Path], tiny_config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    tools = tmp_path_factory.mktemp("tools")
+    checkout = new_checkout()
+    config = tools_config(tiny_config, tools)
+    for name in ("nvdla_compiler", "nvdla_runtime"):
+        install(name, tools / NASTY)
+    bare_interpreter(tools / f"bare {NASTY}", ["numpy"], *fake_gpu())
+    (checkout / "inputs" / NASTY).mkdir()
+    write_prototxt(tiny_network(0), checkout / config["models"]["tiny"]["prototxt"])
+    write_caffemodel(tiny_network(0), checkout / config["models"]["tiny"]["caffemodel"])
+    (checkout / "config.yaml").write_text(yaml.safe_dump(config))
+    finished = run_with_stand_ins(checkout)
     logs = "".join(path.read_text()[-600:] for path in (checkout / "results" / "logs").rglob("*.log"))
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:] + logs[-3000:]
     return checkout
@@ -99,10 +101,36 @@ def test_the_device_was_checked_and_both_backends_agree(checkout: Path) -> None:
     assert report["compiler"] == "nvdla_compiler"
     assert len(report["sha256"]["nvdla_compiler"]) == 64
     assert json.loads((folder / "support.json").read_text())["nvdla_compiler"] == {"theirs": {"findings": []}}
+    assert json.loads((folder / "theirs/verdict.json").read_text())["verdict"] == "ok"
+    assert not list(folder.rglob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("mode", "job", "outputs", "message"),
+    [
+        ("truncated", "compile_with_nvdla_compiler", ("loadable.nvdla", "compile.json"), "its loadable is malformed: "),
+        ("early-failure", "run_on_device", ("dumps/1-of-1.npz",), "the first 2 images all failed; the last: image 1"),
+    ],
+)
+def test_a_failure_leaves_nothing_half_written_and_the_next_run_goes_on(
+    checkout: Path, mode: str, job: str, outputs: tuple[str, ...], message: str
+) -> None:
+    folder = checkout / "results/tiny/noise/nv_small/theirs"
+    before = {name: (folder / name).read_bytes() for name in outputs}
+    for name in outputs:
+        (folder / name).unlink()
+    failed = run_with_stand_ins(checkout, mode)
+    assert failed.returncode == 1
+    (log,) = (checkout / "results/logs/tiny/noise" / job).rglob("*.log")
+    assert message in log.read_text().splitlines()[-1]
+    assert message in failed.stdout + failed.stderr
+    assert not any((folder / name).exists() for name in outputs)
+    assert not [path for path in (checkout / "temporary").iterdir() if path.name.startswith("nvdla-")]
+    again = run_with_stand_ins(checkout)
+    assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
+    assert {name: (folder / name).read_bytes() for name in outputs} == before
     assert not list(folder.rglob("*.partial"))
 
 
 def test_no_name_reached_a_shell(checkout: Path) -> None:
-    assert not [path for path in checkout.rglob("canary*") if path.is_file()]
-    assert not (Path.cwd() / "canary").exists()
-    assert "canary" not in os.listdir(checkout)
+    assert not (checkout / "canary").exists()

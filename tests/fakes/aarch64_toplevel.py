@@ -1,7 +1,9 @@
 """Stands in for the virtual platform: a login, a shell whose machine is this one, and the kernel's noise in between.
 
-`FAKE_VP` says how: ``noise`` writes into answers, ``no-login`` boots for ever, ``no-module`` lacks a driver. What the
-fake runtime prints makes the kernel panic or the platform end. `FAKE_BOOTS` counts the boots.
+`FAKE_VP` says how: ``noise`` writes into prompts and answers, ``no-login`` boots for ever, ``panic`` and ``ends`` do so
+before the prompt, ``no-module`` lacks a driver, ``no-mount`` the shared folder, ``once`` boots but once. What the
+fake runtime prints makes the kernel panic or the platform end. `FAKE_BOOTS` counts the boots;
+`FAKE_USER` and `FAKE_PASSWORD` let in, `FAKE_MOUNT` is where the shared folder may be mounted.
 """
 
 import os
@@ -24,13 +26,20 @@ def say(text: str) -> None:
 
 
 say("SystemC 2.3.0-ASI\r\n[    0.000000] Booting Linux on physical CPU 0x0\r\n")
-if mode == "no-login":
+if mode == "no-login" or (mode == "once" and boots.read_text() != "1"):
     time.sleep(600)
-say("Welcome to Buildroot\r\nnvdla login: ")
-if sys.stdin.readline().strip() != "root":
+if mode == "panic":
+    say("[    1.0] Kernel panic - not syncing: VFS: Unable to mount root fs\r\n")
+    time.sleep(600)
+if mode == "ends":
+    sys.exit("Error: cannot find the kernel image")
+say("Welcome to Buildroot\r\nnvdla lo[    9.1] random: fast init done\r\ngin: " if mode == "noise" else "nvdla login: ")
+while not (user := sys.stdin.readline().strip()):
+    say("nvdla login: ")
+if user != os.environ.get("FAKE_USER", "root"):
     sys.exit("no such user")
 say("Password: ")
-if sys.stdin.readline().strip() != "nvdla":
+if sys.stdin.readline().strip() != os.environ.get("FAKE_PASSWORD", "nvdla"):
     say("Login incorrect\r\n")
     time.sleep(600)
 say("# ")
@@ -40,9 +49,10 @@ shell = subprocess.Popen(
 assert shell.stdin is not None
 assert shell.stdout is not None
 insmod = "echo insmod: cannot insert; return 1" if mode == "no-module" else 'test -f "$1" && echo "inserted $1"'
+mount = "echo mount: No such device; return 255" if mode == "no-mount" else 'echo "mount $*"'
 shell.stdin.write(
-    'stty() { :; }\ndmesg() { :; }\nsync() { :; }\nmount() { echo "mount $*"; }\n'
-    f'cd() {{ test "$1" = "/mnt/a b" -o "$1" = /mnt; }}\ninsmod() {{ {insmod}; }}\n'
+    f"stty() {{ :; }}\ndmesg() {{ :; }}\nsync() {{ :; }}\nmount() {{ {mount}; }}\n"
+    f'cd() {{ test "$1" = "$FAKE_MOUNT" -o "$1" = /mnt; }}\ninsmod() {{ {insmod}; }}\n'
 )
 
 

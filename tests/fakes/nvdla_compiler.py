@@ -1,7 +1,8 @@
 """Stands in for nvdla_compiler: its argument parsing, its table reading, and its ways to fail (`FAKE_MODE`).
 
-`FAKE_LOADABLE` names the loadable that it "compiles" (without it, this package's compiler makes one); `FAKE_CALLS`, a
-file that gets the arguments as a line of JSON.
+`FAKE_SAYS` is a line in its log, after which it goes on as the real one does. `FAKE_LOADABLE` names the loadable that
+it "compiles" (without it, this package's compiler makes one); `FAKE_CALLS`, a file that gets the arguments as a line of
+JSON.
 """
 
 import json
@@ -20,9 +21,9 @@ if "FAKE_CALLS" in os.environ:
         calls.write(json.dumps(arguments) + "\n")
 
 options = {}
-known = "--prototxt --caffemodel -o --profile --cprecision --configtarget --calibtable --quantizationMode"
+known = "--prototxt --caffemodel -o --profile --cprecision --configtarget --calibtable --quantizationMode --batch"
 for flag, value in zip(arguments[::2], arguments[1::2], strict=False):
-    if flag not in (*known.split(), "--batch", "--informat"):
+    if flag not in (*known.split(), *(() if mode == "old" else ("--informat",))):
         print(f"unknown argument: {flag}\nUsage: nvdla_compiler [-options]")
         sys.exit(1)
     options[flag] = value
@@ -35,8 +36,8 @@ if mode == "hang":
     # What it started must go as well.
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", sys.argv[0]])
     time.sleep(600)
-if mode == "divide":
-    os.kill(os.getpid(), signal.SIGFPE)
+if mode in ("divide", "segfault"):
+    os.kill(os.getpid(), signal.SIGFPE if mode == "divide" else signal.SIGSEGV)
 if mode == "parse-error":
     print("libnvdla<1> could not parse layer type PReLU")
     print('(DLA) Error 0x00000004: Unable to parse caffemodel: "deploy.prototxt" (in ParseTest.cpp)')
@@ -67,13 +68,8 @@ else:
     data = Path("made.bin").read_bytes()
 if options["--configtarget"] not in ("nv_full", "nv_large", "nv_small") or mode == "garbage-target":
     print("libnvdla<1> Invalid target config")
-if mode == "log-error":
-    print("(DLA) Error 0x00000004: (propagating from Compiler.cpp, function emitOp(), line 1234)")
-if mode == "expected-error":
-    print(
-        "(DLA) Error 0x00000002: Don't support 0 "
-        "(in engine-ast/ConvCoreNode.cpp, function tryToMergeWithScaleOp(), line 1176)"
-    )
+if "FAKE_SAYS" in os.environ:
+    print(os.environ["FAKE_SAYS"])
 if mode == "truncated":
     data = data[: len(data) // 2]
 name = "default" if mode == "other-name" else options["--profile"]

@@ -1,7 +1,8 @@
 """Stands in for nvdla_runtime: `FAKE_MODE` says how it fails.
 
-A mode that ends in ``-once`` fails on the first call alone, which the file `FAKE_STATE` remembers; `FAKE_DEAD_PIXEL` is
-the first pixel of an image on which it hangs, whenever that image comes. What it computes lies in the folder
+A mode that ends in ``-once`` fails on the first call alone, one in ``-second`` on the second, which the file
+`FAKE_STATE` remembers. `FAKE_SAYS` is a line in its log, after which it goes on as the real one does; `FAKE_DEAD_PIXEL`
+is the first pixel of an image on which it hangs, whenever that image comes. What it computes lies in the folder
 `FAKE_ANSWERS` under the digest of the image, or comes from the emulator.
 """
 
@@ -46,8 +47,9 @@ mode = os.environ.get("FAKE_MODE", "")
 state = Path(os.environ["FAKE_STATE"])
 calls = int(state.read_text()) if state.exists() else 0
 state.write_text(str(calls + 1))
-if mode.endswith("-once"):
-    mode = mode.removesuffix("-once") if calls == 0 else ""
+for suffix, number in (("-once", 0), ("-second", 1)):
+    if mode.endswith(suffix):
+        mode = mode.removesuffix(suffix) if calls == number else ""
 if "FAKE_CALLS" in os.environ:
     with open(os.environ["FAKE_CALLS"], "a") as log:
         log.write(json.dumps(sys.argv[1:]) + "\n")
@@ -77,8 +79,8 @@ else:
     dump = emulate(Path(options["--loadable"]), path, options)
 if mode == "wrong":
     dump = (b"0 " if dump[:2] != b"0 " else b"1 ") + dump.split(b" ", 1)[1]
-if mode == "error":
-    print("(DLA) Error 0x0000000d: Error IOCTL failed (in nvdla_os.c, function NvDlaSubmit(), line 512)")
+if "FAKE_SAYS" in os.environ:
+    print(os.environ["FAKE_SAYS"])
 if mode == "truncated":
     dump = dump[:-3]
 if mode == "empty":

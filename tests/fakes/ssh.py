@@ -36,15 +36,16 @@ if mode == "unknown-host":
     print("No ED25519 host key is known for board and you have requested strict checking.", file=sys.stderr)
     print("Host key verification failed.", file=sys.stderr)
     sys.exit(255)
+lost = Path(os.environ["FAKE_CONNECTIONS"] + ".lost")
+if mode == "gone" and lost.exists():
+    sys.exit("ssh: connect to host board port 22: No route to host")
 if not socket.exists():
     socket.touch()
     count = Path(os.environ["FAKE_CONNECTIONS"])
     count.write_text(str(int(count.read_text()) + 1 if count.exists() else 1))
 _, command = rest
-if mode == "lost-once" and "nvdla_runtime" in command:
-    mark = Path(os.environ["FAKE_CONNECTIONS"] + ".lost")
-    if not mark.exists():
-        mark.touch()
-        print("client_loop: send disconnect: Broken pipe", file=sys.stderr)
-        sys.exit(255)
+if mode in ("lost-once", "gone") and "nvdla_runtime" in command and not lost.exists():
+    lost.touch()
+    print("client_loop: send disconnect: Broken pipe", file=sys.stderr)
+    sys.exit(255)
 sys.exit(subprocess.run(["sh", "-c", command], check=False).returncode)

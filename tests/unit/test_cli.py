@@ -137,6 +137,38 @@ def test_mistakes_are_one_line(folder: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+MALFORMED = {
+    "a cycle": (
+        "layer { name: 'a' type: 'ReLU' bottom: 'b' top: 'a' } layer { name: 'b' type: 'ReLU' bottom: 'a' top: 'b' }",
+        "'a': reads 'b', which no earlier layer writes",
+    ),
+    "a missing bottom": (
+        "layer { name: 'a' type: 'ReLU' bottom: 'dat' top: 'a' }",
+        "'a': reads 'dat', which no earlier",
+    ),
+    "shapes that do not fit": (
+        "layer { name: 'p' type: 'Pooling' bottom: 'data' top: 'p' pooling_param { kernel_size: 2 stride: 2 } } "
+        "layer { name: 's' type: 'Eltwise' bottom: 'data' bottom: 'p' top: 's' }",
+        "(6, 8, 8), (6, 4, 4)",
+    ),
+    "channels that the group does not divide": (
+        "layer { name: 'c' type: 'Convolution' bottom: 'data' top: 'c' convolution_param { num_output: 8 "
+        "kernel_size: 3 group: 4 } }",
+        "does not divide both 6 input and 8 output",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+def test_malformed_networks_are_one_line(tmp_path: Path, what: str) -> None:
+    text, message = MALFORMED[what]
+    path = tmp_path / "deploy.prototxt"
+    path.write_text(f"input: 'data' input_shape {{ dim: 1 dim: 6 dim: 8 dim: 8 }} {text}")
+    line = fail("check", "--prototxt", path, "--configtarget", "nv_small")
+    assert message in line
+    assert str(path) in line
+
+
 def test_a_cache_of_another_network_is_refused(folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "other.cache"
     cache.write_text("TRT-8503-EntropyCalibration2\ndata: 3c010a14\nfire1: 3c010a14\n")

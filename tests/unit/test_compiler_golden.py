@@ -310,6 +310,17 @@ def test_logits_follow_fp32(
 
 
 @pytest.mark.parametrize("target", TARGETS)
+def test_logits_of_a_large_network_follow_fp32(shared: Path, target: str) -> None:
+    """v-big2, two images: more kernels and rows than the buffers hold."""
+    network, table, test, _ = calibrated(shared / "golden" / "models" / "v-big2")
+    compilation = compile_network(network, table, TARGETS[target], Precision.INT8, QuantizationMode.PER_FILTER)
+    result = emulated_logits(compilation, TARGETS[target], test)
+    logits = (network.logits or network.only_output).name
+    expected = Reference(network, [logits]).run(test)[logits].reshape(result.shape)
+    assert np.corrcoef(result.ravel(), expected.ravel())[0, 1] >= 0.995
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_the_same_network_gives_the_same_bytes(shared: Path, target: str) -> None:
     network, table, _, _ = calibrated(shared / "golden" / "models" / "resnets")
     first, second = (compile_network(network, table, TARGETS[target], Precision.INT8).data for _ in range(2))

@@ -1,6 +1,8 @@
 """The compiler's stages one by one, against numbers worked out by hand."""
 
 import itertools
+import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from benchmarks.networks import resnet18, resnet50
 from nvdla_quant.cbuf import Division, Shortage, Work, divide, feature_entries, image_entries, weight_banks
 from nvdla_quant.compiler import compile_network
 from nvdla_quant.compiler.lower import lower
@@ -25,13 +28,20 @@ from nvdla_quant.compiler.operations import (
     Window,
 )
 from nvdla_quant.compiler.pack import pack_image_weights, pack_operands, pack_weights
-from nvdla_quant.compiler.quantize import effective_scales, factorise, quantize_convolution, weight_scales
+from nvdla_quant.compiler.quantize import (
+    effective_scales,
+    factorise,
+    quantize_convolution,
+    quantize_points,
+    weight_scales,
+)
 from nvdla_quant.compiler.schedule import Schedule, reads, written
 from nvdla_quant.compiler.tile import post_extension
 from nvdla_quant.errors import CompileError, ConfigError, TableError
-from nvdla_quant.hardware import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode
+from nvdla_quant.hardware import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode, Target
 from nvdla_quant.loadable.structs import DependencyEvent, Engine, SdpMode, SdpType
 from nvdla_quant.network.graph import (
+    LRN,
     Convolution,
     Dropout,
     Eltwise,
@@ -44,6 +54,7 @@ from nvdla_quant.network.graph import (
     Softmax,
     Tensor,
 )
+from nvdla_quant.network.passes import prepare
 from nvdla_quant.network.shapes import assemble
 from nvdla_quant.table.table import CalibrationTable
 
@@ -191,6 +202,66 @@ def test_a_small_filter_is_coarser_where_its_bias_would_not_fit() -> None:
     assert chosen.tolist() == pytest.approx([1.0, 3.0], rel=1e-4)
 
 
+def test_behind_a_sum_a_bias_is_as_coarse_as_its_output_allows() -> None:
+    # The same filters: what is handed on to the sum in 1/256 steps of the other tensor shows in steps of 64.
+    bias = np.array([0.0, 65534.0 * 3], np.float32)
+    step = ConvolutionStep(("c", "s"), "x", "s", weights_of(127.0, 1e-6), bias, join=Join("y", "sum"))
+    chosen = quantize_convolution(step, {"x": 1.0, "y": 64.0, "s": 64.0}, PER_FILTER).scales
+    assert chosen is not None
+    assert chosen.tolist() == pytest.approx([1.0, 3.0], rel=1e-3)
+
+
+def test_biases_of_more_than_a_step_are_remarked_on() -> None:
+    # 1,000,000 / 32767 = 30.5: the bias needs a shift of 5, so that the other one is rounded to 32.
+    step = ConvolutionStep(("c",), "x", "y", weights_of(127.0, 127.0), np.array([1e6, 1], np.float32))
+    (remark,) = quantize_convolution(step, {"x": 1.0, "y": 1.0}, PER_KERNEL).remarks
+    assert remark == (
+        "layer 'c': its largest bias is 1e+06 steps of its output, so that biases are rounded to 32 steps; "
+        "see its table entry"
+    )
+    assert quantize_convolution(step, {"x": 1.0, "y": 32.0}, PER_KERNEL).remarks == ()
+    assert quantize_convolution(replace(step, bias=None), {"x": 1.0, "y": 1.0}, PER_KERNEL).remarks == ()
+    network = assemble(
+        "n",
+        [Tensor("x", (1, 1, 2), "x")],
+        [Layer("c", Convolution(weights_of(127.0, 127.0), np.array([1e6, 1], np.float32)), ("x",))],
+    )
+    table = CalibrationTable({"x": 1.0, "c": 1.0})
+    assert remark in compile_network(network, table, NV_SMALL, "int8").report["warnings"]
+
+
+def test_a_multiplier_that_rounds_up_to_16_bits_is_refused_where_no_shift_is_left() -> None:
+    step = ConvolutionStep(("c",), "x", "y", weights_of(127.0), None)
+    with pytest.raises(CompileError, match=r"layer 'c': outputs are 3.277e\+04 times finer"):
+        quantize_convolution(step, {"x": 32767.5, "y": 1.0}, PER_FILTER)
+
+
+def test_a_normalisation_with_a_dead_channel() -> None:
+    # Variance 0 and Caffe's epsilon of 1e-5 make a factor of 316; 15 bits leave 6 behind the point beside it.
+    factor, offset = np.array([316.23, 1, -0.5], np.float32), np.array([0, 3, 100], np.float32)
+    step = PointStep(("n",), "x", "y", affine=(factor, offset))
+    program = quantize_points(step, {"x": 1.0, "y": 1.0})
+    units, converter = (program.x1, program.x2), program.converter
+    assert units[0] is not None
+    assert units[1] is not None
+    assert converter is not None
+    multipliers, addends = (np.asarray(unit.operands, np.int64) for unit in units if unit is not None)
+    for value in (0, 1, 40, -100):
+        inner = np.rint(value * multipliers / 2.0 ** units[0].truncate) + (addends << units[1].shift)
+        result = inner * converter.scale / 2.0**converter.shift
+        # Half of 1/64 for each rounding, and what 15 bits of the largest factor leave the others: 1/64 / 2 of `value`.
+        assert (
+            np.abs(result - (value * factor + offset)).max() <= 1 / 64 + abs(value) / 128 + abs(value * 316) * 2.0**-14
+        )
+
+
+def test_an_offset_beyond_what_the_sdp_adds_is_refused() -> None:
+    # 32767 << 15 of 1/256 steps are 4.194e6 steps; beyond, the hardware would saturate it.
+    step = PointStep(("n",), "x", "y", affine=(ones(1), np.array([5e6], np.float32)))
+    with pytest.raises(CompileError, match=r"'n': an offset is 5e\+06 steps of the output, the limit is 4.19"):
+        quantize_points(step, {"x": 1.0, "y": 1.0})
+
+
 @settings(max_examples=200)
 @given(
     st.lists(st.tuples(st.floats(0, 1e4, width=32), st.floats(-1e6, 1e6, width=32)), min_size=1, max_size=8),
@@ -233,6 +304,19 @@ def test_per_kernel_is_one_adder_and_one_converter() -> None:
     assert program.x1.operands.tolist() == [100, 100]
     assert program.converter is not None
     assert (program.converter.scale, program.converter.shift) == (16384, 21)
+
+
+def test_fp16_says_what_saturates() -> None:
+    layers = [
+        Layer("c", Convolution(ones(4, 3, 1, 1), None), ("d",)),
+        Layer("n", LRN(3, 1.0, 0.75, 1.0), ("c",)),
+        Layer("fc", InnerProduct(ones(2, 64), None), ("n",)),
+    ]
+    network = assemble("n", [Tensor("d", (3, 4, 4), "d")], layers)
+    # A normalisation needs real values, so that its input cannot be stored divided: 127 * 600 = 76,200.
+    table = CalibrationTable({"d": 1.0, "c": 600.0, "n": 1.0, "fc": 600.0})
+    warnings = compile_network(network, table, NV_FULL, "fp16").report["warnings"]
+    assert warnings == ("layer 'c': calibrated values reach 7.62e+04; beyond fp16's 65504 they saturate",)
 
 
 def test_fp16_refuses_what_it_cannot_hold() -> None:
@@ -559,3 +643,52 @@ def test_report() -> None:
     assert report["before_softmax"][0]["scale"] == 4.0
     assert report["dram_bytes"]["peak"] == sum(v for k, v in report["dram_bytes"].items() if k != "peak")
     assert len(compilation.data) > report["weight_bytes"]
+
+
+def test_the_report_says_how_the_buffer_is_divided() -> None:
+    """LeNet's conv2 and ip1, with the real compiler's banks (`test_banks_of_the_golden_loadables`)."""
+    layers = [
+        Layer("conv2", Convolution(ones(50, 20, 5, 5), None), ("data",)),
+        Layer("pool2", Pooling("max", (2, 2), (2, 2)), ("conv2",)),
+        Layer("ip1", InnerProduct(ones(500, 800), None), ("pool2",)),
+    ]
+    network = assemble("lenet", [Tensor("data", (20, 12, 12), "data")], layers)
+    table = CalibrationTable({"data": 1.0, "conv2": 1.0, "pool2": 1.0, "ip1": 1.0})
+    keys = ("layer", "data_banks", "weight_banks", "mode", "row_runs", "column_runs", "runs", "dram_bytes_read")
+    found = [
+        {key: choice[key] for key in keys}
+        for choice in compile_network(network, table, NV_SMALL, "int8").report["convolutions"]
+    ]
+    # Everything is read once: kernels, and rows of three and seven atoms of 8 channels without what pads the last.
+    assert found == [
+        dict(zip(keys, ("conv2", 1, 7, "full", 1, 1, 1, 50 * 500 + 12 * 12 * 20), strict=True)),
+        dict(zip(keys, ("ip1", 1, 4, "ping-pong", 1, 1, 1, 500 * 800 + 4 * 4 * 50), strict=True)),
+    ]
+    # A layer that does not fit as a whole: v-big2's, in three runs of rows (`test_the_division_that_...`).
+    network = assemble(
+        "big",
+        [Tensor("data", (256, 64, 64), "data")],
+        [Layer("c", Convolution(ones(512, 256, 3, 3), None, pad=(1, 1)), ("data",))],
+    )
+    (choice,) = compile_network(network, CalibrationTable({"data": 1.0, "c": 1.0}), NV_FULL, "int8").report[
+        "convolutions"
+    ]
+    assert {key: choice[key] for key in keys[:-1]} == dict(
+        zip(keys[:-1], ("c", 13, 3, "minimum", 3, 1, 3), strict=True)
+    )
+
+
+@pytest.mark.parametrize(("make", "live"), [(resnet18, 1003520), (resnet50, 1806336)])
+@pytest.mark.parametrize("target", [NV_FULL, NV_LARGE, NV_SMALL], ids=lambda target: target.name)
+def test_networks_of_imagenets_size(make: Callable[[], Network], live: int, target: Target) -> None:
+    """Below 10 s, and at most 1.2 times the largest sum of live tensors.
+
+    ResNet-18: what its first pooling reads, 64 x 112 x 112 bytes, and writes, a quarter of that. ResNet-50: shortcut
+    and branch of the first sum, 256 x 56 x 56 bytes each, and the 64 x 56 x 56 that the branch's convolution reads.
+    """
+    network = prepare(make(), "fold")
+    started = time.process_time()
+    facts = compile_network(network, CalibrationTable(dict.fromkeys(network.tensors, 0.05)), target, "int8").facts
+    assert time.process_time() - started < 10
+    assert facts.live_bytes == live
+    assert facts.dram_bytes["activations"] <= 1.2 * live

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nvdla_quant.emulator import fp16_floats as floats
 from nvdla_quant.emulator.fp16_cdp import normalise_halves
-from nvdla_quant.emulator.fp16_mac import KERNELS, accumulate, convolve, to_single
+from nvdla_quant.emulator.fp16_mac import DIRECT, KERNELS, accumulate, convolve, to_single
 from nvdla_quant.emulator.fp16_pdp import pool_halves
 from nvdla_quant.emulator.fp16_sdp import BLOCK, run_chain, singles_of
 from nvdla_quant.emulator.operations import (
@@ -125,9 +125,9 @@ def convolved(weights: NDArray[np.uint16], data: NDArray[np.uint16], edges: list
     padded = np.zeros((1, len(weights), KERNELS), np.uint16)
     padded[0, :, 2] = weights
     pixels, lanes = data.shape
-    sums = np.empty((pixels, KERNELS), np.uint32)
-    convolve(data.reshape(-1), np.arange(pixels) * lanes, np.arange(lanes), np.array(edges), padded, sums)
-    return [int(bits) for bits in sums[:, 2]]
+    sums = np.empty((pixels, 1, KERNELS), np.uint32)
+    convolve(data.reshape(-1), np.arange(pixels) * lanes, np.arange(lanes), np.array(edges), padded, DIRECT, sums)
+    return [int(bits) for bits in sums[:, 0, 2]]
 
 
 @given(st.data(), st.lists(st.integers(1, 12), min_size=1, max_size=4))

@@ -144,6 +144,26 @@ def test_operations_that_would_hang(small: Loadable) -> None:
         decode(broken)
 
 
+@pytest.mark.parametrize(
+    ("index", "consumer", "message"),
+    [
+        (0, -1, r"operation 2 \(CONV\): neither op_head nor a consumer of its unit names it; the firmware would never"),
+        (0, 0, r"the operations of CONV, from op_head along its consumers, are \[0, 0\]; expected each once"),
+        (2, 3, r"the operations of CONV, .* are \[0, 2, 3\]; expected each once, of that unit"),
+        (2, -2, r"the operations of CONV, .* are \[0, 2, -2\]; expected each once, of that unit"),
+    ],
+)
+def test_each_unit_must_reach_its_operations(small: Loadable, index: int, consumer: int, message: str) -> None:
+    """The firmware goes from ``op_head`` along the consumers of the unit, and from nowhere else."""
+
+    def edit(record: NDArray[np.void]) -> None:
+        record["consumers"][structs.Engine.CONV]["index"] = consumer
+
+    dtype = structs.COMMON_OP
+    with pytest.raises(LoadableError, match=message):
+        decode(edited(small, "task-0-dep_graph", dtype, dtype.itemsize, index, edit))
+
+
 def test_written_weights_are_computed(small: Loadable) -> None:
     """An operation that writes over weights: those of the operations there are unpacked for each image."""
 

@@ -4,16 +4,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator.operations import Fp16
 from nvdla_quant.emulator.program import Program, decode
 from nvdla_quant.emulator.run import run
 from nvdla_quant.errors import EmulationError
+from nvdla_quant.loadable.records import TensorDescriptor
 from nvdla_quant.loadable.structs import FORMAT_FEATURE, Engine
+from tests import fp16_model as model
 from tests import scalar_model as scalar
 from tests.descriptors import FLYING, cube, loadable_of, tensor
+from tests.profiles import examples
 
 INPUT, OUTPUT, WEIGHTS = 1, 2, 3
 DOUBLE_G = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]])
@@ -35,7 +39,11 @@ def stream(weights: NDArray[Any], group: int) -> NDArray[np.uint8]:
     return np.array(ordered, weights.dtype).view(np.uint8)
 
 
-def program_of(
+Parts = tuple[list[Any], dict[int, NDArray[np.uint8] | int], TensorDescriptor, TensorDescriptor]
+"""Operations, memories, input and output."""
+
+
+def parts_of(
     weights: NDArray[Any],
     channels: int,
     size: tuple[int, int],
@@ -46,10 +54,10 @@ def program_of(
     shift: int,
     truncate: int,
     fields: dict[str, int] | None = None,
-) -> Program:
-    """Return a Winograd convolution of `tiles` x 4 outputs whose accumulators are written as int16 (or int8)."""
+) -> Parts:
+    """Return a Winograd convolution of `tiles` x 4 outputs whose accumulators are written as int16 (int8, fp16)."""
     dtype = weights.dtype
-    number = dtype.itemsize - 1
+    number = 2 if dtype == np.float16 else dtype.itemsize - 1
     atom = 32 // dtype.itemsize
     kernels = len(weights)
     out = tiles[0] * 4, tiles[1] * 4
@@ -110,6 +118,12 @@ def program_of(
     }
     bound = tensor("in", INPUT, (channels, *size), atom, dtype, source["size"])
     result = tensor("out", OUTPUT, (kernels, *out), atom, dtype, destination["size"])
+    return operations, memories, bound, result
+
+
+def program_of(*arguments: Any, **named: Any) -> Program:
+    """Decode the convolution of `parts_of`."""
+    operations, memories, bound, result = parts_of(*arguments, **named)
     return decode(loadable_of(operations, memories, [bound], [result]))
 
 
@@ -180,15 +194,82 @@ def test_rounding_of_the_transform(dtype: type[np.int8] | type[np.int16], shift:
             assert result[0, k, 2 * ty + y, 2 * tx + x] == expected
 
 
+def test_ignores_dilation() -> None:
+    """The sequencer has none with Winograd (NV_NVDLA_CSC_dl.v)."""
+    rng = np.random.default_rng(0)
+    weights = rng.integers(-99, 99, (3, 4, 4, 16)).astype(np.int16)
+    inputs = rng.integers(-99, 99, (1, 16, 8, 8)).astype(np.int16)
+    shape = 16, (8, 8), (1, 1), (1, 1), (0, 0), 0, 0, 4
+    program = program_of(weights, *shape, fields={"dilation_x": 2})
+    np.testing.assert_array_equal(run(program, inputs), run(program_of(weights, *shape), inputs))
+    assert "dilation is (1, 2); the hardware ignores it" in program.warnings[0]
+
+
+def half_bits(kind: str, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.uint16]:
+    """Return halves: of one magnitude, of many, with some zeros, or any bits at all."""
+    if kind == "any":
+        return rng.integers(0, 1 << 16, shape, np.uint16)
+    values = rng.normal(0, 1, shape) * 2.0 ** rng.integers(*((-1, 2) if kind == "near" else (-14, 13)), shape)
+    values[rng.random(shape) < 0.2] = 0
+    return values.astype(np.float16).view(np.uint16)
+
+
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    shapes(), st.sampled_from([1, 16, 17]), st.sampled_from(["near", "wide", "any"]), st.sampled_from(list(Fp16)),
+    st.integers(0, 1 << 30),
+)  # fmt: skip
+def test_halves(shape: dict[str, Any], kernels: int, kind: str, fp16: Fp16, seed: int) -> None:
+    """Any size, stride and padding: one tile of each case, whose steps the model takes in the order of the channels."""
+    rng = np.random.default_rng(seed)
+    shape["channels"] = channels = min(shape["channels"], 17)
+    (sy, sx), (top, left), (height, width) = shape["stride"], shape["pad"], shape["size"]
+    whole = -(-channels // 16) * 16
+    weights = half_bits(kind, rng, (kernels, 4, 4, whole * sy * sx))
+    inputs = half_bits(kind, rng, (2, channels, height, width))
+    pad_value = shape["pad_value"] * 100
+    program = program_of(weights.view(np.float16), **(shape | {"pad_value": pad_value}), shift=1, truncate=0)
+    result = run(program, inputs.view(np.float16), fp16=fp16).view(np.uint16)
+    assert result.tobytes() == run(program, inputs.view(np.float16), batch=1).tobytes()
+    n, k, y, x = (int(rng.integers(0, end)) for end in (2, kernels, shape["tiles"][0] * 2, shape["tiles"][1] * 2))
+
+    def value(channel: int, row: int, column: int) -> int:
+        if not (0 <= row < height and 0 <= column < width):
+            return pad_value % (1 << 16)
+        return int(inputs[n, channel, row, column]) if channel < channels else 0
+
+    rows, columns = range(2 * y, 2 * y + 4), range(2 * x, 2 * x + 4)
+    accumulators = [model.Accumulator()] * 4
+    places = [(dy, dx, c) for dy in range(sy) for dx in range(sx) for c in range(whole)]
+    for first in range(0, len(places), 4):
+        tiles = [
+            model.winograd_input(
+                [[value(c, row * sy + dy - top, column * sx + dx - left) for column in columns] for row in rows]
+            )
+            for dy, dx, c in places[first : first + 4]
+        ]
+        data = [tiles[c][i][j] for i, j in np.ndindex(4, 4) for c in range(4)]
+        lanes = [int(bits) for bits in weights[k, :, :, first : first + 4].reshape(-1)]
+        added = model.winograd_step(lanes, data)
+        accumulators = [accumulator.plus(one) for accumulator, one in zip(accumulators, added, strict=True)]
+    expected = [model.convert(model.SINGLE, model.HALF, accumulator.single()) for accumulator in accumulators]
+    assert result[n, k, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].reshape(-1).tolist() == expected
+
+
+def test_halves_by_hand() -> None:
+    """Weights and inputs of one: each row and column of ones becomes (0, 2, 0, 0), so a channel adds 4, 16 make 64."""
+    program = program_of(np.ones((1, 4, 4, 16), np.float16), 16, (8, 8), (1, 1), (1, 1), (0, 0), 0, 0, 0)
+    result = run(program, np.ones((1, 16, 8, 8), np.float16))
+    np.testing.assert_array_equal(result, np.full((1, 1, 4, 4), 64, np.float16))
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"kernel_height_csc": 3}, r"kernel is \(3, 4\), expected 4 each"),
-        ({"dilation_x": 2}, r"dilation is \(1, 2\), expected 1 with Winograd"),
         ({"in_cvt": {"enable": 1, "scale": 2}}, r"in_cvt .* goes around the converter"),
         ({"batch": 2, "batch_stride": 0}, r"batch is 2, expected 1 with Winograd"),
         ({"pad_x_right": 3, "input_width_csc": 11}, r"sizes with Winograd"),
-        ({"in_precision": 2, "out_precision": 2}, r"Winograd in fp16 is not modelled"),
     ],
 )
 def test_refusals(fields: dict[str, Any], message: str) -> None:

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from nvdla_quant.errors import CacheError, NvdlaQuantError, TableError
-from nvdla_quant.table.foreign import read_scales
+from nvdla_quant.errors import CacheError, NcnnTableError, NvdlaQuantError, TableError
+from nvdla_quant.network.caffe import read_structure
+from nvdla_quant.table.foreign import read_cache_of, read_scales, unmeasured
+from tests.caffe_networks import layer, prototxt
 
 CONV = "(Unnamed Layer* 0) [Convolution]_output"
 
@@ -41,3 +43,75 @@ def test_what_cannot_be_converted_is_refused(
     path.write_text(content)
     with pytest.raises(error, match=message):
         read_scales(path)
+
+
+# ---- what a table of ncnn cannot give
+
+CONVOLUTION = "convolution_param { num_output: 6 kernel_size: 3 pad: 1 }"
+MAXIMUM = "pooling_param { pool: MAX kernel_size: 2 stride: 2 }"
+AVERAGE = "pooling_param { pool: AVE kernel_size: 2 stride: 2 }"
+FULL = "inner_product_param { num_output: 3 }"
+
+
+@pytest.mark.parametrize(
+    ("layers", "lacking"),
+    [
+        # conv1's scale is relu1's; the maximum of relu1 is at its scale.
+        (
+            [
+                layer("conv1", "Convolution", "data", CONVOLUTION),
+                layer("relu1", "ReLU", "conv1", top="conv1"),
+                layer("pool1", "Pooling", "conv1", MAXIMUM),
+                layer("drop", "Dropout", "pool1"),
+                layer("ip", "InnerProduct", "drop", FULL),
+                layer("prob", "Softmax", "ip"),
+            ],
+            ["ip"],
+        ),
+        # An average is smaller than what it is of.
+        (
+            [
+                layer("conv1", "Convolution", "data", CONVOLUTION),
+                layer("pool1", "Pooling", "conv1", AVERAGE),
+                layer("ip", "InnerProduct", "pool1", FULL),
+            ],
+            ["conv1", "ip"],
+        ),
+        # Both inputs of a sum are at one scale, but the branch's may be the larger one.
+        (
+            [
+                layer("conv1", "Convolution", "data", CONVOLUTION),
+                layer("conv2", "Convolution", "conv1", CONVOLUTION),
+                layer("sum", "Eltwise", "conv1 conv2"),
+                layer("conv3", "Convolution", "sum", CONVOLUTION),
+            ],
+            ["conv2", "conv3"],
+        ),
+        # What is joined is at the joint's scale, and what is pooled at that of its input.
+        (
+            [
+                layer("a", "Convolution", "data", CONVOLUTION),
+                layer("b", "Convolution", "data", CONVOLUTION),
+                layer("both", "Concat", "a b"),
+                layer("c", "Convolution", "both", CONVOLUTION),
+                layer("pool", "Pooling", "data", AVERAGE),
+            ],
+            ["c"],
+        ),
+    ],
+)
+def test_scales_that_do_not_follow_from_what_convolutions_read(
+    tmp_path: Path, layers: list[str], lacking: list[str]
+) -> None:
+    path = tmp_path / "deploy.prototxt"
+    path.write_text(prototxt(*layers, shape=(1, 6, 8, 8)))
+    assert list(unmeasured(read_structure(path))) == lacking
+    table = tmp_path / "net.table"
+    table.write_text("conv1_param_0 140.5 127.0\nconv1 12.7\n")
+    with pytest.raises(NcnnTableError, match=rf"net.table: .*INT8 table of ncnn.*it lacks {', '.join(lacking)}$"):
+        read_cache_of(read_structure(path), table)
+
+
+def test_no_network_is_complete(repository: Path) -> None:
+    for path in sorted((repository / "resources").glob("*/deploy.prototxt")):
+        assert unmeasured(read_structure(path)), path

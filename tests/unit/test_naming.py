@@ -146,7 +146,7 @@ def test_fused_layers_take_the_entry_of_their_group(branches: Network) -> None:
         ("TRT-8503-EntropyCalibration", "p", r"'p' \(of p\)"),
         ("TRT-8503-EntropyCalibration", "f,p", r"'f' \(of f\), 'p' \(of p\)"),
         # c has two readers, so that nothing can have been fused behind it.
-        ("TRT-8503-LegacyCalibration", "c", r"'c' \(of c_relu\)"),
+        ("0 3ff0000000000000 3fefff2e48e8a71e", "c", r"'c' \(of c_relu\)"),
         # A header that says nothing, and unnamed tensors: taken before fusion.
         ("somebody", "r", r"'r' \(of r\)"),
     ],

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import time
 from dataclasses import replace
@@ -17,13 +18,15 @@ from nvdla_quant.errors import CompileError, TableError, ToolError
 from nvdla_quant.hardware import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode, Target
 from nvdla_quant.network.caffe import read_network
 from nvdla_quant.network.graph import Network
-from nvdla_quant.network.miscompiles import check_nvdla_compiler, image_post_extension
+from nvdla_quant.network.miscompiles import check_nvdla_compiler, findings_by_variant, image_post_extension
 from nvdla_quant.network.passes import prepare
-from nvdla_quant.programs import Program
+from nvdla_quant.programs import Program, bind_into_containers
 from nvdla_quant.table.table import CalibrationTable
 from tests.caffe_networks import layer, prototxt, write_random
 from tests.fakes import NASTY, install
 from tests.sweeps import tiny_network
+
+pytestmark = pytest.mark.usefixtures("canary")
 
 INT8, FP16 = Precision.INT8, Precision.FP16
 KERNEL, FILTER = QuantizationMode.PER_KERNEL, QuantizationMode.PER_FILTER
@@ -75,10 +78,10 @@ def test_every_option_is_given_and_every_path_is_lower_case(fake: Fake) -> None:
         "--calibtable": "table.json",
     }
     assert report["options"] == json.loads(call)
+    assert re.fullmatch(r"loadable format \d+\.\d+\.\d+", report["version"])
     expected = subprocess.run(["sha256sum"], stdin=fake.path.open(), capture_output=True, text=True, check=True)
     assert report["sha256"] == {"nvdla_compiler": expected.stdout.split()[0]}
     assert list(fake.temporary.iterdir()) == []
-    assert not list(Path.cwd().glob("canary*"))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +94,8 @@ def test_every_option_is_given_and_every_path_is_lower_case(fake: Fake) -> None:
         ("divide", r"exit status 136 \(it divided by zero"),
         ("parse-error", "exit status 255; it said: libnvdla<1> could not parse layer type PReLU"),
         ("garbage-target", "exit status 0; it said: libnvdla<1> Invalid target config"),
-        ("log-error", r"exit status 0; it said: \(DLA\) Error 0x00000004: \(propagating"),
+        ("segfault", r"exit status 139 \(it read memory that it does not own\)"),
+        ("old", r"exit status 1 \(it does not know an option.*\); it said: unknown argument: --informat; Usage: "),
         ("truncated", "exit status 0, but its loadable is malformed"),
         ("late-failure", "exit status 255; it said: closing wisdom context"),
     ],
@@ -111,9 +115,45 @@ def test_a_hang_ends_at_the_time_limit_with_all_that_it_started(fake: Fake) -> N
     assert str(fake.temporary.parent) not in running
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "(DLA) Error 0x00000004: (propagating from Compiler.cpp, function emitOp(), line 1234)",
+        "(DLA) Error 0x00000002: Activation type not supported: 1 (in engine-ast/ActivationOp.cpp, line 59)",
+        "(DLA) Error 0x00000003: Empty INT8 Sigmoid LUT (in LutManager.cpp, line 368)",
+        "(DLA) Error 0x00000004: Truncate too high: 40",
+        "(DLA) Error 0x00000003: Scale value is 0 for 0.000000",
+        "(DLA) Error 0x00000003: Condition Asserted (in engine-ast/EngineEdge.cpp, verifySurfaceTensorScales())",
+        "(DLA) Error 0x00000004: Atleast 1 of scale or min-max should be specified for conv1",
+        "(DLA) Error 0x00000004: JSON parsing error: Missing a name for object member. (in ParseTest.cpp, line 70)",
+        "(DLA) Error 0x00000002: Couldn't narrow down to suitable SF for e-1/tsd-6 (determineSurfaceFormat())",
+        "(DLA) Error 0x00000002: Not enough banks to hold weight data. No software split supported",
+        "(DLA) Error 0x00000002: Don't support 0 (in engine-ast/ConvCoreNode.cpp, function another(), line 1176)",
+        "Unrecognized compute precision: 0",
+        "libnvdla<1> Batch Normalization moving average is zero",
+        "FIXME: Cannot handle Mean values beyond computePrecision limits for now",
+    ],
+)
+def test_each_error_that_it_goes_on_after_is_one(fake: Fake, line: str) -> None:
+    """It writes a loadable and exits with 0 after all of these."""
+    fake.monkeypatch.setenv("FAKE_SAYS", line)
+    with pytest.raises(CompileError, match=re.escape(f"exit status 0; it said: {line}")):
+        fake.compile()
+    assert list(fake.temporary.iterdir()) == []
+
+
 def test_the_one_error_that_is_expected_passes_and_is_recorded(fake: Fake) -> None:
-    _, report = fake.compile("expected-error")
+    where = "engine-ast/ConvCoreNode.cpp, function tryToMergeWithScaleOp(), line 1176"
+    fake.monkeypatch.setenv("FAKE_SAYS", f"(DLA) Error 0x00000002: Don't support 0 (in {where})")
+    _, report = fake.compile()
     assert "Don't support 0" in report["log"][0]
+
+
+def test_int8_without_a_table_never_reaches_the_compiler(fake: Fake) -> None:
+    """It would take 127 for the scale of everything and exit with 0."""
+    with pytest.raises(CompileError, match="int8 needs a calibration table"):
+        fake.compile(table=None)
+    assert not fake.calls.exists()
 
 
 def test_a_table_that_lacks_an_entry_never_reaches_the_compiler(fake: Fake) -> None:
@@ -154,6 +194,21 @@ def test_in_a_container_the_working_folder_is_bound_and_docker_s_program_has_the
     assert apptainer.command(["-h"], tmp_path)[-3:] == ["docker://nvdla/vp", "/opt/nvdla_compiler", "-h"]
     with pytest.raises(ToolError, match="comma or colon cannot be bound"):
         apptainer.command([], tmp_path / "a,b")
+
+
+def test_what_is_bound_into_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the user binds stays; the working directory is bound by Snakemake, and what is not there cannot be."""
+    work, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
+    for folder in (work, elsewhere, tmp_path / "a,b"):
+        folder.mkdir()
+    (elsewhere / "file").touch()
+    (work / "link").symlink_to(elsewhere / "file")
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("APPTAINER_BIND", "/data:/data:ro")
+    bind_into_containers([Path("link"), Path("results"), tmp_path / "missing" / "file"])
+    assert os.environ["APPTAINER_BIND"] == f"/data:/data:ro,{elsewhere}"
+    with pytest.raises(ToolError, match="comma or colon cannot be bound"):
+        bind_into_containers([tmp_path / "a,b"])
 
 
 # ---- what is known to be miscompiled
@@ -209,6 +264,19 @@ def test_faults_b_and_c_need_a_scale_behind_the_image_convolution_and_fold_remov
     assert rules(network, NV_SMALL, FP16, None)[0] == "precision"
     assert rules(prepare(network, "fold"), NV_SMALL, INT8, KERNEL) == []
     assert rules(prepare(network, "fold"), NV_FULL, FP16, None) == []
+
+
+def test_support_lists_what_each_variant_would_meet_after_its_preparation(tmp_path: Path) -> None:
+    network = random_network(
+        tmp_path, convolution("kernel_size: 3 bias_term: false"), layer("bn", "BatchNorm", "c", top="c")
+    )
+    variant = {"precision": "int8", "mode": "per-kernel", "pixels": None}
+    variants = {"as-is": {**variant, "preparation": "as-is"}, "folded": {**variant, "preparation": "fold"}}
+    found = findings_by_variant(network, NV_SMALL, variants, {"profile": "fast-math", "informat": "nhwc"})
+    (fault,) = found["as-is"]["findings"]  # type: ignore[index]
+    assert (fault["layer"], fault["rule"], fault["severity"]) == ("c", "image-scale", "error")
+    assert "preparation fold" in fault["rewrite"]
+    assert found["folded"] == {"findings": []}
 
 
 @pytest.mark.parametrize(

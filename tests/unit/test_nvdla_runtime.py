@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,12 @@ import numpy as np
 import pytest
 
 from nvdla_quant.compiler import compile_network
+from nvdla_quant.emulator.program import decode
+from nvdla_quant.emulator.run import run
 from nvdla_quant.errors import ConfigError, DumpError, ToolError
-from nvdla_quant.hardware import NV_SMALL, Precision
+from nvdla_quant.hardware import NV_FULL, NV_SMALL, Precision
+from nvdla_quant.loadable.reader import read_loadable
+from nvdla_quant.network.graph import Convolution, Layer, Network, Tensor
 from nvdla_quant.programs import Program
 from nvdla_quant.runtime.base import Device, RunResult, as_arrays
 from nvdla_quant.runtime.dimg import write_dimg_text
@@ -26,6 +32,8 @@ from nvdla_quant.runtime.virtual_platform import VirtualPlatform
 from nvdla_quant.table.table import CalibrationTable
 from tests.fakes import NASTY, install
 from tests.sweeps import tiny_network
+
+pytestmark = pytest.mark.usefixtures("canary")
 
 FEEDING = StockFeeding(Precision.INT8, 1, (0.0,), 1)
 TABLE = CalibrationTable(dict.fromkeys(("data", "conv1", "relu1", "pool1", "ip1", "prob"), 0.05))
@@ -94,7 +102,6 @@ def test_the_device_s_dumps_are_the_result(bench: Bench) -> None:
         *("--loadable", "loadable.nvdla", "--image", "image.pgm", "--rawdump")
     ]
     assert set(as_arrays(result, np.arange(4))) == {"output", "ran", "exactness", "backend"}
-    assert not list(Path.cwd().glob("canary*"))
     assert left_over(bench.folder) == []
 
 
@@ -102,7 +109,6 @@ def test_the_device_s_dumps_are_the_result(bench: Bench) -> None:
     ("mode", "message"),
     [
         ("no-output", "exit status 0, but no output.dimg; it said: .*Test pass"),
-        ("error", r"exit status 0; it said: \(DLA\) Error 0x0000000d: Error IOCTL failed"),
         ("truncated", "output.dimg: (truncated raw dump|raw dump has)"),
         ("empty", "the raw dump is empty"),
         ("early-failure", "exit status 255 without `Test pass`"),
@@ -118,8 +124,30 @@ def test_a_run_that_lies_about_itself_is_found_out(bench: Bench, mode: str, mess
     assert left_over(bench.folder) == []
 
 
-@pytest.mark.parametrize("mode", ["no-output-once", "truncated-once", "hang-once", "early-failure-once"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "(DLA) Error 0x0000000d: Error IOCTL failed (in nvdla_os.c, function NvDlaSubmit(), line 512)",
+        "(DLA_TEST) Error 0x00000004: Mismatched width: 9 != 8 (in TestUtils.cpp, createImageCopy(), line 156)",
+        "(DLA_TEST) Error 0x00000002: JPEG color space 3 not supported (in DlaImageUtils.cpp, line 250)",
+        "Unknown image type: image.PGM",
+        "Usage: nvdla_runtime [-options] --loadable <loadable_file>",
+    ],
+)
+def test_a_pass_behind_an_error_is_none(bench: Bench, line: str) -> None:
+    """It says `Test pass`, exits with 0 and leaves a whole dump after all of these."""
+    bench.tell(FAKE_SAYS=line)
+    with pytest.raises(ToolError, match=rf"first 3 images all failed.*exit status 0; it said: {re.escape(line)}"):
+        bench.run(bench.local())
+    assert not list(bench.kept.rglob("*.dimg"))
+    assert left_over(bench.folder) == []
+
+
+@pytest.mark.parametrize(
+    "mode", ["no-output-once", "no-output-second", "truncated-once", "hang-once", "early-failure-once"]
+)
 def test_what_fails_once_is_tried_again(bench: Bench, mode: str) -> None:
+    """A second run without a dump must not take the first one's."""
     bench.tell(FAKE_MODE=mode)
     result = bench.run(bench.local(seconds=2))
     assert np.array_equal(result.outputs["prob"], bench.expected)
@@ -159,6 +187,47 @@ def test_a_job_goes_on_where_it_was_and_only_for_the_same_question(bench: Bench)
     bench.answer(bench.inputs)
     bench.run(bench.local())
     assert bench.runs() == 10, "other inputs, other results"
+
+
+def colour_network() -> Network:
+    """The tiny network with three channels."""
+    network, rng = tiny_network(0), np.random.default_rng(3)
+    first = Layer("conv1", Convolution(rng.normal(0, 0.3, (4, 3, 3, 3)).astype(np.float32), None), ("data",))
+    data = Tensor("data", (3, 8, 8), "data")
+    return replace(
+        network, inputs=(data,), layers=(first, *network.layers[1:]), tensors={**network.tensors, "data": data}
+    )
+
+
+def test_colours_go_as_jpeg_and_what_it_decodes_to_is_recorded(bench: Bench) -> None:
+    """So that the emulator can be asked the same question, as a spot check does."""
+    bench.monkeypatch.delenv("FAKE_ANSWERS")
+    bench.loadable.write_bytes(compile_network(colour_network(), TABLE, NV_SMALL, "int8", "per-filter").data)
+    inputs = np.zeros((2, 4, 8, 8), np.int8)
+    inputs[:, :3] = np.random.default_rng(4).integers(0, 128, (2, 3, 8, 8))
+    runtime = NvdlaRuntime(bench.local(), StockFeeding(Precision.INT8, 3, (0.0,) * 3, 1), bench.kept)
+    result = runtime.run(bench.loadable, inputs)
+    assert json.loads(bench.calls.read_text().splitlines()[0])[3] == "image.jpg"
+    assert result.fed is not None
+    assert 0 < np.abs(result.fed.astype(int) - inputs).max() < 10
+    emulator = EmulatorRuntime(NV_SMALL)
+    assert np.array_equal(result.outputs["prob"], emulator.run(bench.loadable, result.fed).outputs["prob"])
+    assert "images through JPEG (values fed are recorded)" in result.exactness
+    assert np.array_equal(as_arrays(result, np.arange(2))["fed"], result.fed)
+    checked = SpotCheck(runtime, emulator, 1).run(bench.loadable, inputs)
+    assert "every bit the same" in checked.exactness
+
+
+def test_fp16_is_fed_by_mean_and_normalize(bench: Bench) -> None:
+    bench.monkeypatch.delenv("FAKE_ANSWERS")
+    bench.loadable.write_bytes(compile_network(tiny_network(0), None, NV_FULL, "fp16", None).data)
+    feeding = StockFeeding(Precision.FP16, 1, (33.0,), 64)
+    pixels = np.random.default_rng(5).integers(0, 256, (2, 8, 8))
+    inputs = np.zeros((2, 4, 8, 8), np.float16)
+    inputs[:, 0] = (pixels - 33) / 64
+    result = NvdlaRuntime(bench.local(), feeding, bench.kept).run(bench.loadable, inputs)
+    assert json.loads(bench.calls.read_text().splitlines()[0])[-4:] == ["--mean", "33", "--normalize", "64"]
+    assert np.array_equal(result.outputs["prob"], run(decode(read_loadable(bench.loadable)), inputs))
 
 
 def test_inputs_of_another_size_are_refused_before_anything_runs(bench: Bench) -> None:
@@ -227,8 +296,6 @@ def test_a_board_runs_over_one_checked_connection(board: Bench) -> None:
     assert first["options"]["StrictHostKeyChecking"] == "yes"
     assert first["rest"][0] == "root@board"
     assert list((board.folder / "board").iterdir()) == [], "the working folder on the board is gone"
-    assert not list(Path.cwd().glob("canary*"))
-    assert not list((board.folder / "board").glob("canary*"))
 
 
 def test_an_unknown_host_key_is_an_error_that_says_what_to_do(board: Bench) -> None:
@@ -253,6 +320,39 @@ def test_what_hangs_on_the_board_is_killed_there(board: Bench) -> None:
 
 
 @pytest.mark.parametrize(
+    ("mode", "runs"), [("no-output-second", 5), ("truncated-once", 5), ("late-failure", 4), ("early-failure-once", 5)]
+)
+def test_a_runtime_that_fails_on_a_board_is_not_a_board_that_does(board: Bench, mode: str, runs: int) -> None:
+    """Its exit status 255 is not ssh's."""
+    board.tell(FAKE_MODE=mode)
+    assert np.array_equal(board.run(ssh(board)).outputs["prob"], board.expected)
+    assert board.runs() == runs
+    assert (board.folder / "connections").read_text() == "1"
+    assert list((board.folder / "board").iterdir()) == []
+
+
+def test_half_a_dump_that_was_copied_is_not_taken(board: Bench) -> None:
+    board.tell(FAKE_SSH="half-once")
+    assert np.array_equal(board.run(ssh(board)).outputs["prob"], board.expected)
+    assert (board.folder / "connections").read_text() == "2"
+
+
+def test_a_board_that_does_not_come_back_ends_the_job_and_leaves_nothing(board: Bench) -> None:
+    board.tell(FAKE_SSH="gone")
+    with pytest.raises(ToolError, match=r"cannot work on root@board: ssh: connect to host board port 22: No route"):
+        board.run(ssh(board))
+    calls = [json.loads(line) for line in (board.folder / "ssh.txt").read_text().splitlines()]
+    sockets = {Path(call["options"]["ControlPath"]) for call in calls if "options" in call}
+    assert not any(socket.parent.exists() for socket in sockets)
+
+
+def test_a_machine_without_ssh_says_what_to_install(bench: Bench) -> None:
+    bench.tell(PATH=bench.folder)
+    with pytest.raises(ToolError, match="ssh: not on this machine; install OpenSSH's client"):
+        bench.run(ssh(bench))
+
+
+@pytest.mark.parametrize(
     ("key", "value"), [("host", "-oProxyCommand=touch canary"), ("user", "a b"), ("folder", "/tmp/$(touch canary)")]
 )
 def test_names_that_ssh_or_a_shell_could_misread_are_refused(bench: Bench, key: str, value: str) -> None:
@@ -271,7 +371,7 @@ def platform(bench: Bench) -> Bench:
     for name in ("drm.ko", "opendla_2.ko", "libnvdla_runtime.so"):
         (files / name).touch()
     install("aarch64_toplevel", bench.folder / NASTY)
-    bench.tell(FAKE_BOOTS=bench.folder / "boots")
+    bench.tell(FAKE_BOOTS=bench.folder / "boots", FAKE_MOUNT="/mnt/a b")
     return bench
 
 
@@ -298,22 +398,24 @@ def test_many_images_run_in_one_boot_through_the_console(platform: Bench, mode: 
     assert np.array_equal(result.outputs["prob"], platform.expected)
     assert (platform.folder / "boots").read_text() == "1"
     assert left_over(platform.folder) == ["nvdla-quant-virtual-platform.lock"]
-    assert not list(Path.cwd().glob("canary*"))
 
 
-@pytest.mark.parametrize("mode", ["panic-once", "vanish-once", "hang-once"])
+@pytest.mark.parametrize("mode", ["panic-once", "vanish-second", "hang-once", "no-output-second"])
 def test_a_platform_that_dies_is_booted_again(platform: Bench, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nvdla_quant.runtime.virtual_platform._ANSWER", 1)
     platform.tell(FAKE_MODE=mode)
     result = platform.run(virtual(platform, seconds=3))
     assert np.array_equal(result.outputs["prob"], platform.expected)
-    assert (platform.folder / "boots").read_text() == "2"
+    assert (platform.folder / "boots").read_text() == ("1" if mode == "no-output-second" else "2")
 
 
 @pytest.mark.parametrize(
     ("mode", "message"),
     [
         ("no-login", r"expected its login prompt, but not within 2 s; it said: .*Booting Linux"),
+        ("panic", r"expected its login prompt, but the kernel panicked; it said: "),
+        ("ends", r"expected its login prompt, but it ended; it said: .*cannot find the kernel image"),
+        ("no-mount", r"(?s)`mount -t 9p .* r '/mnt/a b'` ended with status 255: .*No such device"),
         ("no-module", r"(?s)`insmod ./drm.ko` ended with status 1: .*cannot insert"),
     ],
 )
@@ -324,6 +426,25 @@ def test_a_platform_that_does_not_start_says_why(
     platform.tell(FAKE_VP=mode)
     with pytest.raises(ToolError, match=message):
         platform.run(virtual(platform, boot=2))
+    assert left_over(platform.folder) == ["nvdla-quant-virtual-platform.lock"]
+
+
+def test_a_wrong_password_is_told_apart(platform: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nvdla_quant.runtime.virtual_platform._ANSWER", 1)
+    platform.tell(FAKE_PASSWORD="another")
+    with pytest.raises(ToolError, match=r"expected a shell after the password, but not within 1 s; .*Login incorrect"):
+        platform.run(virtual(platform))
+
+
+def test_a_platform_that_does_not_boot_again_ends_the_job_and_keeps_what_was_done(
+    platform: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nvdla_quant.runtime.virtual_platform._ANSWER", 1)
+    platform.tell(FAKE_VP="once", FAKE_MODE="panic-second")
+    with pytest.raises(ToolError, match=r"expected its login prompt, but not within 2 s"):
+        platform.run(virtual(platform, boot=2))
+    assert (platform.folder / "boots").read_text() == "3", "twice more"
+    assert [path.name for path in platform.kept.rglob("*.dimg")] == ["000000.dimg"]
     assert left_over(platform.folder) == ["nvdla-quant-virtual-platform.lock"]
 
 

@@ -1,10 +1,11 @@
 """Accesses that the dependency graph leaves unordered. Expected answers follow from the rules in `races`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from nvdla_quant.emulator.operations import Cube, Operation, PdpOperation
+from nvdla_quant.emulator.operations import Cube, Operation, PdpOperation, handed_over
 from nvdla_quant.emulator.program import decode
 from nvdla_quant.emulator.races import Link, describe_races
 from nvdla_quant.hardware import NV_FULL, Precision
@@ -15,6 +16,7 @@ from tests.loadables import RESULT, SCRATCH, SOURCE, Descriptor, Fields, cube_fi
 from tests.unit_loadables import copies, unit_loadables
 
 COMPLETED, PROGRAMMED = DependencyEvent.OP_COMPLETED, DependencyEvent.OP_PROGRAMMED
+ENABLED = DependencyEvent.OP_ENABLED
 
 
 def cube(offset: int) -> Cube:
@@ -27,11 +29,27 @@ def pooling(index: int, source: int, destination: int) -> PdpOperation:
     return PdpOperation(index, *places, PoolMode.MAX, (1, 1), (1, 1), 0, 0, (0,) * 7, Precision.INT8)
 
 
-def races(places: list[tuple[int, int]], engines: list[Engine], links: list[Link]) -> list[tuple[int, int]]:
-    """Pairs of operations that race, each reading at the first place of its pair and writing at the second."""
+def races(
+    places: list[tuple[int, int]],
+    engines: list[Engine],
+    links: list[Link],
+    chains: dict[Engine, list[int]] | None = None,
+) -> list[tuple[int, int]]:
+    """Pairs of operations that race, each reading at the first place of its pair and writing at the second.
+
+    What is read at -1 is handed over by the operation before. Units are given their operations in list order, unless
+    `chains` says otherwise.
+    """
     operations: dict[int, Operation] = {index: pooling(index, *pair) for index, pair in enumerate(places)}
+    for index, (source, _) in enumerate(places):
+        if source == -1:
+            given = handed_over(index - 1, (8, 1, 8), 8, 1)
+            operations[index] = replace(pooling(index, *places[index]), source=given)
+            operations[index - 1] = replace(pooling(index - 1, *places[index - 1]), destination=given)
+    if chains is None:
+        chains = {unit: [index for index, engine in enumerate(engines) if engine is unit] for unit in set(engines)}
     found = []
-    for sentence in describe_races(operations, engines, links, base=0):
+    for sentence in describe_races(operations, chains, links, base=0):
         words = sentence.replace("which operation", "operation").split("operation ")
         second, first = (int(word.split()[0]) for word in words[1:3])
         found.append((first, second))
@@ -82,6 +100,27 @@ def test_a_unit_starts_in_order() -> None:
     links = [(0, 1, COMPLETED), (1, 2, PROGRAMMED)]
     assert races([(0, 64), (64, 128), (64, 192)], engines, links) == []
     assert races([(0, 64), (256, 320), (64, 192)], engines, [(0, 1, PROGRAMMED), (1, 2, PROGRAMMED)]) == [(0, 2)]
+
+
+def test_reads_do_not_wait_for_an_operation_that_reads_nothing() -> None:
+    """Pooling 2 takes what SDP operation 1 hands over, so the read engine has no turn for it and goes on with 3.
+
+    Both it and the SDP operation wait for 0, whose result 3 reads; but 3 waits only until pooling 2 is programmed.
+    """
+    engines = [Engine.CDP, Engine.SDP, Engine.PDP, Engine.PDP]
+    links = [(0, 1, COMPLETED), (0, 2, COMPLETED), (1, 2, PROGRAMMED), (2, 1, ENABLED), (2, 3, PROGRAMMED)]
+    flying = [(0, 64), (128, 192), (-1, 256), (64, 320)]
+    assert races(flying, engines, links) == [(0, 3)]
+    assert races(flying, engines, [*links[:4], (2, 3, COMPLETED)]) == []
+    # A pooling that reads memory itself has its turn first.
+    assert races([(0, 64), (128, 192), (192, 256), (64, 320)], engines, [*links[:4], (1, 2, COMPLETED), links[4]]) == []
+
+
+def test_units_go_along_their_chains() -> None:
+    """The third on the way, not in the list, is programmed once the first is complete."""
+    places = [(0, 64), (64, 128), (256, 320)]
+    assert races(places, [Engine.PDP] * 3, [], {Engine.PDP: [0, 2, 1]}) == []
+    assert races(places, [Engine.PDP] * 3, [], {Engine.PDP: [0, 1, 2]}) == [(0, 1)]
 
 
 def copied(first: tuple[int, int], second: tuple[int, int], event: DependencyEvent) -> list[str]:

@@ -4,10 +4,13 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from nvdla_quant import provenance
 
@@ -23,6 +26,18 @@ def rules_of(repository: Path) -> dict[str, str]:
         for path in sorted((repository / "rules").glob("*.smk"))
         for name, body in RULE.findall(path.read_text())
     }
+
+
+def imported_by(script: Path) -> set[str]:
+    """Return the modules, by their first name, that a script and all that it imports of the package import."""
+    imported = set()
+    for path in [script, *provenance.source_files(script)]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(node.module.split(".")[0])
+    return imported
 
 
 def test_there_are_rules(repository: Path) -> None:
@@ -72,19 +87,29 @@ def test_environments_cover_what_their_scripts_import(repository: Path) -> None:
         environment = yaml.safe_load((repository / "rules" / re.search(r'"(\.\./envs/.+?)"', body)[1]).read_text())
         assert environment["channels"] == ["conda-forge", "nodefaults"]
         pins = dict(re.fullmatch(r"([\w-]+) =([\d.]+)", item).groups() for item in environment["dependencies"])
-        imported = set()
-        for path in [
-            repository / "scripts" / f"{name}.py",
-            *provenance.source_files(repository / "scripts" / f"{name}.py"),
-        ]:
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Import):
-                    imported |= {alias.name.split(".")[0] for alias in node.names}
-                elif isinstance(node, ast.ImportFrom) and not node.level:
-                    imported.add(node.module.split(".")[0])
+        imported = imported_by(repository / "scripts" / f"{name}.py")
         needed = {DISTRIBUTION_OF.get(module, module) for module in imported - set(sys.stdlib_module_names)}
         needed = {"python-flatbuffers" if module == "flatbuffers" else module for module in needed - {"nvdla_quant"}}
         assert needed <= set(pins), f"{name}: {needed - set(pins)} missing in the environment"
+
+
+def test_pins_are_what_the_package_asks_for(repository: Path) -> None:
+    """Also the interpreter; what TensorRT's own environments pin is in test_tensorrt."""
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    asked = {one.name: one.specifier for one in map(Requirement, [*project["dependencies"], *extras["vp"]])}
+    asked |= {"python": SpecifierSet(project["requires-python"]), "python-flatbuffers": asked["flatbuffers"]}
+    for name in ("quantization", "report"):
+        environment = yaml.safe_load((repository / "envs" / f"{name}.yaml").read_text())
+        pins = dict(item.split(" =") for item in environment["dependencies"])
+        assert pins.keys() <= asked.keys()
+        for package, version in pins.items():
+            assert asked[package].contains(version), f"{name}: {package} {version}, asked for {asked[package]}"
+
+
+def test_every_environment_is_some_rule_s(repository: Path) -> None:
+    named = set(re.findall(r"\.\./envs/([^\"]+)", "".join(rules_of(repository).values())))
+    assert named == {path.name for path in (repository / "envs").glob("*.yaml")}
 
 
 @pytest.mark.parametrize("snakefile", ["Snakefile", "workflow/Snakefile"])

@@ -51,7 +51,7 @@ class MemoryPoolType:
 
 
 class BuilderFlag:
-    FP16, INT8 = "fp16", "int8"
+    FP16, INT8, TF32 = "fp16", "int8", "tf32"
 
 
 class NetworkDefinitionCreationFlag:
@@ -60,13 +60,16 @@ class NetworkDefinitionCreationFlag:
 
 class _Config:
     def __init__(self):
-        self.flags, self.int8_calibrator, self.profile = set(), None, None
+        self.flags, self.int8_calibrator, self.profile = {BuilderFlag.TF32}, None, None
 
     def set_memory_pool_limit(self, pool, size):
         assert (pool, size) == (MemoryPoolType.WORKSPACE, 1 << 30)
 
     def set_flag(self, flag):
         self.flags.add(flag)
+
+    def clear_flag(self, flag):
+        self.flags.remove(flag)
 
     def add_optimization_profile(self, profile):
         self.profile = profile
@@ -108,13 +111,21 @@ class Builder:
         return json.dumps(sorted(config.flags)).encode()
 
 
+def _header(calibrator):
+    """As 8.5.3.1 writes them: the legacy calibrator names itself by its numbers, as float64."""
+    if calibrator.algorithm == "LegacyCalibration":
+        numbers = (calibrator.get_regression_cutoff(), calibrator.get_quantile())
+        return " ".join(["0", *(struct.pack(">d", number).hex() for number in numbers)])
+    return "TRT-{}-{}".format("".join(__version__.split(".")[:3]), calibrator.algorithm)
+
+
 def _calibrate(calibrator, network):
     """Ask in the order of the real one: the cache first, then batches until there are no more."""
     assert calibrator.initialized
     if calibrator.algorithm == "LegacyCalibration":
         assert 0 < calibrator.get_quantile() <= 1
         assert calibrator.get_regression_cutoff() == 1
-    header = "TRT-{}-{}".format("".join(__version__.split(".")[:3]), calibrator.algorithm)
+    header = _header(calibrator)
     cached = calibrator.read_calibration_cache()
     if cached is not None:
         assert bytes(cached).decode().splitlines()[0] == header
@@ -157,6 +168,7 @@ class _Context:
 class _Engine:
     def __init__(self, plan):
         self.flags = json.loads(bytes(plan).decode())
+        print("fake tensorrt: built with", " ".join(self.flags) or "nothing")
 
     def create_execution_context(self):
         return _Context(self.flags)

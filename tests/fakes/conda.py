@@ -1,0 +1,34 @@
+"""Stands in for conda: an environment has what its file lists, of the versions that the tests run with.
+
+`FAKE_CONDA` is the root of the checkout of the tests.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.append(os.environ["FAKE_CONDA"])
+import yaml
+
+from tests.fakes import bare_interpreter, fake_gpu
+
+ON_PYPI = {"python-flatbuffers": "flatbuffers"}
+home = Path(__file__).parents[1]
+match sys.argv[1:]:
+    case ["--version"]:
+        print("conda 24.9.1")
+    case ["info", "--json"]:
+        print(json.dumps({"conda_prefix": str(home), "platform": "linux-64"}))
+    case ["config", "--get", "channel_priority", "--json"]:
+        print(json.dumps({"get": {"channel_priority": "strict"}}))
+    case ["clean", "-y", "--tarballs"]:
+        pass
+    case ["env", "create", "--quiet", "--no-default-packages", "--file", file, "--prefix", prefix]:
+        listed = yaml.safe_load(Path(file).read_text())["dependencies"]
+        pins = [item.split(" =") for item in listed if isinstance(item, str)]
+        names = [ON_PYPI.get(name, name) for name, _ in pins if name not in ("python", "pip")]
+        has_tensorrt = {"pip": ["tensorrt==8.5.3.1"]} in listed
+        bare_interpreter(Path(prefix), names, *(fake_gpu() if has_tensorrt else []))
+    case other:
+        sys.exit(f"fake conda: {other}")
