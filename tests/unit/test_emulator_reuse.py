@@ -22,6 +22,8 @@ from tests.unit.test_emulator_descriptors import INPUT, OUTPUT, WEIGHTS, Case, c
 
 Parts = tuple[list[Any], dict[int, Any], TensorDescriptor, TensorDescriptor]
 LEAVES = {"skip_data_rls": 1, "skip_weight_rls": 1}
+ROOM = {"weight_bank": 8}
+"""Banks for the largest weights that are drawn: those that do not fit cannot stay."""
 TAKES_DATA, TAKES_WEIGHTS = {"data_reuse": 1}, {"weight_reuse": 1}
 
 
@@ -109,7 +111,8 @@ def test_all_data(data: st.DataObject, first: Case, reads_elsewhere: bool) -> No
     # What CDMA pads an image with stands in the buffer, so it is one number for all.
     need = [(c.out[1] - 1) * c.stride[1] + c.kernel[1] - c.pad[1] - c.size[1] for c in all_cases]
     right = {"pad_x_right": max(*need, 0)}
-    parts = [parts_of(case, LEAVES | right | (TAKES_DATA if i else {}), {}) for i, case in enumerate(all_cases)]
+    fields = LEAVES | ROOM | right
+    parts = [parts_of(case, fields | (TAKES_DATA if i else {}), {}) for i, case in enumerate(all_cases)]
     shared = () if reads_elsewhere else (INPUT,)
     loadable = joined(parts, shared)
     inputs = inputs_of(first, decode(joined(parts[:1]), first.target))
@@ -160,8 +163,8 @@ def test_weights(data: st.DataObject, first: Case, elsewhere: bool) -> None:
     second = replace(data.draw(variants(first)), kernels=first.kernels, kernel=first.kernel, seed=first.seed)
     first = replace(first, compressed=second.compressed)
     need = [(c.out[1] - 1) * c.stride[1] + c.kernel[1] - c.pad[1] - c.size[1] for c in (first, second)]
-    right = {"pad_x_right": max(*need, 0)}
-    parts = [parts_of(first, LEAVES | right, {}), parts_of(second, LEAVES | right | TAKES_WEIGHTS, {})]
+    fields = LEAVES | ROOM | {"pad_x_right": max(*need, 0)}
+    parts = [parts_of(first, fields, {}), parts_of(second, fields | TAKES_WEIGHTS, {})]
     if elsewhere:
         parts[1][1][WEIGHTS] = np.zeros_like(parts[1][1][WEIGHTS])
     loadable = joined(parts, (INPUT,) if elsewhere else (INPUT, WEIGHTS, 5, 6))
