@@ -158,8 +158,8 @@ class SshDevice:
             line = ["ssh", *self._options(), "-O", "exit", "--", self._target]
             run(line, folder=self._local, seconds=_CONNECTING, environment=os.environ)
         self._folder = ""
-        # Gone already where the board did not come back.
-        shutil.rmtree(self._local, ignore_errors=True)
+        if self._local.exists():  # It is gone already where the board did not come back.
+            shutil.rmtree(self._local)
 
     def _ssh(self, command: str, seconds: float) -> Finished:
         """Run a command of the board's shell."""
