@@ -51,7 +51,7 @@ include: "rules/reporting.smk"
 rule all:
     default_target: True
     input:
-        final_outputs(),
+        final_outputs,
     message:
         "Every artefact of the sweep is up to date"
 

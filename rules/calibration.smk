@@ -16,7 +16,7 @@ rule calibrate:
     benchmark:
         "<case_benchmarks>/calibrate/{calibrator}.tsv"
     wildcard_constraints:
-        calibrator=alternatives(set(SETTINGS["calibrators"]) - set(TENSORRT_CALIBRATORS)),
+        calibrator=those(set(SETTINGS["calibrators"]) - set(TENSORRT_CALIBRATORS), SETTINGS["calibrators"]),
     conda:
         "../envs/quantization.yaml"
     threads: 1

@@ -1,4 +1,5 @@
 # Names, lookups and input functions for the rules; no rules here.
+import gc
 import re
 import shlex
 import shutil
@@ -11,6 +12,7 @@ from snakemake.shell import shell
 
 from nvdla_quant import provenance
 from nvdla_quant.config import Case, load_configuration
+from nvdla_quant.errors import ConfigError
 from nvdla_quant.programs import bind_into_containers
 
 CONFIGURATION = load_configuration(config)
@@ -18,6 +20,8 @@ SETTINGS = CONFIGURATION.settings
 FIGURES = ("accuracy", "images", "layers", "scales", "classes")
 CHECKOUT = Path(workflow.current_basedir).parent
 
+# Planning makes so many objects that Python's collector goes over all modules again and again; those stay anyway.
+gc.freeze()
 
 # The one place where jobs learn where the package is: before each command, within its environment or container, which
 # need not have it.
@@ -42,6 +46,15 @@ def alternatives(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+def those(chosen, names):
+    """The same for those of `names` that are `chosen`; where all are, the shape of a name, however many there are.
+
+    Snakemake writes constraints into all its patterns and goes over those for each file of a plan, which hundreds of
+    names make slow. The lookup of its record refuses a name that is not in the configuration.
+    """
+    return "[a-z0-9-]+" if set(chosen) == set(names) else alternatives(chosen)
+
+
 TENSORRT_CALIBRATORS = [name for name, c in SETTINGS["calibrators"].items() if c["method"].startswith("tensorrt-")]
 
 
@@ -55,8 +68,8 @@ wildcard_constraints:
     engine=alternatives(engines()),
     model=alternatives(SETTINGS["models"]),
     dataset=alternatives(SETTINGS["datasets"]),
-    calibrator=alternatives(SETTINGS["calibrators"]),
-    variant=alternatives(CONFIGURATION.variants),
+    calibrator=those(SETTINGS["calibrators"], SETTINGS["calibrators"]),
+    variant=those(CONFIGURATION.variants, CONFIGURATION.variants),
     target=alternatives(SETTINGS["targets"]),
     shard=alternatives(CONFIGURATION.shards),
     digest="[0-9a-f]{64}|unknown-[0-9a-f]{16}",
@@ -79,7 +92,7 @@ def digest_of(module):
 def variants_with(**backends):
     """Regular expression of the variants with these backends: the rules for one never match those of another."""
     chosen = (v for v in CONFIGURATION.variants.values() if all(getattr(v, key) == backends[key] for key in backends))
-    return alternatives(variant.name for variant in chosen)
+    return those([variant.name for variant in chosen], CONFIGURATION.variants)
 
 
 def model_of(wildcards):
@@ -107,8 +120,16 @@ def dataset_of(wildcards):
     return CONFIGURATION.dataset(case_record_of(wildcards))
 
 
+def known(kind, name, names):
+    """`name`, if it is one of `names`; in a path that Snakemake was asked for, any may stand."""
+    if name not in names:
+        raise ConfigError(f"config: there is no {kind} {name!r}, but {', '.join(names) or 'none at all'}")
+    return name
+
+
 def calibrator_of(wildcards):
-    return CONFIGURATION.calibrator(case_record_of(wildcards), wildcards.calibrator)
+    name = known("calibrator", wildcards.calibrator, SETTINGS["calibrators"])
+    return CONFIGURATION.calibrator(case_record_of(wildcards), name)
 
 
 def method_of(wildcards):
@@ -172,7 +193,7 @@ def engine_subject_of(wildcards):
 
 
 def variant_of(wildcards):
-    return CONFIGURATION.variants[wildcards.variant]
+    return CONFIGURATION.variants[known("variant", wildcards.variant, CONFIGURATION.variants)]
 
 
 def files_of(source):
@@ -497,10 +518,13 @@ def input_files():
     return list(dict.fromkeys(paths + [path for source in sources for path in files_of(source)]))
 
 
-def final_outputs():
-    """Everything: an artefact that was lost or removed is then made again, whatever was made from it is still there."""
-    artefacts = exact_artefacts() + processor_dependent_artefacts()
-    return [*artefacts, "<results>/manifest.json", "<results>/report/report.html", *dumped_files()]
+def final_outputs(wildcards):
+    """What nothing else is made from, and what was lost: it is made again, whatever was made from it is still there."""
+    final = ["<results>/manifest.json", "<results>/report/report.html", *dumped_files()]
+    artefacts = map(workflow.pathvars.apply, exact_artefacts() + processor_dependent_artefacts())
+    if not Path(workflow.pathvars.apply(final[0])).is_file():
+        return final  # The manifest asks for every artefact; to ask twice would slow the plan of a large sweep.
+    return [*final, *(path for path in artefacts if not Path(path).exists())]
 
 
 def print_summary():

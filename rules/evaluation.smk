@@ -72,6 +72,8 @@ rule verify_loadable:
         "<case_logs>/verify_loadable/{target}/{variant}.log",
     benchmark:
         "<case_benchmarks>/verify_loadable/{target}/{variant}.tsv"
+    # Before the runs: a wrong loadable shows in seconds, its runs may take hours.
+    priority: 1
     conda:
         "../envs/quantization.yaml"
     threads: 1

@@ -22,7 +22,7 @@ def test_default_configuration_has_thirteen_runs_a_case(config: dict[str, Any]) 
 
 
 def test_defaults_come_from_the_schema(config: dict[str, Any]) -> None:
-    del config["targets"], config["shards"]
+    del config["targets"]
     configuration = load_configuration(config)
     assert configuration.settings["targets"] == ["nv_full", "nv_large", "nv_small"]
     assert configuration.shards == ("1-of-1",)
