@@ -46,6 +46,7 @@ include: "rules/compilation.smk"
 include: "rules/runtime.smk"
 include: "rules/evaluation.smk"
 include: "rules/reporting.smk"
+include: "rules/hooks.smk"
 
 
 rule all:
@@ -54,7 +55,3 @@ rule all:
         final_outputs,
     message:
         "Every artefact of the sweep is up to date"
-
-
-onsuccess:
-    print_summary()

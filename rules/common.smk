@@ -2,8 +2,6 @@
 import gc
 import re
 import shlex
-import shutil
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -525,22 +523,3 @@ def final_outputs(wildcards):
     if not Path(workflow.pathvars.apply(final[0])).is_file():
         return final  # The manifest asks for every artefact; to ask twice would slow the plan of a large sweep.
     return [*final, *(path for path in artefacts if not Path(path).exists())]
-
-
-def print_summary():
-    """Show the sweep's table, what repeated seeds gave, and the answers on the terminal."""
-    from nvdla_quant.report.evidence import read_evidence
-    from nvdla_quant.report.recommendation import closing
-    from nvdla_quant.report.tables import render_summary
-
-    accuracies, comparisons, verdicts, (page,) = (
-        [Path(workflow.pathvars.apply(path)) for path in paths]
-        for paths in (accuracy_files(), comparison_files(), verdict_files(), ["<results>/report/report.html"])
-    )
-    if not all(path.is_file() for path in (*accuracies, *comparisons, *verdicts, page)):
-        return  # Only a part of the sweep was asked for.
-    evidence = read_evidence(accuracies, comparisons, group_records(), verdicts=verdicts)
-    terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if terminal else 120
-    print(render_summary(evidence.rows, width=width, colour=terminal))
-    print(f"{closing(evidence)}Why, and everything else: {page}")

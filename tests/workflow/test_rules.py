@@ -1,6 +1,7 @@
 """Every rule keeps the contract: log, benchmark, environment, resources, a script of its own name; no `run:`."""
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from snakemake.scheduling.job_scheduler import JobScheduler
 
 from nvdla_quant import provenance
 
@@ -127,3 +129,8 @@ def test_lint_is_clean(repository: Path, snakefile: str) -> None:
 
 def test_snakefile_is_a_table_of_contents(repository: Path) -> None:
     assert len((repository / "Snakefile").read_text().splitlines()) <= 60
+
+
+def test_the_hook_lifts_the_limit_that_the_installed_snakemake_has() -> None:
+    """Were it elsewhere, or not optional any more, the hook would do nothing, or harm."""
+    assert "if self.job_rate_limiter is None:" in inspect.getsource(JobScheduler.job_selector)

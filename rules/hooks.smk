@@ -1,0 +1,34 @@
+# What happens before and after a run; no rules here.
+import shutil
+import sys
+
+
+onstart:
+    # Snakemake starts at most 100 jobs a second, and to keep to that looks over all that is ready once more a second after
+    # each time that it looked: with hundreds of jobs done this takes half a core (its pull request 3744). Jobs on this
+    # machine need no limit.
+    if workflow.local_exec:
+        workflow.scheduler.job_rate_limiter = None
+
+
+onsuccess:
+    print_summary()
+
+
+def print_summary():
+    """Show the sweep's table, what repeated seeds gave, and the answers on the terminal."""
+    from nvdla_quant.report.evidence import read_evidence
+    from nvdla_quant.report.recommendation import closing
+    from nvdla_quant.report.tables import render_summary
+
+    accuracies, comparisons, verdicts, (page,) = (
+        [Path(workflow.pathvars.apply(path)) for path in paths]
+        for paths in (accuracy_files(), comparison_files(), verdict_files(), ["<results>/report/report.html"])
+    )
+    if not all(path.is_file() for path in (*accuracies, *comparisons, *verdicts, page)):
+        return  # Only a part of the sweep was asked for.
+    evidence = read_evidence(accuracies, comparisons, group_records(), verdicts=verdicts)
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else 120
+    print(render_summary(evidence.rows, width=width, colour=terminal))
+    print(f"{closing(evidence)}Why, and everything else: {page}")
