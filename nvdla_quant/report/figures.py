@@ -3,7 +3,7 @@
 Heat maps carry their numbers where they fit, since a colour alone cannot be read off; hovering shows the rest.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite, log2
 from typing import Any
 
@@ -13,7 +13,7 @@ from nvdla_quant.evaluation.comparison import Spread
 from nvdla_quant.report.evidence import Evidence, LayerError, Repeated
 from nvdla_quant.report.plots import accuracy_chart
 from nvdla_quant.report.style import INK, PALETTE, arrange, nothing, signed
-from nvdla_quant.report.tables import Row
+from nvdla_quant.report.tables import Row, alike
 
 _WIDTH = 420
 _CELL = 26
@@ -31,17 +31,25 @@ def images_chart(evidence: Evidence) -> alt.ConcatChart:
     for group in evidence.repeated:
         if group.images is not None and group.top1 is not None:
             swept.setdefault((*group.case, group.target, group.series), []).append((group, group.top1))
-    panels: dict[tuple[str, ...], list[tuple[Repeated, Spread]]] = {}
-    for (*place, _), groups in swept.items():
+    cases: dict[tuple[str, str], dict[str, dict[str, tuple[Repeated, Spread]]]] = {}
+    for (model, dataset, target, _), groups in swept.items():
         if len({group.images for group, _ in groups}) > 1:
-            panels.setdefault(tuple(place), []).extend(groups)
+            named = {f"{group.series} {group.images}": (group, top1) for group, top1 in groups}
+            cases.setdefault((model, dataset), {}).setdefault(target, {}).update(named)
+    panels = [
+        _images_panel(evidence, targets, list(groups.values()))
+        for found in cases.values()
+        for targets, groups in alike(found, lambda pair: (pair[1], [row["top1"] for row in pair[0].rows]))
+    ]
     if not panels:
         return nothing("No calibrator has several numbers of images: there is nothing to plot against.")
-    return arrange([_images_panel(evidence, groups) for groups in panels.values()], 1, shared_colours=False)
+    return arrange(panels, 1, shared_colours=False)
 
 
-def _images_panel(evidence: Evidence, groups: Sequence[tuple[Repeated, Spread]]) -> alt.LayerChart:
-    """Return the lines of one case and target."""
+def _images_panel(
+    evidence: Evidence, targets: Sequence[str], groups: Sequence[tuple[Repeated, Spread]]
+) -> alt.LayerChart:
+    """Return the lines of one case and of targets that have the same numbers."""
     means, seeds = [], []
     for group, top1 in groups:
         place = {"images": group.images, "series": group.series, "seeds": len(group.rows)}
@@ -77,7 +85,7 @@ def _images_panel(evidence: Evidence, groups: Sequence[tuple[Repeated, Spread]])
         layers.append(line.mark_rule(color=INK, strokeDash=[4, 3]).encode(y="top1:Q"))
         shown += f"; dashed: fp32, {reference['top1']:.2f} %"
     title = alt.TitleParams(
-        f"{' on '.join(first.case)}, {first.target}",
+        f"{' on '.join(first.case)}, {', '.join(targets)}",
         subtitle=[
             shown,
             "ticks: seeds; points: their means; the axis does not start at 0",
@@ -96,7 +104,7 @@ def layers_chart(evidence: Evidence) -> alt.ConcatChart:
         runs.setdefault((model, dataset), {}).setdefault(str(target), {}).setdefault(variant, []).append(layer)
     panels = []
     for (model, dataset), targets in runs.items():
-        for names, variants in _alike(targets, lambda layers: [(one.layer, one.sqnr) for one in layers]):
+        for names, variants in alike(targets, lambda layers: [(one.layer, one.sqnr) for one in layers]):
             cells = [
                 {
                     "row": f"{one.step} {one.layer}",
@@ -181,7 +189,7 @@ def classes_chart(evidence: Evidence) -> alt.ConcatChart:
         if not shown:
             continue
         largest = max(1.0, *sizes.values())
-        for names, variants in _alike(targets, lambda changes: changes):
+        for names, variants in alike(targets, lambda changes: changes):
             cells = [
                 {
                     "row": variant,
@@ -227,15 +235,6 @@ def times_chart(times: Sequence[Row]) -> alt.ConcatChart:
         base.mark_text(color=INK, align="left", dx=4).encode(x=x, y=y, text="text:N"),
     )
     return arrange([chart.properties(width=_WIDTH, height=alt.Step(20))], 1)
-
-
-def _alike(targets: Mapping[str, Mapping[str, Any]], key: Any) -> Iterable[tuple[list[str], Mapping[str, Any]]]:
-    """Yield targets whose variants have the same numbers together: they compute the same."""
-    merged: dict[str, tuple[list[str], Mapping[str, Any]]] = {}
-    for target, variants in targets.items():
-        numbers = repr({name: key(value) for name, value in variants.items()})
-        merged.setdefault(numbers, ([], variants))[0].append(target)
-    return merged.values()
 
 
 def _shown(value: float | None) -> float | str | None:

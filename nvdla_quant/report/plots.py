@@ -10,14 +10,14 @@ import altair as alt
 
 from nvdla_quant.errors import ReportError
 from nvdla_quant.report.style import ERROR, INK, KINDS, arrange, signed
-from nvdla_quant.report.tables import Row, by_case, mode_of
+from nvdla_quant.report.tables import Row, alike, by_case, mode_of
 
 _WIDTH = 300
 _ROW_HEIGHT = 22
 
 
 def accuracy_chart(rows: Sequence[Row]) -> alt.ConcatChart:
-    """Return the plot of `rows`: two panels for each case and target.
+    """Return the plot of `rows`: two panels for each case and target; targets with the same numbers share them.
 
     Left: top-1 as bars from zero with Wilson intervals, fp32 as a dashed line. Right: the difference to fp32 in points
     with paired intervals. A variant whose output means nothing has no bar but the word "error" and why.
@@ -37,9 +37,13 @@ def accuracy_chart(rows: Sequence[Row]) -> alt.ConcatChart:
     for (model, dataset), group in by_case(rows):
         reference = next((row for row in group if row["target"] is None), None)
         domain = _difference_domain(group)
-        for target in dict.fromkeys(row["target"] for row in group if row["target"] is not None):
-            variants = [row for row in group if row["target"] == target]
-            heading = f"{model} on {dataset}, {target}"
+        targets: dict[str, dict[str, Row]] = {}
+        for row in group:
+            if row["target"] is not None:
+                targets.setdefault(str(row["target"]), {})[str(row["variant"])] = row
+        for names, found in alike(targets, lambda row: {**row, "target": None}):
+            variants = list(found.values())
+            heading = f"{model} on {dataset}, {', '.join(names)}"
             panels += [
                 _accuracy_panel(heading, variants, reference, colour),
                 _difference_panel(variants, domain, colour),
@@ -50,7 +54,7 @@ def accuracy_chart(rows: Sequence[Row]) -> alt.ConcatChart:
 
 
 def _accuracy_panel(heading: str, rows: Sequence[Row], reference: Row | None, colour: alt.Color) -> alt.LayerChart:
-    """Return the bars of one case and target."""
+    """Return the bars of one case, on targets with the same numbers."""
     base = alt.Chart(_data(rows)).encode(y=_variant_axis(rows, labels=True))
     x = alt.X("top1:Q", scale=alt.Scale(domain=[0, 100]), title="top-1 accuracy (%)")
     layers = [
@@ -75,7 +79,7 @@ def _accuracy_panel(heading: str, rows: Sequence[Row], reference: Row | None, co
 
 
 def _difference_panel(rows: Sequence[Row], domain: tuple[float, float], colour: alt.Color) -> alt.LayerChart:
-    """Return the differences to fp32 of one case and target."""
+    """Return the differences to fp32 of one case, on targets with the same numbers."""
     base = alt.Chart(_data(rows)).encode(y=_variant_axis(rows, labels=False))
     x = alt.X("delta:Q", scale=alt.Scale(domain=list(domain), nice=False), title="difference to fp32 (points)")
     zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(color=INK, strokeDash=[4, 3]).encode(x="zero:Q")

@@ -5,11 +5,12 @@ empty cell is "not applicable" or, beside an entry under ``error``, "no number b
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import StringIO
 from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -22,6 +23,8 @@ from nvdla_quant.files import write_text
 
 Row = dict[str, str | int | float | bool | None]
 """One line of the summary: a cell for each of `COLUMNS`."""
+
+_Item = TypeVar("_Item")
 
 _FIGURE_COLUMNS = (
     "top1",
@@ -310,6 +313,17 @@ def _terminal_cells(row: Row) -> dict[str, str]:
 def by_case(rows: Sequence[Row]) -> list[tuple[tuple[str, str], list[Row]]]:
     """Return the rows of each case; `summarize` leaves them together."""
     return [(case, list(group)) for case, group in groupby(rows, lambda row: (str(row["model"]), str(row["dataset"])))]
+
+
+def alike(
+    targets: Mapping[str, Mapping[str, _Item]], key: Callable[[_Item], object]
+) -> Iterable[tuple[list[str], Mapping[str, _Item]]]:
+    """Yield targets together whose variants have the same numbers by `key`: they compute the same."""
+    merged: dict[str, tuple[list[str], Mapping[str, _Item]]] = {}
+    for target, variants in targets.items():
+        numbers = repr({name: key(value) for name, value in variants.items()})
+        merged.setdefault(numbers, ([], variants))[0].append(target)
+    return merged.values()
 
 
 def _number(cell: object, *, sign: bool = False) -> str:

@@ -36,9 +36,9 @@ MANIFEST: Any = {
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-def swept() -> Evidence:
+def swept(*targets: str) -> Evidence:
     """Return a sweep whose calibrators have two numbers of images each."""
-    evidence = sweep_evidence()
+    evidence = sweep_evidence(targets=targets or ("nv_full",))
     more = [replace(group, images=16) for group in evidence.repeated if group.images is not None]
     return replace(evidence, repeated=(*evidence.repeated, *more))
 
@@ -106,6 +106,13 @@ def test_figures_as_files(name: str, tmp_path: Path) -> None:
         "classes": {"\N{MINUS SIGN}1", "\N{MINUS SIGN}4", "int8-filter"},
     }[name]
     assert expected <= texts
+
+
+@pytest.mark.parametrize("name", ["accuracy", "images", "layers", "classes"])
+def test_targets_with_the_same_numbers_share_a_panel(name: str) -> None:
+    one, two = (FIGURES[name](swept(*targets)).to_dict() for targets in (("nv_full",), ("nv_full", "nv_large")))
+    assert len(one["concat"]) == len(two["concat"])
+    assert "lenet on mnist, nv_full, nv_large" in two["concat"][0]["title"]["text"]
 
 
 @pytest.mark.parametrize("name", ["images", "layers", "scales", "classes"])

@@ -60,6 +60,14 @@ def test_two_panels_for_each_target(rows: list[Row]) -> None:
     assert set(titles[1::2]) == {"Difference to fp32"}
 
 
+def test_targets_with_the_same_numbers_share_their_panels() -> None:
+    records = [_record(target, "per-filter", REFERENCE) for target in ("nv_full", "nv_large", "nv_small")]
+    extra = _record("nv_full", "per-kernel", REFERENCE)
+    panels = _panels(summarize([measure(FP32, LABELS, REFERENCE, exactness="fp32"), *records, extra]))
+    titles = [panel["title"]["text"] for panel in panels]
+    assert titles[::2] == ["lenet on mnist, nv_full", "lenet on mnist, nv_large, nv_small"]
+
+
 def test_bars_start_at_zero_and_differences_share_an_axis(rows: list[Row]) -> None:
     panels = _panels(rows)
     assert all(panel["layer"][0]["encoding"]["x"]["scale"]["domain"] == [0, 100] for panel in panels[::2])
