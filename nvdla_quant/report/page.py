@@ -30,10 +30,10 @@ nav { font-size: .85rem; margin: .4rem 0 1rem; } nav a { margin-right: .9rem; di
   break-inside: avoid; }
 .answer.none { border-color: #b2182b; background: #fbf2f2; } .answer h3 { margin: 0; font-size: .95rem; color: #555; }
 .answer .use { font-size: 1.15rem; font-weight: bold; margin: .2rem 0 .4rem; } .answer li { margin: .25rem 0; }
-.sheet { overflow-x: auto; margin: .8rem 0 .2rem; } table { border-collapse: collapse; font-size: .82rem; }
+.sheet { overflow: auto; max-height: 85vh; margin: .8rem 0 .2rem; } table { border-collapse: collapse; font-size: .82rem; }
 caption { text-align: left; font-weight: bold; padding: .2rem 0; }
-th { white-space: normal; border-top: 2px solid #333; border-bottom: 1px solid #333; text-align: left;
-  vertical-align: bottom; }
+th { white-space: normal; text-align: left; vertical-align: bottom; position: sticky; top: 0; background: #fff;
+  box-shadow: inset 0 2px #333, inset 0 -1px #333; }
 th, td { padding: .16rem .55rem .16rem 0; } td { white-space: nowrap; vertical-align: top; }
 .text td { white-space: normal; } .n { text-align: right; }
 tbody tr:last-child td { border-bottom: 2px solid #333; } tbody tr:hover { background: #f4f4f4; }
@@ -42,7 +42,7 @@ tbody tr:last-child td { border-bottom: 2px solid #333; } tbody tr:hover { backg
 pre { background: #f4f4f4; padding: .6rem; overflow-x: auto; font-size: .78rem; white-space: pre-wrap; }
 details { margin: .4rem 0; } summary { cursor: pointer; } .bad { color: #b2182b; }
 @media print { body { max-width: none; padding: 0; font-size: 10pt; } nav, .vega-embed summary { display: none; }
-  .sheet, .chart { overflow: visible; } table { font-size: 6.2pt; } th, td { padding-right: .3rem; }
+  .sheet, .chart { overflow: visible; max-height: none; } table { font-size: 6.2pt; } th, td { padding-right: .3rem; }
   .chart svg { max-width: 100%; height: auto; } h2, h3, caption { break-after: avoid; }
   tr { break-inside: avoid; } }
 """
