@@ -265,7 +265,9 @@ def _heat_map(
         columns.sort(key=float)
     few = len(columns) <= _MANY
     axis = {"title": None, "ticks": False, "domain": False, "labelLimit": 320}
-    x = alt.X("column:N", sort=columns, axis=alt.Axis(**axis, orient="top", labelAngle=0 if numeric else -40))
+    # Slanted labels of narrow columns would overlap.
+    angle = 0 if numeric else -40 if few else -90
+    x = alt.X("column:N", sort=columns, axis=alt.Axis(**axis, orient="top", labelAngle=angle))
     y = alt.Y("row:N", sort=rows, axis=alt.Axis(**axis))
     base = alt.Chart(alt.Data(values=list(cells))).encode(x=x, y=y)
     names = [name for name in cells[0] if name not in ("row", "column", "text", "value")]
