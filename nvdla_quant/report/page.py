@@ -30,7 +30,8 @@ nav { font-size: .85rem; margin: .4rem 0 1rem; } nav a { margin-right: .9rem; di
   break-inside: avoid; }
 .answer.none { border-color: #b2182b; background: #fbf2f2; } .answer h3 { margin: 0; font-size: .95rem; color: #555; }
 .answer .use { font-size: 1.15rem; font-weight: bold; margin: .2rem 0 .4rem; } .answer li { margin: .25rem 0; }
-.sheet { overflow: auto; max-height: 85vh; margin: .8rem 0 .2rem; } table { border-collapse: collapse; font-size: .82rem; }
+.sheet { overflow: auto; max-height: 85vh; margin: .8rem 0 .2rem; }
+table { border-collapse: collapse; font-size: .82rem; }
 caption { text-align: left; font-weight: bold; padding: .2rem 0; }
 th { white-space: normal; text-align: left; vertical-align: bottom; position: sticky; top: 0; background: #fff;
   box-shadow: inset 0 2px #333, inset 0 -1px #333; }
