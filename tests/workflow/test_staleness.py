@@ -1,6 +1,7 @@
 """Only what is stale runs again."""
 
 import copy
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,20 @@ def edited(path: Path, content: bytes) -> Iterator[None]:
 
 def test_a_second_run_does_nothing(finished: Path, tiny_config: dict[str, Any]) -> None:
     assert plan(finished, tiny_config) == {}
+
+
+def test_whatever_is_lost_is_made_again(finished: Path, tiny_config: dict[str, Any]) -> None:
+    """One file at a time, of all that the manifest lists; the report and the manifest themselves too."""
+    manifest = finished / "results" / "manifest.json"
+    listed = [finished / name for name in json.loads(manifest.read_text())["artefacts"]]
+    assert len(listed) > 40
+    for path in [*listed[:: len(listed) // 12], manifest, finished / "results" / "report" / "report.html"]:
+        aside = path.rename(path.with_name("aside"))
+        try:
+            jobs = plan(finished, tiny_config)
+        finally:
+            aside.rename(path)
+        assert jobs, path
 
 
 def test_first_plan(new_checkout: Any, tiny_config: dict[str, Any]) -> None:
