@@ -23,6 +23,10 @@ gc.freeze()
 
 # The one place where jobs learn where the package is: before each command, within its environment or container, which
 # need not have it.
+if ":" in str(CHECKOUT):
+    raise ConfigError(
+        f"{CHECKOUT}: jobs find the package by PYTHONPATH, which cannot name a folder with a colon; move the checkout"
+    )
 shell.prefix(
     "set -euo pipefail; export PYTHONPATH=" + shlex.quote(str(CHECKOUT)).replace("{", "{{").replace("}", "}}") + "; "
 )

@@ -1,8 +1,12 @@
-"""A name in a path that the configuration lacks is refused in words."""
+"""Names and places that cannot work are refused in words."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.sweeps import run
 
@@ -22,3 +26,13 @@ def test_names_that_are_not_in_the_configuration(finished: Path, path: str, said
     result = run(finished, "-n", f"results/tiny/noise/{path}")
     assert result.returncode != 0
     assert said in result.stdout + result.stderr
+
+
+def test_a_checkout_in_a_folder_with_a_colon(new_checkout: Callable[..., Path], tiny_config: dict[str, Any]) -> None:
+    """`PYTHONPATH` separates folders by colons, with no escape (Python's manual, "Command line and environment")."""
+    checkout = new_checkout()
+    (checkout / "config.yaml").write_text(yaml.safe_dump(tiny_config))
+    moved = shutil.move(checkout, checkout.with_name("12:30"))
+    result = run(moved, "-n")
+    assert result.returncode != 0
+    assert "cannot name a folder with a colon; move the checkout" in result.stdout + result.stderr
