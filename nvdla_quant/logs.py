@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,12 +21,14 @@ Progress = Callable[[int, int], None]
 def capture(path: str | Path) -> Iterator[None]:
     """Send everything that a job says to the log at `path`; end the job with one line where the user can act.
 
-    Standard output and error are redirected at the level of file descriptors, so that C libraries are caught too.
+    Standard output and error are redirected at the level of file descriptors, so that C libraries are caught too. A
+    job that is told to end (SIGTERM, as by a cluster) ends by an exception: programs and devices that it started, which
+    have sessions of their own, end with it, and what it holds for the moment is removed.
 
     Raises
     ------
     SystemExit
-        With status 2, after an `NvdlaQuantError`, whose message is the log's last line.
+        With status 2, after an `NvdlaQuantError`, whose message is the log's last line; with 143 after SIGTERM.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,6 +40,7 @@ def capture(path: str | Path) -> Iterator[None]:
         root = logging.getLogger()
         root.addHandler(handler)
         LOGGER.setLevel(logging.INFO)
+        ended = signal.signal(signal.SIGTERM, _end)
         try:
             for stream, _ in kept:
                 stream.flush()
@@ -46,11 +50,18 @@ def capture(path: str | Path) -> Iterator[None]:
             print(f"error: {error}", file=log)
             raise SystemExit(2) from error
         finally:
+            signal.signal(signal.SIGTERM, ended)
             root.removeHandler(handler)
             for stream, descriptor in kept:
                 stream.flush()
                 os.dup2(descriptor, stream.fileno())
                 os.close(descriptor)
+
+
+def _end(number: int, _: object) -> None:
+    """End the process as a shell reports that it was ended."""
+    LOGGER.error("told to end by %s", signal.Signals(number).name)
+    raise SystemExit(128 + number)
 
 
 def log_progress(what: str, every: float = 5.0, unit: str = "images") -> Progress:

@@ -1,9 +1,12 @@
 """Script rules as Snakemake runs them, with a stand-in for its object: outputs, logs, and how a mistake ends."""
 
 import json
+import os
 import runpy
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -56,3 +59,25 @@ def test_what_c_libraries_print_lands_in_the_log(repository: Path, tmp_path: Pat
     done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
     assert done.stdout == "afterwards\n"
     assert set((tmp_path / "log").read_text().splitlines()) == {"from above", "from a child", "from below"}
+
+
+def test_a_job_that_is_told_to_end_takes_its_programs_along(repository: Path, tmp_path: Path) -> None:
+    """They have sessions of their own, so that nothing else would end them: a platform would run on for ever."""
+    code = (
+        "import os, pathlib; from nvdla_quant import logs, programs\n"
+        f"folder = pathlib.Path({str(tmp_path)!r})\n"
+        "with logs.capture(folder / 'log'):\n"
+        "    command = ['sh', '-c', 'echo $$ > started; mv started pid; exec sleep 600']\n"
+        "    programs.run(command, folder=folder, seconds=600, environment=os.environ)\n"
+    )
+    job = subprocess.Popen([sys.executable, "-c", code], cwd=repository)
+    pid = tmp_path / "pid"
+    end = time.monotonic() + 60
+    while not pid.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    child = int(pid.read_text())
+    job.terminate()
+    assert job.wait(timeout=60) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+    assert (tmp_path / "log").read_text().splitlines()[-1].endswith("ERROR told to end by SIGTERM")
