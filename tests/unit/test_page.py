@@ -115,6 +115,14 @@ def test_targets_with_the_same_numbers_share_a_panel(name: str) -> None:
     assert "lenet on mnist, nv_full, nv_large" in two["concat"][0]["title"]["text"]
 
 
+@pytest.mark.parametrize(("variants", "angle"), [(4, -40), (40, -90)])
+def test_labels_of_narrow_columns_stand_upright(variants: int, angle: int) -> None:
+    """Columns of 13 pixels: labels of 10 that are slanted by 40 degrees would be 8 apart, and overlap."""
+    evidence = sweep_evidence({f"int8-filter-{i}": 0 for i in range(variants)})
+    panel = FIGURES["layers"](evidence).to_dict()["concat"][0]
+    assert panel["layer"][0]["encoding"]["x"]["axis"]["labelAngle"] == angle
+
+
 @pytest.mark.parametrize("name", ["images", "layers", "scales", "classes"])
 def test_figures_without_anything_to_draw_say_so(name: str, tmp_path: Path) -> None:
     bare = replace(sweep_evidence({"int8-filter": 0}), layers=(), verdicts=(), scales=())
