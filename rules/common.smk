@@ -21,12 +21,13 @@ CHECKOUT = Path(workflow.current_basedir).parent
 # Planning makes so many objects that Python's collector goes over all modules again and again; those stay anyway.
 gc.freeze()
 
-# The one place where jobs learn where the package is: before each command, within its environment or container, which
-# need not have it.
 if ":" in str(CHECKOUT):
     raise ConfigError(
         f"{CHECKOUT}: jobs find the package by PYTHONPATH, which cannot name a folder with a colon; move the checkout"
     )
+
+# The one place where jobs learn where the package is: before each command, within its environment or container, which
+# need not have it.
 shell.prefix(
     "set -euo pipefail; export PYTHONPATH=" + shlex.quote(str(CHECKOUT)).replace("{", "{{").replace("}", "}}") + "; "
 )
@@ -48,13 +49,14 @@ def alternatives(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
-def those(chosen, names):
-    """The same for those of `names` that are `chosen`; where all are, the shape of a name, however many there are.
+# Snakemake writes constraints into all its patterns and goes over those for each file of a plan, which hundreds of names
+# make slow. The lookup of its record refuses a name that is not in the configuration.
+ANY_NAME = "[a-z0-9-]+"
 
-    Snakemake writes constraints into all its patterns and goes over those for each file of a plan, which hundreds of
-    names make slow. The lookup of its record refuses a name that is not in the configuration.
-    """
-    return "[a-z0-9-]+" if set(chosen) == set(names) else alternatives(chosen)
+
+def those(chosen, names):
+    """`alternatives` for those of `names` that are `chosen`; where all are, any name, however many there are."""
+    return ANY_NAME if set(chosen) == set(names) else alternatives(chosen)
 
 
 TENSORRT_CALIBRATORS = [name for name, c in SETTINGS["calibrators"].items() if c["method"].startswith("tensorrt-")]
@@ -70,8 +72,8 @@ wildcard_constraints:
     engine=alternatives(engines()),
     model=alternatives(SETTINGS["models"]),
     dataset=alternatives(SETTINGS["datasets"]),
-    calibrator=those(SETTINGS["calibrators"], SETTINGS["calibrators"]),
-    variant=those(CONFIGURATION.variants, CONFIGURATION.variants),
+    calibrator=ANY_NAME,
+    variant=ANY_NAME,
     target=alternatives(SETTINGS["targets"]),
     shard=alternatives(CONFIGURATION.shards),
     digest="[0-9a-f]{64}|unknown-[0-9a-f]{16}",
@@ -523,7 +525,7 @@ def input_files():
 def final_outputs(wildcards):
     """What nothing else is made from, and what was lost: it is made again, whatever was made from it is still there."""
     final = ["<results>/manifest.json", "<results>/report/report.html", *dumped_files()]
-    artefacts = map(workflow.pathvars.apply, exact_artefacts() + processor_dependent_artefacts())
     if not Path(workflow.pathvars.apply(final[0])).is_file():
         return final  # The manifest asks for every artefact; to ask twice would slow the plan of a large sweep.
+    artefacts = map(workflow.pathvars.apply, exact_artefacts() + processor_dependent_artefacts())
     return [*final, *(path for path in artefacts if not Path(path).exists())]

@@ -353,7 +353,7 @@ def test_a_machine_without_ssh_says_what_to_install(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("host", "-oProxyCommand=touch canary"), ("user", "a b"), ("folder", "/tmp/$(touch canary)")]
+    ("key", "value"), [("host", "-oProxyCommand=touch canary"), ("user", "a b"), ("folder", "/board/$(touch canary)")]
 )
 def test_names_that_ssh_or_a_shell_could_misread_are_refused(bench: Bench, key: str, value: str) -> None:
     with pytest.raises(ConfigError, match=rf"backends\.nvdla_runtime\.ssh\.{key}"):
