@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from nvdla_quant.errors import NvdlaQuantError
-from nvdla_quant.evaluation.diagnosis import Verdict, Weight
-from nvdla_quant.evaluation.layers import Comparison
-from nvdla_quant.evaluation.verify import Verification, verify
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.network.caffe import read_network
 from nvdla_quant.table.table import read_table
+from nvdla_quant.verification.diagnosis import Verdict, Weight
+from nvdla_quant.verification.layers import Comparison
+from nvdla_quant.verification.verify import Verification, verify
 
 HEAD = ("loadable", "verdict", "first bad layer", "causes", "fp32", "simulated int8", "largest local error")
 

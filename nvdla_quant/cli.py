@@ -22,9 +22,6 @@ from nvdla_quant.emulator.operations import Fp16
 from nvdla_quant.emulator.program import DEFAULT_LIMITS, Limits, decode, default_target
 from nvdla_quant.emulator.run import run, write_steps
 from nvdla_quant.errors import DatasetError, NvdlaQuantError
-from nvdla_quant.evaluation.diagnosis import Judgement
-from nvdla_quant.evaluation.verify import verify as verify_loadable
-from nvdla_quant.evaluation.verify import write_layers
 from nvdla_quant.files import atomic_path, write_bytes, write_json
 from nvdla_quant.hardware import Precision, QuantizationMode, target_of
 from nvdla_quant.loadable.describe import describe, render
@@ -33,7 +30,6 @@ from nvdla_quant.network.caffe import read_network, read_structure
 from nvdla_quant.network.passes import prepare
 from nvdla_quant.network.support import check as check_support
 from nvdla_quant.provenance import differences, read_manifest
-from nvdla_quant.report.verification import PLAIN_WIDTH, render_verification
 from nvdla_quant.runtime.dimg import read_dimg, write_dimg_text
 from nvdla_quant.runtime.emulator import FP16_EXACTNESS
 from nvdla_quant.table.cache import write_cache
@@ -41,6 +37,10 @@ from nvdla_quant.table.changes import write_changes
 from nvdla_quant.table.fix import fix_table as fix
 from nvdla_quant.table.foreign import read_cache_of, read_scales
 from nvdla_quant.table.table import read_table, write_table
+from nvdla_quant.verification.diagnosis import Judgement
+from nvdla_quant.verification.text import PLAIN_WIDTH, render_verification
+from nvdla_quant.verification.verify import verify as verify_loadable
+from nvdla_quant.verification.verify import write_layers
 
 USAGE_ERROR = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
 """Bad usage of any kind: click's UsageError, which newer versions of typer bring along under a private name."""

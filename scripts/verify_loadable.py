@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 
 from nvdla_quant import logs
-from nvdla_quant.evaluation.verify import verify, write_layers, write_verdict
 from nvdla_quant.hardware import target_of
 from nvdla_quant.images.preprocess import Preprocessing, normalise
 from nvdla_quant.images.selection import read_images
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.network.caffe import read_network
 from nvdla_quant.table.table import read_table
+from nvdla_quant.verification.verify import verify, write_layers, write_verdict
 
 with logs.capture(snakemake.log[0]):
     pixels = read_images(Path(snakemake.input.images)).pixels[: snakemake.params.images]

@@ -11,7 +11,6 @@ from nvdla_quant.calibration.cpu import Calibrator, calibrate
 from nvdla_quant.compiler import compile_network
 from nvdla_quant.emulator.program import Program, decode
 from nvdla_quant.emulator.run import run
-from nvdla_quant.evaluation.verify import Verification, verify
 from nvdla_quant.hardware import Precision, QuantizationMode, Target
 from nvdla_quant.loadable import structs
 from nvdla_quant.loadable.reader import parse_loadable, read_loadable
@@ -38,6 +37,7 @@ from nvdla_quant.network.shapes import assemble
 from nvdla_quant.table.consistency import unify
 from nvdla_quant.table.fix import fix_table
 from nvdla_quant.table.table import CalibrationTable, read_table
+from nvdla_quant.verification.verify import Verification, verify
 
 
 @dataclass(frozen=True)

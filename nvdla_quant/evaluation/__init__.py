@@ -1,1 +1,1 @@
-"""Judging results: accuracy over a data set, layer by layer errors, what is wrong and why."""
+"""Judging results over a data set: accuracy, and how far runs differ."""

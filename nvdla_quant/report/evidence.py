@@ -88,7 +88,7 @@ class ScaleRatio:
 
 @dataclass(frozen=True)
 class LayerError:
-    """One tensor that a loadable writes: a line of ``layers.tsv``; see `evaluation.verify`.
+    """One tensor that a loadable writes: a line of ``layers.tsv``; see `verification.verify`.
 
     Attributes
     ----------

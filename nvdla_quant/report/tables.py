@@ -78,7 +78,7 @@ Key = tuple[str, str, str | None, str]
 
 @dataclass(frozen=True)
 class VerdictRecord:
-    """What a ``verdict.json`` says of one row; see `evaluation.diagnosis`.
+    """What a ``verdict.json`` says of one row; see `verification.diagnosis`.
 
     Attributes
     ----------

@@ -17,9 +17,6 @@ import pytest
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
 from nvdla_quant.compiler import compile_network
 from nvdla_quant.errors import NetworkError, NvdlaQuantError, TableError
-from nvdla_quant.evaluation.diagnosis import Cause, Judgement, Verdict
-from nvdla_quant.evaluation.layers import Local
-from nvdla_quant.evaluation.verify import write_layers, write_verdict
 from nvdla_quant.hardware import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode, Target
 from nvdla_quant.images.preprocess import Preprocessing, normalise
 from nvdla_quant.images.sets import calibration_images
@@ -30,6 +27,9 @@ from nvdla_quant.network.caffe import read_network
 from nvdla_quant.network.passes import prepare
 from nvdla_quant.table.fix import fix_table
 from nvdla_quant.table.table import CalibrationTable
+from nvdla_quant.verification.diagnosis import Cause, Judgement, Verdict
+from nvdla_quant.verification.layers import Local
+from nvdla_quant.verification.verify import write_layers, write_verdict
 from tests.verified import (
     Case,
     compiled_case,

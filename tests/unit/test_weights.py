@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nvdla_quant.evaluation.weights import _fit
+from nvdla_quant.verification.weights import _fit
 
 
 def quantized(real: np.ndarray, factors: np.ndarray) -> np.ndarray:

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator.program import decode
-from nvdla_quant.evaluation.diagnosis import Finding, Verdict, diagnose
-from nvdla_quant.evaluation.layers import Comparison, Examination, Examined, examine
-from nvdla_quant.evaluation.mapping import base_name, describe_operation
 from nvdla_quant.files import write_json, write_text
 from nvdla_quant.hardware import Target
 from nvdla_quant.loadable.records import Loadable
 from nvdla_quant.network.graph import Network
 from nvdla_quant.table.table import CalibrationTable
+from nvdla_quant.verification.diagnosis import Finding, Verdict, diagnose
+from nvdla_quant.verification.layers import Comparison, Examination, Examined, examine
+from nvdla_quant.verification.mapping import base_name, describe_operation
 
 Row = Mapping[str, Any]
 

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator.operations import ConvOperation, CpuOperation, Operation, SdpOperation, SdpUnit
-from nvdla_quant.evaluation.layers import Comparison, Examination, Examined, Local, compute, layers_of, local_of
-from nvdla_quant.evaluation.mapping import base_name
-from nvdla_quant.evaluation.weights import WeightCheck
 from nvdla_quant.hardware import Precision
 from nvdla_quant.loadable.structs import EmuOperation
 from nvdla_quant.network.graph import Convolution, Eltwise, ReLU
 from nvdla_quant.simulation import INT8_MAX, INT8_MIN
+from nvdla_quant.verification.layers import Comparison, Examination, Examined, Local, compute, layers_of, local_of
+from nvdla_quant.verification.mapping import base_name
+from nvdla_quant.verification.weights import WeightCheck
 
 NEAR_COSINE = 0.995
 """Least cosine of the scores with a reference that they are near to: the agreement that this project promises for

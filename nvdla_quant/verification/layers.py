@@ -23,9 +23,6 @@ from nvdla_quant.emulator.program import Program
 from nvdla_quant.emulator.run import run
 from nvdla_quant.emulator.sdp_run import with_operands
 from nvdla_quant.errors import NetworkError, TableError
-from nvdla_quant.evaluation.mapping import Step, base_name, expand, map_operations
-from nvdla_quant.evaluation.tolerance import LARGEST, Tolerance, step_tolerance
-from nvdla_quant.evaluation.weights import WeightCheck, check_weights
 from nvdla_quant.hardware import Precision, QuantizationMode
 from nvdla_quant.loadable.structs import EmuOperation
 from nvdla_quant.network.graph import Convolution, InnerProduct, Layer, Network, Tensor
@@ -37,6 +34,9 @@ from nvdla_quant.simulation import INT8_MAX, INT8_MIN, Simulation, weight_steps
 from nvdla_quant.table.consistency import check_complete
 from nvdla_quant.table.fusion import FUSED_AFTER
 from nvdla_quant.table.table import CalibrationTable
+from nvdla_quant.verification.mapping import Step, base_name, expand, map_operations
+from nvdla_quant.verification.tolerance import LARGEST, Tolerance, step_tolerance
+from nvdla_quant.verification.weights import WeightCheck, check_weights
 
 Floats = NDArray[np.float32]
 

@@ -6,9 +6,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from nvdla_quant.evaluation.diagnosis import Judgement, Weight
-from nvdla_quant.evaluation.layers import Comparison
-from nvdla_quant.evaluation.verify import Row, Verification
+from nvdla_quant.verification.diagnosis import Judgement, Weight
+from nvdla_quant.verification.layers import Comparison
+from nvdla_quant.verification.verify import Row, Verification
 
 PLAIN_WIDTH = 160
 """Columns of the table where the output is no terminal."""

@@ -17,7 +17,6 @@ from nvdla_quant.emulator.memory import Values
 from nvdla_quant.emulator.operations import ConvOperation, CpuOperation, Cube, Operation, PdpOperation, SdpOperation
 from nvdla_quant.emulator.program import Program
 from nvdla_quant.errors import NetworkError
-from nvdla_quant.evaluation.dataflow import NOBODY, Flow, input_mark, trace
 from nvdla_quant.loadable.structs import EmuOperation
 from nvdla_quant.network.graph import (
     BatchNorm,
@@ -31,6 +30,7 @@ from nvdla_quant.network.graph import (
 )
 from nvdla_quant.network.shapes import assemble
 from nvdla_quant.network.views import VIEWS, viewed
+from nvdla_quant.verification.dataflow import NOBODY, Flow, input_mark, trace
 
 BEAM = 48
 """Assignments that are followed at once; real networks leave a handful open."""

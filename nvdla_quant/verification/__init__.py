@@ -1,0 +1,1 @@
+"""Is a loadable right, and where is it not: claims, layers, verdicts."""
