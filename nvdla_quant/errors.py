@@ -46,6 +46,10 @@ class CompileError(NvdlaQuantError):
     """The network cannot be compiled for this target and precision."""
 
 
+class ClaimError(NvdlaQuantError):
+    """What should say what the operations of a loadable stand for is malformed."""
+
+
 class EmulationError(NvdlaQuantError):
     """A loadable asks for something that the firmware or the emulator refuses."""
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from nvdla_quant import __version__
+from nvdla_quant.compiler.claim import Claim, claim_as_json, claim_of
 from nvdla_quant.compiler.descriptors import Place, Plan
 from nvdla_quant.compiler.emit import Bindable, Shared, emit, share
 from nvdla_quant.compiler.layout import Surface, offset_in, surfaces_of
@@ -191,6 +192,7 @@ class Compilation:
 
     loadable: Loadable
     facts: Report
+    claim: Claim
 
     @cached_property
     def data(self) -> bytes:
@@ -199,8 +201,8 @@ class Compilation:
 
     @cached_property
     def report(self) -> dict[str, Any]:
-        """Facts as ``compile.json`` holds them."""
-        return asdict(self.facts)
+        """Facts and claim as ``compile.json`` holds them."""
+        return {**asdict(self.facts), "claim": claim_as_json(self.claim)}
 
 
 def compile_network(
@@ -259,7 +261,10 @@ def compile_network(
     stages = _Stages(lowered, scales, ranges, target, precision, mode)
     # Parts of a layer say the same.
     of_weights = dict.fromkeys(remark for result in stages.convolutions.values() for remark in result.remarks)
-    return Compilation(stages.loadable(rewritten), stages.report((*warnings, *remarks, *of_weights)))
+    facts = stages.report((*warnings, *remarks, *of_weights))
+    made_for = target, precision, mode if precision is Precision.INT8 else None
+    claim = claim_of(rewritten, lowered, stages.schedule.operations, scales, made_for)
+    return Compilation(stages.loadable(rewritten), facts, claim)
 
 
 def _refuse(findings: tuple[Finding, ...], network: str, target: Target, precision: Precision) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from nvdla_quant.compiler.operations import (
     Join,
     Lowered,
     NormalisationStep,
+    Origin,
     Part,
     PointStep,
     PoolingStep,
@@ -115,7 +116,10 @@ class _Lowering:
             case InnerProduct():
                 cube = self._network.tensors[names[0]].chw
                 weights = operation.weights.reshape(-1, *cube)
-                self._append(ConvolutionStep((layer.name,), names[0], layer.name, weights, operation.bias))
+                whole = Origin((0, len(weights)), (0, cube[0]))
+                self._append(
+                    ConvolutionStep((layer.name,), names[0], layer.name, weights, operation.bias, origin=whole)
+                )
             case ReLU(negative_slope=0.0):
                 self._relu(layer, names[0])
             case ReLU():
@@ -158,7 +162,8 @@ class _Lowering:
             # Pixels of a kernel row become channels, so a dilated row has to be written out with its zeros.
             weights, dilation = dilate(weights, dilation), (1, 1)
         shape = operation.stride, operation.pad, dilation, operation.group
-        self._append(ConvolutionStep((layer.name,), source, layer.name, weights, operation.bias, *shape))
+        whole = Origin((0, len(weights)), (0, weights.shape[1] * operation.group))
+        self._append(ConvolutionStep((layer.name,), source, layer.name, weights, operation.bias, *shape, origin=whole))
 
     def _fusable(self, tensor: str) -> tuple[int, ConvolutionStep | PointStep] | None:
         """Step that writes `tensor`, where its SDP may do more before anything else reads the tensor."""
@@ -262,8 +267,7 @@ class _Lowering:
             free = isinstance(step, ConvolutionStep) and not (step.join or step.slopes is not None or step.transposed)
             if complete and free:
                 assert isinstance(step, ConvolutionStep)
-                bias = None if step.bias is None else step.bias * np.float32(gain)
-                scaled = replace(step, weights=step.weights * np.float32(gain), bias=bias) if gain != 1 else step
+                scaled = step if gain == 1 else _scaled(step, gain)
                 candidates.append((index, scaled, other))
         return max(candidates, key=lambda candidate: candidate[0], default=None)
 
@@ -313,6 +317,17 @@ class _Lowering:
         return Part(whole, first, first + channels)
 
 
+def _scaled(step: ConvolutionStep, gain: float) -> ConvolutionStep:
+    """Return `step` with its weights and bias times `gain`."""
+    assert step.origin is not None
+    return replace(
+        step,
+        weights=step.weights * np.float32(gain),
+        bias=None if step.bias is None else step.bias * np.float32(gain),
+        origin=replace(step.origin, factor=step.origin.factor * gain),
+    )
+
+
 def gather(
     layers: tuple[str, ...], source: str, output: str, places: Mapping[int, float], channels: int
 ) -> ConvolutionStep:
@@ -333,7 +348,10 @@ def _deconvolution(layer: Layer, operation: Deconvolution, source: str) -> Convo
     weights = dilate(grouped.reshape(group * outputs, inputs // group, height, width), operation.dilation)
     name = layer.name
     shape = operation.stride, operation.pad
-    return ConvolutionStep((name,), source, name, weights, operation.bias, *shape, group=group, transposed=True)
+    whole = Origin((0, len(weights)), (0, inputs))
+    return ConvolutionStep(
+        (name,), source, name, weights, operation.bias, *shape, group=group, transposed=True, origin=whole
+    )
 
 
 def dilate(weights: Weights, dilation: tuple[int, int]) -> Weights:

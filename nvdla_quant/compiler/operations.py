@@ -35,6 +35,27 @@ class Join:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Which weights of a layer a step has, times a factor: what `claim` says of it.
+
+    Attributes
+    ----------
+    kernels, channels : Pair
+        From the first up to, not with, the last; channels are those of the layer's input, all groups together.
+    rows, columns : tuple[int, ...] or None
+        Which taps of the kernels, in this order, dilation written out; None for all, as the layer has them.
+    factor : float
+        Factor of weights and bias.
+    """
+
+    kernels: Pair
+    channels: Pair
+    rows: tuple[int, ...] | None = None
+    columns: tuple[int, ...] | None = None
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
 class Function:
     """A function of one value, from a table: what it is, and the tensor whose scale its input has."""
 
@@ -72,6 +93,10 @@ class ConvolutionStep:
         What a table computes.
     relu : bool
         Whether max(0, x) comes last.
+    origin : Origin or None
+        Which weights of the first layer these are; None where they are no layer's but put channels together.
+    kernels : Pair or None
+        Which outputs of the layer it makes; None where `origin` says so, or where it makes all.
     """
 
     layers: tuple[str, ...]
@@ -88,6 +113,8 @@ class ConvolutionStep:
     slopes: Weights | None = None
     function: Function | None = None
     relu: bool = False
+    origin: Origin | None = None
+    kernels: Pair | None = None
 
     @property
     def extent(self) -> Pair:

@@ -78,6 +78,8 @@ class _Splitting:
                 target = self._temporary(f"{step.output}#{column}", len(step.weights), shape, derived)
             for row, vertical in enumerate(down):
                 weights = _tapped(_tapped(step.weights, 2, vertical.taps), 3, horizontal.taps)
+                assert step.origin is not None
+                origin = replace(step.origin, rows=tuple(vertical.taps), columns=tuple(horizontal.taps))
                 yield from self._blocks(
                     replace(
                         step,
@@ -86,6 +88,7 @@ class _Splitting:
                         stride=(1, 1),
                         pad=(vertical.pad, horizontal.pad),
                         transposed=False,
+                        origin=origin,
                     )
                 )
             if len(across) > 1:
@@ -103,7 +106,9 @@ class _Splitting:
             block = self._kernels(step, first * outputs, end * outputs)
             source = self._channels(step.source, first * inputs, end * inputs)
             weights = dense_groups(block.weights, end - first)
-            yield from self._fit(replace(block, source=source, weights=weights, group=1))
+            assert block.origin is not None
+            origin = replace(block.origin, channels=(first * inputs, end * inputs))
+            yield from self._fit(replace(block, source=source, weights=weights, group=1, origin=origin))
 
     def _fit(self, step: ConvolutionStep) -> Iterator[Step]:
         source, output = self.tensors[step.source], self.tensors[step.output]
@@ -136,6 +141,7 @@ class _Splitting:
                 output = self._channels(whole, begin, begin + end - start)
                 yield replace(self._kernels(plain, start, end, sliced=False), output=output)
             last = gather(step.layers, whole, block.output, places, len(runs) * self._atom)
+            last = replace(last, kernels=_outputs(block))
             if block.join is not None:
                 last = replace(last, join=block.join, relu=block.relu, slopes=block.slopes, function=block.function)
             yield last
@@ -157,11 +163,14 @@ class _Splitting:
             adding = np.zeros((kernels, total, 1, 1), np.float32)
             plain = replace(block, join=None, relu=False, slopes=None, function=None)
             for number, (start, end) in enumerate(chunks):
+                assert plain.origin is not None
+                offset = plain.origin.channels[0]
                 part = replace(
                     plain,
                     source=self._channels(step.source, start, end),
                     weights=block.weights[:, start:end],
                     bias=block.bias if number == 0 else None,
+                    origin=replace(plain.origin, channels=(offset + start, offset + end)),
                 )
                 begin = number * halves * room
                 low = self._channels(whole, begin, begin + kernels)
@@ -169,20 +178,32 @@ class _Splitting:
                     high, low = low, self._channels(whole, begin + room, begin + room + kernels)
                     adding[range(kernels), range(begin, begin + kernels)] = COARSE
                     begin += room
-                    bias = None if part.bias is None else part.bias / np.float32(COARSE)
-                    yield replace(part, output=high, weights=part.weights / np.float32(COARSE), bias=bias)
+                    yield _coarse(part, high)
                     part = replace(part, join=Join(high, "sum", -COARSE))
                 adding[range(kernels), range(begin, begin + kernels)] = 1
                 yield replace(part, output=low)
-            yield replace(block, source=whole, weights=adding, bias=None, stride=(1, 1), pad=(0, 0), dilation=(1, 1))
+            yield replace(
+                block,
+                source=whole,
+                weights=adding,
+                bias=None,
+                stride=(1, 1),
+                pad=(0, 0),
+                dilation=(1, 1),
+                origin=None,
+                kernels=_outputs(block),
+            )
 
     def _kernels(self, step: ConvolutionStep, first: int, end: int, sliced: bool = True) -> ConvolutionStep:
         """Kernels `first` to `end` of `step`, and, where `sliced`, these channels of its output and what it joins."""
         if (first, end) == (0, len(step.weights)):
             return step
-        join = step.join
+        join, origin = step.join, step.origin
+        assert origin is not None
+        start = origin.kernels[0]
         return replace(
             step,
+            origin=replace(origin, kernels=(start + first, start + end)),
             weights=step.weights[first:end],
             bias=None if step.bias is None else step.bias[first:end],
             slopes=None if step.slopes is None else step.slopes[first:end],
@@ -214,6 +235,24 @@ class _Splitting:
         self.tensors[name] = Tensor(name, shape, name)
         self.parts[name] = part
         return name
+
+
+def _coarse(step: ConvolutionStep, output: str) -> ConvolutionStep:
+    """Return `step` with the high half of its result as `output`."""
+    assert step.origin is not None
+    return replace(
+        step,
+        output=output,
+        weights=step.weights / np.float32(COARSE),
+        bias=None if step.bias is None else step.bias / np.float32(COARSE),
+        origin=replace(step.origin, factor=step.origin.factor / COARSE),
+    )
+
+
+def _outputs(step: ConvolutionStep) -> Pair:
+    """Return which outputs of its layer a step makes."""
+    assert step.origin is not None
+    return step.origin.kernels
 
 
 def _tapped(weights: Weights, axis: int, taps: range) -> Weights:
