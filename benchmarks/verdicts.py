@@ -19,7 +19,7 @@ from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.network.caffe import read_network
 from nvdla_quant.table.table import read_table
 from nvdla_quant.verification.diagnosis import Verdict, Weight
-from nvdla_quant.verification.layers import Comparison
+from nvdla_quant.verification.measures import Comparison
 from nvdla_quant.verification.verify import Verification, verify
 
 HEAD = ("loadable", "verdict", "first bad layer", "causes", "fp32", "simulated int8", "largest local error")
@@ -52,9 +52,12 @@ def _cells(golden: Path, folder: Path) -> tuple[str, ...]:
     except NvdlaQuantError as error:
         return name, "not run", "", str(error).replace("|", "/"), "", "", ""
     verdict = verification.verdict
-    wrong = max(float(row["local_error"]) for row in verification.rows)
+    wrong = max((float(row["local_error"]) for row in verification.rows), default=np.nan)
     layer = f"`{verdict.first_bad_layer}`" if verdict.first_bad_layer else ""
-    figures = _figures(verdict.fp32), "" if verdict.simulated is None else _figures(verdict.simulated)
+    figures = (
+        "" if verdict.fp32 is None else _figures(verdict.fp32),
+        "" if verdict.simulated is None else _figures(verdict.simulated),
+    )
     return name, str(verdict.verdict), layer, _causes(verdict), *figures, f"{wrong:.3g}"
 
 

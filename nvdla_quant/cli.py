@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nvdla_quant import __version__
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
 from nvdla_quant.compiler import compile_network
+from nvdla_quant.compiler.claim import read_claim
 from nvdla_quant.emulator.operations import Fp16
 from nvdla_quant.emulator.program import DEFAULT_LIMITS, Limits, decode, default_target
 from nvdla_quant.emulator.run import run, write_steps
@@ -39,15 +40,17 @@ from nvdla_quant.table.foreign import read_cache_of, read_scales
 from nvdla_quant.table.table import read_table, write_table
 from nvdla_quant.verification.diagnosis import Judgement
 from nvdla_quant.verification.text import PLAIN_WIDTH, render_verification
+from nvdla_quant.verification.verify import SEARCH_SECONDS, write_layers
 from nvdla_quant.verification.verify import verify as verify_loadable
-from nvdla_quant.verification.verify import write_layers
 
 USAGE_ERROR = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
 """Bad usage of any kind: click's UsageError, which newer versions of typer bring along under a private name."""
 NOT_SUPPORTED = 3
 """Exit status of `check` where a target cannot run the network."""
 WRONG = 4
-"""Exit status of `verify` where the verdict is not ok."""
+"""Exit status of `verify` where the loadable is wrong, or far from the float network."""
+UNKNOWN = 5
+"""Exit status of `verify` where nothing can be said."""
 
 app = typer.Typer(
     name="nvdla-quant",
@@ -275,16 +278,25 @@ def verify(
     calibtable: Annotated[Path | None, typer.Option(help="The table that it was compiled with (int8).")] = None,
     configtarget: RunTarget = None,
     layers: Annotated[Path | None, typer.Option(help="Also write one line a layer, as TSV.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="What `compile --report` wrote: it says what operations do.")
+    ] = None,
+    time_limit: Annotated[float, typer.Option(min=0, help="Seconds to find out what operations do.")] = SEARCH_SECONDS,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a loadable with the float network, layer by layer, and say what is wrong; exit status 4 where it is."""
+    """Compare a loadable with the float network, layer by layer, and say what is wrong.
+
+    Exit status 0: ok; 4: it is wrong, or far from the float network; 5: nothing can be said.
+    """
     content = read_loadable(loadable)
     target = target_of(configtarget) if configtarget else default_target(content)
     table = read_table(calibtable) if calibtable is not None else None
     array = _read_array(images)
     if array.dtype.kind not in "fiu":
         raise DatasetError(f"{images}: holds {array.dtype}, expected numbers")
-    verification = verify_loadable(content, read_network(prototxt, caffemodel), table, array, target)
+    claim = None if report is None else read_claim(report)
+    network = read_network(prototxt, caffemodel)
+    verification = verify_loadable(content, network, table, array, target, claim, time_limit)
     if layers is not None:
         write_layers(layers, verification)
     if as_json:
@@ -294,7 +306,7 @@ def verify(
         Console(width=width, highlight=False).print(render_verification(verification))
     print(f"target: {target.name}{'' if configtarget else ' (from the loadable)'}", file=sys.stderr)
     if verification.verdict.verdict is not Judgement.OK:
-        raise typer.Exit(WRONG)
+        raise typer.Exit(UNKNOWN if verification.verdict.verdict is Judgement.UNKNOWN else WRONG)
 
 
 @app.command()

@@ -5,8 +5,10 @@ the values mean. Verification holds it to the network and to the loadable, opera
 guess what an operation is for; a claim that is wrong fails there.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import jsonschema
@@ -491,6 +493,24 @@ def claim_from_json(content: Any, where: str) -> Claim:
         {name: _read_place(place) for name, place in content["inside"].items()},
         tuple(_read_piece(piece) for piece in content["pieces"]),
     )
+
+
+def read_claim(path: Path) -> Claim:
+    """Return the claim in a ``compile.json``.
+
+    Raises
+    ------
+    ClaimError
+        The file cannot be read, or holds no claim: another compiler's.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ClaimError(f"{path}: not a compile.json that can be read ({error}); compile with --report") from error
+    if not isinstance(content, dict) or "claim" not in content:
+        made = content.get("compiler") if isinstance(content, dict) else None
+        raise ClaimError(f"{path}: no claim in it (compiler: {made!r}); only the built-in compiler writes one")
+    return claim_from_json(content["claim"], str(path))
 
 
 def _read_place(content: Any) -> Place:

@@ -5,7 +5,7 @@ loadable's own bytes and results, never from names.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from itertools import chain
 from typing import Any
@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator.operations import ConvOperation, CpuOperation, Operation, SdpOperation, SdpUnit
+from nvdla_quant.emulator.program import Program
 from nvdla_quant.hardware import Precision
-from nvdla_quant.loadable.structs import EmuOperation
-from nvdla_quant.network.graph import Convolution, Eltwise, ReLU
+from nvdla_quant.network.graph import Convolution, Eltwise
 from nvdla_quant.simulation import INT8_MAX, INT8_MIN
-from nvdla_quant.verification.layers import Comparison, Examination, Examined, Local, compute, layers_of, local_of
+from nvdla_quant.verification.examination import Examination, Examined, Held
+from nvdla_quant.verification.local import Detail, Local, local_of
 from nvdla_quant.verification.mapping import base_name
+from nvdla_quant.verification.measures import Comparison
 from nvdla_quant.verification.weights import WeightCheck
 
 NEAR_COSINE = 0.995
@@ -44,13 +46,15 @@ class Judgement(StrEnum):
     """What a loadable is.
 
     ``miscompiled``: it computes something else than its network and table say. ``table``: it does what they say, and
-    that is far from the float network. ``precision``: the same in fp16, which has no table.
+    that is far from the float network. ``precision``: the same in fp16, which has no table. ``unknown``: nobody could
+    say what some of its operations are for, which does not make it wrong.
     """
 
     OK = "ok"
     TABLE = "table"
     MISCOMPILED = "miscompiled"
     PRECISION = "precision"
+    UNKNOWN = "unknown"
 
 
 class Cause(StrEnum):
@@ -77,17 +81,21 @@ class Cause(StrEnum):
     SCALE = "wrong-scale-of-an-input"
     UNWRITTEN = "reads-unwritten-memory"
     RESULT = "wrong-result"
+    CLAIM = "wrong-claim"
+    UNPLACED = "not-understood"
+    FAILED = "verification-failed"
 
 
 class Weight(StrEnum):
     """What a finding means for the verdict.
 
-    ``wrong``: the loadable is miscompiled. ``scale``: it is, unless the scores are near all the same. ``table``: the
-    table asks for it. ``remark``: it changes nothing.
+    ``wrong``: the loadable is miscompiled. ``scale``: it is, unless the scores are near all the same. ``doubt``: it may
+    be. ``table``: the table asks for it. ``remark``: it changes nothing.
     """
 
     WRONG = "wrong"
     SCALE = "scale"
+    DOUBT = "doubt"
     TABLE = "table"
     REMARK = "remark"
 
@@ -131,16 +139,18 @@ class Verdict:
         Its cause.
     findings : tuple[Finding, ...]
         In the order of execution, those that the verdict rests on first.
-    scores_layer : str
-        Tensor that the references were compared on: the one before a final softmax.
+    scores_layer : str or None
+        Tensor that the references were compared on: the one before a final softmax; None where it was not found.
     fp32, simulated : Comparison or None
         That tensor beside the float network, and beside the simulated int8 network (None in fp16).
     target, precision : str
         What it was run as.
     mode : str or None
         How its weights share scales, as they tell.
-    margin : float
+    margin : float or None
         How far the scores are inside of the limits of near to the float network; negative where they are beyond.
+    claimed : bool
+        Whether the compiler said what the operations stand for; else it was searched for.
     images : int
         Images that were run.
     warnings : tuple[str, ...]
@@ -151,13 +161,14 @@ class Verdict:
     first_bad_layer: str | None
     cause: Cause | None
     findings: tuple[Finding, ...]
-    scores_layer: str
-    fp32: Comparison
+    scores_layer: str | None
+    fp32: Comparison | None
     simulated: Comparison | None
     target: str
     precision: str
     mode: str | None
-    margin: float
+    margin: float | None
+    claimed: bool
     images: int
     warnings: tuple[str, ...]
 
@@ -169,40 +180,84 @@ class Verdict:
 
 def diagnose(examination: Examination) -> Verdict:
     """Judge a loadable by what `layers.examine` measured."""
-    found = [*_races(examination), *chain.from_iterable(_of_step(examination, step) for step in examination.steps)]
-    found += [*_of_table(examination)]
-    scores = examination.scores
-    half = examination.program.precision is Precision.FP16
-    images = len(examination.inputs)
-    margin = margin_of(scores.fp32, images)
-    near_simulated = scores.simulated is None or margin_of(scores.simulated, images) >= 0
-    wrong = [finding for finding in found if finding.weight is Weight.WRONG]
-    if not wrong and not near_simulated:
-        wrong = [finding for finding in found if finding.weight is Weight.SCALE]
-    if wrong:
-        judgement = Judgement.MISCOMPILED
-    elif margin >= 0:
-        judgement = Judgement.OK
-    else:
-        judgement = Judgement.PRECISION if half else Judgement.TABLE
-    of_table = [finding for finding in found if finding.weight is Weight.TABLE]
-    grave = wrong or (of_table if judgement is Judgement.TABLE else [])
-    first = min(grave, key=lambda finding: finding.operation or 0, default=None)
+    found = [*_of_claim(examination), *_doubts(examination), *_races(examination)]
+    found += chain.from_iterable(_of_step(examination, step) for step in examination.steps)
+    found += _of_table(examination)
+    judgement, grave = _judged(examination, found)
+    first = min(grave, key=lambda finding: -1 if finding.operation is None else finding.operation, default=None)
     rest = [finding for finding in found if finding is not first]
+    scores = examination.scores
+    images = len(examination.images)
     return Verdict(
         verdict=judgement,
         first_bad_layer=None if first is None else first.layer,
         cause=None if first is None else first.cause,
         findings=tuple(rest) if first is None else (first, *rest),
-        scores_layer=base_name(scores.step.tensor),
-        fp32=scores.fp32,
-        simulated=scores.simulated,
+        scores_layer=None if scores is None else scores.layer,
+        fp32=None if scores is None else scores.fp32,
+        simulated=None if scores is None else scores.simulated,
         target=examination.program.target.name,
         precision=examination.program.precision.value,
         mode=None if examination.mode is None else examination.mode.value,
-        margin=margin,
+        margin=None if scores is None else margin_of(scores.fp32, images),
+        claimed=examination.claimed,
         images=images,
         warnings=examination.program.warnings,
+    )
+
+
+def _judged(examination: Examination, found: Sequence[Finding]) -> tuple[Judgement, list[Finding]]:
+    """Return the judgement and the findings that it rests on."""
+    by_weight = {weight: [finding for finding in found if finding.weight is weight] for weight in Weight}
+    wrong, doubts = by_weight[Weight.WRONG], by_weight[Weight.DOUBT]
+    scores = examination.scores
+    if scores is None:
+        return (Judgement.MISCOMPILED, wrong) if wrong else (Judgement.UNKNOWN, doubts)
+    images = len(examination.images)
+    near = margin_of(scores.fp32, images) >= 0
+    near_simulated = scores.simulated is None or margin_of(scores.simulated, images) >= 0
+    if not wrong and not near_simulated:
+        wrong = by_weight[Weight.SCALE]
+    if wrong:
+        return Judgement.MISCOMPILED, wrong
+    if doubts:
+        return Judgement.UNKNOWN, doubts
+    if near:
+        return Judgement.OK, []
+    if examination.program.precision is Precision.FP16:
+        return Judgement.PRECISION, []
+    return Judgement.TABLE, by_weight[Weight.TABLE]
+
+
+def _of_claim(examination: Examination) -> Iterator[Finding]:
+    """Yield what the compiler claims and is not so."""
+    for fault in examination.faults:
+        yield Finding(Cause.CLAIM, Weight.WRONG, fault.layer, fault.operation, fault.text)
+
+
+def _doubts(examination: Examination) -> Iterator[Finding]:
+    """Yield what could not be found out."""
+    for doubt in examination.doubts:
+        yield Finding(Cause.UNPLACED, Weight.DOUBT, "", doubt.operation, doubt.text)
+
+
+def unknown(program: Program, why: str, images: int) -> Verdict:
+    """Return the verdict on a loadable that could not be verified."""
+    return Verdict(
+        verdict=Judgement.UNKNOWN,
+        first_bad_layer=None,
+        cause=Cause.FAILED,
+        findings=(Finding(Cause.FAILED, Weight.DOUBT, "", None, why),),
+        scores_layer=None,
+        fp32=None,
+        simulated=None,
+        target=program.target.name,
+        precision=program.precision.value,
+        mode=None,
+        margin=None,
+        claimed=False,
+        images=images,
+        warnings=program.warnings,
     )
 
 
@@ -216,9 +271,11 @@ def margin_of(comparison: Comparison, images: int) -> float:
 
 def _races(examination: Examination) -> Iterator[Finding]:
     for step in examination.steps:
-        for warning in examination.program.warnings:
-            if warning.startswith("race:") and f"race: operation {step.operations[-1].index} " in warning:
-                yield _finding(Cause.RACE, Weight.WRONG, step, warning.removeprefix("race: "))
+        for operation in step.operations:
+            for warning in examination.program.warnings:
+                if warning.startswith(f"race: operation {operation.index} "):
+                    text = warning.removeprefix("race: ")
+                    yield Finding(Cause.RACE, Weight.WRONG, step.layer, operation.index, text)
 
 
 def _of_step(examination: Examination, step: Examined) -> Iterator[Finding]:
@@ -226,25 +283,46 @@ def _of_step(examination: Examination, step: Examined) -> Iterator[Finding]:
     wrong_weights = [check for check in step.weights if not check.is_right]
     for check in wrong_weights:
         yield _wrong_weights(examination, step, check)
-    if step.step.strays and not step.local.is_right:
+    if step.strays and not step.local.is_right:
         text = "it reads bytes that neither an input nor an operation wrote"
         yield _finding(Cause.UNWRITTEN, Weight.WRONG, step, text)
     if "Eltwise" in step.reason:
         text = f"{step.reason}, {step.effective:.6g}, not its own {step.scale:.6g}; what reads it must take it so"
         yield _finding(Cause.ELTWISE_SCALE, Weight.REMARK, step, text)
     if step.misread is not None:
-        yield from _misreading(examination, step)
+        yield from _misreading(step)
     elif not step.local.is_right and not wrong_weights:
-        explained = (explain(examination, step) for explain in _EXPLANATIONS)
-        yield next(finding for finding in explained if finding is not None)
+        yield _explained(examination, step, step.local.detail)
+    elif step.gains is not None and not wrong_weights:
+        yield _wrong_gains(step, step.gains)
+
+
+def _explained(examination: Examination, step: Examined, detail: Detail | None) -> Finding:
+    assert detail is not None
+    explanations = (explain(examination, step, detail) for explain in _EXPLANATIONS)
+    finding = next(finding for finding in explanations if finding is not None)
+    if step.merged and finding.cause in _GENERAL:
+        # The roundings between its operations are not known, so they may explain it.
+        return replace(finding, cause=Cause.UNPLACED, weight=Weight.DOUBT)
+    return finding
+
+
+def _wrong_gains(step: Examined, gains: NDArray[np.float64]) -> Finding:
+    """Say how far multipliers are off, where roundings hide what they make of these images."""
+    off = np.flatnonzero(gains != 1)
+    shown = [f"{channel} ({gains[channel]:.5g} times)" for channel in off[:SHOWN]]
+    more = f" and {len(off) - SHOWN} more" if len(off) > SHOWN else ""
+    text = f"the multipliers of channels {', '.join(shown)}{more} of {len(gains)} do not fit weights and scales"
+    return _finding(Cause.FACTOR if len(off) == len(gains) else Cause.CHANNELS, Weight.WRONG, step, text)
 
 
 def _finding(cause: Cause, weight: Weight, step: Examined, evidence: str) -> Finding:
-    return Finding(cause, weight, base_name(step.step.tensor), step.operations[-1].index, evidence)
+    return Finding(cause, weight, step.layer, step.suspect, evidence)
 
 
 def _wrong_weights(examination: Examination, step: Examined, check: WeightCheck) -> Finding:
-    layer = examination.original.by_name[base_name(check.layer)].operation
+    found = examination.original.by_name.get(base_name(check.layer))
+    layer = None if found is None else found.operation
     convolution = next(op.source for op in step.operations if _is_convolution(op))
     assert isinstance(convolution, ConvOperation)
     count = f"{np.count_nonzero(check.wrong)} of {check.wrong.size} weights of {check.layer}"
@@ -258,11 +336,7 @@ def _wrong_weights(examination: Examination, step: Examined, check: WeightCheck)
         text += f" (missing: {', '.join(map(str, missing))})" if missing else ""
         return _finding(Cause.IMAGE_ROWS, Weight.WRONG, step, f"{text}; {count} are wrong")
     finite = np.isfinite(check.weights)
-    if (
-        convolution.precision is Precision.FP16
-        and convolution.pixels is not None
-        and _kinds(examination, step) & _AFFINE
-    ):
+    if convolution.precision is Precision.FP16 and convolution.pixels is not None and step.kinds & _AFFINE:
         size = np.abs(check.weights[finite]).max(initial=0) / max(float(np.abs(check.float_weights).max()), 1e-30)
         text = f"{count} are not the network's times one factor a kernel, {np.count_nonzero(~finite)} are not finite, "
         text += f"the largest is {size:.3g} times the network's largest: the folded BatchNorm reached only a part"
@@ -279,10 +353,6 @@ _AFFINE = frozenset({"BatchNorm", "Scale", "Power"})
 
 def _is_convolution(operation: Operation) -> bool:
     return isinstance(operation, SdpOperation) and isinstance(operation.source, ConvOperation)
-
-
-def _kinds(examination: Examination, step: Examined) -> frozenset[str]:
-    return frozenset(examination.network.by_name[name].kind for name in step.step.layers)
 
 
 def _rows(check: WeightCheck) -> list[int] | None:
@@ -314,15 +384,12 @@ def _cosine(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     return float(np.sum(first * second)) / norm if norm > 0 else 0.0
 
 
-def _misreading(examination: Examination, step: Examined) -> Iterator[Finding]:
+def _misreading(step: Examined) -> Iterator[Finding]:
     misread = step.misread
     assert misread is not None
-    source, taken = misread.scales[0]
-    writers = [examination.steps[number] for number in step.step.sources if number >= 0]
-    writer = next((other for other in writers if other.step.tensor == source), None)
-    if writer is not None and not writer.is_right:
+    if not misread.explained:
         return  # It follows from what is wrong there.
-    held = examination.input_scale if writer is None else writer.effective
+    source, taken, held = misread.scales[0]
     causes = {"pooling": Cause.POOLING_SCALE, "concat": Cause.CONCAT_SCALE, "eltwise": Cause.ELTWISE_SCALE}
     why = {
         "pooling": "pooling keeps its input's scale, the table says otherwise",
@@ -335,8 +402,9 @@ def _misreading(examination: Examination, step: Examined) -> Iterator[Finding]:
     yield _finding(cause, Weight.SCALE if cause is not Cause.SCALE else Weight.WRONG, step, text)
 
 
-def _no_lookup(examination: Examination, step: Examined) -> Finding | None:
-    if not _kinds(examination, step) & {"Sigmoid", "TanH"}:
+def _no_lookup(examination: Examination, step: Examined, detail: Detail) -> Finding | None:
+    del detail
+    if not step.kinds & {"Sigmoid", "TanH"}:
         return None
     units = _units(step)
     luts = [op.lut for op in step.operations if isinstance(op, SdpOperation) and op.lut is not None]
@@ -356,19 +424,19 @@ def _units(step: Examined) -> list[SdpUnit]:
     return [unit for op in step.operations if isinstance(op, SdpOperation) for unit in op.units]
 
 
-def _product(examination: Examination, step: Examined) -> Finding | None:
+def _product(examination: Examination, step: Examined, detail: Detail) -> Finding | None:
     table = examination.table
     if table is None:
         return None
-    layers = [examination.network.by_name[name] for name in step.step.layers]
+    layers = [layer for name in step.layers if (layer := examination.original.by_name.get(base_name(name)))]
     factors = {
         base_name(name): table[base_name(name)]
         for layer in layers
         if isinstance(layer.operation, Eltwise) and layer.operation.operation == "prod"
         for name in layer.inputs
     }
-    tried = {name: _beside(step, step.local.expected / np.float32(scale)) for name, scale in factors.items()}
-    fitting = {name: float(local.distance.mean()) for name, local in tried.items() if local.is_right}
+    tried = {name: _beside(step, detail.expected / np.float32(scale)) for name, scale in factors.items()}
+    fitting = {name: local.error for name, local in tried.items() if local.is_right}
     if not fitting:
         return None
     name = min(fitting, key=lambda name: fitting[name])
@@ -378,12 +446,12 @@ def _product(examination: Examination, step: Examined) -> Finding | None:
 
 
 def _beside(step: Examined, expected: NDArray[np.float32]) -> Local:
-    return local_of(step.operations, step.values, expected, step.effective, step.weights, PRODUCT_ROUNDING)
+    return local_of(step.operations, step.values, expected, step.effective, step.leeways, PRODUCT_ROUNDING)
 
 
-def _shift_of(step: Examined, channel: int) -> float:
+def _shift_of(step: Examined, detail: Detail, channel: int) -> float:
     """Return the median difference of a channel's values that do not saturate; of all where all do."""
-    exact = step.local.expected[:, channel].astype(np.float64) / step.effective
+    exact = detail.expected[:, channel].astype(np.float64) / step.effective
     found = step.values[:, channel].astype(np.float64)
     if step.values.dtype == np.int8:
         exact = np.clip(exact, INT8_MIN, INT8_MAX)
@@ -394,19 +462,20 @@ def _shift_of(step: Examined, channel: int) -> float:
 
 def _fits(step: Examined, expected: NDArray[np.float32]) -> bool:
     """Return whether other expected values explain what a step wrote."""
-    return local_of(step.operations, step.values, expected, step.effective, step.weights).is_right
+    return local_of(step.operations, step.values, expected, step.effective, step.leeways).is_right
 
 
-def _constant(examination: Examination, step: Examined) -> Finding | None:
+def _constant(examination: Examination, step: Examined, detail: Detail) -> Finding | None:
+    del examination
     if step.constant_channels < step.values.shape[1] or step.values[0, 0].size * len(step.values) == 1:
         return None
-    lines = np.moveaxis(step.local.expected, 1, 0).reshape(step.values.shape[1], -1)
+    lines = np.moveaxis(detail.expected, 1, 0).reshape(step.values.shape[1], -1)
     if (lines == lines[:, :1]).all():
         return None
     convolution = next((op for op in step.operations if _is_convolution(op)), None)
     for unit in convolution.units if isinstance(convolution, SdpOperation) else ():
         register = None if unit.mul_operand is None else unit.mul_operand.register
-        if register == 1 and 2.0**unit.truncate > INT8_MAX and -1 in step.step.sources:
+        if register == 1 and 2.0**unit.truncate > INT8_MAX and step.reads_input:
             text = f"every channel is constant: {unit.name} multiplies the sums of the first convolution by its "
             text += f"register, which is 1, and shifts right by {unit.truncate}; the factor was left in memory"
             return _finding(Cause.CONSTANT_CONVOLUTION, Weight.WRONG, step, text)
@@ -414,27 +483,20 @@ def _constant(examination: Examination, step: Examined) -> Finding | None:
     return _finding(Cause.CONSTANT, Weight.WRONG, step, text)
 
 
-def _input_scale(examination: Examination, step: Examined) -> Finding | None:
+def _input_scale(examination: Examination, step: Examined, detail: Detail) -> Finding | None:
     """Explain a step by the scale that it takes the network's input for."""
-    if step.step.sources != (-1,) or examination.table is None:
+    del detail
+    if not step.reads_input or examination.table is None or step.remake is None:
         return None
-    layers = layers_of(examination.network, step.step, step.weights)
-    bare = layers[:-1] if layers and isinstance(layers[-1].operation, ReLU) else layers
-    if not bare:
-        return None
-    name = examination.network.only_input.name
-    outputs = [
-        compute(examination.network, bare, bare[-1].name, {name: images})
-        for images in (examination.images, np.zeros_like(examination.images))
-    ]
+    outputs = [step.remake(images) for images in (examination.images, np.zeros_like(examination.images))]
     signal, rest = (outputs[0] - outputs[1]).astype(np.float64), outputs[1].astype(np.float64)
-    inside = (step.values < INT8_MAX) & (step.values > (0 if bare != layers else INT8_MIN))
+    inside = (step.values < INT8_MAX) & (step.values > (0 if step.rectified else INT8_MIN))
     power = float(np.sum(signal[inside] ** 2))
     if power == 0:
         return None
     factor = float(np.sum((step.values[inside] * step.effective - rest[inside]) * signal[inside])) / power
     expected = rest + factor * signal
-    if bare != layers:
+    if step.rectified:
         expected = np.maximum(expected, 0)
     if not factor > 0 or not _fits(step, expected.astype(np.float32)):
         return None
@@ -443,11 +505,11 @@ def _input_scale(examination: Examination, step: Examined) -> Finding | None:
     return _finding(Cause.INPUT_SCALE, Weight.WRONG, step, text)
 
 
-def _factor(examination: Examination, step: Examined) -> Finding | None:
+def _factor(examination: Examination, step: Examined, detail: Detail) -> Finding | None:
     del examination
     if step.values.dtype != np.int8:
         return None
-    expected = step.local.expected.astype(np.float64)
+    expected = detail.expected.astype(np.float64)
     inside = (step.values > INT8_MIN) & (step.values < INT8_MAX)
     power = float(np.sum(expected[inside] ** 2))
     factor = float(np.sum(step.values[inside] * step.effective * expected[inside])) / power if power > 0 else 0.0
@@ -457,25 +519,25 @@ def _factor(examination: Examination, step: Examined) -> Finding | None:
     return _finding(Cause.FACTOR, Weight.WRONG, step, text)
 
 
-def _channels(examination: Examination, step: Examined) -> Finding | None:
+def _channels(examination: Examination, step: Examined, detail: Detail) -> Finding | None:
     """Explain by some channels alone: a bias, or a multiplier of its own."""
     del examination
-    bad = np.flatnonzero(step.local.beyond.any(axis=(0, 2, 3)) | (step.local.drift != 0))
+    bad = np.flatnonzero(detail.beyond.any(axis=(0, 2, 3)) | (detail.drift != 0))
     if len(bad) == step.values.shape[1] or len(bad) == 0:
         return None
-    shown = [f"{channel} (by {_shift_of(step, channel):+.3g})" for channel in bad[:SHOWN]]
+    shown = [f"{channel} (by {_shift_of(step, detail, channel):+.3g})" for channel in bad[:SHOWN]]
     more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
     text = f"only channels {', '.join(shown)}{more} of {step.values.shape[1]} are off: their bias or multiplier"
     return _finding(Cause.CHANNELS, Weight.WRONG, step, text)
 
 
-def _result(examination: Examination, step: Examined) -> Finding:
+def _result(examination: Examination, step: Examined, detail: Detail) -> Finding:
     del examination
     unit = "steps" if step.values.dtype == np.int8 else "times the tensor's root mean square"
-    bad = step.local.beyond
+    bad = detail.beyond
     lines = np.flatnonzero(bad.any(axis=(0, 1, 3)))
     if len(lines) == 0:
-        drift = float(step.local.drift[np.argmax(np.abs(step.local.drift))])
+        drift = float(detail.drift[np.argmax(np.abs(detail.drift))])
         text = f"every channel is off in the mean, by up to {drift:+.3g} {unit}: biases or multipliers"
         return _finding(Cause.CHANNELS, Weight.WRONG, step, text)
     text = f"{step.local.share:.2%} of the values are up to {step.local.error:.4g} {unit} from what its layers make of "
@@ -483,11 +545,13 @@ def _result(examination: Examination, step: Examined) -> Finding:
     return _finding(Cause.RESULT, Weight.WRONG, step, text)
 
 
-_Explanation = Callable[[Examination, Examined], Finding | None]
+_Explanation = Callable[[Examination, Examined, Detail], Finding | None]
 _EXPLANATIONS: Sequence[_Explanation] = (
     _no_lookup, _product, _constant, _factor, _input_scale, _channels, _result,
 )  # fmt: skip
 """Tried in this order; the last one explains anything."""
+_GENERAL = frozenset({Cause.FACTOR, Cause.CHANNELS, Cause.RESULT})
+"""What roundings that nobody counted may look like."""
 
 
 def _of_table(examination: Examination) -> Iterator[Finding]:
@@ -495,29 +559,33 @@ def _of_table(examination: Examination) -> Iterator[Finding]:
     if examination.table is None:
         return
     if examination.clipped_inputs > CLIPPED:
-        first = examination.steps[0]
         text = f"{examination.clipped_inputs:.1%} of the inputs lie outside {INT8_MAX} steps of "
         text += f"{examination.input_scale:.6g}"
-        yield _finding(Cause.INPUT_SCALE, Weight.TABLE, first, text)
-    for step in examination.steps:
-        last = step.operations[-1]
-        if isinstance(last, CpuOperation) and last.kind is EmuOperation.SOFTMAX:
+        first = examination.steps[0] if examination.steps else None
+        place = (None, "") if first is None else (first.operations[-1].index, first.layer)
+        yield Finding(Cause.INPUT_SCALE, Weight.TABLE, place[1], place[0], text)
+    for held in examination.held:
+        last = held.steps[-1].operations[-1]
+        if held.is_softmax and isinstance(last, CpuOperation):
             limit = INT8_MAX * last.output_scale
-            reached = float(step.local.expected.max())
+            reached = max(step.local.reached for step in held.steps)
             if reached > limit * (1 + 0.5 / INT8_MAX):
                 text = f"its scale {last.output_scale:.6g} ends at {limit:.4g}, and values reach {reached:.4g}: "
                 text += "use 1/127"
-                yield _finding(Cause.SATURATED_SOFTMAX, Weight.TABLE, step, text)
-    worst = max(_before_softmax(examination), key=lambda step: step.saturated / step.values.size)
-    share = worst.saturated / worst.values.size
+                yield Finding(Cause.SATURATED_SOFTMAX, Weight.TABLE, held.layer, last.index, text)
+    tensors = [held for held in examination.held if not held.on_cpu]
+    if not tensors:
+        return
+    worst = max(tensors, key=_share_saturated)
+    share = _share_saturated(worst)
     if share > CLIPPED:
         text = f"{share:.1%} of its values are at the ends of the range, the most of all layers: steps of "
         text += f"{worst.effective:.6g} are too small"
-        yield _finding(Cause.CLIPPING, Weight.TABLE, worst, text)
+        yield Finding(Cause.CLIPPING, Weight.TABLE, worst.layer, worst.steps[-1].operations[-1].index, text)
 
 
-def _before_softmax(examination: Examination) -> list[Examined]:
-    return [step for step in examination.steps if not isinstance(step.operations[-1], CpuOperation)]
+def _share_saturated(held: Held) -> float:
+    return held.saturated / held.values.size
 
 
 def _plain(value: Any) -> Any:

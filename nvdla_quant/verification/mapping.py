@@ -6,6 +6,7 @@ with what the operation does, and the values with the float network's. The cheap
 together wins (a beam search in the order of execution).
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 from nvdla_quant.emulator.memory import Values
 from nvdla_quant.emulator.operations import ConvOperation, CpuOperation, Cube, Operation, PdpOperation, SdpOperation
 from nvdla_quant.emulator.program import Program
-from nvdla_quant.errors import NetworkError
 from nvdla_quant.loadable.structs import EmuOperation
 from nvdla_quant.network.graph import (
     BatchNorm,
@@ -118,8 +118,20 @@ def base_name(tensor: str) -> str:
     return tensor.removesuffix(":scaled")
 
 
+class UndecidedError(Exception):
+    """What the operations compute was not found; carries the operation where, and why."""
+
+    def __init__(self, text: str, operation: int | None) -> None:
+        super().__init__(text)
+        self.operation = operation
+
+
 def map_operations(
-    program: Program, network: Network, wrote: Mapping[int, Values], expected: Mapping[str, NDArray[np.float32]]
+    program: Program,
+    network: Network,
+    wrote: Mapping[int, Values],
+    expected: Mapping[str, NDArray[np.float32]],
+    seconds: float,
 ) -> tuple[Step, ...]:
     """Find what each operation computes.
 
@@ -133,6 +145,8 @@ def map_operations(
         What the operations wrote for some images, by position in the program.
     expected : Mapping[str, NDArray[float32]]
         The float network's tensors for the same images.
+    seconds : float
+        Time that the search may take.
 
     Returns
     -------
@@ -141,11 +155,11 @@ def map_operations(
 
     Raises
     ------
-    NetworkError
-        The loadable computes something else; the message names the first operation that fits no layer.
+    UndecidedError
+        No layer fits an operation, or the time is over; the message names the operation.
     """
     search = _Search(program, network, trace(program), wrote, expected)
-    return _steps(program, network, search.flow, search.best())
+    return _steps(program, network, search.flow, search.best(time.monotonic() + seconds))
 
 
 @dataclass(frozen=True)
@@ -189,9 +203,12 @@ class _Search:
         self._likeness: dict[tuple[int, str], float] = {}
         self._place = {layer.name: number for number, layer in enumerate(network.layers)}
 
-    def best(self) -> _State:
+    def best(self, deadline: float) -> _State:
         states = [_State(0.0)]
         for position, operation in enumerate(self.program.operations):
+            if time.monotonic() > deadline:
+                what = f"{position} of {len(self.program.operations)} operations"
+                raise UndecidedError(f"the time limit ended the search when {what} had their layers", operation.index)
             following = [later for state in states for later in self._extended(state, position, operation)]
             states = sorted(following, key=lambda state: state.cost)
             states = [state for state in states[:BEAM] if state.cost <= states[0].cost + SLACK]
@@ -202,23 +219,29 @@ class _Search:
             position = best.worst[1] if best.worst[1] >= 0 else len(best.paths) - 1
             operation = self.program.operations[position]
             shape = "x".join(map(str, operation.destination.shape))
-            raise NetworkError(
+            raise UndecidedError(
                 f"operation {operation.index} ({describe_operation(operation)}) writes {shape}, which no layer of "
-                f"network {self.network.name!r} computes from what it reads; is it the network of this loadable?"
+                f"network {self.network.name!r} was found to compute from what it reads; is it the network of this "
+                "loadable?",
+                operation.index,
             )
         return best
 
     def _labels(self, state: _State, owners: Sequence[int]) -> set[str]:
         """Return the tensors that `owners` hold; what is left open stands for what it was computed from."""
         labels: set[str] = set()
-        for owner in owners:
-            if owner == NOBODY:
-                continue
+        front, known = list(owners), set(owners)
+        while front:
+            owner = front.pop()
             if owner <= input_mark(0):
                 labels.add(self.network.only_input.name)
-                continue
-            path = state.paths[owner]
-            labels |= {path.tensor} if path is not None else self._labels(state, self.flow.sources[owner])
+            elif owner != NOBODY:
+                path = state.paths[owner]
+                if path is not None:
+                    labels.add(path.tensor)
+                else:
+                    front += [source for source in self.flow.sources[owner] if source not in known]
+                    known.update(self.flow.sources[owner])
         return labels
 
     def _extended(self, state: _State, position: int, operation: Operation) -> list[_State]:
@@ -344,13 +367,14 @@ def _added(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
 
 def _open_chain(state: _State, flow: Flow, owner: int) -> list[int]:
     """Return the operations left open that lead to `owner`, itself among them."""
-    found, front = [], [owner]
+    found: dict[int, None] = {}
+    front = [owner]
     while front:
         position = front.pop()
         if position >= 0 and state.paths[position] is None and position not in found:
-            found.append(position)
+            found[position] = None
             front += flow.sources[position]
-    return found
+    return list(found)
 
 
 def _does(operation: Operation) -> dict[str, int]:

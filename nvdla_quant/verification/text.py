@@ -6,19 +6,19 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from nvdla_quant.verification.diagnosis import Judgement, Weight
-from nvdla_quant.verification.layers import Comparison
+from nvdla_quant.verification.diagnosis import Finding, Judgement
+from nvdla_quant.verification.measures import Comparison
 from nvdla_quant.verification.verify import Row, Verification
 
 PLAIN_WIDTH = 160
 """Columns of the table where the output is no terminal."""
-_COLOURS = {Judgement.OK: "green", Judgement.TABLE: "yellow"}
-_MARKS = {Weight.WRONG: "wrong", Weight.SCALE: "scale", Weight.TABLE: "table", Weight.REMARK: "remark"}
+_COLOURS = {Judgement.OK: "green", Judgement.TABLE: "yellow", Judgement.UNKNOWN: "yellow"}
 _MEANING = {
     Judgement.OK: "it computes what the network does",
     Judgement.TABLE: "it does what its table says, but the table costs too much",
     Judgement.PRECISION: "it does what the network says, but fp16 cannot hold it",
     Judgement.MISCOMPILED: "it computes something else than its network and table say",
+    Judgement.UNKNOWN: "what some operations are for was not found out, which does not make them wrong",
 }
 
 
@@ -31,19 +31,32 @@ def render_verification(verification: Verification) -> Group:
         bad = bool(row["causes"]) and row["local_share"] > 0
         table.add_row(*_cells(row), style="red" if bad else "")
     parts: list[Any] = [table, Text()]
-    for finding in verdict.findings:
-        where = f"{finding.layer} (operation {finding.operation})"
-        parts.append(Text(f"{_MARKS[finding.weight]}: {finding.cause}, {where}: {finding.evidence}"))
+    parts += [
+        Text(f"{finding.weight}: {finding.cause}{_where(finding)}: {finding.evidence}") for finding in verdict.findings
+    ]
     parts += [Text(f"warning: {warning}") for warning in verdict.warnings if not warning.startswith("race:")]
-    side = "inside" if verdict.margin >= 0 else "beyond"
-    beside = f"{verdict.scores_layer}: {_near(verdict.fp32)} beside fp32 ({abs(verdict.margin):.4f} {side} the limit)"
-    if verdict.simulated is not None:
-        beside += f", {_near(verdict.simulated)} beside the simulated int8 network ({verdict.mode})"
-    parts.append(Text(f"{beside}, {verdict.images} images"))
-    first = f": {verdict.cause} at {verdict.first_bad_layer}" if verdict.cause is not None else ""
+    if verdict.fp32 is not None and verdict.margin is not None:
+        side = "inside" if verdict.margin >= 0 else "beyond"
+        beside = (
+            f"{verdict.scores_layer}: {_near(verdict.fp32)} beside fp32 ({abs(verdict.margin):.4f} {side} the limit)"
+        )
+        if verdict.simulated is not None:
+            beside += f", {_near(verdict.simulated)} beside the simulated int8 network ({verdict.mode})"
+        parts.append(Text(f"{beside}, {verdict.images} images"))
+    how = "by what the compiler says of it" if verdict.claimed else "by a search, since no compiler says"
+    parts.append(Text(f"each operation was taken for what it is {how}"))
+    first = f": {verdict.cause} at {verdict.first_bad_layer or 'no single layer'}" if verdict.cause is not None else ""
     line = f"verdict: {verdict.verdict}{first} ({_MEANING[verdict.verdict]})"
     parts.append(Text(line, style=_COLOURS.get(verdict.verdict, "red")))
     return Group(*parts)
+
+
+def _where(finding: Finding) -> str:
+    """Return the layer and the operation of a finding, where it has them."""
+    operation = "" if finding.operation is None else f"operation {finding.operation}"
+    if not finding.layer:
+        return f", {operation}" if operation else ""
+    return f", {finding.layer}" + (f" ({operation})" if operation else "")
 
 
 def _cells(row: Row) -> list[str]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from nvdla_quant.emulator.operations import (
     CdpOperation,
+    ConvOperation,
     CpuOperation,
     Operand,
     Operation,
@@ -122,6 +123,42 @@ def _of_sdp(operation: SdpOperation, none: Floats) -> Tolerance:
             added = added + addend * one if unit.alu is SdpAlu.SUM else added
         found = Tolerance(found.fixed + rounding + drift, found.relative, found.drift + drift, added)
     return found
+
+
+def half_operands(operations: Sequence[Operation], channels: int) -> Floats:
+    """Return how much constants of fp16 operations add to each channel at most, (channels,)."""
+    result = np.zeros(channels)
+    for operation in operations:
+        added = np.zeros(operation.destination.shape[0])
+        for unit in operation.units if isinstance(operation, SdpOperation) else ():
+            size = None if _varies(unit.alu_operand) else _size(unit.alu_operand, np.zeros(len(added)))
+            added = added if size is None else added + size
+        result = np.maximum(result, added if len(added) == channels else added.max(initial=0.0))
+    return result
+
+
+def gain_of(operation: SdpOperation) -> Floats | None:
+    """Return the factor, with its sign, between a convolution's sum of products and what `operation` writes.
+
+    (channels,); None where it is none: a table, an operand that varies, a unit Y that computes something.
+    """
+    none = np.zeros(operation.destination.shape[0])
+    gain: Floats = none + operation.converter.scale * 2.0**-operation.converter.shift
+    if isinstance(operation.source, ConvOperation):
+        gain = gain * 2.0**-operation.source.truncate
+        converter = operation.source.converter
+        if converter is not None:
+            gain = gain * converter.scale * 2.0**-converter.shift
+    for unit in operation.units:
+        if unit.lookup or unit.name == "y" or _varies(unit.mul_operand):
+            return None
+        if unit.prelu and unit.mul_operand is not None:
+            continue  # Values above 0 go around it.
+        gain = gain * 2.0**-unit.truncate
+        if unit.mul_operand is not None:
+            values = unit.mul_operand.register if unit.mul_operand.channels is None else unit.mul_operand.channels
+            gain = gain * np.asarray(values, np.float64)
+    return gain
 
 
 def _truncation(multiplier: Floats) -> Floats:

@@ -1,6 +1,7 @@
-"""Verify a loadable: measure every layer, judge, and write what was found."""
+"""Verify a loadable: measure every step, judge, and write what was found."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,22 +9,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.emulator.program import decode
+from nvdla_quant.compiler import compile_network
+from nvdla_quant.compiler.claim import Claim
+from nvdla_quant.emulator.operations import ConvOperation, SdpOperation
+from nvdla_quant.emulator.program import Program, decode
+from nvdla_quant.errors import CompileError, NvdlaQuantError, TableError
 from nvdla_quant.files import write_json, write_text
-from nvdla_quant.hardware import Target
+from nvdla_quant.hardware import TARGETS, Precision, QuantizationMode, Target
+from nvdla_quant.loadable.reader import parse_loadable
 from nvdla_quant.loadable.records import Loadable
 from nvdla_quant.network.graph import Network
+from nvdla_quant.table.consistency import check_complete
 from nvdla_quant.table.table import CalibrationTable
-from nvdla_quant.verification.diagnosis import Finding, Verdict, diagnose
-from nvdla_quant.verification.layers import Comparison, Examination, Examined, examine
+from nvdla_quant.verification.claims import examine_claimed
+from nvdla_quant.verification.diagnosis import Finding, Verdict, diagnose, unknown
+from nvdla_quant.verification.examination import Examination, Held, subject_of
 from nvdla_quant.verification.mapping import base_name, describe_operation
+from nvdla_quant.verification.measures import Comparison
+from nvdla_quant.verification.searched import examine_by_search
+
+SEARCH_SECONDS = 60.0
+"""Time that the search for what operations compute may take, where no claim says it."""
 
 Row = Mapping[str, Any]
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Verification:
-    """A verdict and the rows that it rests on, one for each tensor that the loadable writes."""
+    """A verdict and the rows that it rests on, one for each tensor of the network that the loadable holds."""
 
     verdict: Verdict
     rows: tuple[Row, ...]
@@ -40,6 +54,8 @@ def verify(
     table: CalibrationTable | None,
     images: NDArray[np.float32],
     target: Target | None = None,
+    claim: Claim | None = None,
+    seconds: float = SEARCH_SECONDS,
 ) -> Verification:
     """Run a loadable on some images and judge it.
 
@@ -55,15 +71,76 @@ def verify(
         (n, channels, height, width) in the network's own domain. Four or more let the scores' variation count.
     target : Target, optional
         Hardware; see `program.default_target`.
+    claim : Claim, optional
+        What the compiler says that the operations stand for. Without one, this compiler is asked what it makes of the
+        network, and only a loadable that is not laid out so is searched for what its operations compute.
+    seconds : float
+        Time that such a search may take; then the verdict is ``unknown``.
 
     Raises
     ------
     NvdlaQuantError
-        The loadable cannot be run here, or the files do not belong together; see `layers.examine`.
+        The loadable cannot be run here, or the files do not belong together; see `examination.subject_of`.
     """
-    examination = examine(decode(loadable, target), network, table, np.asarray(images, np.float32))
-    verdict = diagnose(examination)
-    return Verification(verdict, tuple(_rows(examination, verdict.findings)))
+    program = decode(loadable, target)
+    if program.precision is not Precision.INT8:
+        table = None
+    elif table is None:
+        raise TableError("no calibration table given, but the loadable is int8: its scales stand in no loadable")
+    else:
+        check_complete(network, table)
+    subject = subject_of(program, network, table, np.asarray(images, np.float32))
+    claim = claim or own_claim(loadable, program, network, table)
+    try:
+        examination = examine_by_search(subject, seconds) if claim is None else examine_claimed(subject, claim)
+        verdict = diagnose(examination)
+        return Verification(verdict, tuple(_rows(examination, verdict.findings)))
+    except NvdlaQuantError:
+        raise
+    except Exception as error:  # A defect here says nothing of the loadable, and must not end a sweep.
+        _LOG.exception("verification failed")
+        return Verification(unknown(program, f"{type(error).__name__}: {error}", len(images)), ())
+
+
+def own_claim(loadable: Loadable, program: Program, network: Network, table: CalibrationTable | None) -> Claim | None:
+    """Return what this compiler says of the operations of a loadable that is laid out as it would lay it out.
+
+    None where it is another compiler's. Contents may differ: whether they are right is what verification finds out.
+    """
+    modes = [None] if table is None else [QuantizationMode.PER_FILTER, QuantizationMode.PER_KERNEL]
+    targets = [one for one in TARGETS.values() if one.feature_atom_bytes == program.target.feature_atom_bytes]
+    targets.sort(key=lambda one: one != program.target)
+    for target in targets:
+        for mode in modes:
+            try:
+                compilation = compile_network(network, table, target, program.precision, mode)
+            except (CompileError, TableError):
+                continue
+            if _layout(parse_loadable(compilation.data)) == _layout(loadable):
+                return compilation.claim
+    return None
+
+
+def _layout(loadable: Loadable) -> object:
+    """Return all of a loadable but the contents of its blobs."""
+    blobs = tuple((blob.name, blob.interface, blob.sub_interface, len(blob.data)) for blob in loadable.blobs)
+    return loadable.tasks, loadable.memories, loadable.tensors, loadable.addresses, blobs
+
+
+def verify_in_sweep(
+    loadable: Loadable,
+    network: Network,
+    table: CalibrationTable | None,
+    images: NDArray[np.float32],
+    target: Target,
+    claim: Claim | None,
+) -> Verification:
+    """Verify a loadable of a sweep; what cannot be verified is ``unknown``, with the reason, and the sweep goes on."""
+    try:
+        return verify(loadable, network, table, images, target, claim)
+    except NvdlaQuantError as error:
+        _LOG.warning("not verified: %s", error)
+        return Verification(unknown(decode(loadable, target), str(error), len(images)), ())
 
 
 def write_verdict(path: Path, verification: Verification, subject: Mapping[str, str]) -> None:
@@ -72,40 +149,54 @@ def write_verdict(path: Path, verification: Verification, subject: Mapping[str, 
 
 
 def write_layers(path: Path, verification: Verification) -> None:
-    """Write ``layers.tsv``: a line for each tensor that the loadable writes, an empty field where there is no value."""
-    lines = ["\t".join(verification.rows[0])]
-    lines += ["\t".join(map(_text, row.values())) for row in verification.rows]
+    """Write ``layers.tsv``: a line for each tensor that the loadable holds, an empty field where there is no value."""
+    lines = ["\t".join(COLUMNS)]
+    lines += ["\t".join(_text(row[column]) for column in COLUMNS) for row in verification.rows]
     write_text(path, "\n".join(lines) + "\n")
 
 
-def _rows(examination: Examination, findings: Sequence[Finding]) -> list[Row]:
-    return [_row(number, step, findings) for number, step in enumerate(examination.steps)]
+COLUMNS = (
+    "step", "layer", "operations", "does", "layers", "shape", "scale", "effective_scale", "sqnr_fp32", "cosine_fp32",
+    "correlation_fp32", "sqnr_simulated", "cosine_simulated", "correlation_simulated", "local_error", "local_tolerance",
+    "local_share", "saturated", "zeros", "values", "constant_channels", "wrong_weights", "causes",
+)  # fmt: skip
+"""Columns of ``layers.tsv``."""
 
 
-def _row(number: int, step: Examined, findings: Sequence[Finding]) -> Row:
-    last = step.operations[-1].index
-    causes = [finding.cause.value for finding in findings if finding.operation == last]
-    compared = step.weights[0] if step.weights else None
-    does = dict.fromkeys(describe_operation(operation) for operation in step.operations)
+def _rows(examination: Examination, findings: Sequence[Finding]) -> Iterator[Row]:
+    for number, held in enumerate(examination.held):
+        yield _row(number, held, findings, examination.claimed)
+
+
+def _row(number: int, held: Held, findings: Sequence[Finding], claimed: bool) -> Row:
+    operations = [operation for step in held.steps for operation in step.operations]
+    numbers = sorted(operation.index for operation in operations)
+    causes = [finding.cause.value for finding in findings if finding.operation in numbers]
+    checks = [check for step in held.steps for check in step.weights]
+    convolutions = [
+        one for one in operations if isinstance(one, SdpOperation) and isinstance(one.source, ConvOperation)
+    ]
+    compared = bool(checks) or (claimed and bool(convolutions))
+    values = sum(step.values.size for step in held.steps)
     return {
         "step": number,
-        "layer": base_name(step.step.tensor),
-        "operations": ",".join(str(operation.index) for operation in step.operations),
-        "does": ", ".join(does),
-        "layers": ",".join(dict.fromkeys(base_name(name) for name in step.step.layers)),
-        "shape": "x".join(map(str, step.values.shape[1:])),
-        "scale": step.scale,
-        "effective_scale": step.effective,
-        **_columns("fp32", step.fp32),
-        **_columns("simulated", step.simulated),
-        "local_error": step.local.error,
-        "local_tolerance": float(step.local.tolerance.max()),
-        "local_share": step.local.share,
-        "saturated": step.saturated,
-        "zeros": step.zeros,
-        "values": step.values.size,
-        "constant_channels": step.constant_channels,
-        "wrong_weights": None if compared is None else int(np.count_nonzero(compared.wrong)),
+        "layer": held.layer,
+        "operations": ",".join(map(str, numbers)),
+        "does": ", ".join(dict.fromkeys(map(describe_operation, operations))),
+        "layers": ",".join(dict.fromkeys(base_name(name) for step in held.steps for name in step.layers)),
+        "shape": "x".join(map(str, held.values.shape[1:])),
+        "scale": held.scale,
+        "effective_scale": held.effective,
+        **_columns("fp32", held.fp32),
+        **_columns("simulated", held.simulated),
+        "local_error": max(step.local.error for step in held.steps),
+        "local_tolerance": max(step.local.tolerance for step in held.steps),
+        "local_share": sum(step.local.share * step.values.size for step in held.steps) / max(values, 1),
+        "saturated": held.saturated,
+        "zeros": held.zeros,
+        "values": held.values.size,
+        "constant_channels": held.constant_channels,
+        "wrong_weights": sum(int(np.count_nonzero(check.wrong)) for check in checks) if compared else None,
         "causes": ",".join(dict.fromkeys(causes)),
     }
 

@@ -5,10 +5,12 @@ folded or not): a kernel is right where one factor explains every weight of it.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator._jit import jit
 from nvdla_quant.emulator.operations import ConvOperation
 from nvdla_quant.emulator.program import Program
 from nvdla_quant.emulator.sdp_run import weights_of
@@ -110,61 +112,147 @@ def check_weights(
         return None
     found = np.full(expected.shape, np.nan)
     for first, operation in convolutions:
-        kernels = _unpacked(program, operation)
+        kernels = unpacked(program, operation)
         part = found[first : first + len(kernels)]
         if kernels.shape[1:3] != part.shape[1:3] or kernels.shape[3] < part.shape[3] or len(part) != len(kernels):
             return None
         part[:] = kernels[..., : part.shape[3]]
     half = convolutions[0][1].precision is Precision.FP16
-    count = len(expected)
-    factors, leeway, wrong = _fit(expected.reshape(count, -1), found.reshape(count, -1), half)
     index = convolutions[0][1].index
-    return WeightCheck(layer.name, index, expected, found, factors, leeway, wrong.reshape(expected.shape))
+    return compared(layer.name, index, expected, found, half)
 
 
-def _unpacked(program: Program, operation: ConvOperation) -> Floats:
+def compared(layer: str, operation: int, expected: Floats, found: Floats, half: bool) -> WeightCheck:
+    """Compare weights, (kernels, height, width, channels), of a convolution with the network's."""
+    own, there = (part.reshape(len(expected), -1).astype(np.float32) for part in (expected, found))
+    fitted = fit(own, there, half)
+    wrong = wrong_weights(fitted, own, there, half).reshape(expected.shape)
+    return WeightCheck(layer, operation, expected, found, fitted.factors, fitted.leeway, wrong)
+
+
+def unpacked(program: Program, operation: ConvOperation) -> Floats:
+    """Return the weights of a convolution, (kernels, height, width, channels), in the loadable's steps."""
     packed = weights_of(operation, program.constant, program.target)
     return unpack_weights(operation, packed, program.target).astype(np.float64)
 
 
-def _fit(expected: Floats, found: Floats, half: bool) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """Return (factor of each kernel, its relative leeway, which weights are wrong) of ``(kernels, weights)`` arrays."""
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """Factors that explain the kernels of a convolution, (kernels,) each.
+
+    Attributes
+    ----------
+    factors : NDArray[float64]
+        The likeliest real value of one step, with its sign; 0 for a kernel of zeros, NaN where none fits at all.
+    least, most : NDArray[float64]
+        All that explain every weight, without the sign; most is infinite where nothing bounds it.
+    fits : NDArray[bool]
+        Whether there is any.
+    empty : NDArray[bool]
+        Kernels of zeros: whatever stands there is multiplied away or not, which its outputs tell.
+    """
+
+    factors: Floats
+    least: Floats
+    most: Floats
+    fits: NDArray[np.bool_]
+    empty: NDArray[np.bool_]
+
+    @property
+    def leeway(self) -> Floats:
+        """Relative error that the factors may have: several may fit small kernels."""
+        with np.errstate(invalid="ignore"):
+            share = (self.most - self.least) / (self.most + self.least)
+        known = self.fits & ~self.empty & np.isfinite(self.most) & (self.most > 0)
+        return np.where(known, share, 0.0)
+
+    def explained_by(self, factors: Floats, slack: float) -> NDArray[np.bool_]:
+        """Return which kernels these factors explain too, up to a relative error."""
+        size = np.abs(factors)
+        inside = (size >= self.least * (1 - slack)) & (size <= self.most * (1 + slack))
+        signed = (np.sign(factors) == np.sign(self.factors)) | (self.factors == 0)
+        explained: NDArray[np.bool_] = self.empty | (inside & signed)
+        return explained
+
+
+def fit(expected: NDArray[np.float32], found: NDArray[np.float32], half: bool) -> Fit:
+    """Find the factor of each kernel of ``(kernels, weights)`` arrays: the network's over what stands there."""
+    count = len(expected)
+    bounds = np.empty((count, 4))
+    _bounds(np.ascontiguousarray(expected), np.ascontiguousarray(found), half, ROUNDING, HALF_ROUNDING, bounds)
+    least, most, sign, possible = bounds.T
+    empty = np.asarray(~expected.any(axis=1), np.bool_)
+    fits = (possible > 0) & (least <= most)
+    factors = np.where(np.isfinite(most), (least + most) / 2, least)
+    lost = ~fits & ~empty
+    if lost.any():
+        real = expected[lost].astype(np.float64) * sign[lost, None]
+        factors[lost] = _likely_factor(real, found[lost].astype(np.float64))
+    return Fit(np.where(empty, 0.0, factors * sign), least, most, fits | empty, empty)
+
+
+def wrong_weights(fitted: Fit, expected: NDArray[Any], found: NDArray[Any], half: bool) -> NDArray[np.bool_]:
+    """Return which weights of ``(kernels, weights)`` arrays are not the network's by the factors of `fit`."""
+    wrong = np.zeros(expected.shape, np.bool_)
+    lost = np.flatnonzero(~fitted.fits)
+    if not len(lost):
+        return wrong
+    found = found[lost].astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        sign = np.where(np.nansum(expected * found, axis=1) < 0, -1.0, 1.0)
-        real = expected * sign[:, None]
-        margin = np.maximum(np.abs(found) * HALF_ROUNDING, HALF_TINY) if half else np.full(found.shape, ROUNDING)
-        low, high = found - margin, found + margin
-        if not half:
-            # What saturates may stand for anything beyond.
-            low, high = np.where(found <= -127, -np.inf, low), np.where(found >= 127, np.inf, high)
-        # real <= high * factor and real >= low * factor, for one positive factor.
-        least = np.maximum(_largest(real / high, high > 0), _largest(real / low, low < 0))
-        most = np.minimum(_smallest(real / high, high < 0), _smallest(real / low, low > 0))
-        impossible = ((high == 0) & (real > 0)) | ((low == 0) & (real < 0)) | ~np.isfinite(found)
-        leeway = np.where(np.isfinite(most) & (most > 0), (most - least) / (most + least), 0.0)
-        fits = (least <= most) & ~impossible.any(axis=1)
-        middle = np.where(np.isfinite(most), (least + most) / 2, least)
-        likely = _likely_factor(real, found)
-        factor = np.where(fits, middle, likely)
-        off = np.abs(real / factor[:, None] - found)
-        bound = 2 * margin if half else np.full(found.shape, WRONG_STEPS)
-        wrong = ~fits[:, None] & ~(off <= bound)
-        # No single weight stands out, yet no factor fits all: the whole kernel is in doubt.
-        wrong |= (~fits & ~wrong.any(axis=1))[:, None]
-    # A kernel of zeros has no factor; whatever stands there is multiplied away or not, which its outputs tell.
-    empty = ~expected.any(axis=1)
-    wrong[empty] = False
-    return np.where(empty, 0.0, factor * sign), np.where(fits & ~empty, leeway, 0.0), wrong
+        off = np.abs(expected[lost].astype(np.float64) / fitted.factors[lost, None] - found)
+        margin = np.maximum(np.abs(found) * HALF_ROUNDING, HALF_TINY)
+        single = ~(off <= (2 * margin if half else WRONG_STEPS))
+    # No single weight stands out, yet no factor fits all: the whole kernel is in doubt.
+    wrong[lost] = single | ~single.any(axis=1)[:, None]
+    return wrong
 
 
-def _largest(values: Floats, where: NDArray[np.bool_]) -> Floats:
-    result: Floats = np.where(where, values, 0.0).max(axis=1, initial=0.0)
-    return result
-
-
-def _smallest(values: Floats, where: NDArray[np.bool_]) -> Floats:
-    result: Floats = np.where(where, values, np.inf).min(axis=1, initial=np.inf)
-    return result
+@jit
+def _bounds(
+    expected: NDArray[np.float32],
+    found: NDArray[np.float32],
+    half: bool,
+    rounding: float,
+    half_rounding: float,
+    bounds: Floats,
+) -> None:
+    """Fill in, for each kernel, (least factor, largest, its sign, whether there can be one)."""
+    kernels, count = expected.shape
+    for kernel in range(kernels):
+        product = 0.0
+        for i in range(count):
+            product += float(expected[kernel, i]) * float(found[kernel, i])
+        sign = -1.0 if product < 0 else 1.0
+        least, most, possible = 0.0, np.inf, 1.0
+        for i in range(count):
+            step = float(found[kernel, i])
+            real = float(expected[kernel, i]) * sign
+            if not np.isfinite(step):
+                possible = 0.0
+                break
+            margin = max(abs(step) * half_rounding, HALF_TINY) if half else rounding
+            low, high = step - margin, step + margin
+            if not half:
+                # What saturates may stand for anything beyond.
+                low = -np.inf if step <= -127 else low
+                high = np.inf if step >= 127 else high
+            # real <= high * factor and real >= low * factor, for one positive factor.
+            if high > 0:
+                least = max(least, real / high)
+            elif high < 0:
+                most = min(most, real / high)
+            elif real > 0:
+                possible = 0.0
+            if low < 0:
+                least = max(least, real / low)
+            elif low > 0:
+                most = min(most, real / low)
+            elif real < 0:
+                possible = 0.0
+        bounds[kernel, 0] = least
+        bounds[kernel, 1] = most
+        bounds[kernel, 2] = sign
+        bounds[kernel, 3] = possible
 
 
 def _likely_factor(real: Floats, found: Floats) -> Floats:

@@ -28,7 +28,7 @@ from nvdla_quant.network.passes import prepare
 from nvdla_quant.table.fix import fix_table
 from nvdla_quant.table.table import CalibrationTable
 from nvdla_quant.verification.diagnosis import Cause, Judgement, Verdict
-from nvdla_quant.verification.layers import Local
+from nvdla_quant.verification.local import local_of
 from nvdla_quant.verification.verify import write_layers, write_verdict
 from tests.verified import (
     Case,
@@ -45,6 +45,7 @@ from tests.verified import (
 PER_FILTER, PER_KERNEL = QuantizationMode.PER_FILTER, QuantizationMode.PER_KERNEL
 INT8, FP16 = Precision.INT8, Precision.FP16
 OK, TABLE, MISCOMPILED = Judgement.OK, Judgement.TABLE, Judgement.MISCOMPILED
+UNKNOWN = Judgement.UNKNOWN
 
 GOLDEN: Mapping[str, tuple[Judgement, Cause | None, str | None]] = {
     "lenet-nv-full-fp16": (MISCOMPILED, Cause.IMAGE_ROWS, "conv1"),
@@ -347,8 +348,9 @@ def test_files_that_do_not_belong_together_end_in_one_line(repository: Path) -> 
     with pytest.raises(NetworkError, match="not finite"):
         replace(good, images=good.images * np.float32(np.nan)).verify()
     golden = repository / "tests" / "data" / "golden" / "v-dilation-nv-full-int8-perkernel"
-    with pytest.raises(NetworkError, match="is it the network of this loadable"):
-        replace(good, loadable=read_loadable(golden / "loadable.nvdla"), target=None).verify()
+    other = replace(good, loadable=read_loadable(golden / "loadable.nvdla"), target=None).verify().verdict
+    assert (other.verdict, other.cause, other.claimed) == (UNKNOWN, Cause.UNPLACED, False)
+    assert "is it the network of this loadable" in other.findings[0].evidence
 
 
 def test_files(tmp_path: Path) -> None:
@@ -362,7 +364,9 @@ def test_files(tmp_path: Path) -> None:
     assert (content["subject"], content["verdict"], content["cause"]) == ({"model": "small"}, "ok", None)
 
 
-def test_an_unknown_tolerance_explains_nothing() -> None:
-    nothing = np.zeros((1, 1, 1, 1), np.float32)
-    unknown = Local(nothing, np.zeros((1, 1, 1, 1)), np.full((1, 1, 1, 1), np.nan), np.zeros(1))
-    assert not unknown.is_right
+def test_what_is_not_a_number_is_explained_by_nothing() -> None:
+    operations = CASES["nv_small per-filter"].program.operations[:1]
+    values, unknown = np.zeros((1, 1, 1, 1), np.int8), np.full((1, 1, 1, 1), np.nan, np.float32)
+    assert local_of(operations, values, np.zeros((1, 1, 1, 1), np.float32), 1.0).is_right
+    assert not local_of(operations, values, unknown, 1.0).is_right
+    assert not local_of(operations, values.astype(np.float16), unknown, 1.0).is_right
