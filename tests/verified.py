@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
 from nvdla_quant.compiler import compile_network
+from nvdla_quant.emulator import operations as emulated
 from nvdla_quant.emulator.program import Program, decode
 from nvdla_quant.emulator.run import run
 from nvdla_quant.hardware import Precision, QuantizationMode, Target
 from nvdla_quant.loadable import structs
 from nvdla_quant.loadable.reader import parse_loadable, read_loadable
 from nvdla_quant.loadable.records import Loadable
+from nvdla_quant.loadable.structs import EmuOperation
 from nvdla_quant.network.caffe import read_network
 from nvdla_quant.network.graph import (
     LRN,
@@ -39,6 +41,7 @@ from nvdla_quant.simulation import Simulation
 from nvdla_quant.table.consistency import unify
 from nvdla_quant.table.fix import fix_table
 from nvdla_quant.table.table import CalibrationTable, read_table
+from nvdla_quant.verification.diagnosis import NEAR_COSINE
 from nvdla_quant.verification.verify import Verification, verify
 
 
@@ -73,10 +76,38 @@ class Case:
     def scores(self) -> NDArray[np.float32]:
         """What the emulator computes before a final softmax, in steps where that is int8; a row an image."""
         program = self.program
-        last, kept = program.before_softmax, list[NDArray[np.generic]]()
-        steps = [] if last is None else [last.index]
-        result = run(program, self.inputs(program), on_step=lambda _, values, __: kept.append(values), steps=steps)
-        return (np.concatenate(kept) if kept else result).reshape(len(result), -1).astype(np.float32)
+        writers = [operation.index for operation in before_softmax(program)]
+        kept: dict[int, list[NDArray[np.generic]]] = {index: [] for index in writers}
+        result = run(
+            program,
+            self.inputs(program),
+            on_step=lambda operation, values, _: kept[operation.index].append(values),
+            steps=writers,
+        )
+        if writers:
+            result = np.concatenate([np.concatenate(kept[index]) for index in writers], axis=1)
+        return result.reshape(len(result), -1).astype(np.float32)
+
+
+def before_softmax(program: Program) -> list[emulated.Operation]:
+    """Operations that write what a final softmax reads, in the order of its channels: one, or several for some each.
+
+    None where the program ends in no softmax. It reads one pixel, so its channels stand side by side. Memory may have
+    been another tensor's before, so the last ones count.
+    """
+    last = program.operations[-1]
+    if not isinstance(last, emulated.CpuOperation) or last.kind is not EmuOperation.SOFTMAX:
+        return []
+    source, found = last.source, dict[int, emulated.Operation]()
+    missing = source.channels
+    for operation in reversed(program.operations[:-1]):
+        written = operation.destination
+        first = (written.offset - source.offset) // source.element_bytes
+        inside = written.memory == source.memory and 0 <= first < source.channels
+        if missing > 0 and inside and first not in found:
+            found[first] = operation
+            missing -= written.channels
+    return [operation for _, operation in sorted(found.items())]
 
 
 def golden_case(loadable: Path, model: Path) -> Case:
@@ -229,6 +260,14 @@ def simulated_scores(
     """The same of the float network with int8 steps: what int8 costs, whatever compiles it."""
     name = (network.logits or network.only_output).name
     return Simulation(network, table, mode, [name]).run(images)[name].reshape(len(images), -1)
+
+
+def table_is_bad(case: Case, mode: QuantizationMode | None) -> bool:
+    """Whether int8 with this table is farther from the float network than a verdict allows, whatever compiles it."""
+    if case.table is None or mode is None:
+        return False
+    simulated = simulated_scores(case.network, case.table, mode, case.images)
+    return cosine(simulated, float_scores(case.network, case.images)) < NEAR_COSINE
 
 
 def with_bytes(case: Case, blob: str, change: Callable[[bytearray], None]) -> Case:

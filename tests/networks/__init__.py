@@ -63,7 +63,7 @@ GALLERY: Mapping[str, Entry] = MappingProxyType(
         "resnet50": Entry(residual.resnet50, 224, 48, 1 / 16),
         "mobilenet-v1": Entry(residual.mobilenet1, 224, 48, 1 / 4),
         "mobilenet-v2": Entry(residual.mobilenet2, 224, 48, 1 / 4),
-        "densenet40": Entry(residual.densenet40, 32, 12, 1 / 2),
+        "densenet40": Entry(residual.densenet40, 32, 16, 1 / 2),
         "densenet121": Entry(residual.densenet121, 224, 32, 1 / 8),
         "unet": Entry(residual.unet, 224, 32, 1 / 4),
         "slopes": Entry(kinds.slopes, 32, 16),

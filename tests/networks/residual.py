@@ -1,5 +1,7 @@
 """Networks with shortcuts: ResNet, MobileNet, DenseNet, U-Net."""
 
+from collections.abc import Sequence
+
 from nvdla_quant.network.graph import Network
 from tests.networks.builder import Builder
 
@@ -106,10 +108,12 @@ def _dense_layer(builder: Builder, name: str, source: str, growth: int, bottlene
     return builder.concat(name, source, builder.conv(f"{name}_conv", last, growth, 3, bias=False))
 
 
-def _dense(
-    builder: Builder, last: str, blocks: tuple[int, ...], growth: int, bottleneck: bool, classes: int
-) -> Network:
-    """Dense blocks; between them a 1x1 convolution, which halves bottlenecked channels, and an average of 2 x 2."""
+def _dense(builder: Builder, last: str, blocks: Sequence[int], growth: int, bottleneck: bool, classes: int) -> Network:
+    """Dense blocks; between them a 1x1 convolution, which halves bottlenecked channels, and an average of 2 x 2.
+
+    A narrower network is as much shallower, down to a quarter: its depth is what takes time.
+    """
+    blocks = tuple(max(2, round(count * max(0.25, builder.width))) for count in blocks)
     for block, count in enumerate(blocks, start=1):
         for number in range(1, count + 1):
             last = _dense_layer(builder, f"block{block}_{number}", last, growth, bottleneck)
