@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks import gallery
 from nvdla_quant.errors import CompileError
 from nvdla_quant.hardware import NV_FULL, NV_LARGE, NV_SMALL, TARGETS, Precision, QuantizationMode, Target
 from nvdla_quant.network.graph import Network, Sigmoid, TanH
@@ -113,3 +114,20 @@ def test_it_is_called_right(name: str, variant: str) -> None:
     verdict = case.verify().verdict
     expected = Judgement.TABLE if table_is_bad(case, VARIANTS[variant][2]) else Judgement.OK
     assert verdict.verdict in (Judgement.OK, expected), verdict
+
+
+def test_the_command_prints_a_line_for_each_target_and_variant(capsys: pytest.CaptureFixture[str]) -> None:
+    status = gallery.main(["--networks", "functions", "sum-of-three", "--images", "4", "--no-verify"])
+    lines = capsys.readouterr().out.splitlines()
+    head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    assert status == 0
+    assert head == list(gallery.HEAD)
+    assert [row[:3] for row in rows] == [
+        [name, target, variant]
+        for name in ("functions", "sum-of-three")
+        for target in ("nv_small", "nv_large", "nv_full")
+        for variant in ("int8 per-kernel", "int8 per-filter", *(["fp16"] if target == "nv_full" else []))
+    ]
+    assert {len(row) for row in rows} == {len(head)}
+    assert [row[5] for row in rows] == ["refused: no-table"] * 2 + [""] * 12
+    assert all(float(row[3]) > 0.99 for row in rows if not row[5])
