@@ -128,10 +128,19 @@ class Builder:
         return self.relu(f"{name}_relu", self.conv(name, source, outputs, kernel, stride, **more))  # type: ignore[arg-type]
 
     def conv_norm(
-        self, name: str, source: str, outputs: int, kernel: int, stride: int = 1, *, group: int = 1, relu: bool = True
+        self,
+        name: str,
+        source: str,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        *,
+        group: int = 1,
+        relu: bool = True,
+        size: float = 1.0,
     ) -> str:
-        """Convolution, BatchNorm, Scale and, if asked for, ReLU."""
-        last = self.norm(name, self.conv(name, source, outputs, kernel, stride, group=group, bias=False))
+        """Convolution, BatchNorm, Scale to about `size` and, if asked for, ReLU."""
+        last = self.norm(name, self.conv(name, source, outputs, kernel, stride, group=group, bias=False), size)
         return self.relu(f"{name}_relu", last) if relu else last
 
     def deconv(
@@ -163,11 +172,11 @@ class Builder:
         weights = self.normal((outputs, inputs), gain * float(np.sqrt(2 / inputs)))
         return self.add(name, InnerProduct(weights, self.normal((outputs,), 0.05) if bias else None), source)
 
-    def norm(self, name: str, source: str) -> str:
-        """BatchNorm and Scale of values that have a variance around 1."""
+    def norm(self, name: str, source: str, size: float = 1.0) -> str:
+        """BatchNorm and Scale of values that have a variance around 1, to about `size`."""
         channels = self.channels(source)
         normal = BatchNorm(self.normal((channels,), 0.1), self.uniform(channels, 0.7, 1.3), 1e-5)
-        scale = Scale(self.uniform(channels, 0.8, 1.2), self.normal((channels,), 0.05))
+        scale = Scale(self.uniform(channels, 0.8 * size, 1.2 * size), self.normal((channels,), 0.05))
         return self.add(f"{name}_scale", scale, self.add(f"{name}_bn", normal, source))
 
     def relu(self, name: str, source: str, slope: float = 0.0) -> str:

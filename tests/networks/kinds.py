@@ -26,7 +26,7 @@ def eltwise(side: int = 16, width: float = 1.0, seed: int | None = 0) -> Network
         for name, kernel in (("a", 3), ("b", 1), ("c", 5))
     )
     total = builder.eltwise("sum3", "sum", a, b, c)
-    weighted = builder.eltwise("weighted", "sum", a, b, c, coefficients=(0.5, -1.25, 1.0))
+    weighted = builder.eltwise("weighted", "sum", a, b, c, coefficients=(0.5, -0.25, 1.0))
     largest = builder.eltwise("max", "max", builder.conv("d", total, builder.channels(total), 1), weighted)
     product = builder.eltwise("prod", "prod", largest, a)
     narrowed = builder.conv("e", product, builder.channels(a), 1, gain=0.25)
