@@ -1,6 +1,6 @@
 """What the built-in compiler makes: time, size, and how close the compiled network is to fp32.
 
-usage: python benchmarks/compiler.py [GOLDEN_DIR]
+usage: python -m benchmarks.compiler [GOLDEN_DIR]
 
 Seconds to compile ResNet-18 and ResNet-50 at 224 x 224, with random weights. Then the shipped LeNet over 500 test
 images and, where GOLDEN_DIR (default: ../shared/golden beside the checkout) exists, its networks, over their 16 test
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from networks import resnet18, resnet50
 from numpy.typing import NDArray
 
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
@@ -32,6 +31,7 @@ from nvdla_quant.network.passes import prepare
 from nvdla_quant.reference import Reference
 from nvdla_quant.table.fix import fix_table
 from nvdla_quant.table.table import CalibrationTable
+from tests.networks.residual import resnet18, resnet50
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 Images = NDArray[np.float32]

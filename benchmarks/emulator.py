@@ -1,6 +1,6 @@
 """Images a second of the emulator, and of onnxruntime's own int8 on the same networks, in the same run on one thread.
 
-usage: python benchmarks/emulator.py [NETWORK ...] [--batch N] [--seconds S] [--target T]
+usage: python -m benchmarks.emulator [NETWORK ...] [--batch N] [--seconds S] [--target T]
 
 fp16, which only nv_full has, is timed in both modes, beside int8 on nv_full.
 
@@ -25,7 +25,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import onnx
 import onnxruntime
-from networks import resnet18, resnet20
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -42,6 +41,7 @@ from nvdla_quant.network.graph import Network
 from nvdla_quant.network.passes import prepare
 from nvdla_quant.reference import to_onnx
 from nvdla_quant.table.fix import fix_table
+from tests.networks.residual import resnet18, resnet20
 
 LENET = Path(__file__).resolve().parents[1] / "resources" / "lenet-mnist"
 CALIBRATION_IMAGES = 16

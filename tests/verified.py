@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
 from nvdla_quant.compiler import compile_network
+from nvdla_quant.emulator import operations as emulated
 from nvdla_quant.emulator.program import Program, decode
 from nvdla_quant.emulator.run import run
 from nvdla_quant.hardware import Precision, QuantizationMode, Target
 from nvdla_quant.loadable import structs
 from nvdla_quant.loadable.reader import parse_loadable, read_loadable
 from nvdla_quant.loadable.records import Loadable
+from nvdla_quant.loadable.structs import EmuOperation
 from nvdla_quant.network.caffe import read_network
 from nvdla_quant.network.graph import (
     LRN,
@@ -34,9 +36,12 @@ from nvdla_quant.network.graph import (
 )
 from nvdla_quant.network.passes import prepare
 from nvdla_quant.network.shapes import assemble
+from nvdla_quant.reference import Reference
+from nvdla_quant.simulation import Simulation
 from nvdla_quant.table.consistency import unify
 from nvdla_quant.table.fix import fix_table
 from nvdla_quant.table.table import CalibrationTable, read_table
+from nvdla_quant.verification.diagnosis import NEAR_COSINE
 from nvdla_quant.verification.verify import Verification, verify
 
 
@@ -56,6 +61,53 @@ class Case:
     @property
     def program(self) -> Program:
         return decode(self.loadable, self.target)
+
+    def inputs(self, program: Program) -> NDArray[np.generic]:
+        """The images in the device's domain."""
+        port = program.inputs[0]
+        fed = np.zeros((len(self.images), *port.shape), port.dtype)
+        if self.table is None:
+            fed[:, : self.images.shape[1]] = self.images
+        else:
+            steps = np.rint(self.images / self.table[self.network.only_input.name])
+            fed[:, : self.images.shape[1]] = np.clip(steps, -128, 127)
+        return fed
+
+    def scores(self) -> NDArray[np.float32]:
+        """What the emulator computes before a final softmax, in steps where that is int8; a row an image."""
+        program = self.program
+        writers = [operation.index for operation in before_softmax(program)]
+        kept: dict[int, list[NDArray[np.generic]]] = {index: [] for index in writers}
+        result = run(
+            program,
+            self.inputs(program),
+            on_step=lambda operation, values, _: kept[operation.index].append(values),
+            steps=writers,
+        )
+        if writers:
+            result = np.concatenate([np.concatenate(kept[index]) for index in writers], axis=1)
+        return result.reshape(len(result), -1).astype(np.float32)
+
+
+def before_softmax(program: Program) -> list[emulated.Operation]:
+    """Operations that write what a final softmax reads, in the order of its channels: one, or several for some each.
+
+    None where the program ends in no softmax. It reads one pixel, so its channels stand side by side. Memory may have
+    been another tensor's before, so the last ones count.
+    """
+    last = program.operations[-1]
+    if not isinstance(last, emulated.CpuOperation) or last.kind is not EmuOperation.SOFTMAX:
+        return []
+    source, found = last.source, dict[int, emulated.Operation]()
+    missing = source.channels
+    for operation in reversed(program.operations[:-1]):
+        written = operation.destination
+        first = (written.offset - source.offset) // source.element_bytes
+        inside = written.memory == source.memory and 0 <= first < source.channels
+        if missing > 0 and inside and first not in found:
+            found[first] = operation
+            missing -= written.channels
+    return [operation for _, operation in sorted(found.items())]
 
 
 def golden_case(loadable: Path, model: Path) -> Case:
@@ -148,15 +200,74 @@ def compiled_case(
     """
     rng = np.random.default_rng(0)
     shape = network.only_input.chw
-    seen = rng.normal(0, 1, (32, *shape)).astype(np.float32)
-    cache = calibrate(network, seen, Calibrator("minmax", 16, None))
-    table, _ = fix_table(network, prepare(network, "as-is"), cache, unify_scales=True)
+    table = minmax_table(network, rng.normal(0, 1, (32, *shape)).astype(np.float32))
     factors = 2.0 ** np.random.default_rng(1).uniform(-stretched, stretched, len(table.scales))
     scales = {name: scale * float(by) for (name, scale), by in zip(table.scales.items(), factors, strict=True)}
     table, _ = unify(network, CalibrationTable(scales))
-    content = parse_loadable(compile_network(network, table, target, precision, mode).data)
     others = rng.normal(0, 1, (images, *shape)).astype(np.float32)
-    return Case(content, network, table if precision is Precision.INT8 else None, others, target)
+    return case_of(network, table, others, target, precision, mode)
+
+
+def minmax_table(network: Network, images: NDArray[np.float32], batch_size: int = 16) -> CalibrationTable:
+    """A min-max table over `images`, fixed for the network as it is."""
+    cache = calibrate(network, images, Calibrator("minmax", batch_size, None))
+    return fix_table(network, prepare(network, "as-is"), cache, unify_scales=True)[0]
+
+
+def case_of(
+    network: Network,
+    table: CalibrationTable,
+    images: NDArray[np.float32],
+    target: Target,
+    precision: Precision,
+    mode: QuantizationMode | None,
+) -> Case:
+    """`network`, compiled by us with `table`, to be verified on `images`."""
+    content = parse_loadable(compile_network(network, table, target, precision, mode).data)
+    return Case(content, network, table if precision is Precision.INT8 else None, images, target)
+
+
+def smooth_images(shape: tuple[int, int, int], count: int, seed: int = 0) -> NDArray[np.float32]:
+    """Random blobs of 8 x 8 pixels under noise: what a network sees varies between images, as it does in photos."""
+    rng = np.random.default_rng(seed)
+    channels, height, width = shape
+    blobs = rng.normal(0, 1, (count, channels, -(-height // 8), -(-width // 8)))
+    large = np.repeat(np.repeat(blobs, 8, axis=2), 8, axis=3)[:, :, :height, :width]
+    return (large + rng.normal(0, 0.5, large.shape)).astype(np.float32)
+
+
+def cosine(values: NDArray[np.generic], reference: NDArray[np.generic]) -> float:
+    """Cosine of the angle between two arrays; 0 where one of them is all zero."""
+    a, b = (part.astype(np.float64).ravel() for part in (values, reference))
+    size = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / size if size else 0.0
+
+
+def correlation(values: NDArray[np.generic], reference: NDArray[np.generic]) -> float:
+    """The same with the mean over images, the first axis, subtracted from both: what varies with the image."""
+    return cosine(*(part.astype(np.float64) - part.astype(np.float64).mean(axis=0) for part in (values, reference)))
+
+
+def float_scores(network: Network, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the float network computes before a final softmax; a row an image."""
+    name = (network.logits or network.only_output).name
+    return Reference(network, [name]).run(images)[name].reshape(len(images), -1)
+
+
+def simulated_scores(
+    network: Network, table: CalibrationTable, mode: QuantizationMode, images: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The same of the float network with int8 steps: what int8 costs, whatever compiles it."""
+    name = (network.logits or network.only_output).name
+    return Simulation(network, table, mode, [name]).run(images)[name].reshape(len(images), -1)
+
+
+def table_is_bad(case: Case, mode: QuantizationMode | None) -> bool:
+    """Whether int8 with this table is farther from the float network than a verdict allows, whatever compiles it."""
+    if case.table is None or mode is None:
+        return False
+    simulated = simulated_scores(case.network, case.table, mode, case.images)
+    return cosine(simulated, float_scores(case.network, case.images)) < NEAR_COSINE
 
 
 def with_bytes(case: Case, blob: str, change: Callable[[bytearray], None]) -> Case:
@@ -189,13 +300,13 @@ def with_field(case: Case, operation: int, engine: structs.Engine, path: str, va
 
 def written(case: Case) -> dict[int, NDArray[np.float64]]:
     """What each operation of a case writes, by its number."""
-    program, network = case.program, case.network
-    port = program.inputs[0]
-    fed = np.zeros((len(case.images), *port.shape), port.dtype)
-    real = case.images if case.table is None else np.rint(case.images / case.table[network.only_input.name])
-    fed[:, : real.shape[1]] = np.clip(real, -128, 127)
+    program = case.program
     steps: dict[int, NDArray[np.float64]] = {}
-    run(program, fed, on_step=lambda operation, values, _: steps.update({operation.index: values.astype(np.float64)}))
+    run(
+        program,
+        case.inputs(program),
+        on_step=lambda operation, values, _: steps.update({operation.index: values.astype(np.float64)}),
+    )
     return steps
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 from numpy.typing import NDArray
 
 from nvdla_quant.compiler import Compilation, compile_network
@@ -33,6 +34,9 @@ from nvdla_quant.network.graph import (
 from nvdla_quant.network.shapes import assemble
 from nvdla_quant.reference import Reference
 from nvdla_quant.table.table import CalibrationTable
+from tests.networks.random import Drawn, Variant, drawn_case, has_long_product, networks, variants
+from tests.profiles import examples
+from tests.verified import cosine, float_scores, simulated_scores
 
 MODES = tuple(QuantizationMode)
 INT8, FP16 = Precision.INT8, Precision.FP16
@@ -399,3 +403,18 @@ def test_fp16_layers_of_every_kind() -> None:
     result = emulate(compilation, TARGETS["nv_full"], images)
     expected = Reference(network, ["prob"]).run(images.astype(np.float32))["prob"]
     assert np.abs(result.reshape(3, 10) - expected).max() < 0.01
+
+
+@settings(max_examples=examples(150))
+@given(networks(), variants())
+def test_random_networks_compute_what_int8_can(drawn: Drawn, variant: Variant) -> None:
+    """Near the float network, or about as far as rounding its weights and tensors puts it."""
+    case = drawn_case(drawn, variant)
+    if case is None:
+        return
+    expected = float_scores(case.network, case.images)
+    found = cosine(case.scores(), expected)
+    if variant.mode is None or case.table is None:
+        assert found >= 0.999
+    elif found < 0.98 and not has_long_product(case.network):
+        assert found >= cosine(simulated_scores(case.network, case.table, variant.mode, case.images), expected) - 0.05

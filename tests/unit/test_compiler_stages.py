@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from benchmarks.networks import resnet18, resnet50
 from nvdla_quant.cbuf import Division, Shortage, Work, divide, feature_entries, image_entries, weight_banks
 from nvdla_quant.compiler import compile_network
 from nvdla_quant.compiler.lower import lower
@@ -57,6 +56,7 @@ from nvdla_quant.network.graph import (
 from nvdla_quant.network.passes import prepare
 from nvdla_quant.network.shapes import assemble
 from nvdla_quant.table.table import CalibrationTable
+from tests.networks.residual import resnet18, resnet50
 
 PER_KERNEL, PER_FILTER = QuantizationMode.PER_KERNEL, QuantizationMode.PER_FILTER
 

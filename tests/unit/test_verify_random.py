@@ -1,0 +1,21 @@
+"""Random networks: whatever our compiler makes of them is called right, unless int8 itself is too coarse for them."""
+
+from hypothesis import given, settings
+
+from nvdla_quant.verification.diagnosis import Judgement
+from tests.networks.random import Drawn, Variant, drawn_case, has_long_product, networks, variants
+from tests.profiles import examples
+from tests.verified import table_is_bad
+
+
+@settings(max_examples=examples(200))
+@given(networks(), variants())
+def test_whatever_we_compile_is_called_right(drawn: Drawn, variant: Variant) -> None:
+    case = drawn_case(drawn, variant)
+    if case is None:
+        return
+    verdict = case.verify().verdict
+    if verdict.verdict is Judgement.TABLE:
+        assert table_is_bad(case, variant.mode) or has_long_product(case.network), verdict
+    else:
+        assert verdict.verdict is Judgement.OK, verdict
