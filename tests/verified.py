@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
 from nvdla_quant.compiler import compile_network
+from nvdla_quant.compiler.claim import Claim
 from nvdla_quant.emulator import operations as emulated
 from nvdla_quant.emulator.program import Program, decode
 from nvdla_quant.emulator.run import run
@@ -54,9 +55,10 @@ class Case:
     table: CalibrationTable | None
     images: NDArray[np.float32]
     target: Target | None = None
+    claim: Claim | None = None
 
     def verify(self) -> Verification:
-        return verify(self.loadable, self.network, self.table, self.images, self.target)
+        return verify(self.loadable, self.network, self.table, self.images, self.target, self.claim)
 
     @property
     def program(self) -> Program:
@@ -223,8 +225,9 @@ def case_of(
     mode: QuantizationMode | None,
 ) -> Case:
     """`network`, compiled by us with `table`, to be verified on `images`."""
-    content = parse_loadable(compile_network(network, table, target, precision, mode).data)
-    return Case(content, network, table if precision is Precision.INT8 else None, images, target)
+    compilation = compile_network(network, table, target, precision, mode)
+    own = table if precision is Precision.INT8 else None
+    return Case(parse_loadable(compilation.data), network, own, images, target, compilation.claim)
 
 
 def smooth_images(shape: tuple[int, int, int], count: int, seed: int = 0) -> NDArray[np.float32]:
