@@ -38,7 +38,8 @@ if mode == "unknown-host":
     sys.exit(255)
 lost = Path(os.environ["FAKE_CONNECTIONS"] + ".lost")
 if mode == "gone" and lost.exists():
-    sys.exit("ssh: connect to host board port 22: No route to host")
+    print("ssh: connect to host board port 22: No route to host", file=sys.stderr)
+    sys.exit(255)
 if not socket.exists():
     socket.touch()
     count = Path(os.environ["FAKE_CONNECTIONS"])
