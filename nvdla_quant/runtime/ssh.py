@@ -275,14 +275,12 @@ class SshDevice:
         finished = self._ssh(shlex.join(["mktemp", "-d", f"{folder}/nvdla-quant.XXXXXX"]), _CONNECTING)
         made = finished.text.strip().splitlines()[-1:]
         if finished.status or not made or not _FOLDER.fullmatch(made[0]):
-            login = finished.timed_out or finished.status == 255
+            advice = f"it must be able to make a folder in ssh.folder, {folder or '/'}"
+            if finished.timed_out or finished.status == 255:
+                login = shlex.join(self._login())
+                advice = f"`{login}` must log in by key, without a question (its host key in known_hosts)"
             raise ToolError(
-                f"backends.nvdla_runtime.ssh: cannot work on {self._target}: {finished.last_line()}; "
-                + (
-                    f"`{shlex.join(self._login())}` must log in by key, without a question (its host key in known_hosts)"
-                    if login
-                    else f"it must be able to make a folder in ssh.folder, {folder or '/'}"
-                )
+                f"backends.nvdla_runtime.ssh: cannot work on {self._target}: {finished.last_line()}; {advice}"
             )
         self._folder = made[0]
 
