@@ -121,11 +121,13 @@ class NvdlaRuntime:
             for number in missing:
                 image.write_bytes(files[number])
                 for attempt in range(ATTEMPTS):
+                    running = False
                     try:
                         if fresh:
                             self.device.put(work / "loadable.nvdla")
                             fresh = False
                         self.device.put(image)
+                        running = True
                         dump = self._one(image.name, work, output)
                     except (DeviceLostError, DumpError) as error:
                         failure = f"image {number}, attempt {attempt + 1}: {error}"
@@ -143,7 +145,7 @@ class NvdlaRuntime:
                 else:
                     failures.append(failure)
                 if len(failures) >= min(HOPELESS, len(files)) and not results:
-                    asked = f"; {self._question()}" if fresh else ""
+                    asked = f"; {self._question()}" if fresh and running else ""
                     raise ToolError(
                         f"{self._where}: the first {len(failures)} images all failed; the last: {failure}{asked}"
                     )

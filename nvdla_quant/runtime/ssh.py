@@ -28,6 +28,8 @@ _CONNECTING = 30
 """Seconds for a connection, or for a command that does nothing long."""
 _COPYING = 300
 """Seconds for one file."""
+_LATE = 30
+"""Seconds after the time limit at which the board should have ended the run, and said so."""
 _POLL = 2
 """Seconds until a device that is in use is asked for again."""
 
@@ -201,7 +203,7 @@ class SshDevice:
             self._path,
             *arguments,
         ]
-        return self._ssh(shlex.join(["sh", "-c", _RUN, "sh", *given]), limit + _CONNECTING)
+        return self._ssh(shlex.join(["sh", "-c", _RUN, "sh", *given]), limit + _LATE)
 
     def _end(self, folder: str) -> None:
         """End what still runs in a working folder of the board.
