@@ -22,8 +22,8 @@ _CAUSES = (
     re.compile(r"\(DLA\w*\) Error 0x\w+:(?! Mismatched channel)(?! *\(propagating).*"),
 )
 _PASSED_UP = re.compile(r"\(DLA\w*\) Error 0x\w+: *\(propagating.*")
-# Memory that is given back when the dump is written already, so these do not spoil it.
-_AFTER = re.compile(r"\bFailed to (?:unmap memory|destroy handle)\b.*")
+# Memory that is given back when the dump is written already, and what is reported for every image.
+_NOTHING = re.compile(r"\bFailed to (?:unmap memory|destroy handle)\b|Mismatched channel")
 _QUOTED = 3
 """Lines of a message; more would hide the first, which is the cause."""
 
@@ -41,8 +41,7 @@ def said(text: str) -> str:
     if found := faults(text):
         return "; ".join(found[:_QUOTED]) + _advice(text)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    # What is wrong stands before what could not be tidied up.
-    lines = [line for line in lines if not _AFTER.search(line)] or lines
+    lines = [line for line in lines if not _NOTHING.search(line)] or lines
     return repr("\n".join(lines[-_QUOTED:])[-400:])
 
 

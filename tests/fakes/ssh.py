@@ -2,8 +2,8 @@
 
 Refuses to work without the options that make it safe. `FAKE_SSH` says how it fails: what runs on the board when the
 connection is lost goes on there (``lost-running``), or was not started; ``unkillable`` is a board whose driver keeps
-what is killed. `FAKE_CONNECTIONS` counts how often it had to connect, which is whenever there is no socket of a connection yet.
-`FAKE_BOARD_PATH` is where the board's programs are.
+what is killed. `FAKE_CONNECTIONS` counts how often it had to connect, which is whenever there is no socket of a
+connection yet. `FAKE_BOARD_PATH` is where the board's programs are.
 """
 
 import json
@@ -59,4 +59,5 @@ if mode in ("lost-once", "lost-running", "gone") and "--loadable" in command and
 if mode == "unkillable":
     command = command.replace("kill -9", ":")
 path = {"PATH": os.environ["FAKE_BOARD_PATH"]} if "FAKE_BOARD_PATH" in os.environ else {}
-sys.exit(subprocess.run(["sh", "-c", command], check=False, env=os.environ | path).returncode)
+# What ends the client does not end what it started elsewhere.
+sys.exit(subprocess.run(["sh", "-c", command], check=False, env=os.environ | path, start_new_session=True).returncode)

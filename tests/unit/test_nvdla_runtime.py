@@ -254,8 +254,14 @@ def test_a_missing_runtime_names_the_key(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("mode", "message"),
     [
-        ("no-driver", r"libnvdla<1> failed to open dla device; libnvdla<1> Out of bounds .* is NVIDIA's kernel driver"),
-        ("task-timeout", r"NvDlaSubmit: Error IOCTL failed \(Connection timed out\); \(DLA_TEST\) Error .* submit\(\)"),
+        (
+            "no-driver",
+            r"libnvdla<1> failed to open dla device; libnvdla<1> Out of bounds .*\(is NVIDIA's kernel driver",
+        ),
+        (
+            "task-timeout",
+            r"NvDlaSubmit: Error IOCTL failed \(Connection timed out\); \(DLA_TEST\) Error .*->submit\(\)",
+        ),
     ],
 )
 @pytest.mark.parametrize("where", ["local", "ssh", "virtual"])
@@ -391,7 +397,7 @@ def test_a_lock_is_the_program_s_and_is_left_by_nobody_who_died(board: Bench) ->
 
 
 def test_a_link_of_a_process_that_ended_locks_nothing(board: Bench) -> None:
-    """Of another boot, or of a number that another process has now: boards without `flock` may have one after a crash."""
+    """Of another boot, or of a number that another process has now: a board without `flock` may have it after a crash."""
     board.tell(FAKE_BOARD_PATH=without_flock(board.folder))
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     link = board.folder / "locks" / "nvdla-quant-nvdla.lock.owner"
