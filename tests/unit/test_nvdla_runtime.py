@@ -397,7 +397,7 @@ def test_a_lock_is_the_program_s_and_is_left_by_nobody_who_died(board: Bench) ->
 
 
 def test_a_link_of_a_process_that_ended_locks_nothing(board: Bench) -> None:
-    """Of another boot, or of a number that another process has now: a board without `flock` may have it after a crash."""
+    """Of another boot, or of a number that another process has now: a crash may leave one on boards without `flock`."""
     board.tell(FAKE_BOARD_PATH=without_flock(board.folder))
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     link = board.folder / "locks" / "nvdla-quant-nvdla.lock.owner"
