@@ -17,7 +17,8 @@ import yaml
 
 from nvdla_quant import sweep
 from nvdla_quant.downloads import Source, resolve
-from nvdla_quant.errors import ConfigError
+from nvdla_quant.errors import ConfigError, DatasetError
+from nvdla_quant.stock_runtime import normalize_option
 
 EMBEDDED = {"compiler": "builtin", "runtime": "emulator"}
 """Backends of a variant that need nothing else."""
@@ -349,7 +350,7 @@ def load_configuration(config: Mapping[str, Any]) -> Configuration:
     every = (Run(*parts) for parts in product(cases, settings["targets"], variants.values()))
     runs = _selected([run for run in every if run.target in run.variant.targets], settings, families)
     used = {run.variant.name for run in runs}
-    return Configuration(
+    configuration = Configuration(
         settings,
         tuple(dict.fromkeys(run.case for run in runs)),
         {name: variant for name, variant in variants.items() if name in used},
@@ -357,6 +358,23 @@ def load_configuration(config: Mapping[str, Any]) -> Configuration:
         tuple(runs),
         sources,
     )
+    _check_device(configuration)
+    return configuration
+
+
+def _check_device(configuration: Configuration) -> None:
+    """Refuse runs that `nvdla_runtime`, or the device that is named, could not do when their turn comes."""
+    for run in (run for run in configuration.runs if run.variant.runtime == "nvdla_runtime"):
+        device = configuration.settings["backends"]["nvdla_runtime"]
+        if device["device"] == "virtual-platform" and run.target not in device["virtual_platform"]["modules"]:
+            where = "backends.nvdla_runtime.virtual_platform.modules"
+            raise ConfigError(f"config: {where}: names none for {run.target}, which {run.variant.name} runs on")
+        if run.variant.precision == "fp16" and run.variant.table.feeding == "quantized":
+            try:
+                normalize_option(configuration.preprocessing(run.case)["scale"])
+            except DatasetError as error:
+                case = f"{run.case.model} on {run.case.dataset}"
+                raise ConfigError(f"config: variant {run.variant.name}, {case}: {error}") from error
 
 
 def _resolve_files(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Source]]:

@@ -68,3 +68,7 @@ class ToolError(NvdlaQuantError):
 
 class DeviceLostError(ToolError):
     """A device stopped answering; it may come back."""
+
+
+class StuckError(ToolError):
+    """A program survives being killed; nothing but its driver, or another start of its machine, ends it."""

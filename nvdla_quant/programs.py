@@ -6,20 +6,29 @@ by a shell.
 
 import contextlib
 import hashlib
+import logging
 import math
 import os
 import re
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nvdla_quant.errors import ToolError
+from nvdla_quant.errors import StuckError, ToolError
+
+_LOG = logging.getLogger(__name__)
 
 CONTAINER_FOLDER = "/nvdla-quant"
 """Where a container sees the working folder."""
+
+_GRACE = 10.0
+"""Seconds that processes which were killed get to be gone; only a call that cannot be interrupted takes longer."""
+_ORPHAN = 10
+"""Seconds after its time limit at which a program ends although whoever started it was killed."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,9 @@ class Program:
         """Return the command that runs the program with `arguments` in `folder`.
 
         Docker's client is not its container, which would survive it. So ``timeout`` ends a program after `seconds`
-        there, and one that keeps a terminal, under the name `console`, is ended by `stop`.
+        there, and one that keeps a terminal, under the name `console`, is ended by `stop`. On this machine ``timeout``
+        does so a little later than `run`, for a program whose job was killed: it would hang for ever, and keep what it
+        holds.
 
         Raises
         ------
@@ -57,7 +68,8 @@ class Program:
             The executable, or what runs containers, is not on this machine.
         """
         if self.container is None:
-            return [self._found(self.path, f"{self.key}.path"), *arguments]
+            limit = [] if seconds is None else ["timeout", "-s", "KILL", str(math.ceil(seconds) + _ORPHAN)]
+            return [*limit, self._found(self.path, f"{self.key}.path"), *arguments]
         launcher = self._found(self.launcher, f"{self.key}.launcher")
         if self.launcher == "docker":
             image = self.container.removeprefix("docker://")
@@ -73,7 +85,10 @@ class Program:
     def stop(self, console: str) -> None:
         """End the container called `console`, where its launcher's end would leave it."""
         if self.container is not None and self.launcher == "docker":
-            subprocess.run([self.launcher, "rm", "--force", console], capture_output=True, check=False)
+            try:
+                subprocess.run([self.launcher, "rm", "--force", console], capture_output=True, check=False, timeout=60)
+            except subprocess.TimeoutExpired:
+                _LOG.warning("%s: `%s rm --force %s` does not end; left alone", self.key, self.launcher, console)
 
     def environment(self) -> dict[str, str]:
         """Return the environment: this one's, with the executable's folder among those of shared libraries."""
@@ -150,13 +165,35 @@ class Finished:
         return lines[-1] if lines else "it printed nothing"
 
 
-def run(command: Sequence[str], *, folder: Path, seconds: float, environment: Mapping[str, str]) -> Finished:
+def run(
+    command: Sequence[str],
+    *,
+    folder: Path,
+    seconds: float,
+    environment: Mapping[str, str],
+    inherited: Sequence[int] = (),
+) -> Finished:
     """Run `command` in `folder` and wait; at the time limit it is killed with all processes that it started.
+
+    Parameters
+    ----------
+    command : Sequence[str]
+        The program and its arguments.
+    folder : Path
+        Working folder.
+    seconds : float
+        The time limit.
+    environment : Mapping[str, str]
+        Its environment.
+    inherited : Sequence[int], optional
+        File descriptors that it keeps open, a lock for example.
 
     Raises
     ------
     ToolError
         It cannot be started.
+    StuckError
+        It survives being killed, as a process does that a driver keeps waiting.
     """
     output = folder / "output.log"
     with output.open("wb") as log:
@@ -169,29 +206,62 @@ def run(command: Sequence[str], *, folder: Path, seconds: float, environment: Ma
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=inherited,
             )
         except OSError as error:
             raise ToolError(f"{command[0]}: cannot be started: {error.strerror or error}") from error
         timed_out = False
+        stuck: list[int] = []
         try:
             process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
             timed_out = True
-            _kill_group(process)
+            stuck = _kill_group(process)
         except BaseException:
-            _kill_group(process)
+            if stuck := _kill_group(process):
+                _LOG.warning("%s: %s; left alone", command[0], _unkillable(stuck))
             raise
-    status = process.returncode
     text = output.read_text(encoding="utf-8", errors="replace")
     output.unlink()
+    if stuck:
+        raise StuckError(f"{command[0]}: not done within {seconds:g} s; {_unkillable(stuck)}")
+    status = process.returncode
     return Finished(128 - status if status < 0 else status, text, timed_out)
 
 
-def _kill_group(process: "subprocess.Popen[bytes]") -> None:
-    """End a process that runs, with those that it started: they share its group."""
+def _kill_group(process: "subprocess.Popen[bytes]") -> list[int]:
+    """End a process that runs, with those that it started: they share its group. Return those that do not end."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    end = time.monotonic() + _GRACE
+    while True:
+        process.poll()
+        left = _members(process.pid)
+        if not left:
+            process.wait()
+        if not left or time.monotonic() > end:
+            return left
+        time.sleep(0.02)
+
+
+def _members(group: int) -> list[int]:
+    """Return the processes of a group that have not ended; those that nobody has waited for yet have."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # It ended meanwhile.
+            # Behind the name, which may hold anything: state, parent, group.
+            state, _, of = path.read_text(errors="replace").rpartition(")")[2].split()[:3]
+            if int(of) == group and state not in ("Z", "X"):
+                found.append(int(path.parent.name))
+    return found
+
+
+def _unkillable(processes: Sequence[int]) -> str:
+    """Return what to know of processes that survived being killed."""
+    return (
+        f"killed, but process {', '.join(map(str, processes))} does not end: a driver or file system keeps it in an "
+        "uninterruptible wait, and only that can let it go (reload the driver, or restart the machine)"
+    )
 
 
 def bind_into_containers(paths: Iterable[Path]) -> None:

@@ -109,5 +109,6 @@ def difference(values: DeviceValues, exact: DeviceValues) -> NDArray[np.float64]
     """Return the largest absolute difference of each image, (n,); two NaNs do not differ."""
     first, second = (np.asarray(part, np.float64).reshape(len(part), -1) for part in (values, exact))
     same = (first == second) | (np.isnan(first) & np.isnan(second))
-    largest: NDArray[np.float64] = np.where(same, 0.0, np.abs(first - second)).max(axis=1)
+    off = np.abs(np.subtract(first, second, where=~same, out=np.zeros_like(first)))
+    largest: NDArray[np.float64] = off.max(axis=1)
     return largest

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nvdla_quant.programs import Program, run
 from nvdla_quant.runtime.base import DeviceRun
+from nvdla_quant.runtime.lock import alone, patience
 
 DUMP = "output.dimg"
 """The file that `nvdla_runtime` writes, always, in the current directory (RuntimeTest.cpp:49)."""
@@ -45,12 +46,14 @@ class LocalDevice:
         """See `Device.run`; the machine itself is taken to survive."""
         dump = self._folder / DUMP
         dump.unlink(missing_ok=True)
-        finished = run(
-            self._program.command(arguments, self._folder, seconds=self.time_limit),
-            folder=self._folder,
-            seconds=self.time_limit + (30 if self._program.container else 0),
-            environment=self._program.environment(),
-        )
+        with alone("nvdla", patience(self.time_limit)) as lock:
+            finished = run(
+                self._program.command(arguments, self._folder, seconds=self.time_limit),
+                folder=self._folder,
+                seconds=self.time_limit + (30 if self._program.container else 0),
+                environment=self._program.environment(),
+                inherited=(lock,),
+            )
         content = dump.read_bytes() if dump.is_file() else None
         return DeviceRun(None if finished.timed_out else finished.status, finished.text, content)
 

@@ -7,7 +7,6 @@ itself; and every dump is kept as it comes, so that a run that is interrupted go
 
 import hashlib
 import logging
-import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.loadable.records import DataType, TensorDescriptor
 from nvdla_quant.runtime.base import Device, DeviceRun, DeviceValues, RunResult
 from nvdla_quant.runtime.dimg import read_dimg
+from nvdla_quant.runtime.messages import SUBMIT_FAILED, faults, said
 from nvdla_quant.runtime.stock_images import StockFeeding
 
 _LOG = logging.getLogger(__name__)
@@ -32,8 +32,6 @@ ATTEMPTS = 2
 HOPELESS = 3
 """Images that may fail, from the first on, before the cause is taken to be common to all."""
 
-_ERROR = re.compile(r"\(DLA\w*\) Error 0x\w+: (?!Mismatched channel).*|Unknown image type.*|Usage: .*")
-"""A mismatch of channels is reported for every image that is padded to four."""
 _DTYPES: dict[int, type[np.int8] | type[np.float16]] = {DataType.INT8: np.int8, DataType.HALF: np.float16}
 
 
@@ -48,7 +46,9 @@ class NvdlaRuntime:
     feeding : StockFeeding
         What it makes of pixels.
     kept : Path
-        Folder for dumps that are done; removed by whoever has stored the result.
+        Folder for dumps that are done, and marks of images that failed; removed by whoever has stored the result.
+    target : str
+        What the loadables are for, as messages name it.
     progress : callable or None
         Called with the number of images that are done, and of all.
     """
@@ -56,6 +56,7 @@ class NvdlaRuntime:
     device: Device
     feeding: StockFeeding
     kept: Path
+    target: str
     progress: Callable[[int, int], None] | None = None
     name: str = field(default="nvdla_runtime", init=False)
 
@@ -65,7 +66,8 @@ class NvdlaRuntime:
         Raises
         ------
         ToolError
-            The device is not there, does not come back, or fails on the first images alike.
+            The device is not there, does not come back, fails on the first images alike, or does not end the first task
+            that it gets of this loadable.
         DatasetError
             The runtime cannot feed these inputs.
         """
@@ -105,7 +107,9 @@ class NvdlaRuntime:
                 results[number] = _read(folder / f"{number:06d}.dimg", output)
         if results:
             _LOG.info("%s: %d of %d images were done before", self._where, len(results), len(files))
+        # What failed before comes last: where it kills the device, the others show first that this loadable runs there.
         missing = [number for number in range(len(files)) if number not in results]
+        missing.sort(key=lambda number: (folder / f"{number:06d}.failed").exists())
         if not missing:
             return results
         failures: list[str] = []
@@ -117,15 +121,20 @@ class NvdlaRuntime:
             for number in missing:
                 image.write_bytes(files[number])
                 for attempt in range(ATTEMPTS):
+                    running = False
                     try:
                         if fresh:
                             self.device.put(work / "loadable.nvdla")
                             fresh = False
                         self.device.put(image)
+                        running = True
                         dump = self._one(image.name, work, output)
                     except (DeviceLostError, DumpError) as error:
                         failure = f"image {number}, attempt {attempt + 1}: {error}"
                         _LOG.warning("%s: %s", self._where, failure)
+                        write_bytes(folder / f"{number:06d}.failed", f"{failure}\n".encode())
+                        if isinstance(error, _SuspiciousError) and not results:
+                            raise ToolError(f"{self._where}: {failure}; {self._question()}") from error
                         if isinstance(error, DeviceLostError):
                             self.device.recover()
                             fresh = True
@@ -136,10 +145,21 @@ class NvdlaRuntime:
                 else:
                     failures.append(failure)
                 if len(failures) >= min(HOPELESS, len(files)) and not results:
-                    raise ToolError(f"{self._where}: the first {len(failures)} images all failed; the last: {failure}")
+                    asked = f"; {self._question()}" if fresh and running else ""
+                    raise ToolError(
+                        f"{self._where}: the first {len(failures)} images all failed; the last: {failure}{asked}"
+                    )
                 if self.progress is not None:
                     self.progress(len(results) + len(failures), len(files))
         return results
+
+    def _question(self) -> str:
+        """Return what to ask where a loadable has not run on this device yet, and its tasks do not end."""
+        return (
+            f"no image has run with this loadable yet: is this board another configuration than {self.target}? (The "
+            "kernel's log says which, where the driver was loaded: `Probe NVDLA config ...`.) If it is the right one, "
+            "start again, with a longer backends.nvdla_runtime.time_limit where it is slow: this image then comes last"
+        )
 
     def _one(self, image: str, work: Path, output: TensorDescriptor) -> bytes:
         """Return the dump of one run, after it was found to be whole.
@@ -153,27 +173,39 @@ class NvdlaRuntime:
         """
         arguments = ["--loadable", "loadable.nvdla", "--image", image, "--rawdump", *self.feeding.options()]
         done = self.device.run(arguments)
-        said = done.text.strip()[-200:]
         if done.status is None:
-            raise DeviceLostError(f"no end within {self.device.time_limit:g} s; it said: {said!r}")
-        if mistakes := _ERROR.findall(done.text):
-            raise DumpError(f"exit status {done.status}; it said: {'; '.join(mistakes[:3])}")
+            raise _TimeLimitError(f"no end within {self.device.time_limit:g} s; it said: {said(done.text)}")
+        if faults(done.text):
+            failed = _SubmitError if SUBMIT_FAILED.search(done.text) else DumpError
+            raise failed(f"exit status {done.status}; it said: {said(done.text)}")
         if done.dump is None:
-            raise DumpError(f"exit status {done.status}, but no output.dimg; it said: {said!r}")
+            raise DumpError(f"exit status {done.status}, but no output.dimg; it said: {said(done.text)}")
         written = work / "output.dimg"
         written.write_bytes(done.dump)
         _read(written, output)
         if done.status:
-            _accept(done, said)
+            _accept(done)
         return done.dump
+
+
+class _SuspiciousError(Exception):
+    """What a loadable for other hardware does as well: its task does not end."""
+
+
+class _TimeLimitError(DeviceLostError, _SuspiciousError):
+    """The time limit was reached."""
+
+
+class _SubmitError(DumpError, _SuspiciousError):
+    """The kernel gave the task back."""
 
 
 def _read(path: Path, output: TensorDescriptor) -> NDArray[Any]:
     return read_dimg(path, shape=(output.c, output.h, output.w), dtype=_DTYPES[output.data_type])
 
 
-def _accept(done: DeviceRun, said: str) -> None:
+def _accept(done: DeviceRun) -> None:
     """Take a whole dump where the runtime failed only after it had said that it was through."""
     if "Test pass" not in done.text:
-        raise DumpError(f"exit status {done.status} without `Test pass`; it said: {said!r}")
+        raise DumpError(f"exit status {done.status} without `Test pass`; it said: {said(done.text)}")
     _LOG.warning("nvdla_runtime: exit status %s after a whole dump and `Test pass`: taken", done.status)

@@ -34,7 +34,7 @@ def runtime_of(
     progress : callable, optional
         Called with the number of images that the device has done, and of all.
     """
-    runtime = NvdlaRuntime(device_of(config, target), feeding, kept, progress)
+    runtime = NvdlaRuntime(device_of(config, target), feeding, kept, target.name, progress)
     if "spot_check" not in config:
         return runtime
     return SpotCheck(runtime, EmulatorRuntime(target), config["spot_check"])

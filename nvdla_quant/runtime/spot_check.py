@@ -8,6 +8,8 @@ import numpy as np
 
 from nvdla_quant.errors import DumpError
 from nvdla_quant.runtime.base import DeviceValues, RunResult, Runtime
+from nvdla_quant.runtime.dimg import as_dumped
+from nvdla_quant.runtime.emulator import difference
 
 _LOG = logging.getLogger(__name__)
 
@@ -32,7 +34,8 @@ class SpotCheck:
     def run(self, loadable: Path, inputs: DeviceValues) -> RunResult:
         """Run the loadable; see `Runtime.run`. The result is the emulator's, and says how the device compares.
 
-        Where the emulator is exact, every bit must agree; else the largest difference is reported.
+        Where the emulator is exact, every bit must agree, as far as a dump tells bits apart (see `dimg.as_dumped`): a
+        NaN is a NaN, and +0 is not -0. Else the largest difference is reported.
 
         Raises
         ------
@@ -45,9 +48,10 @@ class SpotCheck:
         ran = np.ones(len(chosen), np.bool_) if result.ran is None else result.ran
         expected = self.emulator.run(loadable, fed[ran])
         (name,) = result.outputs
-        found, computed = result.outputs[name][ran], expected.outputs[name]
+        found, computed = as_dumped(result.outputs[name][ran]), as_dumped(expected.outputs[name])
         everything = self.emulator.run(loadable, inputs)
-        differ = np.argwhere(found != computed)
+        bits = np.dtype(f"u{found.itemsize}")
+        differ = np.argwhere(found.view(bits) != computed.view(bits))
         said = f"{len(found)} of {len(inputs)} images ran on {result.backend}"
         if len(differ) and expected.exactness.startswith("bit-exact"):
             place = tuple(differ[0])
@@ -57,8 +61,7 @@ class SpotCheck:
                 f"{found[place]} on the device, {computed[place]} in the emulator"
             )
         if len(differ):
-            largest = np.abs(found.astype(np.float64) - computed.astype(np.float64)).max()
-            said += f", largest difference {largest:g}"
+            said += f", largest difference {difference(found, computed).max():g}"
         else:
             said += ", every bit the same"
         _LOG.info(said)

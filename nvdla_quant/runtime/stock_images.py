@@ -8,7 +8,6 @@ nearest, ties away from zero (half 1.11; compared with that header for 8,960 pix
 
 from dataclasses import dataclass
 from io import BytesIO
-from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +17,7 @@ from nvdla_quant.errors import DatasetError
 from nvdla_quant.hardware import Precision
 from nvdla_quant.images.preprocess import STOCK_STEPS, Feeding, Preprocessing
 from nvdla_quant.runtime.base import DeviceValues
-
-MAX_NORMALIZE = 255
-"""``--normalize`` is kept in 8 bits: 256 becomes 0 (RuntimeTest.h:48)."""
+from nvdla_quant.stock_runtime import normalize_option
 
 _FP16_STEP = 2.0**-10
 """Largest relative distance of two neighbouring normal fp16 values."""
@@ -60,15 +57,9 @@ class StockFeeding:
         plain = (0.0,) * channels
         if precision is Precision.INT8 or feeding == "stock-runtime":
             return cls(precision, channels, plain, 1)
-        normalize = 1 / preprocessing.scale
-        if not isfinite(normalize) or abs(normalize - round(normalize)) > 1e-6 or not 1 <= normalize <= MAX_NORMALIZE:
-            raise DatasetError(
-                f"nvdla_runtime: --normalize would be {normalize:.9g} (1 / preprocessing.scale), which it keeps in 8 "
-                f"bits; expected a whole number from 1 to {MAX_NORMALIZE}. Use feeding stock-runtime, which folds the "
-                "preprocessing into the network"
-            )
+        normalize = normalize_option(preprocessing.scale)
         mean = np.broadcast_to(np.asarray(preprocessing.mean, np.float64), (channels,))
-        return cls(precision, channels, tuple(map(float, mean)), round(normalize))
+        return cls(precision, channels, tuple(map(float, mean)), normalize)
 
     @property
     def suffix(self) -> str:

@@ -6,15 +6,14 @@ fault of the model or the driver ends in a panic or in silence, and then only an
 """
 
 import contextlib
-import fcntl
 import re
 import shlex
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pexpect
 
@@ -22,6 +21,8 @@ from nvdla_quant.errors import DeviceLostError, ToolError
 from nvdla_quant.programs import Program
 from nvdla_quant.runtime.base import DeviceRun
 from nvdla_quant.runtime.local import DUMP
+from nvdla_quant.runtime.lock import alone
+from nvdla_quant.runtime.messages import said
 
 _DEAD = (r"Kernel panic - not syncing", r"Unable to handle kernel", r"Internal error: Oops")
 _ANSWER = 20
@@ -56,7 +57,8 @@ class VirtualPlatform:
     def __enter__(self) -> "VirtualPlatform":
         """Boot it, as soon as no other one runs on this machine."""
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_alone())
+            # A job keeps it for all its images, however many.
+            stack.enter_context(alone("virtual-platform", None))
             self._share = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nvdla-vp-")))
             files = Path(self._config["files"])
             for name in (self._path, *_RUNTIME_FILES, *self._modules):
@@ -129,8 +131,12 @@ class VirtualPlatform:
     def _shut_down(self) -> None:
         """End the emulator; its disk is not kept, so there is nothing to save."""
         if self._console is not None:
-            self._console.close(force=True)
-            self._program.stop(self._container)
+            try:
+                self._console.close(force=True)
+            except pexpect.ExceptionPexpect as error:
+                raise ToolError(f"virtual platform: killed, but it does not end ({error}); end it by hand") from error
+            finally:
+                self._program.stop(self._container)
             self._console = None
 
     def _expect(self, pattern: str, seconds: float, what: str) -> str:
@@ -143,10 +149,10 @@ class VirtualPlatform:
             self._console.sendline("")
             index = self._console.expect(patterns, timeout=_ANSWER)
         if index:
-            said = str(self._console.before)[-300:].strip()
+            printed = str(self._console.before)[-300:].strip()
             how = {1: "it ended", 2: f"not within {seconds:g} s"}.get(index, "the kernel panicked")
             raise ToolError(
-                f"virtual platform: expected {what}, but {how}; it said: {said!r}. Start it by hand to see more: "
+                f"virtual platform: expected {what}, but {how}; it said: {printed!r}. Start it by hand to see more: "
                 f"{self._config['path']} -c {self._config['config']}"
             )
         return str(self._console.after)
@@ -172,21 +178,10 @@ class VirtualPlatform:
         if index == 1:
             raise _SilentError(text)
         if index:
-            raise DeviceLostError(
-                f"virtual platform: {'it ended' if index == 2 else 'kernel panic'}: {text[-300:].strip()}"
-            )
+            raise DeviceLostError(f"virtual platform: {'it ended' if index == 2 else 'kernel panic'}: {said(text)}")
         assert isinstance(self._console.match, re.Match)
         return int(self._console.match[1]), text
 
 
 class _SilentError(Exception):
     """The shell does not answer: what runs hangs."""
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[IO[str]]:
-    """Hold this machine's only place for a virtual platform; wait for it."""
-    path = Path(tempfile.gettempdir()) / "nvdla-quant-virtual-platform.lock"
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield lock

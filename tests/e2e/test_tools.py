@@ -134,3 +134,29 @@ def test_a_failure_leaves_nothing_half_written_and_the_next_run_goes_on(
 
 def test_no_name_reached_a_shell(checkout: Path) -> None:
     assert not (checkout / "canary").exists()
+
+
+def test_jobs_take_turns_on_the_device_whatever_the_command_line_says(
+    new_checkout: Callable[..., Path], tiny_config: dict[str, Any]
+) -> None:
+    """`--resources` replaces the profile's, so that Snakemake starts both at once."""
+    checkout = new_checkout()
+    install("nvdla_runtime", checkout / "tools")
+    device = {"calibrator": "minmax", "feeding": "stock-runtime", "runtime": "nvdla_runtime"}
+    config = tiny_config | {
+        "targets": ["nv_small"],
+        "variants": [{"precision": "int8", "mode": ["per-kernel", "per-filter"], **device}],
+        "backends": {
+            "nvdla_runtime": {"device": "local", "path": str(checkout / "tools/nvdla_runtime"), "spot_check": 3}
+        },
+    }
+    (checkout / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FAKE_STATE", str(checkout / "state"))
+        patch.setenv("FAKE_DEVICE", str(checkout / "hardware"))
+        finished = run(checkout, "--resources", "nvdla_device=2", "--until", "run_on_device")
+    logs = [path.read_text() for path in (checkout / "results/logs").rglob("run_on_device/**/*.log")]
+    assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-2000:] + "".join(logs)
+    assert len(logs) == 2
+    assert any("in use by another run" in log for log in logs), "they ran at once"
+    assert not any("two runtimes on one device" in log for log in logs)

@@ -3,7 +3,9 @@
 A mode that ends in ``-once`` fails on the first call alone, one in ``-second`` on the second, which the file
 `FAKE_STATE` remembers. `FAKE_SAYS` is a line in its log, after which it goes on as the real one does; `FAKE_DEAD_PIXEL`
 is the first pixel of an image on which it hangs, whenever that image comes. What it computes lies in the folder
-`FAKE_ANSWERS` under the digest of the image, or comes from the emulator.
+`FAKE_ANSWERS` under the digest of the image, or comes from the emulator. Where `FAKE_DEVICE` names a file, that is the
+hardware: two at once on it spoil both. ``no-driver`` and ``task-timeout`` print what the real one does there, in its
+order (the library's messages are not buffered, the program's are).
 """
 
 import hashlib
@@ -64,6 +66,26 @@ content = path.read_bytes()
 first = content.split(b"\n", 3)[-1][0] if path.suffix == ".pgm" else None
 # Printed for every image that has fewer channels than the loadable's input, which means nothing.
 print("(DLA_TEST) Error 0x00000004: Mismatched channel: 1 != 4 (in TestUtils.cpp, function createImageCopy())")
+if mode == "no-driver":
+    for line in ("failed to open dla device", "Out of bounds DLA instance 0 requested."):
+        print(f"libnvdla<1> {line}", file=sys.stderr)
+    print("(DLA_TEST) Error 0x00000004: runtime->load failed (in RuntimeTest.cpp, function loadLoadable(), line 353)")
+    print("(DLA_TEST) Error 0x00000004: (propagating from RuntimeTest.cpp, function run(), line 443)")
+    sys.exit(1)
+if mode == "task-timeout":
+    print("submitting tasks...\nNvDlaSubmit: Error IOCTL failed (Connection timed out)")
+    for place in ("submitInternal(), line 669", "submit(), line 588"):
+        print(f"(DLA_RUNTIME) Error 0x0003000f: (propagating from Runtime.cpp, function {place})")
+    print("(DLA_TEST) Error 0x00000004: runtime->submit() failed (in RuntimeTest.cpp, function runTest(), line 397)")
+    sys.exit(1)
+if "FAKE_DEVICE" in os.environ:
+    hardware = Path(os.environ["FAKE_DEVICE"])
+    try:
+        hardware.open("x").close()
+    except FileExistsError:
+        print("(DLA) Error 0x00000001: two runtimes on one device")
+    time.sleep(0.3)
+    hardware.unlink(missing_ok=True)
 if mode == "hang" or os.environ.get("FAKE_DEAD_PIXEL") == str(first):
     time.sleep(600)
 if mode == "panic":

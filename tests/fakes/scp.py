@@ -10,7 +10,7 @@ arguments = sys.argv[1:]
 split = arguments.index("--")
 with open(os.environ["FAKE_CALLS"], "a") as log:
     log.write(json.dumps({"scp": arguments[split + 1 :]}) + "\n")
-source, destination = (name if name.startswith("/") else name.partition(":")[2] for name in arguments[split + 1 :])
+source, destination = (name if name.startswith("/") else name.rpartition(":")[2] for name in arguments[split + 1 :])
 mark = Path(os.environ["FAKE_CONNECTIONS"] + ".half")
 if os.environ.get("FAKE_SSH") == "half-once" and source.endswith("output.dimg") and not mark.exists():
     mark.touch()

@@ -149,3 +149,53 @@ def test_config_readme_is_current(repository: Path) -> None:
     assert (repository / "config" / "README.md").read_text() == render_markdown(), (
         "run: python -m nvdla_quant.config > config/README.md"
     )
+
+
+def on_device(config: dict[str, Any], scale: float, **variant: Any) -> dict[str, Any]:
+    """Return a configuration of one variant that runs with nvdla_runtime, pixels multiplied by `scale`."""
+    config["models"]["lenet"]["preprocessing"]["scale"] = scale
+    config["cases"] = [{"model": "lenet", "dataset": config["cases"][0]["dataset"]}]
+    config["variants"] = [{"precision": "fp16", "runtime": "nvdla_runtime", **variant}]
+    config["backends"] = {"nvdla_runtime": {"device": "local", "path": "nvdla_runtime"}}
+    return config
+
+
+@pytest.mark.parametrize("scale", [1 / 256, 1 / 300, 1 / 127.5, 2])
+def test_fp16_that_nvdla_runtime_cannot_feed_is_refused_before_anything_is_compiled(
+    config: dict[str, Any], scale: float
+) -> None:
+    message = r"config: variant fp16-nvdla-runtime, lenet on \S+: nvdla_runtime: --normalize would be .* from 1 to 255"
+    with pytest.raises(ConfigError, match=message):
+        load_configuration(on_device(config, scale))
+
+
+@pytest.mark.parametrize(
+    ("scale", "variant"),
+    [
+        (1 / 255, {}),
+        (0.017857142857, {}),
+        (1, {}),
+        (1 / 256, {"feeding": "stock-runtime"}),
+        (1 / 256, {"runtime": "emulator"}),
+        (1 / 256, {"precision": "int8", "mode": "per-filter", "calibrator": "minmax"}),
+    ],
+)
+def test_what_nvdla_runtime_can_feed_is_taken(config: dict[str, Any], scale: float, variant: dict[str, Any]) -> None:
+    assert load_configuration(on_device(config, scale, **variant)).runs
+
+
+def test_what_a_case_overrides_is_what_counts(config: dict[str, Any]) -> None:
+    on_device(config, 1 / 256)["cases"][0]["overrides"] = {"preprocessing": {"scale": 0.0078125}}
+    assert load_configuration(config).runs
+    on_device(config, 0.0078125)["cases"][0]["overrides"] = {"preprocessing": {"scale": 1 / 256}}
+    with pytest.raises(ConfigError, match="--normalize"):
+        load_configuration(config)
+
+
+def test_a_platform_without_modules_for_a_target_is_refused(config: dict[str, Any]) -> None:
+    platform = {"config": "/a.lua", "files": "f", "modules": {"nv_small": ["drm.ko"]}}
+    on_device(config, 1)["backends"]["nvdla_runtime"] |= {"device": "virtual-platform", "virtual_platform": platform}
+    with pytest.raises(ConfigError, match=r"virtual_platform\.modules: names none for nv_full, which fp16-"):
+        load_configuration(config)
+    del platform["modules"]
+    assert load_configuration(config).runs

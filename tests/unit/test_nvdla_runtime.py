@@ -4,7 +4,12 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import signal
+import subprocess
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +20,17 @@ import pytest
 from nvdla_quant.compiler import compile_network
 from nvdla_quant.emulator.program import decode
 from nvdla_quant.emulator.run import run
-from nvdla_quant.errors import ConfigError, DumpError, ToolError
+from nvdla_quant.errors import ConfigError, DumpError, StuckError, ToolError
 from nvdla_quant.hardware import NV_FULL, NV_SMALL, Precision
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.network.graph import Convolution, Layer, Network, Tensor
 from nvdla_quant.programs import Program
+from nvdla_quant.programs import run as run_program
 from nvdla_quant.runtime.base import Device, RunResult, as_arrays
 from nvdla_quant.runtime.dimg import write_dimg_text
 from nvdla_quant.runtime.emulator import EmulatorRuntime
 from nvdla_quant.runtime.local import LocalDevice
+from nvdla_quant.runtime.lock import Waiting, alone
 from nvdla_quant.runtime.nvdla_runtime import NvdlaRuntime
 from nvdla_quant.runtime.spot_check import SpotCheck
 from nvdla_quant.runtime.ssh import SshDevice
@@ -68,7 +75,7 @@ class Bench:
             write_dimg_text(self.folder / "answers" / name, output)
 
     def run(self, device: Device) -> RunResult:
-        return NvdlaRuntime(device, FEEDING, self.kept).run(self.loadable, self.inputs)
+        return NvdlaRuntime(device, FEEDING, self.kept, "nv_small").run(self.loadable, self.inputs)
 
     def local(self, seconds: float = 30) -> LocalDevice:
         return LocalDevice(Program("backends.nvdla_runtime", str(self.program)), seconds)
@@ -81,6 +88,8 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("nvdla_quant.runtime.lock.FOLDER", tmp_path / "locks")
+    (tmp_path / "locks").mkdir()
     return Bench(tmp_path, monkeypatch)
 
 
@@ -144,7 +153,7 @@ def test_a_pass_behind_an_error_is_none(bench: Bench, line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "mode", ["no-output-once", "no-output-second", "truncated-once", "hang-once", "early-failure-once"]
+    "mode", ["no-output-once", "no-output-second", "truncated-once", "hang-second", "early-failure-once"]
 )
 def test_what_fails_once_is_tried_again(bench: Bench, mode: str) -> None:
     """A second run without a dump must not take the first one's."""
@@ -205,7 +214,7 @@ def test_colours_go_as_jpeg_and_what_it_decodes_to_is_recorded(bench: Bench) -> 
     bench.loadable.write_bytes(compile_network(colour_network(), TABLE, NV_SMALL, "int8", "per-filter").data)
     inputs = np.zeros((2, 4, 8, 8), np.int8)
     inputs[:, :3] = np.random.default_rng(4).integers(0, 128, (2, 3, 8, 8))
-    runtime = NvdlaRuntime(bench.local(), StockFeeding(Precision.INT8, 3, (0.0,) * 3, 1), bench.kept)
+    runtime = NvdlaRuntime(bench.local(), StockFeeding(Precision.INT8, 3, (0.0,) * 3, 1), bench.kept, "nv_small")
     result = runtime.run(bench.loadable, inputs)
     assert json.loads(bench.calls.read_text().splitlines()[0])[3] == "image.jpg"
     assert result.fed is not None
@@ -225,7 +234,7 @@ def test_fp16_is_fed_by_mean_and_normalize(bench: Bench) -> None:
     pixels = np.random.default_rng(5).integers(0, 256, (2, 8, 8))
     inputs = np.zeros((2, 4, 8, 8), np.float16)
     inputs[:, 0] = (pixels - 33) / 64
-    result = NvdlaRuntime(bench.local(), feeding, bench.kept).run(bench.loadable, inputs)
+    result = NvdlaRuntime(bench.local(), feeding, bench.kept, "nv_full").run(bench.loadable, inputs)
     assert json.loads(bench.calls.read_text().splitlines()[0])[-4:] == ["--mean", "33", "--normalize", "64"]
     assert np.array_equal(result.outputs["prob"], run(decode(read_loadable(bench.loadable)), inputs))
 
@@ -242,11 +251,277 @@ def test_a_missing_runtime_names_the_key(bench: Bench) -> None:
         bench.run(device)
 
 
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        (
+            "no-driver",
+            r"libnvdla<1> failed to open dla device; libnvdla<1> Out of bounds .*\(is NVIDIA's kernel driver",
+        ),
+        (
+            "task-timeout",
+            r"NvDlaSubmit: Error IOCTL failed \(Connection timed out\); \(DLA_TEST\) Error .*->submit\(\)",
+        ),
+    ],
+)
+@pytest.mark.parametrize("where", ["local", "ssh", "virtual"])
+def test_the_cause_is_quoted_everywhere(request: pytest.FixtureRequest, where: str, mode: str, message: str) -> None:
+    fixture, device = {"local": ("bench", Bench.local), "ssh": ("board", ssh), "virtual": ("platform", virtual)}[where]
+    bench = request.getfixturevalue(fixture)
+    bench.tell(FAKE_MODE=mode)
+    with pytest.raises(ToolError, match=rf"exit status 1; it said: {message}"):
+        bench.run(device(bench))
+
+
+# ---- a board of another configuration
+
+
+@pytest.mark.parametrize("mode", ["hang", "task-timeout"])
+def test_a_task_that_does_not_end_and_none_that_did_asks_for_the_board_s_configuration(bench: Bench, mode: str) -> None:
+    """As a loadable for other hardware does; that costs one time limit."""
+    bench.tell(FAKE_MODE=mode)
+    question = r"image 0, attempt 1: .*is this board another configuration than nv_small\?"
+    with pytest.raises(ToolError, match=question):
+        bench.run(bench.local(seconds=2))
+    assert bench.runs() == 1
+
+
+@pytest.mark.parametrize("mode", ["hang-second", "task-timeout-second"])
+def test_a_task_that_does_not_end_after_one_that_did_is_tried_again(bench: Bench, mode: str) -> None:
+    bench.tell(FAKE_MODE=mode)
+    assert np.array_equal(bench.run(bench.local(seconds=2)).outputs["prob"], bench.expected)
+    assert bench.runs() == 5
+
+
+def test_a_first_image_that_kills_the_device_comes_last_in_the_next_start(bench: Bench) -> None:
+    """10 int8 steps come from pixel 20: it is the image, not the board, and the others show it."""
+    bench.tell(FAKE_DEAD_PIXEL=20)
+    with pytest.raises(ToolError, match=r"start again, with .*: this image then comes last"):
+        bench.run(bench.local(seconds=2))
+    result = bench.run(bench.local(seconds=2))
+    assert result.ran is not None
+    assert result.ran.tolist() == [False, True, True, True]
+    assert np.array_equal(result.outputs["prob"][1:], bench.expected[1:])
+    assert bench.runs() == 1 + 3 + 2
+
+
+# ---- one run at a time
+
+
+def job(bench: Bench, name: str, device: Device) -> RunResult:
+    """Run as another job: with a folder of its own for what is done."""
+    return NvdlaRuntime(device, FEEDING, bench.folder / name, "nv_small").run(bench.loadable, bench.inputs)
+
+
+@pytest.mark.parametrize("kinds", [("local", "local"), ("ssh", "ssh"), ("local", "ssh")])
+@pytest.mark.parametrize("flock", [True, False])
+def test_jobs_at_once_take_turns_on_one_device(board: Bench, kinds: tuple[str, str], flock: bool) -> None:
+    """Whatever started them. A board without `flock` has a lock of another kind."""
+    if not flock:
+        if "local" in kinds:
+            pytest.skip("a machine that runs the workflow has locks")
+        board.tell(FAKE_BOARD_PATH=without_flock(board.folder))
+    board.tell(FAKE_DEVICE=board.folder / "hardware")
+    made = {"local": board.local, "ssh": lambda: ssh(board)}
+    with ThreadPoolExecutor() as pool:
+        results = [pool.submit(job, board, f"kept{i}", made[kind]()) for i, kind in enumerate(kinds)]
+        for result in results:
+            assert np.array_equal(result.result().outputs["prob"], board.expected)
+    assert board.runs() == 8, "none was spoilt and tried again"
+    assert not list((board.folder / "locks").glob("*.owner*"))
+
+
+def without_flock(folder: Path) -> Path:
+    """Make a folder with what a small board has."""
+    tools = folder / "board-bin"
+    tools.mkdir()
+    for name in ("sh", "cat", "cut", "date", "ln", "mkdir", "mktemp", "readlink", "rm", "sed", "sleep", "stat"):
+        found = shutil.which(name)
+        assert found is not None
+        (tools / name).symlink_to(found)
+    return tools
+
+
+@pytest.mark.parametrize("kind", ["local", "ssh"])
+def test_who_waits_says_so_and_starts_when_the_device_is_free(
+    board: Bench, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with ThreadPoolExecutor() as pool:
+        with alone("nvdla", None):
+            waiting = pool.submit(board.run, board.local() if kind == "local" else ssh(board))
+            time.sleep(2)
+            assert not (board.folder / "state").exists(), "nothing ran meanwhile"
+        assert np.array_equal(waiting.result().outputs["prob"], board.expected)
+    assert re.search(r"nvdla-quant-nvdla\.lock\): in use by another run; waiting for its end, \d s so far", caplog.text)
+
+
+@pytest.mark.parametrize("kind", ["local", "ssh"])
+def test_a_run_that_never_lets_go_is_not_waited_for_for_ever(
+    board: Bench, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("local", "ssh"):
+        monkeypatch.setattr(f"nvdla_quant.runtime.{module}.patience", lambda limit: 3)
+    with alone("nvdla", None), pytest.raises(ToolError, match=r"in use for \d s by one run that is not this job's"):
+        board.run(board.local() if kind == "local" else ssh(board))
+
+
+def test_runs_that_hold_the_device_one_after_the_other_are_waited_for(tmp_path: Path) -> None:
+    """Together longer than one alone would be waited for."""
+    waiting = Waiting("a device", limit=0.2)
+    for _ in range(5):
+        time.sleep(0.1)
+        waiting.again(held=0.1)
+    with pytest.raises(ToolError, match="so it hangs"):
+        waiting.again(held=0.3)
+
+
+def test_a_lock_is_the_program_s_and_is_left_by_nobody_who_died(board: Bench) -> None:
+    """A job that is killed leaves its program on the device, which keeps it until it ends, and no longer."""
+    code = (
+        "import subprocess, sys, time\nfrom pathlib import Path\nfrom nvdla_quant.runtime import lock\n"
+        f"lock.FOLDER = Path({str(board.folder / 'locks')!r})\n"
+        "with lock.alone('nvdla', None) as held:\n"
+        "    subprocess.Popen(['sleep', '3'], pass_fds=[held], start_new_session=True)\n"
+        "    print(flush=True)\n    time.sleep(600)\n"
+    )
+    killed = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert killed.stdout is not None
+    killed.stdout.readline()
+    start = time.monotonic()
+    killed.kill()
+    killed.wait()
+    board.run(board.local())
+    assert 2 < time.monotonic() - start < 20
+    assert (board.folder / "locks" / "nvdla-quant-nvdla.lock").stat().st_mode & 0o777 == 0o666, "for all users"
+
+
+def test_a_link_of_a_process_that_ended_locks_nothing(board: Bench) -> None:
+    """Of another boot, or of a number that another process has now: a crash may leave one on boards without `flock`."""
+    board.tell(FAKE_BOARD_PATH=without_flock(board.folder))
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    link = board.folder / "locks" / "nvdla-quant-nvdla.lock.owner"
+    for number, owner in enumerate((f"{boot}:{os.getpid()}:1", f"another-boot:{os.getpid()}:{started(os.getpid())}")):
+        link.symlink_to(owner)
+        assert np.array_equal(job(board, f"kept{number}", ssh(board)).outputs["prob"], board.expected)
+        assert not link.is_symlink()
+
+
+def test_a_link_of_a_process_that_runs_locks(board: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nvdla_quant.runtime.ssh.patience", lambda limit: 2)
+    board.tell(FAKE_BOARD_PATH=without_flock(board.folder))
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    link = board.folder / "locks" / "nvdla-quant-nvdla.lock.owner"
+    link.symlink_to(f"{boot}:{os.getpid()}:{started(os.getpid())}")
+    with pytest.raises(ToolError, match="in use for"):
+        board.run(ssh(board))
+    assert link.is_symlink()
+
+
+def started(process: int) -> str:
+    """Return when a process started, as the kernel writes it."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+
+
+# ---- what a driver does not let go
+
+
+def test_a_process_that_survives_being_killed_ends_the_job(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here can make one, so the signal is lost; the job must not wait for it, and nothing runs any more."""
+    monkeypatch.setattr("nvdla_quant.programs._GRACE", 0.5)
+    killpg = os.killpg
+    monkeypatch.setattr("os.killpg", lambda *_: None)
+    bench.tell(FAKE_MODE="hang")
+    start = time.monotonic()
+    with pytest.raises(
+        StuckError, match=r"not done within 2 s; killed, but process \d+, \d+ does not end: a driver"
+    ) as error:
+        bench.run(bench.local(seconds=2))
+    assert time.monotonic() - start < 10
+    assert bench.runs() == 1
+    found = re.search(r"process (\d+)", str(error.value))
+    assert found is not None
+    killpg(os.getpgid(int(found[1])), signal.SIGKILL)
+
+
+def test_children_that_nobody_waited_for_are_no_processes_that_survive(tmp_path: Path) -> None:
+    """The killed program's own child has ended, and stays in the list of processes until its parent is gone."""
+    code = "import subprocess, time; subprocess.Popen(['true']); time.sleep(600)"
+    done = run_program([sys.executable, "-c", code], folder=tmp_path, seconds=1, environment=os.environ)
+    assert (done.status, done.timed_out) == (137, True)
+
+
+def test_a_process_that_survives_on_the_board_ends_the_job(board: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nvdla_quant.runtime.ssh._LATE", 1)
+    board.tell(FAKE_SSH="unkillable", FAKE_MODE="hang")
+    with pytest.raises(StuckError, match=r"killed, but process \d+ there does not end: the driver keeps it") as error:
+        board.run(ssh(board, seconds=1))
+    found = re.search(r"process (\d+)", str(error.value))
+    assert found is not None
+    os.kill(int(found[1]), signal.SIGKILL)
+
+
+def test_a_program_of_a_job_that_was_killed_ends_by_itself(tmp_path: Path) -> None:
+    command = Program("backends.nvdla_runtime", "sleep").command(["600"], tmp_path, seconds=2.5)
+    assert command[:4] == ["timeout", "-s", "KILL", "13"]
+
+
 # ---- spot checks
 
 
+class Answers:
+    """A runtime that gives what it is told."""
+
+    def __init__(self, values: list[float], exactness: str) -> None:
+        self.name = "answers"
+        self.result = RunResult({"y": np.float16(values).reshape(1, -1, 1, 1)}, None, "answers", exactness)
+
+    def run(self, loadable: Path, inputs: np.ndarray) -> RunResult:
+        return self.result
+
+
+@pytest.mark.parametrize(
+    ("device", "emulator"),
+    [
+        ([float("nan"), 1], [float("nan"), 1]),
+        ([31744, 1], [float("nan"), 1]),
+        ([0, 1], [32768, 1]),
+        ([float("inf"), float("-inf")], [float("inf"), float("-inf")]),
+        ([-0.0, 6e-8], [-0.0, 6e-8]),
+    ],
+)
+def test_a_spot_check_takes_what_a_dump_does_not_tell_apart_as_the_same(
+    device: list[float], emulator: list[float]
+) -> None:
+    """nvdla_runtime writes every NaN as 31744, and 32768 as 0."""
+    check = SpotCheck(Answers(device, "device"), Answers(emulator, "bit-exact"), 1)
+    assert "every bit the same" in check.run(Path("x"), np.zeros((1, 1, 1, 1), np.float16)).exactness
+
+
+@pytest.mark.parametrize(
+    ("device", "emulator"),
+    [
+        ([31744, 1], [31728, 1]),
+        ([1, 1], [float("nan"), 1]),
+        ([float("inf"), 1], [65504, 1]),
+        ([0.0, 1], [-0.0, 1]),
+        ([31744, 1], [float("inf"), 1]),
+    ],
+)
+def test_a_spot_check_finds_other_bits(device: list[float], emulator: list[float]) -> None:
+    check = SpotCheck(Answers(device, "device"), Answers(emulator, "bit-exact"), 1)
+    with pytest.raises(DumpError, match="differ in 1 of 2 values of 1 images"):
+        check.run(Path("x"), np.zeros((1, 1, 1, 1), np.float16))
+
+
+def test_a_spot_check_against_a_fast_emulator_says_how_far_it_is_off() -> None:
+    infinite = float("inf")
+    check = SpotCheck(Answers([infinite, 1, 31744], "device"), Answers([infinite, 1.5, float("nan")], "fast"), 1)
+    assert "largest difference 0.5" in check.run(Path("x"), np.zeros((1, 1, 1, 1), np.float16)).exactness
+
+
 def test_a_spot_check_runs_few_images_and_returns_all(bench: Bench) -> None:
-    runtime = SpotCheck(NvdlaRuntime(bench.local(), FEEDING, bench.kept), EmulatorRuntime(NV_SMALL), 2)
+    runtime = SpotCheck(NvdlaRuntime(bench.local(), FEEDING, bench.kept, "nv_small"), EmulatorRuntime(NV_SMALL), 2)
     result = runtime.run(bench.loadable, bench.inputs)
     assert bench.runs() == 2
     assert np.array_equal(result.outputs["prob"], bench.expected)
@@ -256,7 +531,7 @@ def test_a_spot_check_runs_few_images_and_returns_all(bench: Bench) -> None:
 
 def test_a_spot_check_finds_a_wrong_bit(bench: Bench) -> None:
     bench.tell(FAKE_MODE="wrong")
-    runtime = SpotCheck(NvdlaRuntime(bench.local(), FEEDING, bench.kept), EmulatorRuntime(NV_SMALL), 2)
+    runtime = SpotCheck(NvdlaRuntime(bench.local(), FEEDING, bench.kept, "nv_small"), EmulatorRuntime(NV_SMALL), 2)
     with pytest.raises(DumpError, match=r"differ in 2 of 12 values of 2 images; first: image 0, channel 0, row 0"):
         runtime.run(bench.loadable, bench.inputs)
 
@@ -300,8 +575,29 @@ def test_a_board_runs_over_one_checked_connection(board: Bench) -> None:
 
 def test_an_unknown_host_key_is_an_error_that_says_what_to_do(board: Bench) -> None:
     board.tell(FAKE_SSH="unknown-host")
-    with pytest.raises(ToolError, match=r"cannot work on root@board: Host key verification failed.*known_hosts"):
+    with pytest.raises(
+        ToolError, match=r"cannot work on root@board: Host key verification failed.*known_hosts"
+    ) as error:
         board.run(ssh(board))
+    assert "`ssh root@board` must log in" in str(error.value)
+    with pytest.raises(ToolError) as error:
+        board.run(ssh(board, port=2222, identity_file="/keys/a b"))
+    assert "`ssh -p 2222 -i '/keys/a b' -o IdentitiesOnly=yes root@board` must log in" in str(error.value)
+
+
+def test_a_folder_that_cannot_be_made_is_no_matter_of_logging_in(board: Bench) -> None:
+    with pytest.raises(
+        ToolError, match=r"cannot work on root@board: mktemp: .*; it must be able to make a folder in ssh"
+    ):
+        board.run(ssh(board, folder="/nowhere"))
+
+
+def test_an_address_of_ipv6_has_brackets_for_scp_alone(board: Bench) -> None:
+    assert np.array_equal(board.run(ssh(board, host="fe80::1%eth0")).outputs["prob"], board.expected)
+    calls = [json.loads(line) for line in (board.folder / "ssh.txt").read_text().splitlines()]
+    copied = [call["scp"][1] for call in calls if isinstance(call, dict) and "scp" in call]
+    assert copied[0].startswith("root@[fe80::1%eth0]:/")
+    assert {call["rest"][0] for call in calls if isinstance(call, dict) and "rest" in call} == {"root@fe80::1%eth0"}
 
 
 def test_a_connection_that_breaks_is_made_again(board: Bench) -> None:
@@ -312,8 +608,16 @@ def test_a_connection_that_breaks_is_made_again(board: Bench) -> None:
     assert list((board.folder / "board").iterdir()) == []
 
 
+def test_what_a_broken_connection_left_running_is_ended_and_its_folder_removed(board: Bench) -> None:
+    """It would keep the device, and its folder would stay for ever."""
+    board.tell(FAKE_SSH="lost-running", FAKE_MODE="hang-once")
+    assert np.array_equal(board.run(ssh(board)).outputs["prob"], board.expected)
+    assert (board.folder / "connections").read_text() == "2"
+    assert list((board.folder / "board").iterdir()) == []
+
+
 def test_what_hangs_on_the_board_is_killed_there(board: Bench) -> None:
-    board.tell(FAKE_MODE="hang-once")
+    board.tell(FAKE_MODE="hang-second")
     result = board.run(ssh(board, seconds=2))
     assert np.array_equal(result.outputs["prob"], board.expected)
     assert "kill -9" in (board.folder / "ssh.txt").read_text()
@@ -397,10 +701,10 @@ def test_many_images_run_in_one_boot_through_the_console(platform: Bench, mode: 
     result = platform.run(virtual(platform, seconds=2, boot=2))
     assert np.array_equal(result.outputs["prob"], platform.expected)
     assert (platform.folder / "boots").read_text() == "1"
-    assert left_over(platform.folder) == ["nvdla-quant-virtual-platform.lock"]
+    assert left_over(platform.folder) == []
 
 
-@pytest.mark.parametrize("mode", ["panic-once", "vanish-second", "hang-once", "no-output-second"])
+@pytest.mark.parametrize("mode", ["panic-once", "vanish-second", "hang-second", "no-output-second"])
 def test_a_platform_that_dies_is_booted_again(platform: Bench, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nvdla_quant.runtime.virtual_platform._ANSWER", 1)
     platform.tell(FAKE_MODE=mode)
@@ -426,7 +730,7 @@ def test_a_platform_that_does_not_start_says_why(
     platform.tell(FAKE_VP=mode)
     with pytest.raises(ToolError, match=message):
         platform.run(virtual(platform, boot=2))
-    assert left_over(platform.folder) == ["nvdla-quant-virtual-platform.lock"]
+    assert left_over(platform.folder) == []
 
 
 def test_a_wrong_password_is_told_apart(platform: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -445,7 +749,7 @@ def test_a_platform_that_does_not_boot_again_ends_the_job_and_keeps_what_was_don
         platform.run(virtual(platform, boot=2))
     assert (platform.folder / "boots").read_text() == "3", "twice more"
     assert [path.name for path in platform.kept.rglob("*.dimg")] == ["000000.dimg"]
-    assert left_over(platform.folder) == ["nvdla-quant-virtual-platform.lock"]
+    assert left_over(platform.folder) == []
 
 
 def test_a_missing_file_of_the_platform_is_named(platform: Bench) -> None:
