@@ -7,7 +7,7 @@ guess what an operation is for; a claim that is wrong fails there.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,11 +25,13 @@ from nvdla_quant.compiler.operations import (
     PointStep,
     Step,
 )
+from nvdla_quant.compiler.quantize import table_unit
 from nvdla_quant.errors import ClaimError
 from nvdla_quant.hardware import Precision, QuantizationMode, Target
 from nvdla_quant.network.graph import Network, Pair, PReLU, ReLU
 
 Taps = tuple[int, ...]
+Scales = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -139,10 +141,11 @@ class Slopes:
 
 @dataclass(frozen=True)
 class Lookup:
-    """The function of one value that a Sigmoid, TanH or Power is."""
+    """The function of one value that a Sigmoid, TanH or Power is; `unit` is the real value of 1 at its table."""
 
     kind: ClassVar[str] = "lookup"
     layer: str
+    unit: float
 
 
 @dataclass(frozen=True)
@@ -234,7 +237,7 @@ def claim_of(
     network: Network,
     lowered: Lowered,
     operations: Sequence[Operation],
-    scales: Mapping[str, float],
+    scales: Scales,
     made_for: tuple[Target, Precision, QuantizationMode | None],
 ) -> Claim:
     """Return what a loadable's operations stand for.
@@ -253,6 +256,7 @@ def claim_of(
         Target, precision and mode.
     """
     target, precision, mode = made_for
+    half = precision is Precision.FP16
     runs: dict[int, list[Run]] = {}
     for number, operation in enumerate(operations):
         if isinstance(operation, ConvOperation):
@@ -267,7 +271,16 @@ def claim_of(
         name: Held(tensor.chw, scales[name]) for name, tensor in lowered.tensors.items() if name not in lowered.parts
     }
     inside = {name: _place(name, lowered) for name in lowered.parts if name in network.tensors}
-    pieces = tuple(_piece(step, tuple(runs[index]), network, lowered) for index, step in enumerate(lowered.steps))
+    pieces = tuple(
+        Piece(
+            step.layers,
+            _place(step.source, lowered),
+            _written(step, lowered),
+            tuple(_stages(step, network, lowered, scales, half)),
+            tuple(runs[index]),
+        )
+        for index, step in enumerate(lowered.steps)
+    )
     return Claim(target.name, str(precision), None if mode is None else str(mode), held, inside, pieces)
 
 
@@ -276,15 +289,12 @@ def _place(tensor: str, lowered: Lowered) -> Place:
     return Place(part.whole, (part.first, part.end), (part.row, part.step))
 
 
-def _piece(step: Step, runs: tuple[Run, ...], network: Network, lowered: Lowered) -> Piece:
-    writes = _place(step.output, lowered)
-    if isinstance(step, InterleaveStep):
-        writes = Place(writes.tensor, writes.channels, writes.rows, (step.first, step.stride))
-    stages = tuple(_stages(step, network, lowered))
-    return Piece(step.layers, _place(step.source, lowered), writes, stages, runs)
+def _written(step: Step, lowered: Lowered) -> Place:
+    place = _place(step.output, lowered)
+    return replace(place, columns=(step.first, step.stride)) if isinstance(step, InterleaveStep) else place
 
 
-def _stages(step: Step, network: Network, lowered: Lowered) -> Iterator[Stage]:
+def _stages(step: Step, network: Network, lowered: Lowered, scales: Scales, half: bool) -> Iterator[Stage]:
     match step:
         case InterleaveStep():
             return
@@ -305,7 +315,8 @@ def _stages(step: Step, network: Network, lowered: Lowered) -> Iterator[Stage]:
     if step.slopes is not None:
         yield Slopes(_layer_of(step, network, (ReLU, PReLU)), kernels or (0, len(step.slopes)))
     if step.function is not None:
-        yield Lookup(_layer_of(step, network, type(step.function.operation)))
+        unit = 1.0 if half else table_unit(step, scales)
+        yield Lookup(_layer_of(step, network, type(step.function.operation)), unit)
     if step.relu:
         yield Rectifying()
 
@@ -393,7 +404,7 @@ _STAGE_FIELDS: Mapping[str, Mapping[str, Any]] = {
     "gain": {"factor": _NUMBER},
     "joining": {"how": {"enum": ["sum", "max", "product"]}, "gain": _NUMBER, "reads": _PLACE},
     "slopes": {"layer": _STRING, "kernels": _PAIR},
-    "lookup": {"layer": _STRING},
+    "lookup": {"layer": _STRING, "unit": {"type": "number", "exclusiveMinimum": 0}},
     "rectifying": {},
 }
 _STAGE = {

@@ -303,6 +303,15 @@ def _fine(step: ConvolutionStep, scales: Mapping[str, float]) -> float | None:
     return None
 
 
+def table_unit(step: ConvolutionStep | PointStep, scales: Mapping[str, float]) -> float:
+    """Return the real value of 1 that the table of an int8 step reads; of an fp16 step it is 1."""
+    if isinstance(step, PointStep):
+        return scales[step.source]
+    fine = _fine(step, scales)
+    assert fine is not None, "a table makes one"
+    return fine
+
+
 def _second(step: ConvolutionStep, where: str) -> SdpUnit | None:
     """Return the second X unit: what is joined, or slopes."""
     relu = Activation.RELU if step.relu else Activation.NONE

@@ -18,7 +18,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.compiler.claim import Claim, Gathering, Joining, Piece, Place, Rectifying, Run, Stage, Weighting
+from nvdla_quant.compiler.claim import (
+    Claim,
+    Gathering,
+    Joining,
+    Lookup,
+    Piece,
+    Place,
+    Rectifying,
+    Run,
+    Stage,
+    Weighting,
+)
 from nvdla_quant.emulator import run as emulator
 from nvdla_quant.emulator.memory import Values
 from nvdla_quant.emulator.operations import ConvOperation, Fp16, Operation, SdpOperation
@@ -316,7 +327,9 @@ class _Judge:
             for place in _joined(piece)
         }
         weighing = next((stage for stage in piece.stages if isinstance(stage, Weighting | Gathering)), None)
-        weights = None if weighing is None else self._weights(one, weighing, source.shape[1], (scale_in, scale_out))
+        lookup = next((stage for stage in piece.stages if isinstance(stage, Lookup)), None)
+        units = scale_in, scale_out if lookup is None else lookup.unit
+        weights = None if weighing is None else self._weights(one, weighing, source.shape[1], units)
         if weights is None:
             expected = self._floats.compute(piece, source * np.float32(scale_in), others, one.size)
             leeways: tuple[NDArray[np.float64], ...] = ()

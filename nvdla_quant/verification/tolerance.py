@@ -140,25 +140,27 @@ def half_operands(operations: Sequence[Operation], channels: int) -> Floats:
 def gain_of(operation: SdpOperation) -> Floats | None:
     """Return the factor, with its sign, between a convolution's sum of products and what `operation` writes.
 
-    (channels,); None where it is none: a table, an operand that varies, a unit Y that computes something.
+    (channels,); where it applies a table, up to what that reads; None where it is no factor: an operand that varies, a
+    unit Y that computes something.
     """
-    none = np.zeros(operation.destination.shape[0])
-    gain: Floats = none + operation.converter.scale * 2.0**-operation.converter.shift
+    gain: Floats = np.ones(operation.destination.shape[0])
     if isinstance(operation.source, ConvOperation):
         gain = gain * 2.0**-operation.source.truncate
         converter = operation.source.converter
         if converter is not None:
             gain = gain * converter.scale * 2.0**-converter.shift
     for unit in operation.units:
-        if unit.lookup or unit.name == "y" or _varies(unit.mul_operand):
+        if _varies(unit.mul_operand) or (unit.name == "y" and (unit.alu is not None or unit.mul_operand is not None)):
             return None
+        if unit.lookup:
+            return gain
         if unit.prelu and unit.mul_operand is not None:
             continue  # Values above 0 go around it.
         gain = gain * 2.0**-unit.truncate
         if unit.mul_operand is not None:
             values = unit.mul_operand.register if unit.mul_operand.channels is None else unit.mul_operand.channels
             gain = gain * np.asarray(values, np.float64)
-    return gain
+    return gain * operation.converter.scale * 2.0**-operation.converter.shift
 
 
 def _truncation(multiplier: Floats) -> Floats:
