@@ -183,6 +183,9 @@ def _pooling(layer: Layer, network: Network) -> Iterator[Finding]:
             "what the hardware cannot run"
         )
         yield Finding(layer.name, "pooling-window", "error", message, "use preparation fold, which takes it apart")
+    if layer.operation.rounding == "down":
+        message = "round_mode: FLOOR (or ceil_mode: false): its Caffe parser does not read it and rounds the size up"
+        yield Finding(layer.name, "pooling-rounding", "error", message, "the builtin compiler rounds down")
 
 
 def _leaky(layer: Layer, network: Network) -> Iterator[Finding]:
