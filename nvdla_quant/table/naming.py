@@ -175,7 +175,7 @@ def layer_names_fit(entries: Collection[str], network: Network) -> bool:
     A blob may have a layer's name and be the tensor of another, the last in-place layer on it. The meaning is taken
     under which fewer entries are strange and fewer tensors lack one; TensorRT's where both are as good.
     """
-    faults = []
+    faults: list[tuple[int, int]] = []
     for names in (tensor_names(network), _names_by_layer(network)):
         by_layer = bool(faults)
         found = {*entries, *(_scales_by_rule(network, dict.fromkeys(entries, 1.0)) if by_layer else ())}
