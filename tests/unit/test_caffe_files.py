@@ -331,10 +331,10 @@ def with_blobs(folder: Path, text: str, *blobs: list[float]) -> tuple[Path, Path
     """Files of a network whose layer `it` has these blobs."""
     message = pb.NetParameter()
     item = message.layer.add(name="it")
-    for values in blobs:
+    for numbers in blobs:
         blob = item.blobs.add()
-        blob.shape.dim.append(len(values))
-        blob.data.extend(values)
+        blob.shape.dim.append(len(numbers))
+        blob.data.extend(numbers)
     paths = folder / "fork.prototxt", folder / "fork.caffemodel"
     paths[0].write_text(text)
     paths[1].write_bytes(message.SerializeToString())
