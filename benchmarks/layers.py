@@ -118,6 +118,8 @@ def rows() -> Iterator[Row]:
     yield Row("LRN, 3, 5, 7 or 9 channels", "native: the CDP's table", alone(LRN(5, 1e-4, 0.75, 1.0)))
     yield Row("LRN, other sizes", "none", alone(LRN(11, 1e-4, 0.75, 1.0)))
     yield Row("Pooling up to 8 x 8", "native", alone(Pooling("average", (3, 3), (2, 2))))
+    down = Pooling("average", (3, 3), (2, 2), rounding="down")
+    yield Row("Pooling that rounds down (`round_mode: FLOOR`, `ceil_mode: false`)", "native", alone(down))
     yield Row(
         "Pooling MAX above 8", "rewritten: a chain of maxima, exact", alone(Pooling("max", (11, 11), (2, 2), (3, 3)))
     )

@@ -3,6 +3,7 @@
 Bad usage and bad input end with exit status 2 and one line on standard error; outputs are written whole or not at all.
 """
 
+import difflib
 import json
 import sys
 from enum import StrEnum
@@ -27,8 +28,10 @@ from nvdla_quant.files import atomic_path, write_bytes, write_json
 from nvdla_quant.hardware import Precision, QuantizationMode, target_of
 from nvdla_quant.loadable.describe import describe, render
 from nvdla_quant.loadable.reader import read_loadable
-from nvdla_quant.network.caffe import read_network, read_structure
+from nvdla_quant.network.caffe import LayersError, read_network, read_structure, unreadable
+from nvdla_quant.network.graph import Network
 from nvdla_quant.network.passes import prepare
+from nvdla_quant.network.support import Finding
 from nvdla_quant.network.support import check as check_support
 from nvdla_quant.provenance import differences, read_manifest
 from nvdla_quant.runtime.dimg import read_dimg, write_dimg_text
@@ -86,10 +89,25 @@ class LoadablePrecision(StrEnum):
     INT8 = "int8"
 
 
-Prototxt = Annotated[Path, typer.Option("--prototxt", help="The network's deploy prototxt.")]
-Caffemodel = Annotated[Path, typer.Option("--caffemodel", help="The network's trained weights.")]
+def _existing(path: Path | None) -> Path | None:
+    """Refuse a file to read that is not there, before anything is done; the option's name goes before the message."""
+    if path is None or path.is_file():
+        return path
+    if path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder; give the path of a file in it")
+    if not path.parent.is_dir():
+        raise typer.BadParameter(f"{path}: no such file, nor the folder {path.parent}; check the path")
+    close = difflib.get_close_matches(path.name, sorted(other.name for other in path.parent.iterdir()), 1)
+    hint = f" (did you mean {path.parent / close[0]}?)" if close else ""
+    raise typer.BadParameter(f"{path}: no such file{hint}; check the path, which starts at the working directory")
+
+
+Prototxt = Annotated[Path, typer.Option("--prototxt", callback=_existing, help="The network's deploy prototxt.")]
+Caffemodel = Annotated[Path, typer.Option("--caffemodel", callback=_existing, help="The network's trained weights.")]
 Output = Annotated[Path, typer.Option("--output", help="The file to write.")]
-LoadableFile = Annotated[Path, typer.Argument(metavar="LOADABLE", help="A .nvdla file, NVIDIA's or ours.")]
+LoadableFile = Annotated[
+    Path, typer.Argument(metavar="LOADABLE", callback=_existing, help="A .nvdla file, NVIDIA's or ours.")
+]
 ConfigTarget = Annotated[TargetName, typer.Option("--configtarget", help="Hardware configuration.")]
 RunTarget = Annotated[
     TargetName | None,
@@ -140,7 +158,9 @@ def inspect(loadable: LoadableFile, as_json: AsJson = False) -> None:
 @app.command()
 def emulate(
     loadable: LoadableFile,
-    input_file: Annotated[Path, typer.Option("--input", help="[N, C, H, W] int8, int16 or float16, device's domain.")],
+    input_file: Annotated[
+        Path, typer.Option("--input", callback=_existing, help="[N, C, H, W] int8, int16 or float16, device's domain.")
+    ],
     output: Output,
     steps: Annotated[Path | None, typer.Option(help="Folder for the output of every operation.")] = None,
     rawdump: Annotated[Path | None, typer.Option(help="Also write image 0 as nvdla_runtime's --rawdump does.")] = None,
@@ -182,7 +202,7 @@ def compile_(
     prototxt: Prototxt,
     caffemodel: Caffemodel,
     output: Output,
-    calibtable: Annotated[Path | None, typer.Option(help="Calibration table (int8).")] = None,
+    calibtable: Annotated[Path | None, typer.Option(callback=_existing, help="Calibration table (int8).")] = None,
     configtarget: ConfigTarget = TargetName.NV_FULL,
     cprecision: ComputePrecision = LoadablePrecision.INT8,
     quantization_mode: Annotated[
@@ -204,7 +224,9 @@ def compile_(
 def calibrate_(
     prototxt: Prototxt,
     caffemodel: Caffemodel,
-    images: Annotated[Path, typer.Option(help="[N, C, H, W] in the network's own domain, after preprocessing.")],
+    images: Annotated[
+        Path, typer.Option(callback=_existing, help="[N, C, H, W] in the network's own domain, after preprocessing.")
+    ],
     output: Output,
     method: Annotated[Method, typer.Option(help="How to choose clipping thresholds.")] = Method.ENTROPY,
     batch_size: Annotated[int, typer.Option(help="Images at once; changes the result of entropy.")] = 64,
@@ -222,7 +244,9 @@ def calibrate_(
 
 @app.command()
 def convert_cache(
-    cache: Annotated[Path, typer.Argument(metavar="CACHE", help="A calibration cache, or a table in JSON.")],
+    cache: Annotated[
+        Path, typer.Argument(metavar="CACHE", callback=_existing, help="A calibration cache, or a table in JSON.")
+    ],
     output: Output,
 ) -> None:
     """Write a calibration cache, or another table whose numbers mean the same, as JSON, names as they are."""
@@ -232,7 +256,9 @@ def convert_cache(
 @app.command()
 def fix_table(
     prototxt: Prototxt,
-    cache: Annotated[Path, typer.Option(help="A calibration cache, TensorRT's or ours.")],
+    cache: Annotated[
+        Path, typer.Option(callback=_existing, help="A calibration cache, TensorRT's or ours, or a table in JSON.")
+    ],
     output: Output,
     unify: Annotated[bool, typer.Option(help="Make scales agree that the hardware cannot change.")] = True,
     changes: Annotated[Path | None, typer.Option(help="Also write each mapping and change, as TSV.")] = None,
@@ -249,22 +275,31 @@ def fix_table(
 @app.command()
 def check(
     prototxt: Prototxt,
-    caffemodel: Annotated[Path | None, typer.Option(help="The network's trained weights.")] = None,
+    caffemodel: Annotated[Path | None, typer.Option(callback=_existing, help="The network's trained weights.")] = None,
     configtarget: ConfigTarget = TargetName.NV_FULL,
     cprecision: ComputePrecision = LoadablePrecision.INT8,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a target cannot run of a network; exit status 3 where that is anything."""
-    network = read_structure(prototxt) if caffemodel is None else read_network(prototxt, caffemodel)
-    findings = check_support(network, target_of(configtarget), cprecision)
+    """Say what a target cannot run of a network, all of it; exit status 3 where that is anything."""
+    target = target_of(configtarget)
+    unread: tuple[Finding, ...] = ()
+    network: Network | None
+    try:
+        network = read_structure(prototxt) if caffemodel is None else read_network(prototxt, caffemodel)
+    except LayersError as error:
+        if not all(problem.is_unsupported for problem in error.problems):
+            raise
+        network, unread = error.known, unreadable(error.problems)
+    findings = (*unread, *(() if network is None else check_support(network, target, cprecision)))
     if as_json:
         print(json.dumps({"findings": [vars(finding) for finding in findings]}, indent=2))
     else:
         for finding in findings:
             advice = f" Instead: {finding.rewrite}." if finding.rewrite else ""
-            print(f"{finding.severity}: {finding.layer or network.name} [{finding.rule}]: {finding.message}.{advice}")
-        if not findings:
-            print(f"{configtarget} runs all {len(network.layers)} layers in {cprecision}")
+            print(f"{finding.severity}: {finding.layer or 'network'} [{finding.rule}]: {finding.message}.{advice}")
+        if network is not None and not any(finding.severity == "error" for finding in findings):
+            count = sum(not layer.inner for layer in network.layers)
+            print(f"{configtarget} runs all {count} layers in {cprecision}")
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(NOT_SUPPORTED)
 
@@ -274,8 +309,12 @@ def verify(
     loadable: LoadableFile,
     prototxt: Prototxt,
     caffemodel: Caffemodel,
-    images: Annotated[Path, typer.Option(help="[N, C, H, W] in the network's own domain; 4 to 16 images do.")],
-    calibtable: Annotated[Path | None, typer.Option(help="The table that it was compiled with (int8).")] = None,
+    images: Annotated[
+        Path, typer.Option(callback=_existing, help="[N, C, H, W] in the network's own domain; 4 to 16 images do.")
+    ],
+    calibtable: Annotated[
+        Path | None, typer.Option(callback=_existing, help="The table that it was compiled with (int8).")
+    ] = None,
     configtarget: RunTarget = None,
     layers: Annotated[Path | None, typer.Option(help="Also write one line a layer, as TSV.")] = None,
     report: Annotated[
@@ -311,9 +350,14 @@ def verify(
 
 @app.command()
 def top(
-    dimg: Annotated[Path, typer.Argument(metavar="DIMG", help="An output.dimg of nvdla_runtime, text or binary.")],
+    dimg: Annotated[
+        Path,
+        typer.Argument(metavar="DIMG", callback=_existing, help="An output.dimg of nvdla_runtime, text or binary."),
+    ],
     k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 5,
-    labels: Annotated[Path | None, typer.Option(help="A text file with one class name a line.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(callback=_existing, help="A text file with one class name a line.")
+    ] = None,
 ) -> None:
     """Print the k highest scores of a raw dump: 0-based index, value, label."""
     values = read_dimg(dimg).reshape(-1)
@@ -324,8 +368,8 @@ def top(
 
 @app.command("compare-manifests")
 def compare_manifests(
-    first: Annotated[Path, typer.Argument(help="A manifest.json.")],
-    second: Annotated[Path, typer.Argument(help="Another, of another run or machine.")],
+    first: Annotated[Path, typer.Argument(callback=_existing, help="A manifest.json.")],
+    second: Annotated[Path, typer.Argument(callback=_existing, help="Another, of another run or machine.")],
 ) -> None:
     """List the artefacts that differ between two runs, and why; exit status 1 where any does."""
     found = differences(*map(read_manifest, (first, second)))
@@ -345,7 +389,11 @@ def main() -> None:
     except USAGE_ERROR as error:
         print(f"nvdla-quant: {error.format_message()}", file=sys.stderr)
         status = 2
-    except (NvdlaQuantError, OSError) as error:
+    except NvdlaQuantError as error:
         print(f"nvdla-quant: {error}", file=sys.stderr)
+        status = 2
+    except OSError as error:
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"nvdla-quant: {where}{error.strerror or error}; check the path and its permissions", file=sys.stderr)
         status = 2
     sys.exit(status)

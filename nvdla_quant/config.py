@@ -5,6 +5,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -230,6 +231,24 @@ def _hinted(key: str, known: list[str]) -> str:
     return f"{key!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
 
 
+_PATTERNS = {
+    "^[a-z0-9]+(-[a-z0-9]+)*$(?!\n)": (
+        "small letters a to z and digits, in words joined by single hyphens, such as 'lenet-5' (it is part of paths)",
+        "[a-z0-9-]",
+    ),
+    "^[A-Za-z0-9_][A-Za-z0-9_.:%-]*$(?!\n)": (
+        "letters, digits and _ . : % -, the first one a letter, a digit or _",
+        "[A-Za-z0-9_.:%-]",
+    ),
+    "^[A-Za-z0-9_][A-Za-z0-9_.-]*$(?!\n)": (
+        "letters, digits and _ . -, the first one a letter, a digit or _",
+        "[A-Za-z0-9_.-]",
+    ),
+    "^/[A-Za-z0-9_./-]*$(?!\n)": ("a path from the root, of letters, digits and _ . / -", "[A-Za-z0-9_./-]"),
+}
+"""What the schema's patterns allow, in words, and any one character of it."""
+
+
 def _explain(error: Any) -> str:
     """Return what is wrong in the words of a user: the key, what stands there, what is expected."""
     where = _where(error.absolute_path)
@@ -248,6 +267,11 @@ def _explain(error: Any) -> str:
     if error.validator == "oneOf":
         choices = [" and ".join(choice["required"]) for choice in error.validator_value]
         return f"{where}: give exactly one of {', '.join(choices)}"
+    if error.validator == "pattern" and error.validator_value in _PATTERNS:
+        allowed, character = _PATTERNS[error.validator_value]
+        wrong = dict.fromkeys(part for part in error.instance if not re.fullmatch(character, part))
+        found = f"; not allowed are {', '.join(map(repr, wrong))}" if wrong else ""
+        return f"{where}: {error.instance!r} is no name that can be used here: {allowed}{found}"
     if error.validator == "anyOf":
         # Alternatives of another type say nothing of what was meant; of the others, the one that got furthest does.
         other = {sub.schema_path[0] for sub in error.context if sub.validator == "type" and not sub.path}

@@ -22,6 +22,14 @@ class NetworkError(NvdlaQuantError):
     """A network file is malformed, inconsistent or uses what this package cannot read."""
 
 
+class UnsupportedError(NetworkError):
+    """A layer is sound and asks for something that nothing here can do."""
+
+
+class WeightsError(NetworkError):
+    """A caffemodel does not hold what a layer of the prototxt needs."""
+
+
 class DatasetError(NvdlaQuantError):
     """A data set is missing, malformed or too small for what was asked."""
 

@@ -4,16 +4,17 @@ from pathlib import Path
 
 from nvdla_quant import logs
 from nvdla_quant.network.caffe import read_structure
-from nvdla_quant.table.cache import read_cache
 from nvdla_quant.table.changes import write_changes
 from nvdla_quant.table.fix import fix_table
+from nvdla_quant.table.foreign import read_cache_of
 from nvdla_quant.table.table import write_table
 
 with logs.capture(snakemake.log[0]):
+    network = read_structure(Path(snakemake.input.prototxt))
     table, changes = fix_table(
-        read_structure(Path(snakemake.input.prototxt)),
+        network,
         read_structure(Path(snakemake.input.prepared)),
-        read_cache(Path(snakemake.input.cache)),
+        read_cache_of(network, Path(snakemake.input.cache)),
         **snakemake.params.options,
     )
     write_table(table, Path(snakemake.output.table))

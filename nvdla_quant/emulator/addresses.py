@@ -6,10 +6,8 @@ import numpy as np
 
 from nvdla_quant.emulator.operations import Cube
 from nvdla_quant.errors import LoadableError
+from nvdla_quant.loadable.layout import MAX_CUBE
 from nvdla_quant.loadable.tasks import TaskMemory
-
-MAX_CUBE = 8192
-"""Largest width, height or channel count of a cube (``DCUBE_MAX_*``, kmd/firmware/common.c:276)."""
 
 
 class AddressSpace(TaskMemory):

@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 
-from nvdla_quant.emulator.addresses import MAX_CUBE, AddressSpace
+from nvdla_quant.emulator.addresses import AddressSpace
 from nvdla_quant.emulator.operations import CpuOperation, Cube
 from nvdla_quant.errors import EmulationError, LoadableError
 from nvdla_quant.loadable import structs
+from nvdla_quant.loadable.layout import MAX_CUBE
 from nvdla_quant.loadable.structs import EmuFormat, EmuOperation
 
 ATOMS = {EmuFormat.INT8: (32, 1), EmuFormat.INT8_8: (8, 1), EmuFormat.FP16: (16, 2)}

@@ -33,6 +33,7 @@ from nvdla_quant.emulator.races import describe_races
 from nvdla_quant.emulator.reuse import check_overwritten
 from nvdla_quant.errors import EmulationError, LoadableError
 from nvdla_quant.hardware import NV_FULL, NV_SMALL, Precision, Target
+from nvdla_quant.loadable.layout import layouts_of
 from nvdla_quant.loadable.records import (
     DataCategory,
     DataFormat,
@@ -166,11 +167,12 @@ def decode(loadable: Loadable, target: Target | None = None, limits: Limits = DE
     target = target or default_target(loadable)
     _check_memory(loadable, [], limits)
     static = static_bytes(loadable)
+    layouts = layouts_of(loadable, static)
     operations: list[Operation] = []
     warnings: list[str] = []
     base = 0
     for task in _tasks_in_order(loadable):
-        space = AddressSpace(loadable, task, static)
+        space = AddressSpace(loadable, task, static, layouts)
         if task.interface == Interface.DLA1:
             decoded = decode_dla.decode_task(space, target, base, warnings)
             order = _in_order(decoded, space.where)

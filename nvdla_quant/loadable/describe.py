@@ -10,6 +10,7 @@ import numpy as np
 
 from nvdla_quant.errors import LoadableError
 from nvdla_quant.loadable import structs
+from nvdla_quant.loadable.layout import MAX_CUBE, layouts_of, possible
 from nvdla_quant.loadable.records import (
     DataFormat,
     DataType,
@@ -56,13 +57,14 @@ def describe(loadable: Loadable) -> Description:
     Raises
     ------
     LoadableError
-        A descriptor lies outside what the loadable declares.
+        A descriptor lies outside what the loadable declares, or a tensor or cube has a size that the hardware lacks.
     """
     static = static_bytes(loadable)
+    layouts = layouts_of(loadable, static)
     operations: list[Description] = []
     tasks = []
     for task in loadable.tasks:
-        space = TaskMemory(loadable, task, static)
+        space = TaskMemory(loadable, task, static, layouts)
         found = _accelerator(space, len(operations)) if task.interface == Interface.DLA1 else []
         found = _cpu(space, len(operations)) if task.interface == Interface.EMU1 else found
         operations += [{**operation, "task": task.id} for operation in found]
@@ -98,6 +100,9 @@ def _engine_name(task: Task) -> str:
 
 
 def _tensor(tensor: TensorDescriptor) -> Description:
+    if min(tensor.n, tensor.c, tensor.h, tensor.w) < 1:
+        shape = f"{tensor.n}x{tensor.c}x{tensor.h}x{tensor.w}"
+        raise LoadableError(f"tensor {tensor.name!r}: shape {shape}, expected 1 or more each; the file is damaged")
     return {
         "name": tensor.name,
         "shape": [tensor.n, tensor.c, tensor.h, tensor.w],
@@ -140,10 +145,28 @@ def _accelerator(space: TaskMemory, base: int) -> list[Description]:
         )
         facts: Description = {"input": None, "output": None, "precision": None, "macs": 0, "weight_bytes": 0}
         if engine is not Engine.BDMA:
-            facts |= {"input": _shape(surface["src_data"]), "output": _shape(surface["dst_data"])}
+            where = f"{space.where} operation {index} ({engine.name})"
+            facts |= {
+                "input": _checked(surface["src_data"], f"{where} source"),
+                "output": _checked(surface["dst_data"], f"{where} destination"),
+            }
         facts |= _UNITS[engine](op, surface)
         result.append({"index": base + index, "unit": engine.name, **facts, "waits_for": waits[index]})
     return result
+
+
+def _checked(cube: np.void, where: str) -> list[int] | None:
+    """Return the shape of a cube, which must be one that the hardware has; None where a unit hands over what has none.
+
+    The firmware does not read the size of what the SDP hands over to a pooling.
+    """
+    if not possible(cube):
+        raise LoadableError(
+            f"{where}: {'x'.join(map(str, _shape(cube)))} (channels, height, width), expected 1 to {MAX_CUBE} each: no "
+            "layout of the firmware's descriptors, with offsets or before them, gives cubes that are possible; the "
+            "file is damaged, or made for another interface"
+        )
+    return _shape(cube) if any(_shape(cube)) else None
 
 
 def _shape(cube: np.void) -> list[int]:
@@ -268,8 +291,8 @@ def _cpu(space: TaskMemory, base: int) -> list[Description]:
         {
             "index": base + index,
             "unit": "EMU",
-            "input": _shape(buffer["src_data"]),
-            "output": _shape(buffer["dst_data"]),
+            "input": _checked(buffer["src_data"], f"{space.where} operation {index} (EMU) source"),
+            "output": _checked(buffer["dst_data"], f"{space.where} operation {index} (EMU) destination"),
             "precision": _name(EmuFormat, buffer["src_data"]["format"]),
             "macs": 0,
             "weight_bytes": 0,

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from nvdla_quant.errors import LoadableError
 from nvdla_quant.loadable import structs
-from nvdla_quant.loadable.records import Interface, Loadable, MemoryFlags, Task
+from nvdla_quant.loadable.layout import Layouts
+from nvdla_quant.loadable.records import Loadable, MemoryFlags, Task
 from nvdla_quant.loadable.structs import EmuFormat
 
 
@@ -66,11 +67,15 @@ class TaskMemory:
         One of its tasks.
     static : Mapping[int, NDArray[np.uint8]]
         What `static_bytes` returned.
+    layouts : Layouts
+        What `layouts_of` returned.
     """
 
-    def __init__(self, loadable: Loadable, task: Task, static: Mapping[int, NDArray[np.uint8]]) -> None:
+    def __init__(
+        self, loadable: Loadable, task: Task, static: Mapping[int, NDArray[np.uint8]], layouts: Layouts
+    ) -> None:
         self.where = f"task {task.id}"
-        self._older = _is_older(loadable)
+        self._older = layouts.older(task.interface)
         self._static = static
         self._memories = {memory.id: memory for memory in loadable.memories}
         addresses = {address.id: address for address in loadable.addresses}
@@ -121,22 +126,6 @@ class TaskMemory:
             raise LoadableError(f"{where}: {count} entries need {size} bytes, memory {memory_id} holds {have}")
         found = np.ndarray((count,), layout, np.ascontiguousarray(image).data, 0, (stride,))
         return found if layout == dtype else _today(found, dtype)
-
-
-def _is_older(loadable: Loadable) -> bool:
-    """Whether the descriptors have no offsets: what the network descriptors of accelerator tasks say of themselves.
-
-    Blobs of surfaces have the same sizes in both layouts, and the CPU's say the same version in both.
-    """
-    addresses = {address.id: address.mem_id for address in loadable.addresses}
-    memories = {memory.id: memory.contents for memory in loadable.memories}
-    for task in loadable.tasks:
-        if task.interface == Interface.DLA1 and task.address_list:
-            for name in memories.get(addresses.get(task.address_list[0], -1), ()):
-                blob = loadable.blob_by_name.get(name)
-                if blob is not None and (0, 0, 0) < blob.version < structs.FIRST_WITH_OFFSETS:
-                    return True
-    return False
 
 
 def _today(older: NDArray[np.void], dtype: np.dtype[np.void]) -> NDArray[np.void]:

@@ -137,6 +137,8 @@ def _(operation: Pooling, item: pb.LayerParameter) -> list[Weights]:
     parameter = item.pooling_param
     parameter.pool = pb.PoolingParameter.MAX if operation.method == "max" else pb.PoolingParameter.AVE
     _window(parameter, operation.kernel, operation.stride, operation.pad)
+    if operation.rounding == "down":
+        parameter.round_mode = pb.PoolingParameter.FLOOR
     return []
 
 

@@ -20,6 +20,8 @@ from nvdla_quant.errors import NetworkError
 Weights = NDArray[np.float32]
 Pair = tuple[int, int]
 """(vertical, horizontal), in pixels."""
+Rounding = Literal["up", "down"]
+"""How a pooling rounds the size of its output where its windows leave a rest."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ class InnerProduct:
 class Pooling:
     """Pooling with Caffe's rounding of the output size, see `caffe_pooling_size`.
 
+    `rounding` is ``down`` where the prototxt says so (``round_mode: FLOOR``) and that makes a difference.
+
     `kernel` is the whole input where the prototxt says ``global_pooling``. Averages divide by the window clipped to
     the padded image, as Caffe does.
     """
@@ -96,6 +100,7 @@ class Pooling:
     kernel: Pair
     stride: Pair = (1, 1)
     pad: Pair = (0, 0)
+    rounding: Rounding = "up"
 
 
 @dataclass(frozen=True)
@@ -237,11 +242,16 @@ Operation = (
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: it reads the tensors `inputs` and writes the tensor that has its own name."""
+    """One layer: it reads the tensors `inputs` and writes the tensor that has its own name.
+
+    `inner` marks a layer that is the first half of one in the file, of which two were made: only the other half has
+    its name, and no calibration cache knows its tensor.
+    """
 
     name: str
     operation: Operation
     inputs: tuple[str, ...]
+    inner: bool = False
 
     @property
     def kind(self) -> str:
@@ -339,11 +349,14 @@ def deconvolution_size(size: int, kernel: int, stride: int, pad: int, dilation: 
     return stride * (size - 1) + dilation * (kernel - 1) + 1 - 2 * pad
 
 
-def caffe_pooling_size(size: int, kernel: int, stride: int, pad: int) -> int:
+def caffe_pooling_size(size: int, kernel: int, stride: int, pad: int, rounding: Rounding = "up") -> int:
     """Output size of a pooling along one axis.
 
-    Caffe rounds up, then drops a last window that would start in the padding (only where there is padding).
+    Caffe rounds up, then drops a last window that would start in the padding (only where there is padding). Rounding
+    down, every window lies inside of the padded image, and there is none to drop.
     """
+    if rounding == "down":
+        return convolution_size(size, kernel, stride, pad)
     count = -((size + 2 * pad - kernel) // -stride) + 1
     if pad and (count - 1) * stride >= size + pad:
         count -= 1

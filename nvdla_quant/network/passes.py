@@ -24,6 +24,7 @@ from nvdla_quant.network.graph import (
     Pair,
     Pooling,
     Power,
+    Rounding,
     Scale,
     Weights,
     caffe_pooling_size,
@@ -251,7 +252,7 @@ _Axis = tuple[int, int, int]
 def _parts(pooling: Pooling, size: Pair, output: Pair) -> list[Pooling] | None:
     """Poolings that one after another compute `pooling`, or None."""
     axes = [
-        _nested(*axis) or (_overlapping(*axis) if pooling.method == "max" else None)
+        _nested(*axis, pooling.rounding) or (_overlapping(*axis, pooling.rounding) if pooling.method == "max" else None)
         for axis in zip(pooling.kernel, pooling.stride, pooling.pad, size, output, strict=True)
     ]
     if any(axis is None for axis in axes):
@@ -260,34 +261,34 @@ def _parts(pooling: Pooling, size: Pair, output: Pair) -> list[Pooling] | None:
     length = max(len(rows), len(columns))
     rows, columns = (axis + [(1, 1, 0)] * (length - len(axis)) for axis in (rows, columns))
     return [
-        Pooling(pooling.method, (row[0], column[0]), (row[1], column[1]), (row[2], column[2]))
+        Pooling(pooling.method, (row[0], column[0]), (row[1], column[1]), (row[2], column[2]), pooling.rounding)
         for row, column in zip(rows, columns, strict=True)
     ]
 
 
-def _nested(kernel: int, stride: int, pad: int, size: int, output: int) -> list[_Axis] | None:
+def _nested(kernel: int, stride: int, pad: int, size: int, output: int, rounding: Rounding) -> list[_Axis] | None:
     """Poolings along one axis whose windows stand side by side, each within the limit, or None."""
     if pad or (output - 1) * stride + kernel > size:
         return None
-    if output == 1:
-        stride = kernel
+    if output == 1 and kernel > size - kernel:
+        stride = kernel  # Of the only window; any that keeps a second one out will do.
     if kernel <= MAX_POOLING_WINDOW:
         return [(kernel, stride, 0)]
     for first in range(MAX_POOLING_WINDOW, 1, -1):
         if kernel % first or stride % first:
             continue
         # Windows beyond the ones that count may come out of rounding up; they must not make a further output.
-        between = caffe_pooling_size(size, first, first, 0)
+        between = caffe_pooling_size(size, first, first, 0, rounding)
         rest_kernel, rest_stride = kernel // first, stride // first
-        if caffe_pooling_size(between, rest_kernel, rest_stride, 0) != output:
+        if caffe_pooling_size(between, rest_kernel, rest_stride, 0, rounding) != output:
             continue
-        rest = _nested(rest_kernel, rest_stride, 0, between, output)
+        rest = _nested(rest_kernel, rest_stride, 0, between, output, rounding)
         if rest is not None:
             return [(first, first, 0), *rest]
     return None
 
 
-def _overlapping(kernel: int, stride: int, pad: int, size: int, output: int) -> list[_Axis] | None:
+def _overlapping(kernel: int, stride: int, pad: int, size: int, output: int, rounding: Rounding) -> list[_Axis] | None:
     """Maxima along one axis whose windows overlap, each within the limit, or None."""
     if kernel <= MAX_POOLING_WINDOW:
         return [(kernel, stride, pad)]
@@ -295,9 +296,9 @@ def _overlapping(kernel: int, stride: int, pad: int, size: int, output: int) -> 
         return None
     between = size + 2 * pad - (MAX_POOLING_WINDOW - 1)
     kernel -= MAX_POOLING_WINDOW - 1
-    if caffe_pooling_size(between, kernel, stride, 0) != output:
+    if caffe_pooling_size(between, kernel, stride, 0, rounding) != output:
         return None
-    rest = _overlapping(kernel, stride, 0, between, output)
+    rest = _overlapping(kernel, stride, 0, between, output, rounding)
     return None if rest is None else [(MAX_POOLING_WINDOW, 1, pad), *rest]
 
 
@@ -308,7 +309,7 @@ def _averaging(pooling: Pooling, shape: tuple[int, int, int], output: Pair) -> C
         return None
     height, width = pooling.kernel
     weights = np.full((shape[0], 1, height, width), 1 / (height * width), np.float32)
-    strides = [1 if n == 1 else s for _, s, _, _, n in axes]
+    strides = [1 if size + 2 * pad == k else s for k, s, pad, size, _ in axes]  # One window has no stride.
     sizes = [(size + 2 * pad - k) // s + 1 for (k, _, pad, size, _), s in zip(axes, strides, strict=True)]
     if sizes != list(output):
         return None

@@ -72,11 +72,16 @@ def output_shape(layer: Layer, shapes: Sequence[Shape]) -> Shape:
     NetworkError
         The operation cannot take these shapes; the message names the layer.
     """
-    check_arity(layer.name, layer.kind, isinstance(layer.operation, Eltwise | Concat), len(shapes))
     try:
-        return _shape(layer.operation, shapes)
+        return shape_of(layer.operation, shapes)
     except NetworkError as error:
         raise NetworkError(f"layer {layer.name!r} ({layer.kind}): {error}") from error
+
+
+def shape_of(operation: Operation, shapes: Sequence[Shape]) -> Shape:
+    """Shape of what `operation` writes; as `output_shape`, but that messages name no layer."""
+    check_arity(isinstance(operation, Eltwise | Concat), len(shapes))
+    return _shape(operation, shapes)
 
 
 @singledispatch
@@ -138,7 +143,7 @@ def _(operation: Pooling, shapes: Sequence[Shape]) -> Shape:
     if any(pad >= kernel for pad, kernel in zip(operation.pad, operation.kernel, strict=True)):
         raise NetworkError(f"padding {operation.pad}, expected less than the kernel {operation.kernel}")
     axes = list(zip(size, operation.kernel, operation.stride, operation.pad, strict=True))
-    result = tuple(caffe_pooling_size(*axis) for axis in axes)
+    result = tuple(caffe_pooling_size(*axis, operation.rounding) for axis in axes)
     # Without padding Caffe keeps a last window that rounding up has put wholly outside of the image (stride > kernel).
     if any((count - 1) * stride - pad >= size for count, (size, _, stride, pad) in zip(result, axes, strict=True)):
         raise NetworkError(
@@ -211,7 +216,7 @@ def _(operation: Concat, shapes: Sequence[Shape]) -> Shape:
     return (sum(shape[0] for shape in shapes), *shapes[0][1:])
 
 
-def check_arity(name: str, kind: str, several: bool, count: int) -> None:
+def check_arity(several: bool, count: int) -> None:
     """Check the number of tensors that a layer reads: one, or one and more where it takes `several`.
 
     Raises
@@ -221,7 +226,7 @@ def check_arity(name: str, kind: str, several: bool, count: int) -> None:
     """
     if (several and not count) or (not several and count != 1):
         expected = "1 or more" if several else "1"
-        raise NetworkError(f"layer {name!r} ({kind}): reads {count} tensors, expected {expected}")
+        raise NetworkError(f"reads {count} tensors, expected {expected}")
 
 
 def image(shape: Shape) -> tuple[int, int, int]:

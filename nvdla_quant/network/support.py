@@ -185,7 +185,7 @@ def _convolution_core(
     if image:
         kernel, dilation = extent, (1, 1)
     together = groups_together(channels, outputs // group, group, _atom(target, precision))
-    if group > 1:
+    if together > 1:
         message = f"its {group} groups run {together} at a time, with zeros between: {together} times the weights"
         yield Finding(layer.name, "group", "warning", message)
     work = Work(

@@ -19,6 +19,7 @@ from nvdla_quant.files import write_text
 
 _VALUE = re.compile(r"[0-9a-fA-F]{1,8}\Z")
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_WEIGHTS_OF_NCNN = re.compile(r"_param_\d+\Z")
 _NCNN_LINE = re.compile(rf"\S+(?:\s+{_NUMBER})+\s*\Z")
 
 
@@ -33,10 +34,16 @@ class CalibrationCache:
     entries : tuple[tuple[str, float], ...]
         (tensor name, scale), in order; names are unique. A scale is the real value of one int8 step: finite, positive
         and rounded to float32.
+    is_table : bool
+        Whether it was a table in JSON, which says nothing of who calibrated.
+    by_layer : bool
+        Whether the names of such a table are those of layers.
     """
 
     header: str
     entries: tuple[tuple[str, float], ...]
+    is_table: bool = False
+    by_layer: bool = False
 
     def __post_init__(self) -> None:
         """Round the scales to float32, and refuse what cannot be written or used."""
@@ -57,6 +64,11 @@ class CalibrationCache:
         object.__setattr__(self, "entries", entries)
 
     @property
+    def what(self) -> str:
+        """What the scales were read from, for messages."""
+        return self.header if self.is_table else f"calibration cache ({self.header})"
+
+    @property
     def scales(self) -> dict[str, float]:
         """Scales by tensor name, in order."""
         return dict(self.entries)
@@ -74,7 +86,7 @@ def read_cache(path: Path) -> CalibrationCache:
     ------
     CacheError
         Not text, empty, cut short, a line that is no entry, a name that stands twice, a scale that is not finite and
-        positive, or an INT8 table of ncnn. The message names the file and the line or entry.
+        positive, or a table of ncnn or onnxruntime. The message names the file and the line or entry.
     OSError
         The file cannot be read.
     """
@@ -98,7 +110,7 @@ def parse_cache(content: bytes) -> CalibrationCache:
     ended = lines[-1] == ""
     while lines[-1] == "":
         lines.pop()
-    _refuse_ncnn(lines)
+    _refuse_others(lines)
     if _split_entry(lines[0]) is not None:
         raise CacheError(
             f"line 1: {lines[0]!r} is an entry, expected a header such as 'TRT-8503-EntropyCalibration2'; "
@@ -162,13 +174,26 @@ def _float32(name: str, scale: float) -> float:
     return rounded
 
 
-def _refuse_ncnn(lines: list[str]) -> None:
-    """Recognise an INT8 table of ncnn, which is text too: ``layer number number ...`` without a header."""
+def _refuse_others(lines: list[str]) -> None:
+    """Recognise the tables of ncnn and onnxruntime, which are text too: ``name number ...`` without a header.
+
+    ncnn's has the scales of weights as well, ``layer_param_0``; onnxruntime's one number a tensor.
+    """
     tables = [line for line in lines if line.strip()]
-    if all(_NCNN_LINE.match(line) for line in tables):
-        raise NcnnTableError(
-            f"line 1: {tables[0][:60]!r}: this is an INT8 table of ncnn (caffe-int8-convert-tools), not a calibration "
-            "cache. It holds 127 / T of what each convolution and fully connected layer reads, and scales of weights; "
-            "NVDLA needs the scale of what every layer writes, and nothing says that of the last of them. Calibrate "
-            "the network with `nvdla-quant calibrate` or TensorRT"
+    if not all(_NCNN_LINE.match(line) for line in tables):
+        return
+    fields = [line.split() for line in tables]
+    if all(len(field) == 2 and not _WEIGHTS_OF_NCNN.search(field[0]) for field in fields):
+        raise CacheError(
+            f"line 1: {tables[0][:60]!r}: this is a text table as onnxruntime writes it (write_calibration_table: a "
+            "tensor's name and the largest magnitude in it), not a calibration cache of TensorRT. Its names are those "
+            "of an ONNX model's tensors, and it has no entry for what onnxruntime does not quantize. Calibrate the "
+            "network with `nvdla-quant calibrate` or TensorRT; or write JSON, an entry for each layer and the input: "
+            '{name of the layer: {"scale": number / 127}, ...}'
         )
+    raise NcnnTableError(
+        f"line 1: {tables[0][:60]!r}: this is an INT8 table of ncnn (caffe-int8-convert-tools), not a calibration "
+        "cache. It holds 127 / T of what each convolution and fully connected layer reads, and scales of weights; "
+        "NVDLA needs the scale of what every layer writes, and nothing says that of the last of them. Calibrate "
+        "the network with `nvdla-quant calibrate` or TensorRT"
+    )

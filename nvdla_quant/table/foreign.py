@@ -6,6 +6,7 @@ form                                  what becomes of it
 calibration cache of any TensorRT     read; NVIDIA's ``resnet50.txt`` is one
 JSON of `nvdla_compiler`              read; ``scale``, else ``min`` and ``max``; refused where an ``offset`` is not 0
 INT8 table of ncnn                    refused, naming the tensors whose scale it cannot give
+text table of onnxruntime             refused: it has the names of an ONNX model
 ===================================== ==========================================================================
 
 A table of ncnn gives the scale of each tensor that a convolution or fully connected layer reads. More follow: what is
@@ -13,6 +14,7 @@ fused into such a tensor, what a pooling or concat binds to it, a final Softmax.
 layer writes what no other reads, so that no network is ever complete.
 """
 
+import codecs
 import json
 from pathlib import Path
 
@@ -22,7 +24,8 @@ from nvdla_quant.network.views import VIEWS, viewed
 from nvdla_quant.table.cache import CalibrationCache, read_cache
 from nvdla_quant.table.consistency import bonds
 from nvdla_quant.table.fusion import fused_end
-from nvdla_quant.table.table import CalibrationTable, read_table
+from nvdla_quant.table.naming import layer_names_fit
+from nvdla_quant.table.table import CalibrationTable, parse_table
 
 _READERS = ("Convolution", "InnerProduct")
 """Layers that a table of ncnn has entries of."""
@@ -38,10 +41,14 @@ def read_scales(path: Path) -> CalibrationTable:
     OSError
         The file cannot be read.
     """
-    if not path.read_bytes().lstrip().startswith((b"{", b"[")):
+    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    if not content.lstrip().startswith((b"{", b"[")):
         return CalibrationTable(read_cache(path).scales)
-    table = read_table(path)
-    entries = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        table = parse_table(content)
+    except TableError as error:
+        raise TableError(f"{path}: {error}") from error
+    entries = json.loads(content)
     if shifted := [name for name, entry in entries.items() if entry.get("offset", 0) != 0]:
         raise TableError(
             f"{path}: entry {shifted[0]!r} has offset {entries[shifted[0]]['offset']}: an asymmetric scale. NVDLA's "
@@ -51,13 +58,24 @@ def read_scales(path: Path) -> CalibrationTable:
 
 
 def read_cache_of(network: Network, path: Path) -> CalibrationCache:
-    """Read the calibration cache of `network` in `path`; see `read_cache`.
+    """Read the scales of `network` in `path`: a calibration cache, or a table in JSON.
+
+    Names in JSON are a cache's, as `convert-cache` and NVIDIA's script write them, or those of layers; see
+    `naming.layer_names_fit`.
 
     Raises
     ------
     NcnnTableError
         It is an INT8 table of ncnn; the message names the tensors whose scale it cannot give.
+    CacheError, TableError
+        As `read_scales`.
+    OSError
+        The file cannot be read.
     """
+    if path.read_bytes().removeprefix(codecs.BOM_UTF8).lstrip().startswith((b"{", b"[")):
+        scales = read_scales(path).scales
+        by_layer = layer_names_fit(scales, network)
+        return CalibrationCache(f"table {path}", tuple(scales.items()), is_table=True, by_layer=by_layer)
     try:
         return read_cache(path)
     except NcnnTableError as error:

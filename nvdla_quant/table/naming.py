@@ -5,15 +5,17 @@ default ``(Unnamed Layer* i) [Type]_output``, i counting TensorRT's layers. So `
 last in-place layer on blob ``conv1``, not of the layer called conv1. (Measured on public caches and on our own.)
 """
 
+import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 from nvdla_quant.errors import CacheError
 from nvdla_quant.network.graph import Network
-from nvdla_quant.network.views import VIEWS, sole_reader
+from nvdla_quant.network.views import VIEWS, sole_reader, viewed
 from nvdla_quant.table.cache import CalibrationCache
 from nvdla_quant.table.changes import Change
+from nvdla_quant.table.consistency import SOFTMAX_SCALE
 from nvdla_quant.table.fusion import FUSED_AFTER, FUSION_STARTS
 from nvdla_quant.table.table import CalibrationTable
 
@@ -59,7 +61,8 @@ def tensor_names(network: Network) -> Mapping[str, str]:
     Returns
     -------
     Mapping[str, str]
-        Cache name by tensor name (layer name, or blob name of an input). Dropout and Flatten have none of their own.
+        Cache name by tensor name (layer name, or blob name of an input). Dropout and Flatten have none of their own,
+        nor has the first half of a layer that was read as two.
 
     Raises
     ------
@@ -71,6 +74,8 @@ def tensor_names(network: Network) -> Mapping[str, str]:
     index = 0
     for layer in network.layers:
         blob = network.tensors[layer.name].blob
+        if layer.inner:  # The parser makes one layer of both.
+            continue
         if layer.kind in _ALIASES:
             holder[blob] = holder[network.tensors[layer.inputs[0]].blob]
             continue
@@ -118,8 +123,10 @@ def match(cache: CalibrationCache, network: Network) -> tuple[CalibrationTable, 
     CacheError
         The cache has entries that are no tensors of the network, or lacks tensors; the message names them.
     """
-    names = tensor_names(network)
-    scales = cache.scales
+    names = _names_by_layer(network) if cache.by_layer else tensor_names(network)
+    scales = dict(cache.scales)
+    if cache.by_layer:
+        scales |= _scales_by_rule(network, scales)
     _refuse_strangers(cache, network, names)
     fused = _taken_after_fusion(cache, names)
     table: dict[str, float] = {}
@@ -136,20 +143,79 @@ def match(cache: CalibrationCache, network: Network) -> tuple[CalibrationTable, 
             continue
         entry = names[source]
         table[tensor] = scales[entry]
-        rule, reason = _how(network, tensor, source, entry)
-        changes.append(Change(tensor, entry, scales[entry], scales[entry], rule, reason))
+        rule, reason = _how(network, tensor, source, entry, cache)
+        given = entry if entry in cache.scales else ""
+        changes.append(Change(tensor, given, scales[entry], scales[entry], rule, reason))
     if missing:
         raise CacheError(
-            f"calibration cache ({cache.header}): lacks {len(missing)} of the {len(names)} tensors of the network: "
+            f"{cache.what}: lacks {len(missing)} of the {len(names)} tensors of the network: "
             f"{_some(missing)}; "
             + (
                 "no fused layer after them has an entry either; "
                 if fused
                 else "a cache of this kind has one for each layer; "
             )
-            + "was it cut, or taken from another version of the network? Calibrate again"
+            + (
+                "add these entries"
+                if cache.is_table
+                else "was it cut, or taken from another version of the network? Calibrate again"
+            )
         )
-    return CalibrationTable(table), tuple(changes)
+    for layer in network.layers:
+        if layer.inner:
+            (outer,) = network.consumers[layer.name]
+            table[layer.name] = scale = table[outer.name]
+            changes.append(Change(layer.name, "", scale, scale, "inner", f"the first half of layer {outer.name}"))
+    return CalibrationTable({name: table[name] for name in network.tensors if name in table}), tuple(changes)
+
+
+def layer_names_fit(entries: Collection[str], network: Network) -> bool:
+    """Tell whether names in a table of unknown origin are layers' names, and not those of TensorRT's tensors.
+
+    A blob may have a layer's name and be the tensor of another, the last in-place layer on it. The meaning is taken
+    under which fewer entries are strange and fewer tensors lack one; TensorRT's where both are as good.
+    """
+    faults: list[tuple[int, int]] = []
+    for names in (tensor_names(network), _names_by_layer(network)):
+        by_layer = bool(faults)
+        found = {*entries, *(_scales_by_rule(network, dict.fromkeys(entries, 1.0)) if by_layer else ())}
+        needed = {t: n for t, n in names.items() if not (t in network.by_name and _is_view(network, t))}
+        fused = not by_layer and not any(_UNNAMED.match(name) for name in entries)
+        lacking = [
+            tensor
+            for tensor, name in needed.items()
+            if name not in found and not (fused and _group_entry(network, names, dict.fromkeys(found, 1.0), tensor))
+        ]
+        strange = [name for name in entries if name not in names.values()]
+        faults.append((len(strange), len(lacking)))
+    return faults[1] < faults[0]
+
+
+def _is_view(network: Network, name: str) -> bool:
+    return isinstance(network.by_name[name].operation, VIEWS)
+
+
+def _names_by_layer(network: Network) -> Mapping[str, str]:
+    """Return the names in a table that calls tensors after their layers."""
+    return {name: name for name in network.tensors if name not in network.by_name or not network.by_name[name].inner}
+
+
+def _scales_by_rule(network: Network, scales: Mapping[str, float]) -> dict[str, float]:
+    """Return scales of layers that a table by layers may leave out, since what they read says them.
+
+    A ReLU and a pooling write no larger values than they read, and a final Softmax has a scale of its own.
+    """
+    found: dict[str, float] = {}
+    known = dict(scales)
+    for layer in network.layers:
+        source = viewed(network, layer.inputs[0])
+        if layer.name in known or isinstance(layer.operation, VIEWS):
+            continue
+        if layer.kind in ("ReLU", "Pooling") and source in known:
+            found[layer.name] = known[layer.name] = known[source]
+        elif layer.kind == "Softmax" and not network.consumers[layer.name]:
+            found[layer.name] = known[layer.name] = SOFTMAX_SCALE
+    return found
 
 
 def _refuse_strangers(cache: CalibrationCache, network: Network, names: Mapping[str, str]) -> None:
@@ -160,12 +226,16 @@ def _refuse_strangers(cache: CalibrationCache, network: Network, names: Mapping[
     for name, _ in cache.entries:
         unnamed = _UNNAMED.match(name)
         if name not in known and not (has_slopes and unnamed and unnamed["type"] == "Constant"):
-            strangers.append(repr(name))
+            close = difflib.get_close_matches(name, known, 1)
+            strangers.append(f"{name!r}" + (f" (did you mean {close[0]!r}?)" if close else ""))
     if strangers:
+        kind = "a table" if cache.is_table else "a cache"
         raise CacheError(
-            f"calibration cache ({cache.header}): a cache of another network: {len(cache.entries) - len(strangers)} of "
+            f"{cache.what}: {kind} of another network: {len(cache.entries) - len(strangers)} of "
             f"its {len(cache.entries)} entries match the {len(known)} tensors of network {network.name!r}; these do "
-            f"not: {_some(strangers)}; give the prototxt that was calibrated"
+            f"not: {_some(strangers)}; "
+            + ("correct the names, or " if cache.is_table else "")
+            + "give the prototxt that was calibrated"
         )
 
 
@@ -181,7 +251,7 @@ def _taken_after_fusion(cache: CalibrationCache, names: Mapping[str, str]) -> bo
 
 def _group_entry(network: Network, names: Mapping[str, str], scales: Mapping[str, float], tensor: str) -> str | None:
     """Return the first tensor with an entry among those that the absent `tensor` was fused into."""
-    while names[tensor] not in scales:
+    while names.get(tensor) not in scales:
         reader = sole_reader(network, tensor)
         if reader is None or tensor not in network.by_name or network.by_name[tensor].kind not in FUSION_STARTS:
             return None
@@ -191,8 +261,12 @@ def _group_entry(network: Network, names: Mapping[str, str], scales: Mapping[str
     return tensor
 
 
-def _how(network: Network, tensor: str, source: str, entry: str) -> tuple[str, str]:
+def _how(network: Network, tensor: str, source: str, entry: str, cache: CalibrationCache) -> tuple[str, str]:
     """Return the rule that led from `tensor` to the entry of `source`, and the reason."""
+    if cache.by_layer:
+        if entry in cache.scales:
+            return ("layer", "named by its layer") if source == tensor else ("fused", f"absent: that of {source}")
+        return "absent", f"absent: a {network.by_name[tensor].kind} takes the scale of what it reads, or its own"
     if source != tensor:
         return "fused", f"absent: TensorRT fused it into {source}, whose entry it takes"
     if tensor not in network.by_name:

@@ -142,6 +142,8 @@ def test_old_type_names(tmp_path: Path, kind: str) -> None:
     with pytest.raises(NetworkError) as error:
         structure(tmp_path, text)
     expected = modern.get(kind.replace("_", "").lower())
+    if kind == "SPLIT":
+        expected = "Split"
     if expected:
         assert f"({expected})" in str(error.value)
     else:
@@ -286,8 +288,9 @@ CONV = "convolution_param"
             prototxt(layer("a", "ReLU", "data", top="x"), layer("b", "ReLU", "data", top="x")),
             "already writes its top 'x'",
         ),
-        (prototxt(layer("p", "Permute", "data")), "type 'Permute' is not supported (supported: Input, BatchNorm,"),
-        (prototxt(layer("s", "Split", "data")), "let each of its readers read its bottom"),
+        (prototxt(layer("p", "Permute", "data")), "type 'Permute' is not supported; nothing in NVDLA"),
+        (prototxt(layer("p", "Foo", "data")), "type 'Foo' is not supported (supported: Input, BatchNorm,"),
+        (prototxt(layer("r", "ReLU", "data"), layer("s", "Split", "r", top="data")), "already writes its top 'data'"),
         (prototxt(layer("loss", "SoftmaxWithLoss", "data label")), "use a Softmax without the label"),
         (prototxt(layer("r", "ReLU", "data data")), "'r' (ReLU): reads 2 tensors, expected 1"),
         (prototxt(layer("e", "Eltwise", "data")), "'e' (Eltwise): reads 1 tensor, expected 2 or more"),
@@ -333,8 +336,10 @@ def test_malformed_structures(tmp_path: Path, text: str, message: str) -> None:
         ("Pooling", "pooling_param { pool: STOCHASTIC kernel_size: 2 }", "STOCHASTIC is for training"),
         ("Pooling", "pooling_param { pool: MEDIAN kernel_size: 2 }", "no value named MEDIAN"),
         ("Pooling", "pooling_param { global_pooling: true stride: 2 }", "global_pooling with stride (2, 2)"),
-        ("Pooling", "pooling_param { kernel_size: 2 stride: 2 round_mode: FLOOR }", "down to 5, where Caffe"),
-        ("Pooling", "pooling_param { kernel_size: 2 stride: 2 ceil_mode: false }", "down to 5, where Caffe"),
+        ("BN", "", "SegNet's is read with bn_param { bn_mode: INFERENCE }"),
+        ("DepthwiseConvolution", f"{CONV} {{ num_output: 6 kernel_size: 3 }}", "group 1 with num_output 6"),
+        ("ConvolutionDepthwise", f"{CONV} {{ num_output: 12 kernel_size: 3 }}", "for 6 channels, expected the same"),
+        ("Split", 'bottom: "data"', "reads 2 tensors, expected 1"),
         ("Softmax", "softmax_param { axis: 2 }", "axis 2, expected 1"),
         ("Flatten", "flatten_param { end_axis: 2 }", "end_axis 2, expected 3"),
         ("BatchNorm", "batch_norm_param { use_global_stats: false }", "statistics of each batch"),
@@ -381,6 +386,15 @@ def test_shapes_that_do_not_fit_together(tmp_path: Path) -> None:
 def test_rounding_down_is_read_where_it_changes_nothing(tmp_path: Path) -> None:
     item = operation(tmp_path, "Pooling", "pooling_param { kernel_size: 3 stride: 2 round_mode: FLOOR }")
     assert item == Pooling("max", (3, 3), (2, 2))
+
+
+@pytest.mark.parametrize("line", ["round_mode: FLOOR", "ceil_mode: false", "torch_pooling: true"])
+def test_rounding_down_is_a_property_of_the_pooling(tmp_path: Path, line: str) -> None:
+    """11 x 9 pixels, windows of 2 at stride 2: 5 x 4 of them lie inside, where Caffe makes 6 x 5 unless told."""
+    text = prototxt(layer("it", "Pooling", "data", f"pooling_param {{ kernel_size: 2 stride: 2 {line} }}"))
+    network = structure(tmp_path, text)
+    assert network.by_name["it"].operation == Pooling("max", (2, 2), (2, 2), rounding="down")
+    assert network.tensors["it"].shape == (6, 5, 4)
 
 
 def test_unreadable_files(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from nvdla_quant.network.graph import (
     Tensor,
 )
 from nvdla_quant.network.shapes import assemble
+from nvdla_quant.reference import Reference
 from tests.caffe_networks import ALL_OPERATIONS, assert_equal, layer, prototxt, randomized, values, write_random
 
 FILES = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -321,3 +322,72 @@ def test_a_prototxt_with_other_values_is_refused_or_read(old: str, new: str, tmp
     except NetworkError:
         return
     assert network.layers
+
+
+# --- what forks of Caffe write ----------------------------------------------------------------------------------------
+
+
+def with_blobs(folder: Path, text: str, *blobs: list[float]) -> tuple[Path, Path]:
+    """Files of a network whose layer `it` has these blobs."""
+    message = pb.NetParameter()
+    item = message.layer.add(name="it")
+    for numbers in blobs:
+        blob = item.blobs.add()
+        blob.shape.dim.append(len(numbers))
+        blob.data.extend(numbers)
+    paths = folder / "fork.prototxt", folder / "fork.caffemodel"
+    paths[0].write_text(text)
+    paths[1].write_bytes(message.SerializeToString())
+    return paths
+
+
+FIVE = ([2.0, 4.0], [8.0, 18.0], [2.0], [3.0, 5.0], [7.0, 11.0])
+"""Mean, variance, factor, scale, bias: of channel 0, (x - 1) / sqrt(4) * 3 + 7; of channel 1, (x - 2) / 3 * 5 + 11."""
+
+
+@pytest.mark.parametrize("top", ["it", "data"])
+@pytest.mark.parametrize("line", ["scale_bias: true", ""])
+def test_batch_norm_with_scale_and_bias(tmp_path: Path, top: str, line: str) -> None:
+    """NVIDIA's Caffe; the number of blobs alone says so, too. Written, it is two layers that compute the same."""
+    text = prototxt(layer("it", "BatchNorm", "data", f"batch_norm_param {{ eps: 0 {line} }}", top), shape=(1, 2, 1, 1))
+    network = read_network(*with_blobs(tmp_path, text, *FIVE))
+    assert [(item.name, item.kind, item.inner) for item in network.layers] == [
+        ("it_normalized", "BatchNorm", True), ("it", "Scale", False),
+    ]  # fmt: skip
+    image = np.array([5.0, 8.0], np.float32).reshape(1, 2, 1, 1)
+    for read in (network, read_network(*write(network, tmp_path))):
+        assert Reference(read).run(image)["it"].ravel().tolist() == [13.0, 21.0]
+    if line:
+        structure = read_structure(tmp_path / "fork.prototxt")
+        assert [item.name for item in structure.layers] == ["it_normalized", "it"]
+
+
+def test_scale_bias_without_its_blobs_is_refused(tmp_path: Path) -> None:
+    text = prototxt(layer("it", "BatchNorm", "data", "batch_norm_param { scale_bias: true }"), shape=(1, 2, 1, 1))
+    with pytest.raises(NetworkError, match=r"'it' \(BatchNorm\): the caffemodel holds 3 blobs for it, expected 5"):
+        read_network(*with_blobs(tmp_path, text, *FIVE[:3]))
+
+
+def test_spellings_of_forks(tmp_path: Path) -> None:
+    """SegNet's BN for inference, depthwise convolutions, and Split, which only renames."""
+    norm = layer("it", "BN", "data", "bn_param { bn_mode: INFERENCE }")
+    split = 'layer { name: "s" type: "Split" bottom: "it" top: "x" top: "y" }\n'
+    text = prototxt(norm, split, layer("sum", "Eltwise", "x y"), shape=(1, 2, 1, 1))
+    network = read_network(*with_blobs(tmp_path, text, *FIVE[3:]))
+    image = np.array([5.0, 8.0], np.float32).reshape(1, 2, 1, 1)
+    assert network.by_name["sum"].inputs == ("it", "it")
+    assert Reference(network).run(image)["sum"].ravel().tolist() == [44.0, 102.0]
+    for kind, group in (("DepthwiseConvolution", "group: 6"), ("ConvolutionDepthwise", "")):
+        item = layer("it", kind, "data", f"convolution_param {{ num_output: 6 kernel_size: 3 {group} }}")
+        (tmp_path / "deep.prototxt").write_text(prototxt(item))
+        operation = read_structure(tmp_path / "deep.prototxt").by_name["it"].operation
+        assert isinstance(operation, Convolution)
+        assert (operation.group, operation.weights.shape) == (6, (6, 1, 3, 3))
+
+
+def test_rounding_down_is_written(tmp_path: Path) -> None:
+    text = prototxt(layer("p", "Pooling", "data", "pooling_param { kernel_size: 2 stride: 2 round_mode: FLOOR }"))
+    paths = write_random(tmp_path, text)
+    network = read_network(*paths)
+    assert_equal(read_network(*write(network, tmp_path)), network)
+    assert "round_mode: FLOOR" in (tmp_path / "written.prototxt").read_text()

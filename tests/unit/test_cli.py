@@ -169,6 +169,91 @@ def test_malformed_networks_are_one_line(tmp_path: Path, what: str) -> None:
     assert str(path) in line
 
 
+SEVERAL = (
+    "layer { name: 'a' type: 'ReLU6' bottom: 'data' top: 'a' } layer { name: 'b' type: 'ReLU6' bottom: 'a' top: 'b' } "
+    "layer { name: 'l' type: 'LRN' bottom: 'b' top: 'l' lrn_param { local_size: 11 } } "
+    "layer { name: 'p' type: 'Permute' bottom: 'l' top: 'p' } layer { name: 'q' type: 'Foo' bottom: 'p' top: 'q' } "
+    "layer { name: 'n' type: 'LRN' bottom: 'b' top: 'n' lrn_param { norm_region: WITHIN_CHANNEL } }"
+)
+INPUT = "layer { name: 'data' type: 'Input' top: 'data' input_param { shape { dim: 1 dim: 6 dim: 8 dim: 8 } } } "
+
+
+def test_every_layer_that_cannot_run_is_listed_at_once(tmp_path: Path) -> None:
+    """Those whose type is not read, wherever they stand, and what the target lacks of the others."""
+    path = tmp_path / "deploy.prototxt"
+    path.write_text(INPUT + SEVERAL)
+    result = cli("check", "--prototxt", path, "--json")
+    assert result.returncode == 3, result.stderr
+    findings = json.loads(result.stdout)["findings"]
+    assert {(finding["layer"], finding["rule"]) for finding in findings} == {
+        ("a", "layer-type"), ("b", "layer-type"), ("l", "lrn"), ("p", "layer-type"), ("q", "layer-type"),
+        ("n", "layer"),
+    }  # fmt: skip
+    assert all(finding["rewrite"] for finding in findings if finding["rule"] == "layer-type")
+    cache = tmp_path / "cache"
+    cache.write_text("TRT-8503-EntropyCalibration2\ndata: 3c010a14\n")
+    line = fail("fix-table", "--prototxt", path, "--cache", cache, "--output", tmp_path / "t.json")
+    for part in ("layers 'a', 'b': type 'ReLU6'", "'p': type 'Permute'", "'q': type 'Foo'", "'n' (LRN): norm_region"):
+        assert part in line
+
+
+def test_a_file_for_training_is_explained(tmp_path: Path) -> None:
+    path = tmp_path / "train_val.prototxt"
+    data = "layer {{ name: 'd' type: 'Data' top: 'data' top: 'label' include {{ phase: {} }} {} }} "
+    layers = "layer { name: 'r' type: 'ReLU' bottom: 'data' top: 'r' } "
+    loss = "layer { name: 'loss' type: 'SoftmaxWithLoss' bottom: 'r' bottom: 'label' }"
+    crop = "transform_param { crop_size: 227 }"
+    path.write_text(data.format("TRAIN", crop) + data.format("TEST", crop) + layers + loss)
+    text = cli("check", "--prototxt", path)
+    assert text.returncode == 3
+    assert "'d' of type Data for TRAIN, 'd' of type Data for TEST" in text.stdout
+    lines = (
+        'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: CHANNELS dim: 227 dim: 227'
+    )
+    assert lines in text.stdout
+    assert 'layer { name: "prob" type: "Softmax" bottom: "r" top: "prob" }' in text.stdout
+
+
+def test_warnings_leave_the_line_that_all_layers_run(tmp_path: Path) -> None:
+    """Two groups of 8 channels fill atoms of 8: nothing is written between them (AlexNet on nv_small)."""
+    path = tmp_path / "deploy.prototxt"
+    grouped = "layer { name: 'c' type: 'Convolution' bottom: 'data' top: 'c' convolution_param { %s kernel_size: 3 } }"
+    path.write_text(INPUT.replace("dim: 6", "dim: 16") + grouped % "num_output: 16 group: 2")
+    options = ("check", "--prototxt", path, "--configtarget")
+    assert succeed(*options, "nv_small") == "nv_small runs all 1 layers in int8\n"
+    assert succeed(*options, "nv_full").splitlines() == [
+        "warning: c [group]: its 2 groups run 2 at a time, with zeros between: 2 times the weights.",
+        "nv_full runs all 1 layers in int8",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("inspect", None), ("emulate", "--input"), ("compile", "--prototxt"), ("compile", "--caffemodel"),
+        ("compile", "--calibtable"), ("calibrate", "--images"), ("convert-cache", None), ("fix-table", "--cache"),
+        ("fix-table", "--prototxt"), ("check", "--caffemodel"), ("verify", "--images"), ("top", None),
+        ("top", "--labels"),
+        ("compare-manifests", None),
+    ],
+)  # fmt: skip
+def test_missing_files_are_named(folder: Path, tmp_path: Path, command: str, option: str | None) -> None:
+    given: dict[str, list[object]] = {
+        "inspect": [None], "emulate": [folder / "tiny.nvdla", "--input"], "convert-cache": [None], "top": [None],
+        "compare-manifests": [folder / "raw.json"],
+    }  # fmt: skip
+    absent = folder / "calibration.cach"
+    arguments = [absent if item is None else item for item in given.get(command, [])] if option is None else []
+    if option is not None:
+        arguments = [*(given[command][:1] if command == "emulate" else ()), option, absent]
+        arguments = [folder / "raw.json", *arguments] if command == "top" else arguments
+        arguments = [folder / "tiny.nvdla", *arguments] if command == "verify" else arguments
+    elif command == "compare-manifests":
+        arguments = [folder / "raw.json", absent]
+    line = fail(command, *arguments)
+    assert f"calibration.cach: no such file (did you mean {folder / 'calibration.cache'}?); check the path" in line
+
+
 def test_a_cache_of_another_network_is_refused(folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "other.cache"
     cache.write_text("TRT-8503-EntropyCalibration2\ndata: 3c010a14\nfire1: 3c010a14\n")
@@ -229,4 +314,4 @@ def test_manifests_are_compared(tmp_path: Path) -> None:
     succeed("compare-manifests", tmp_path / "a", tmp_path / "a")
     differ = cli("compare-manifests", tmp_path / "a", tmp_path / "b")
     assert (differ.returncode, differ.stdout.split("\t")[0]) == (1, "f")
-    assert "not a manifest" in fail("compare-manifests", tmp_path / "a", tmp_path)
+    assert "is a folder; give the path of a file" in fail("compare-manifests", tmp_path / "a", tmp_path)

@@ -367,6 +367,36 @@ def test_wide_poolings(
         follows(network, target, mode, 2.1, correlation=-1.0)
 
 
+@pytest.mark.parametrize(("target", "mode"), VARIANTS)
+@pytest.mark.parametrize(
+    ("method", "size", "kernel", "stride", "pad"),
+    [
+        ("max", (12, 12), 3, 2, 0),
+        ("average", (12, 11), 3, 2, 0),
+        ("average", (12, 12), 3, 2, 1),
+        ("max", (29, 29), 9, 4, 0),
+    ],
+)
+def test_pooling_that_rounds_down(
+    target: Target,
+    mode: QuantizationMode | None,
+    method: Literal["max", "average"],
+    size: tuple[int, int],
+    kernel: int,
+    stride: int,
+    pad: int,
+) -> None:
+    """What the last whole windows leave over is not read."""
+    pooling = Pooling(method, (kernel, kernel), (stride, stride), (pad, pad), "down")
+    network = chain((9, *size), pooling)
+    assert network.tensors["l0"].shape[1] == (size[0] + 2 * pad - kernel) // stride + 1
+    if method == "max":
+        _, result, expected = compiled(network, target, mode)
+        assert np.array_equal(result, expected)
+    else:
+        follows(network, target, mode, 0.51, correlation=-1.0)
+
+
 def test_an_average_that_the_border_cuts_is_refused() -> None:
     from nvdla_quant.network.support import check
 

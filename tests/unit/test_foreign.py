@@ -1,11 +1,13 @@
 """Tables of other origin: what is read, and what is refused with the reason."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from nvdla_quant.errors import CacheError, NcnnTableError, NvdlaQuantError, TableError
 from nvdla_quant.network.caffe import read_structure
+from nvdla_quant.table.fix import fix_table
 from nvdla_quant.table.foreign import read_cache_of, read_scales, unmeasured
 from tests.caffe_networks import layer, prototxt
 
@@ -115,3 +117,61 @@ def test_scales_that_do_not_follow_from_what_convolutions_read(
 def test_no_network_is_complete(repository: Path) -> None:
     for path in sorted((repository / "resources").glob("*/deploy.prototxt")):
         assert unmeasured(read_structure(path)), path
+
+
+# ---- tables in JSON, by TensorRT's names or by layers
+
+NETWORK = prototxt(
+    layer("conv", "Convolution", "data", CONVOLUTION),
+    layer("relu", "ReLU", "conv", top="conv"),
+    layer("ip", "InnerProduct", "conv", FULL),
+    layer("prob", "Softmax", "ip"),
+)
+
+
+def fixed_from(tmp_path: Path, scales: dict[str, float], bom: bytes = b"") -> dict[str, float]:
+    path, structure = tmp_path / "table.json", tmp_path / "deploy.prototxt"
+    structure.write_text(NETWORK)
+    path.write_bytes(bom + json.dumps({name: {"scale": scale} for name, scale in scales.items()}).encode())
+    network = read_structure(structure)
+    table, _ = fix_table(network, network, read_cache_of(network, path))
+    return {name: round(scale, 4) for name, scale in table.scales.items()}
+
+
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+def test_json_with_tensorrts_names(tmp_path: Path, bom: bytes) -> None:
+    """Blob conv ends with relu's tensor; what it held before is unnamed."""
+    found = fixed_from(tmp_path, {"data": 1, CONV: 2, "conv": 3, "ip": 4, "prob": 0.5}, bom)
+    assert found == {"data": 1, "conv": 2, "relu": 3, "ip": 4, "prob": 0.0079}
+
+
+def test_json_with_layers_names(tmp_path: Path) -> None:
+    found = fixed_from(tmp_path, {"data": 1, "conv": 2, "relu": 3, "ip": 4, "prob": 0.5})
+    assert found == {"data": 1, "conv": 2, "relu": 3, "ip": 4, "prob": 0.0079}
+
+
+def test_json_by_hand_may_leave_out_what_follows(tmp_path: Path) -> None:
+    assert fixed_from(tmp_path, {"data": 1, "conv": 2, "ip": 4}) == {
+        "data": 1, "conv": 2, "relu": 2, "ip": 4, "prob": 0.0079,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("scales", "message"),
+    [
+        ({"data": 1, "conv": 2, "ipp": 4}, r"a table of another network: 2 of its 3 .*'ipp' \(did you mean 'ip'\?\)"),
+        ({"data": 1, "conv": 2}, r"lacks 1 of .*'ip' \(of ip\).*add these entries"),
+        ({"data": 1, "conv": 0, "ip": 4}, r"entry 'conv' has scale 0"),
+    ],
+)
+def test_mistakes_in_json_name_the_entry(tmp_path: Path, scales: dict[str, float], message: str) -> None:
+    with pytest.raises((CacheError, TableError), match=message):
+        fixed_from(tmp_path, scales)
+
+
+def test_the_text_table_of_onnxruntime_is_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.cache"
+    path.write_text("data 2.008338\nconv1 7.1\n")
+    with pytest.raises(CacheError, match="as onnxruntime writes it") as error:
+        read_scales(path)
+    assert "ncnn" not in str(error.value)

@@ -196,3 +196,24 @@ def test_golden_fused_branches(shared: Path) -> None:
     assert table["res2a_branch1"] == table["scale2a_branch1"] == table["res2a_relu"] == cache.scales["res2a"]
     assert table["scale2a_branch2b"] == cache.scales["res2a_branch2b"]
     assert table["scale2b_branch2b"] == cache.scales["res2b"]
+
+
+# --- a BatchNorm of NVIDIA's Caffe, which is two layers here ----------------------------------------------------------
+
+BOTH = "batch_norm_param { eps: 0.001 scale_bias: true }"
+
+
+def test_a_layer_that_is_read_as_two_has_one_name(tmp_path: Path) -> None:
+    """TensorRT makes one Scale of it: one entry, one number, and the first half takes the scale of the layer."""
+    path = tmp_path / "deploy.prototxt"
+    relu = layer("r", "ReLU", "bn", top="bn")
+    path.write_text(prototxt(layer("bn", "BatchNorm", "data", BOTH), relu, layer("p", "ReLU", "bn")))
+    network = read_structure(path)
+    assert [item.kind for item in network.layers] == ["BatchNorm", "Scale", "ReLU", "ReLU"]
+    assert [item.inner for item in network.layers] == [True, False, False, False]
+    unnamed = "(Unnamed Layer* 0) [Scale]_output"
+    assert dict(tensor_names(network)) == {"data": "data", "bn": unnamed, "r": "bn", "p": "p"}
+    cache = CalibrationCache("TRT-8503-EntropyCalibration2", (("data", 1.0), (unnamed, 2.0), ("bn", 3.0), ("p", 4.0)))
+    table, changes = match(cache, network)
+    assert dict(table.scales) == {"data": 1, "bn_normalized": 2, "bn": 2, "r": 3, "p": 4}
+    assert [change.rule for change in changes if change.name == "bn_normalized"] == ["inner"]

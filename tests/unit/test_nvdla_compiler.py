@@ -240,6 +240,22 @@ def test_fault_a_is_the_5x5_kernel_over_the_image(tmp_path: Path, size: int, wro
     assert rules(network, NV_FULL, INT8, FILTER, informat="nchw") == []
 
 
+@pytest.mark.parametrize(
+    ("parameters", "wrong"),
+    [
+        ("kernel_size: 3 stride: 2 round_mode: FLOOR", True),  # 16 pixels: 7 windows inside, 8 rounded up.
+        ("kernel_size: 2 stride: 2 round_mode: FLOOR", False),  # 8 either way.
+        ("kernel_size: 10 stride: 10 ceil_mode: false", True),  # Also where `fold` takes the window apart.
+        ("kernel_size: 3 stride: 2", False),
+    ],
+)
+def test_pooling_that_rounds_down_is_refused_by_name(tmp_path: Path, parameters: str, wrong: bool) -> None:
+    pooling = layer("p", "Pooling", "data", f"pooling_param {{ {parameters} }}")
+    network = prepare(random_network(tmp_path, pooling), "fold")
+    found = check_nvdla_compiler(network, NV_SMALL, INT8, FILTER)
+    assert (bool(found) and {finding.rule for finding in found} == {"pooling-rounding"}) is wrong
+
+
 def test_rows_that_are_joined() -> None:
     """ConvCoreNode.cpp:886-945 for atomic C 64: width 4 fits 4 rows, 5 to 8 fit 2, beyond none."""
     joined = {width: image_post_extension((16, width), 1, 64) for width in (3, 4, 5, 8, 9)}

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -135,6 +136,31 @@ def test_wide_poolings_are_taken_apart(
     after = split_pooling(before)
     assert [layer.operation.kernel for layer in after.layers] == parts  # type: ignore[union-attr]
     assert [layer.name for layer in after.layers] == [*(f"l_part{i}" for i in range(1, len(parts))), "l"]
+    same_result(before, after)
+
+
+@pytest.mark.parametrize("method", ["max", "average"])
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "count"),
+    [
+        ((27, 25), (12, 10), (12, 10), 2),  # 3 and 5 pixels are left over.
+        ((25, 25), (10, 10), (30, 30), 2),  # One window of 10, beside which another would fit.
+        ((25, 13), (10, 1), (4, 2), 2),
+        ((29, 29), (11, 11), (3, 3), None),  # A chain of maxima, or a convolution for an average.
+    ],
+)
+def test_wide_poolings_that_round_down_are_taken_apart(
+    method: Literal["max", "average"],
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    count: int | None,
+) -> None:
+    before = one_layer((3, *size), Pooling(method, kernel, stride, rounding="down"))
+    after = split_pooling(before)
+    parts = [layer.operation for layer in after.layers]
+    assert count in (len(parts), None)
+    assert all(isinstance(part, Convolution) or max(part.kernel) <= 8 for part in parts)  # type: ignore[union-attr]
     same_result(before, after)
 
 

@@ -5,6 +5,7 @@ OpenCV (4.x) reads the same files with code of its own; no departure from Caffe 
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from nvdla_quant.network.graph import (
     Operation,
     Pair,
     Pooling,
+    Rounding,
     Tensor,
     caffe_pooling_size,
 )
@@ -76,7 +78,8 @@ def test_padding_never_is_a_maximum() -> None:
 def caffe_pooling(operation: Pooling, image: Array) -> Array:
     """Pooling as Caffe's loops define it: each window clipped, averages over the window clipped to the padded image."""
     (height, width), (kh, kw), (sh, sw), (ph, pw) = image.shape[1:], operation.kernel, operation.stride, operation.pad
-    rows, columns = caffe_pooling_size(height, kh, sh, ph), caffe_pooling_size(width, kw, sw, pw)
+    rounding = operation.rounding
+    rows, columns = (caffe_pooling_size(*axis, rounding) for axis in ((height, kh, sh, ph), (width, kw, sw, pw)))
     result = np.empty((len(image), rows, columns), np.float64)
     for row in range(rows):
         for column in range(columns):
@@ -97,12 +100,18 @@ sizes = st.integers(1, 12)
     stride=st.tuples(st.integers(1, 6), st.integers(1, 6)),
     pad=st.tuples(st.integers(0, 4), st.integers(0, 4)),
     method=st.sampled_from(["max", "average"]),
+    rounding=st.sampled_from(["up", "down"]),
 )
 @settings(max_examples=300, deadline=None)
 def test_pooling_is_caffes(
-    size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], pad: tuple[int, int], method: str
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    pad: tuple[int, int],
+    method: Literal["max", "average"],
+    rounding: Rounding,
 ) -> None:
-    operation = Pooling(method, kernel, stride, pad)
+    operation = Pooling(method, kernel, stride, pad, rounding)
     try:
         network = single(operation, (2, *size))
     except NetworkError:
@@ -212,6 +221,7 @@ def test_deconvolution_is_the_transpose_of_convolution(
 
 CONV = "convolution_param"
 POOL = "pooling_param"
+FLOOR = "ceil_mode: false"
 FC = layer("fc", "InnerProduct", "it", "inner_product_param { num_output: 7 }")
 
 OPENCV_CASES = {
@@ -293,6 +303,17 @@ OPENCV_CASES = {
     "concat": [layer("a", "Sigmoid", "data"), layer("it", "Concat", "a data")],
     "flatten": [layer("it", "Flatten", "data")],
     "reshape": [layer("it", "Reshape", "data", "reshape_param { shape { dim: 0 dim: 3 dim: -1 dim: 9 } }")],
+    **{
+        f"pooling {method}, rounding down": [
+            layer(
+                "it",
+                "Pooling",
+                "data",
+                f"{POOL} {{ pool: {method} kernel_size: 3 stride: 2 pad: {pad} {FLOOR} }}",
+            )
+        ]
+        for method, pad in (("MAX", 0), ("MAX", 1), ("AVE", 0))
+    },
     "dropout": [layer("it", "Dropout", "data")],
 }
 

@@ -1,6 +1,7 @@
 """Loadables of single operations: they run, describe themselves, keep their steps, and survive the file format."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,15 @@ import pytest
 
 from nvdla_quant.emulator.program import decode
 from nvdla_quant.emulator.run import run, write_steps
+from nvdla_quant.errors import LoadableError
 from nvdla_quant.hardware import NV_FULL
+from nvdla_quant.loadable import structs
 from nvdla_quant.loadable.describe import describe, render
-from nvdla_quant.loadable.reader import parse_loadable
+from nvdla_quant.loadable.layout import layouts_of
+from nvdla_quant.loadable.reader import parse_loadable, read_loadable
+from nvdla_quant.loadable.records import Loadable
 from nvdla_quant.loadable.structs import FIRST_WITH_OFFSETS
+from nvdla_quant.loadable.tasks import static_bytes
 from nvdla_quant.loadable.writer import serialize_loadable
 from tests.unit_loadables import unit_loadables
 
@@ -74,3 +80,69 @@ def test_the_older_layout_gives_what_todays_gives() -> None:
     assert older_result[..., :9].any()
     np.testing.assert_array_equal(older_result[..., :9], todays[..., :9])
     np.testing.assert_array_equal(older_result[:, :8, :, 9:18], todays[:, :8, :, 9:18])
+
+
+def of_version(loadable: Loadable, version: tuple[int, int, int]) -> Loadable:
+    return replace(loadable, blobs=tuple(replace(blob, version=version) for blob in loadable.blobs))
+
+
+@pytest.mark.parametrize("version", [(0, 11, 0), (0, 12, 3), (1, 2, 0), (1, 3, 0)])
+def test_the_layout_is_told_by_its_cubes_whatever_the_version(version: tuple[int, int, int], repository: Path) -> None:
+    """ONNC writes cubes without offset and says its own version, 1.2.0 or 1.3.0."""
+    older = unit_loadables()["older"]
+    assert describe(of_version(older, version)) == describe(older)
+    assert decode(of_version(older, version)).operations == decode(older).operations
+    for path in sorted((repository / "tests" / "data" / "golden").glob("*/loadable.nvdla")):
+        golden = read_loadable(path)
+        assert describe(of_version(golden, version)) == describe(golden)
+
+
+def test_the_version_decides_where_both_layouts_are_possible() -> None:
+    """Copies of the BDMA have no cubes."""
+    copy = unit_loadables()["bdma"]
+    static = static_bytes(copy)
+    assert not layouts_of(of_version(copy, (0, 12, 3)), static).accelerator
+    assert layouts_of(of_version(copy, (0, 11, 0)), static).accelerator
+
+
+def test_the_cpu_s_layout_is_told_by_its_buffers(repository: Path) -> None:
+    """The CPU's blobs of a golden loadable, written as earlier runtimes had them: no scales, no offsets, fp16 alone."""
+    golden = read_loadable(
+        repository / "tests" / "data" / "golden" / "resnets-nv-small-int8-perfilter" / "loadable.nvdla"
+    )
+    assert not layouts_of(golden, static_bytes(golden)).cpu
+    (place,) = (i for i, blob in enumerate(golden.blobs) if blob.interface == 2 and len(blob.data) == 512)
+    buffers = np.frombuffer(golden.blobs[place].data, structs.EMU_BUFFERS)
+    older = np.zeros(len(buffers), structs.OLDER[structs.EMU_BUFFERS])
+    for side in ("src_data", "dst_data"):
+        for field in older.dtype[side].names or ():
+            older[side][field] = structs.OLDER_FP16 if field == "format" else buffers[side][field]
+    blobs = [*golden.blobs]
+    blobs[place] = replace(blobs[place], data=older.tobytes())
+    changed = replace(golden, blobs=tuple(blobs))
+    layouts = layouts_of(changed, static_bytes(changed))
+    assert (layouts.accelerator, layouts.cpu) == (False, True)
+
+
+def test_impossible_cubes_are_an_error_and_not_printed() -> None:
+    older = unit_loadables()["older"]
+    (place,) = (i for i, blob in enumerate(older.blobs) if len(blob.data) == structs.SURFACE_BYTES)
+    for damaged in (bytes(structs.SURFACE_BYTES), b"\xff" * structs.SURFACE_BYTES):
+        blobs = [*older.blobs]
+        blobs[place] = replace(blobs[place], data=damaged)
+        with pytest.raises(LoadableError, match=r"task 0 operation 0 \(PDP\) source: .*expected 1 to 8192 each"):
+            describe(replace(older, blobs=tuple(blobs)))
+
+
+def test_loadables_of_onnc(shared: Path) -> None:
+    """One copy by the SDP in the older layout; only the version of the blobs differs (cases/07 says what is right)."""
+    folder = shared / "cases" / "07-onnc-older-layout"
+    images = np.load(folder / "x.npy")
+    results = []
+    for name in ("older-0.11.0", "older-1.3.0"):
+        loadable = read_loadable(folder / f"{name}.nvdla")
+        (operation,) = describe(loadable)["operations"]
+        assert (operation["input"], operation["output"]) == ([32, 4, 4], [32, 4, 4])
+        results.append(run(decode(loadable), images))
+    np.testing.assert_array_equal(results[0], images)
+    np.testing.assert_array_equal(results[1], images)
