@@ -446,9 +446,9 @@ class _Judge:
                 raise _NotSoError(name, None, f"the tensor of layer {name!r} has no place")
             values.append((name, taken(held[place.tensor], place), self._claim.tensors[place.tensor].scale))
         beside = compare_with_references(self._subject, network, mode, values, list(of_layer))
-        for (name, array, scale), (fp32, simulated) in zip(values, beside, strict=True):
+        for (name, array, scale), one in zip(values, beside, strict=True):
             entry = scale if table is None else table.scales.get(name, scale)
-            yield Held(name, tuple(of_layer[name]), array, entry, scale, fp32, simulated)
+            yield Held(name, tuple(of_layer[name]), array, entry, scale, one)
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,6 +30,8 @@ its own loadables. Right golden loadables reach 0.999, those whose table clips 0
 lies before accuracy suffers: tables of few images at 0.985 to 0.995 keep the top class of 99 % of LeNet's images."""
 NEAR_CORRELATION = 0.9
 """The same with each channel's mean subtracted, which is what tells images apart."""
+ROUNDED_COSINE = 0.95
+"""Least cosine of the scores with fp32 at which the hardware's own roundings, which no table changes, are no verdict."""
 CENTRED_IMAGES = 16
 """Fewest images whose means are known well enough for that to count."""
 CLIPPED = 0.01
@@ -81,6 +83,7 @@ class Cause(StrEnum):
     SCALE = "wrong-scale-of-an-input"
     UNWRITTEN = "reads-unwritten-memory"
     RESULT = "wrong-result"
+    ROUNDING = "roundings-of-the-hardware"
     CLAIM = "wrong-claim"
     UNPLACED = "not-understood"
     FAILED = "verification-failed"
@@ -182,7 +185,7 @@ def diagnose(examination: Examination) -> Verdict:
     """Judge a loadable by what `layers.examine` measured."""
     found = [*_of_claim(examination), *_doubts(examination), *_races(examination)]
     found += chain.from_iterable(_of_step(examination, step) for step in examination.steps)
-    found += _of_table(examination)
+    found += [*_of_table(examination), *_roundings(examination)]
     judgement, grave = _judged(examination, found)
     first = min(grave, key=lambda finding: -1 if finding.operation is None else finding.operation, default=None)
     rest = [finding for finding in found if finding is not first]
@@ -194,12 +197,12 @@ def diagnose(examination: Examination) -> Verdict:
         cause=None if first is None else first.cause,
         findings=tuple(rest) if first is None else (first, *rest),
         scores_layer=None if scores is None else scores.layer,
-        fp32=None if scores is None else scores.fp32,
-        simulated=None if scores is None else scores.simulated,
+        fp32=None if scores is None else scores.beside.fp32,
+        simulated=None if scores is None else scores.beside.simulated,
         target=examination.program.target.name,
         precision=examination.program.precision.value,
         mode=None if examination.mode is None else examination.mode.value,
-        margin=None if scores is None else margin_of(scores.fp32, images),
+        margin=None if scores is None else margin_of(scores.beside.fp32, images),
         claimed=examination.claimed,
         images=images,
         warnings=examination.program.warnings,
@@ -213,20 +216,38 @@ def _judged(examination: Examination, found: Sequence[Finding]) -> tuple[Judgeme
     scores = examination.scores
     if scores is None:
         return (Judgement.MISCOMPILED, wrong) if wrong else (Judgement.UNKNOWN, doubts)
-    images = len(examination.images)
-    near = margin_of(scores.fp32, images) >= 0
-    near_simulated = scores.simulated is None or margin_of(scores.simulated, images) >= 0
+    images, beside = len(examination.images), scores.beside
+    near_simulated = beside.simulated is None or margin_of(beside.simulated, images) >= 0
     if not wrong and not near_simulated:
         wrong = by_weight[Weight.SCALE]
     if wrong:
         return Judgement.MISCOMPILED, wrong
     if doubts:
         return Judgement.UNKNOWN, doubts
-    if near:
+    if margin_of(beside.fp32, images) >= 0 or _is_rounding(examination):
         return Judgement.OK, []
     if examination.program.precision is Precision.FP16:
         return Judgement.PRECISION, []
     return Judgement.TABLE, by_weight[Weight.TABLE]
+
+
+def _is_rounding(examination: Examination) -> bool:
+    """Return whether the hardware's own roundings alone take the scores beyond the limit: the table is no reason."""
+    scores = examination.scores
+    if scores is None or scores.beside.of_table is None or not examination.claimed:
+        return False
+    images = len(examination.images)
+    near_enough = scores.beside.fp32.cosine >= ROUNDED_COSINE and margin_of(scores.beside.fp32, images) < 0
+    return near_enough and margin_of(scores.beside.of_table, images) >= 0
+
+
+def _roundings(examination: Examination) -> Iterator[Finding]:
+    """Say where the hardware's roundings cost more than the table."""
+    if _is_rounding(examination) and (scores := examination.scores) and scores.beside.of_table:
+        text = f"every operation is right, and the scores' cosine to fp32 is {scores.beside.fp32.cosine:.4f}, beside "
+        text += f"{scores.beside.of_table.cosine:.4f} of an int8 network without the hardware's roundings in between"
+        operation = scores.steps[-1].operations[-1].index
+        yield Finding(Cause.ROUNDING, Weight.REMARK, scores.layer, operation, text)
 
 
 def _of_claim(examination: Examination) -> Iterator[Finding]:

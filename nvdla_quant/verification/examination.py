@@ -1,6 +1,6 @@
 """What was measured of a loadable: every step of it, and every tensor of the network that it holds."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -127,6 +127,25 @@ class Examined:
         return constant_channels(self.values)
 
 
+@dataclass(frozen=True)
+class Beside:
+    """A tensor beside the references.
+
+    Attributes
+    ----------
+    fp32 : Comparison
+        Beside the float network.
+    simulated : Comparison or None
+        Beside the simulated int8 network; None where it has no such tensor, and in fp16.
+    of_table : Comparison or None
+        The simulated int8 network beside the float network: what the table costs anyway.
+    """
+
+    fp32: Comparison
+    simulated: Comparison | None = None
+    of_table: Comparison | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Held:
     """A tensor of the network as the loadable holds it.
@@ -141,10 +160,8 @@ class Held:
         (n, channels, height, width) in the device's domain.
     scale, effective : float
         Real value of one step as the table says, and as it turned out.
-    fp32 : Comparison
-        Beside the float network.
-    simulated : Comparison or None
-        Beside the simulated int8 network; None where it has no such tensor, and in fp16.
+    beside : Beside
+        Beside the references.
     """
 
     layer: str
@@ -152,8 +169,7 @@ class Held:
     values: Values
     scale: float
     effective: float
-    fp32: Comparison
-    simulated: Comparison | None
+    beside: Beside
 
     @property
     def is_softmax(self) -> bool:
@@ -310,7 +326,7 @@ def compare_with_references(
     mode: QuantizationMode | None,
     tensors: Sequence[tuple[str, Values, float]],
     rounded: Sequence[str],
-) -> list[tuple[Comparison, Comparison | None]]:
+) -> "list[Beside]":
     """Compare tensors with the float network and, in int8, with a simulation that rounds where the loadable does.
 
     Parameters
@@ -328,37 +344,28 @@ def compare_with_references(
 
     Returns
     -------
-    list[tuple[Comparison, Comparison or None]]
-        Beside fp32, and beside the simulation where that has such a tensor.
+    list[Beside]
+        One for each tensor.
     """
     names = list(dict.fromkeys(name for name, _, _ in tensors))
-    float_network = Reference(network, names, batch_size=REFERENCE_IMAGES)
-    fp32 = [*_compared(float_network, subject.images, tensors)]
-    if subject.table is None or mode is None:
-        return [(one, None) for one in fp32 if one is not None]
-    folded = fold_normalisation(subject.network, keep=frozenset(rounded))
-    there = [name for name in names if name in folded.by_name]
-    steps = (folded.only_input.name, *(name for name in dict.fromkeys(rounded) if name in folded.by_name))
-    simulation = Simulation(folded, subject.table, mode, there, rounded=steps, batch_size=REFERENCE_IMAGES)
-    simulated = _compared(simulation, subject.images, tensors)
-    return [(one, other) for one, other in zip(fp32, simulated, strict=True) if one is not None]
-
-
-def _compared(
-    reference: Reference, images: Floats, tensors: Sequence[tuple[str, Values, float]]
-) -> Iterator[Comparison | None]:
-    """Yield how each tensor compares with a reference; None where that has no such tensor."""
-    known = set(reference.tensors)
-    comparing = [Comparing(values.shape[1]) if name in known else None for name, values, _ in tensors]
+    references = [Reference(network, names, batch_size=REFERENCE_IMAGES)]
+    if subject.table is not None and mode is not None:
+        folded = fold_normalisation(subject.network, keep=frozenset(rounded))
+        there = [name for name in names if name in folded.by_name]
+        steps = (folded.only_input.name, *(name for name in dict.fromkeys(rounded) if name in folded.by_name))
+        references.append(Simulation(folded, subject.table, mode, there, rounded=steps, batch_size=REFERENCE_IMAGES))
+    sums = [tuple(Comparing(values.shape[1]) for _ in range(3)) for _, values, _ in tensors]
     first = 0
-    for batch in reference.batches(images):
-        for (name, values, scale), one in zip(tensors, comparing, strict=True):
-            if one is not None:
-                expected = batch[name].reshape(-1, *values.shape[1:])
-                one.add(values[first : first + len(expected)], scale, expected)
-        first += reference.batch_size
-    for one in comparing:
-        yield None if one is None else one.result
+    for fp32, *simulated in zip(*(reference.batches(subject.images) for reference in references), strict=True):
+        for (name, values, scale), (beside_fp32, beside_simulated, of_table) in zip(tensors, sums, strict=True):
+            part = values[first : first + REFERENCE_IMAGES]
+            expected = fp32[name].reshape(part.shape)
+            beside_fp32.add(part, scale, expected)
+            for tensor in (batch[name] for batch in simulated if name in batch):
+                beside_simulated.add(part, scale, tensor.reshape(part.shape))
+                of_table.add(tensor.reshape(part.shape), 1.0, expected)
+        first += REFERENCE_IMAGES
+    return [Beside(*(one.result for one in three if one.is_used)) for three in sums]
 
 
 def check_shapes(program: Program, network: Network, images: Floats) -> None:

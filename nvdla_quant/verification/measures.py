@@ -44,6 +44,11 @@ class Comparing:
         self._count += lines.shape[0] * lines.shape[2]
 
     @property
+    def is_used(self) -> bool:
+        """Whether anything was taken in."""
+        return self._count > 0
+
+    @property
     def result(self) -> Comparison:
         """What came out of all that was taken in."""
         if not np.isfinite(self._sums).all():

@@ -88,8 +88,8 @@ def _held(
     rounded = [base_name(step.tensor) for step in steps]
     values = [(step.tensor, one.values, one.effective) for step, one in zip(steps, found, strict=True)]
     beside = compare_with_references(subject, network, mode, values, rounded)
-    for one, (fp32, simulated) in zip(found, beside, strict=True):
-        yield Held(one.layer, (one,), one.values, one.scale, one.effective, fp32, simulated)
+    for one, compared in zip(found, beside, strict=True):
+        yield Held(one.layer, (one,), one.values, one.scale, one.effective, compared)
 
 
 def _as_held(values: Floats, tensor: str, table: CalibrationTable | None) -> Floats:
