@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.compiler.claim import (
+    Affine,
     Claim,
     Gathering,
     Joining,
@@ -29,14 +30,15 @@ from nvdla_quant.compiler.claim import (
     Run,
     Stage,
     Weighting,
+    Whole,
 )
 from nvdla_quant.emulator import run as emulator
 from nvdla_quant.emulator.memory import Values
 from nvdla_quant.emulator.operations import ConvOperation, Fp16, Operation, SdpOperation
 from nvdla_quant.errors import ClaimError
 from nvdla_quant.hardware import Precision, QuantizationMode
-from nvdla_quant.network.graph import Pair
-from nvdla_quant.network.passes import for_hardware
+from nvdla_quant.network.graph import Pair, Softmax
+from nvdla_quant.network.passes import affine_of, for_hardware
 from nvdla_quant.network.views import viewed
 from nvdla_quant.reference import Reference
 from nvdla_quant.verification.examination import (
@@ -62,6 +64,8 @@ COMPOSED = 1e-3
 """Share of a channel's largest value, and of the tensor's root mean square, that sums in another order may cost."""
 SAME_SCALE = 1e-6
 """Relative difference of a claimed scale and the table's entry that a file may cost."""
+SATURATED = 1.0
+"""Steps that a weight of 127 may stand for more than that: rounding, and scales that end in its middle."""
 MULTIPLIER = 2e-4
 """Relative error of a multiplier beyond what rounded weights leave open: 16 bits hold 2**-15 of it."""
 
@@ -340,12 +344,16 @@ class _Judge:
         units = scale_in, scale_out if lookup is None else lookup.unit
         weights = None if weighing is None else self._weights(one, weighing, source.shape[1], units)
         if weights is None:
-            expected = self._floats.compute(piece, source * np.float32(scale_in), others, one.size)
+            real = source * np.float32(scale_in)
+            if any(isinstance(stage, Whole) and self._is_softmax(stage.layer) for stage in piece.stages):
+                with np.errstate(over="ignore"):
+                    real = real.astype(np.float16).astype(np.float32)  # As the runtime rounds what it reads.
+            expected = self._floats.compute(piece, real, others, one.size)
             leeways: tuple[NDArray[np.float64], ...] = ()
         else:
             expected = self._floats.compute(piece, source, others, one.size, weights.found, weights.factors)
             leeways = weights.leeways
-        local = local_of(one.operations, values, expected, scale_out, leeways)
+        local = local_of(one.operations, values, expected, scale_out, leeways, added=self._added(piece))
         layer = self._owner[piece.runs[0].operation]
         suspect = one.operations[-1].index
         if weights is not None and weights.suspect is not None:
@@ -384,6 +392,20 @@ class _Judge:
             remake=remake,
             rectified=bool(piece.stages) and isinstance(piece.stages[-1], Rectifying),
         )
+
+    def _is_softmax(self, layer: str) -> bool:
+        return isinstance(self._floats.layer(layer).operation, Softmax)
+
+    def _added(self, piece: Piece) -> NDArray[np.float64]:
+        """Return the size of what the network adds to each channel of a piece, biases and offsets."""
+        channels = piece.writes.channels
+        total = np.zeros(channels[1] - channels[0])
+        for stage in piece.stages:
+            if isinstance(stage, Weighting) and (bias := self._floats.bias(stage)) is not None:
+                total += np.abs(bias)
+            elif isinstance(stage, Affine) and (parts := affine_of(self._floats.layer(stage.layer).operation)):
+                total += np.abs(parts[1])
+        return total
 
     def _weights(
         self, one: _Written, stage: Weighting | Gathering, channels: int, scales: tuple[float, float]
@@ -438,7 +460,7 @@ class _Judge:
             raise _NotSoError(layer, operation.index, text)
         held = np.ascontiguousarray(own, np.float32)
         lines = (part.reshape(len(expected), -1) for part in (expected, held))
-        return held, fit(next(lines), next(lines), self._half)
+        return held, fit(next(lines), next(lines), self._half, SATURATED)
 
     def _held(
         self, steps: Sequence[Examined], held: Mapping[str, Values], mode: QuantizationMode | None

@@ -19,7 +19,7 @@ from nvdla_quant.hardware import Precision
 from nvdla_quant.network.graph import Convolution, Eltwise
 from nvdla_quant.simulation import INT8_MAX, INT8_MIN
 from nvdla_quant.verification.examination import Examination, Examined, Held
-from nvdla_quant.verification.local import Detail, Local, local_of
+from nvdla_quant.verification.local import HALF_LARGEST, Detail, Local, local_of
 from nvdla_quant.verification.mapping import base_name
 from nvdla_quant.verification.measures import Comparison
 from nvdla_quant.verification.weights import WeightCheck
@@ -30,7 +30,7 @@ its own loadables. Right golden loadables reach 0.999, those whose table clips 0
 lies before accuracy suffers: tables of few images at 0.985 to 0.995 keep the top class of 99 % of LeNet's images."""
 NEAR_CORRELATION = 0.9
 """The same with each channel's mean subtracted, which is what tells images apart."""
-ROUNDED_COSINE = 0.95
+ROUNDED_COSINE = 0.9
 """Least cosine of the scores with fp32 at which roundings of the hardware, which no table changes, are no verdict."""
 CENTRED_IMAGES = 16
 """Fewest images whose means are known well enough for that to count."""
@@ -76,6 +76,7 @@ class Cause(StrEnum):
     INPUT_SCALE = "wrong-input-scale"
     CONSTANT = "constant-output"
     SATURATED_SOFTMAX = "saturated-softmax"
+    OVERFLOW = "softmax-overflow"
     CLIPPING = "clipping"
     WEIGHTS = "wrong-weights"
     FACTOR = "wrong-factor"
@@ -423,6 +424,17 @@ def _misreading(step: Examined) -> Iterator[Finding]:
     yield _finding(cause, Weight.SCALE if cause is not Cause.SCALE else Weight.WRONG, step, text)
 
 
+def _overflow(examination: Examination, step: Examined, detail: Detail) -> Finding | None:
+    del examination
+    if "Softmax" not in step.kinds or np.isfinite(detail.expected).all():
+        return None
+    text = (
+        f"scores beyond {HALF_LARGEST:.0f} are infinite for the runtime's softmax, which takes halves: probabilities "
+    )
+    text += "are not numbers; end the network before the softmax, or scale the scores down"
+    return _finding(Cause.OVERFLOW, Weight.WRONG, step, text)
+
+
 def _no_lookup(examination: Examination, step: Examined, detail: Detail) -> Finding | None:
     del detail
     if not step.kinds & {"Sigmoid", "TanH"}:
@@ -568,7 +580,7 @@ def _result(examination: Examination, step: Examined, detail: Detail) -> Finding
 
 _Explanation = Callable[[Examination, Examined, Detail], Finding | None]
 _EXPLANATIONS: Sequence[_Explanation] = (
-    _no_lookup, _product, _constant, _factor, _input_scale, _channels, _result,
+    _overflow, _no_lookup, _product, _constant, _factor, _input_scale, _channels, _result,
 )  # fmt: skip
 """Tried in this order; the last one explains anything."""
 _GENERAL = frozenset({Cause.FACTOR, Cause.CHANNELS, Cause.RESULT})
