@@ -534,11 +534,10 @@ def mac_alignment() -> str:
 @example
 def mac_carry() -> str:
     rows = []
-    for w, d in ((1025.0, 129.0), (1027.0, 131.5), (1031.0, 255.5), (1536.5, 140.25)):
-        w, d = float(np.float16(w)), float(np.float16(d))
-        units = (float(dot([1024.0, w], [1024.0, d])) - 1024.0**2) * 4
-        rows.append((f"{w:g} x {d:g}", f"{w * d * 4:g}", f"{units:g}"))
-    return table(("smaller product", "exact, in units of the step", "array"), rows)
+    for w, d in ((1025.0, 128.0), (1025.0, 129.0), (1062.0, 128.0), (1136.0, 30.09375)):
+        units = (float(dot([16384.0, w], [16384.0, d])) - 16384.0**2) / 64
+        rows.append((f"{w:g} x {d:g}", f"{w * d / 64:g}", f"{units:g}"))
+    return table(("second product", "exact, in units of 64", "array"), rows)
 
 
 @example
