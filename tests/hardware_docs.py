@@ -22,9 +22,14 @@ from tests import hardware_examples
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "hardware"
 COMPUTED = re.compile(r"^<!-- computed: (?P<name>[\w-]+) -->\n```text\n(?P<text>.*?)^```$", re.M | re.S)
-FIELDS = re.compile(r"^<!-- (?P<kind>fields|schema): (?P<name>\w+) -->\n(?P<head>\|.*\n\|.*\n)(?P<rows>(?:\|.*\n)+)", re.M)
+FIELDS = re.compile(
+    r"^<!-- (?P<kind>fields|schema): (?P<name>\w+) -->\n(?P<head>\|.*\n\|.*\n)(?P<rows>(?:\|.*\n)+)", re.M
+)
 PART = re.compile(r"(?P<tree>hw master|hw|sw) (?P<names>`[^`]+`(?:,? `[^`]+`)*)")
 """In the column of sources: a tree, a file, and functions or other names that stand in it."""
+REPOSITORIES = {"hw": "nvdla/hw", "hw master": "nvdla/hw", "sw": "nvdla/sw"}
+OTHER_SOURCES: dict[str, tuple[str, ...]] = {"hw": (), "hw master": (), "sw": ()}
+"""Files that comments of the code name, and no page: the test of citations knows these and those of the pages."""
 
 
 def pages() -> Iterator[tuple[Path, str]]:
@@ -47,6 +52,12 @@ def fields_of(dtype: np.dtype[np.void]) -> list[tuple[str, str, str]]:
     assert dtype.fields is not None
     assert dtype.names is not None
     return [(str(dtype.fields[name][1]), type_of(dtype[name]), name) for name in dtype.names]
+
+
+def is_record(name: str) -> bool:
+    """Return whether `structs` has a record of this name."""
+    found = getattr(structs, name)
+    return isinstance(found, np.dtype) and found.names is not None
 
 
 def type_of(dtype: np.dtype[np.generic]) -> str:

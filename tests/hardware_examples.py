@@ -25,8 +25,8 @@ from nvdla_quant.emulator.lut import look_up
 from nvdla_quant.emulator.moves import _contract
 from nvdla_quant.emulator.operations import (
     CdpOperation,
-    ConvOperation,
     Converter,
+    ConvOperation,
     CpuOperation,
     Cube,
     Lut,
@@ -37,7 +37,7 @@ from nvdla_quant.emulator.operations import (
 )
 from nvdla_quant.emulator.pdp import pool_values
 from nvdla_quant.emulator.pixels import PIXELS, _convert, _low_signed
-from nvdla_quant.emulator.rounding import saturate, shift_left, shift_right
+from nvdla_quant.emulator.rounding import shift_left, shift_right
 from nvdla_quant.emulator.sdp import constant_operands, integer_chain
 from nvdla_quant.emulator.weights import decompress
 from nvdla_quant.emulator.winograd import INPUT, OUTPUT
@@ -45,6 +45,7 @@ from nvdla_quant.hardware import NV_FULL, NV_LARGE, NV_SMALL, POOLING_RECIPROCAL
 from nvdla_quant.loadable import structs
 from nvdla_quant.loadable.layout import Layouts
 from nvdla_quant.loadable.reader import read_loadable
+from nvdla_quant.loadable.records import MemoryFlags
 from nvdla_quant.loadable.structs import DependencyEvent, EmuOperation, Engine, PoolMode, SdpAlu
 from nvdla_quant.loadable.tasks import TaskMemory, Window, static_bytes
 from nvdla_quant.network.graph import (
@@ -309,7 +310,15 @@ def layer() -> str:
     )
     per_filter = chain(
         accumulator,
-        unit("x1", alu=SdpAlu.SUM, alu_operand=bias, alu_shift=shift, mul_operand=multiplier, truncate=truncate, relu=True),
+        unit(
+            "x1",
+            alu=SdpAlu.SUM,
+            alu_operand=bias,
+            alu_shift=shift,
+            mul_operand=multiplier,
+            truncate=truncate,
+            relu=True,
+        ),
         output=Precision.INT8,
     )
     lines = [
@@ -343,7 +352,9 @@ def lut() -> str:
     for value in (-150, -100, 3, 4, 6, 100, 923, 924, 5000):
         both = int(look_up(ints(value), made)[0])
         alone = Lut(made.linear_exp, none, 0, 0, 0)
-        only = Lut(TableHalf(np.zeros(65, np.int64), *[(1 << 31) - 1] * 2, False, 0, (0, 0), (0, 0)), made.linear_only, 1, 1, 1)
+        only = Lut(
+            TableHalf(np.zeros(65, np.int64), *[(1 << 31) - 1] * 2, False, 0, (0, 0), (0, 0)), made.linear_only, 1, 1, 1
+        )
         rows.append((value, int(look_up(ints(value), alone)[0]), int(look_up(ints(value), only)[0]), both))
     return table(("x", "LE says", "LO says", "result"), rows)
 
@@ -356,20 +367,24 @@ def cube(height: int, width: int, channels: int = 1) -> Cube:
     return Cube(0, 0, channels, height, width, 16, 2, 32 * width, 32 * width * height)
 
 
-def pooling(kernel: int, size: int, pad: int = 0, padding: Sequence[int] = (0,) * 7, fp16: bool = False) -> PdpOperation:
+def pooling(
+    kernel: int, size: int, pad: int = 0, padding: Sequence[int] = (0,) * 7, fp16: bool = False
+) -> PdpOperation:
     """Return an average of one window a row and column."""
     output = size + 2 * pad - kernel + 1
     precision = Precision.FP16 if fp16 else Precision.INT16
     return PdpOperation(
-        0, cube(size, size), cube(output, output), PoolMode.AVERAGE, (kernel, kernel), (1, 1), pad, pad, tuple(padding), precision
+        0,
+        cube(size, size),
+        cube(output, output),
+        PoolMode.AVERAGE,
+        (kernel, kernel),
+        (1, 1),
+        pad,
+        pad,
+        tuple(padding),
+        precision,
     )
-
-
-def averaged(total: int, kernel: int) -> int:
-    """Return what the PDP makes of a window's sum."""
-    values = np.zeros((1, 1, kernel, kernel), np.int16)
-    values[0, 0, 0, 0] = total
-    return int(pool_values(pooling(kernel, kernel), values).reshape(-1)[0])
 
 
 @example
@@ -377,11 +392,16 @@ def average() -> str:
     rows = []
     for kernel in (2, 3, 5, 6, 7, 8):
         cells = kernel * kernel
-        exact = {total: int(np.floor(total / cells + 0.5)) for total in range(1, 127 * cells)}
-        other = [total for total in exact if averaged(total, kernel) != exact[total]]
-        first = other[0] if other else 0
-        shown = (first, f"{first / cells:.4f}", averaged(first, kernel)) if other else ("", "", "")
-        rows.append((f"{kernel} x {kernel}", f"0x{POOLING_RECIPROCALS[kernel - 1]:05x}", len(other), len(exact), *shown))
+        totals = np.arange(1, 127 * cells)
+        values = np.zeros((len(totals), 1, kernel, kernel), np.int16)
+        values[:, 0, 0, 0] = totals
+        made = pool_values(pooling(kernel, kernel), values).reshape(-1)
+        other = np.flatnonzero(made != np.floor(totals / cells + 0.5))
+        first = other[0] if len(other) else 0
+        shown = (totals[first], f"{totals[first] / cells:.4f}", made[first]) if len(other) else ("", "", "")
+        rows.append(
+            (f"{kernel} x {kernel}", f"0x{POOLING_RECIPROCALS[kernel - 1]:05x}", len(other), len(totals), *shown)
+        )
     head = ("window", "reciprocal", "sums rounded otherwise", "of", "the first", "exact", "PDP")
     return table(head, rows)
 
@@ -468,7 +488,10 @@ def power() -> str:
     shape = Cube(0, 0, 5, 1, 1, 32, 1, 32, 32)
     operation = CpuOperation(0, EmuOperation.POWER, shape, shape, 0.1, 0.5, 2.0, 1.0, 1.0)
     made = run_cpu(operation, steps.reshape(1, 5, 1, 1)).reshape(-1).tolist()
-    rows = [(q, f"{(1 + 0.1 * q) ** 2:.4f}", f"{(1 + 0.1 * q) ** 2 / 0.5:.4f}", m) for q, m in zip(steps.tolist(), made, strict=True)]
+    rows = [
+        (q, f"{(1 + 0.1 * q) ** 2:.4f}", f"{(1 + 0.1 * q) ** 2 / 0.5:.4f}", m)
+        for q, m in zip(steps.tolist(), made, strict=True)
+    ]
     return table(("q", "(1 + 0.1 q)^2", "/ 0.5", "out"), rows)
 
 
@@ -616,7 +639,8 @@ def image_formats() -> str:
     for number, pixels in PIXELS.items():
         sizes = " + ".join(map(str, pixels.plane_bytes))
         places = joined(
-            f"{c.plane}:{c.byte}" if c.bytes < 4 else f"bits {c.shift}-{c.shift + c.bits - 1}" for c in pixels.components
+            f"{c.plane}:{c.byte}" if c.bytes < 4 else f"bits {c.shift}-{c.shift + c.bits - 1}"
+            for c in pixels.components
         )
         rows.append((number, pixels.name, pixels.precision, sizes, places))
     return table(("number", "name", "precision", "bytes a pixel", "where R G B A (Y U V A) stand, plane:byte"), rows)
@@ -629,7 +653,9 @@ def order(pack: Callable[[NDArray[np.int8]], bytes], shape: tuple[int, ...], cou
     """Return the coordinates of the elements of a packed stream, found by packing each coordinate."""
     found = []
     for axis in range(len(shape)):
-        grid = np.broadcast_to(np.arange(shape[axis]).reshape([-1 if a == axis else 1 for a in range(len(shape))]), shape)
+        grid = np.broadcast_to(
+            np.arange(shape[axis]).reshape([-1 if a == axis else 1 for a in range(len(shape))]), shape
+        )
         found.append(np.frombuffer(pack(np.ascontiguousarray(grid.astype(np.int8))), np.int8)[:count].tolist())
     return list(zip(*found, strict=True))
 
@@ -647,9 +673,7 @@ def runs(stream: Sequence[tuple[int, ...]], names: str) -> list[str]:
                 break
             axis, end = changed[0], end + 1
         first, last = stream[start], stream[end - 1]
-        text = ", ".join(
-            f"{n} {a}" if a == b else f"{n} {a}..{b}" for n, a, b in zip(names, first, last, strict=True)
-        )
+        text = ", ".join(f"{n} {a}" if a == b else f"{n} {a}..{b}" for n, a, b in zip(names, first, last, strict=True))
         lines.append(f"bytes {start:3}..{end - 1:3}: {text}")
         start = end
     return lines
@@ -679,7 +703,9 @@ def joined_rows() -> str:
         for kernel, stride in ((3, 1), (5, 1), (7, 2), (8, 1), (11, 4)):
             vector = 4 * kernel
             exponent = post_extension(target, kernel, vector, stride)
-            rows.append((target.name, f"{kernel} / {stride}", vector, 1 << exponent, exponent, target.atomic_c // vector))
+            rows.append(
+                (target.name, f"{kernel} / {stride}", vector, 1 << exponent, exponent, target.atomic_c // vector)
+            )
     head = ("target", "kernel / stride", "vector", "rows joined", "post_extension", "floor(C / vector)")
     return table(head, rows)
 
@@ -687,7 +713,11 @@ def joined_rows() -> str:
 @example
 def weight_sizes() -> str:
     rows = []
-    for name, kernels, channels, side in (("LeNet conv2", 50, 20, 5), ("LeNet ip2", 10, 500, 1), ("VGG conv5", 512, 512, 3)):
+    for name, kernels, channels, side in (
+        ("LeNet conv2", 50, 20, 5),
+        ("LeNet ip2", 10, 500, 1),
+        ("VGG conv5", 512, 512, 3),
+    ):
         weights = np.zeros((kernels, channels, side, side), np.int8)
         sizes = [len(pack_weights(weights, target)) for target in (NV_FULL, NV_LARGE, NV_SMALL)]
         rows.append((name, f"{kernels} x {channels} x {side} x {side}", weights.size, *sizes))
@@ -720,7 +750,15 @@ def compression() -> str:
 @example
 def entries() -> str:
     rows = []
-    for channels, width, size in ((3, 32, 1), (20, 12, 1), (32, 14, 1), (64, 56, 1), (96, 14, 1), (100, 14, 1), (100, 14, 2)):
+    for channels, width, size in (
+        (3, 32, 1),
+        (20, 12, 1),
+        (32, 14, 1),
+        (64, 56, 1),
+        (96, 14, 1),
+        (100, 14, 1),
+        (100, 14, 2),
+    ):
         made = [feature_entries(target, channels, width, size) for target in (NV_FULL, NV_LARGE, NV_SMALL)]
         rows.append((f"{channels} x {width}", size, *made))
     for width, size in ((28, 1), (224, 1)):
@@ -729,7 +767,9 @@ def entries() -> str:
     return table(("channels x width", "bytes", "nv_full", "nv_large", "nv_small"), rows)
 
 
-def work(kernels: int, channels: int, kernel: int, size: int, stride: int = 1, pad: int = 0, image: bool = False) -> Work:
+def work(
+    kernels: int, channels: int, kernel: int, size: int, stride: int = 1, pad: int = 0, image: bool = False
+) -> Work:
     """Return a convolution of a square cube."""
     output = (size + 2 * pad - kernel) // stride + 1
     pair = (kernel, kernel)
@@ -774,6 +814,11 @@ def golden(name: str) -> TaskMemory:
     return TaskMemory(loadable, loadable.tasks[0], static_bytes(loadable), Layouts(False, False))
 
 
+def event_name(event: int) -> str:
+    """Return the name of an event of the firmware."""
+    return DependencyEvent(event).name.removeprefix("OP_").lower()
+
+
 @example
 def dependencies() -> str:
     task = golden("resnets-nv-small-int8-perfilter")
@@ -783,13 +828,15 @@ def dependencies() -> str:
     rows = []
     for index, entry in enumerate(common[:8]):
         named = [
-            f"{Engine(unit).name} {int(to['index'])} ({DependencyEvent(int(to['event'])).name.removeprefix('OP_').lower()})"
+            f"{Engine(unit).name} {int(to['index'])} ({event_name(int(to['event']))})"
             for unit, to in enumerate(entry["consumers"])
             if to["index"] >= 0
         ]
         parent = entry["fused_parent"]
         fused = f"{int(parent['index'])} (enabled)" if parent["index"] >= 0 else "-"
-        rows.append((index, Engine(int(entry["op_type"])).name, int(entry["dependency_count"]), fused, ", ".join(named)))
+        rows.append(
+            (index, Engine(int(entry["op_type"])).name, int(entry["dependency_count"]), fused, ", ".join(named))
+        )
     heads = joined(f"{unit.name} {int(network['op_head'][unit])}" for unit in Engine)
     return f"op_head: {heads}\n" + table(("op", "unit", "waits for", "fused_parent", "consumers"), rows)
 
@@ -808,8 +855,8 @@ def lists() -> str:
         for t in loadable.tensors
     )
     moves = (
-        f"relocation: address {r.address_id}, {'line' if r.type == 1 else 'surface'} stride at byte {r.offset} of memory "
-        f"{r.write_id}"
+        f"relocation: address {r.address_id}, {'line' if r.type == 1 else 'surface'} stride "
+        f"at byte {r.offset} of memory {r.write_id}"
         for r in loadable.relocations
     )
     text = table(("memory", "flags", "bytes", "contents"), rows)
@@ -818,8 +865,6 @@ def lists() -> str:
 
 def type_flags(flags: int) -> list[object]:
     """Return the single flags of a memory."""
-    from nvdla_quant.loadable.records import MemoryFlags
-
     return [flag for flag in MemoryFlags if flag and flags & flag]
 
 
@@ -849,6 +894,7 @@ def older_offsets() -> str:
 
 def residual() -> Network:
     """Return a network with in-place layers, a pooling and a sum."""
+
     def weights(*shape: int) -> NDArray[np.float32]:
         return np.full(shape, 0.01, np.float32)
 
@@ -905,7 +951,9 @@ def quantized_layer() -> str:
         lines.append(f"    S_w      {joined(f'{s:.6g}' for s in made.scales)}")
         lines.append(f"    weights  {joined(made.weights.reshape(-1).tolist())}")
         operands = np.asarray(first.operands).reshape(2, -1).tolist()
-        lines.append(f"    X1       shift {first.shift}, operands {joined(map(joined, operands))}, truncate {first.truncate}")
+        lines.append(
+            f"    X1       shift {first.shift}, operands {joined(map(joined, operands))}, truncate {first.truncate}"
+        )
         converter = made.program.converter
         assert converter is not None
         lines.append(f"    C        scale {converter.scale}, shift {converter.shift}")

@@ -25,7 +25,7 @@ DOUBLE_G = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]])
 
 
 def stream(weights: NDArray[Any], group: int) -> NDArray[np.uint8]:
-    """Pack transformed (kernels, 4, 4, channels): group, 4 channels, kernel, row, column, channel (csc.cpp)."""
+    """Pack transformed (kernels, 4, 4, channels): group, 4 channels, kernel, row, column, channel."""
     kernels, _, _, channels = weights.shape
     ordered = [
         weights[k, y, x, c + i]
