@@ -27,8 +27,22 @@ FIELDS = re.compile(
 )
 PART = re.compile(r"(?P<tree>hw master|hw|sw) (?P<names>`[^`]+`(?:,? `[^`]+`)*)")
 """In the column of sources: a tree, a file, and functions or other names that stand in it."""
-REPOSITORIES = {"hw": "nvdla/hw", "hw master": "nvdla/hw", "sw": "nvdla/sw"}
-OTHER_SOURCES: dict[str, tuple[str, ...]] = {"hw": (), "hw master": (), "sw": ()}
+OTHER_SOURCES = {
+    "hw": ("vmod/nvdla/cdma/NV_NVDLA_CDMA_IMG_ctrl.v", "vmod/nvdla/cdma/NV_NVDLA_CDMA_wg.v"),
+    "sw": (
+        "umd/apps/runtime/DlaImage.cpp",
+        "umd/apps/runtime/DlaImage.h",
+        "umd/apps/runtime/RuntimeTest.cpp",
+        "umd/apps/runtime/RuntimeTest.h",
+        "umd/apps/runtime/main.cpp",
+        "umd/core/include/nvdla/ILoadable.h",
+        "umd/core/src/common/Check.cpp",
+        "umd/core/src/common/ErrorLogging.c",
+        "umd/core/src/compiler/engine-ast/BatchNormOp.cpp",
+        "umd/core/src/compiler/engine-ast/SDPSuperOp.cpp",
+        "umd/port/linux/nvdla.c",
+    ),
+}
 """Files that comments of the code name, and no page: the test of citations knows these and those of the pages."""
 
 
@@ -101,8 +115,9 @@ def cited_sources() -> Iterator[tuple[Path, str, str, tuple[str, ...]]]:
 
 
 def missing_sources(checkouts: Mapping[str, Path]) -> Iterator[str]:
-    """Yield a sentence for each source that is not where a page says."""
-    for path, tree, file, names in dict.fromkeys(cited_sources()):
+    """Yield a sentence for each source that is not where a page or a comment says."""
+    comments = ((FOLDER, tree, file, ()) for tree, files in OTHER_SOURCES.items() for file in files)
+    for path, tree, file, names in dict.fromkeys([*cited_sources(), *comments]):
         folder = checkouts[tree.split()[0]]
         branches = ("nvdlav1", "origin/nvdlav1") if tree == "hw" else ("master", "origin/master")
         texts = (show(folder, branch, file) for branch in branches)

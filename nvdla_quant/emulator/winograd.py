@@ -20,7 +20,7 @@ from nvdla_quant.hardware import Precision
 INPUT = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], np.int64)
 """Transform of the input's rows, and of its columns (csc_cvt.cpp)."""
 OUTPUT = np.array([[1, 1, 1, 0], [0, 1, -1, -1]], np.float64)
-"""Transform of the output's rows, and of its columns (cmac.h, phases 2 and 3)."""
+"""Transform of the output's rows, and of its columns (``cmod/cmac/NV_NVDLA_cmac.h``, phases 2 and 3)."""
 
 
 @dataclass(frozen=True, eq=False)
