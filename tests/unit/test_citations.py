@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import hardware_docs
 from tests.conftest import REPOSITORY
+from tests.hardware import pages
 
 CODE = ("nvdla_quant", "tests", "benchmarks", "scripts", "training", "rules", "workflow", "Snakefile")
 GENERATED = ("schema_generated.py", "caffe_pb2.py")
@@ -78,8 +78,8 @@ def clone() -> frozenset[str]:
 @cache
 def public() -> frozenset[str]:
     """Return the files and folders of nvdla/hw and nvdla/sw that are known to exist, from the repositories' roots."""
-    files = {file for _, _, file, _ in hardware_docs.cited_sources()}
-    files |= {file for listed in hardware_docs.OTHER_SOURCES.values() for file in listed}
+    files = {file for _, _, file, _ in pages.cited_sources()}
+    files |= {file for listed in pages.OTHER_SOURCES.values() for file in listed}
     folders = {parent.as_posix() for file in files for parent in Path(file).parents}
     return frozenset((files | folders) - {"."})
 
@@ -128,7 +128,7 @@ def wrong_sections(text: str) -> list[str]:
     """Return the sections of pages in docs/hardware that `text` names and no page has."""
     wrong = []
     for match in SECTION.finditer(text):
-        page = (hardware_docs.FOLDER / match["page"]).read_text(encoding="utf-8")
+        page = (pages.FOLDER / match["page"]).read_text(encoding="utf-8")
         headings = re.findall(r"^#+ (.*)$", page, re.M)
         wrong += [
             f"{match['page']}: {name}" for name in re.findall(r'"([^"]+)"', match["sections"]) if name not in headings

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import hardware_docs as docs
-from tests.hardware_examples import EXAMPLES
+from tests.hardware import pages as docs
+from tests.hardware.examples import EXAMPLES
 
 PAGES = dict(docs.pages())
 LINK = re.compile(r"\]\((?P<file>[\w./-]*)(?:#(?P<anchor>[\w-]+))?\)")
@@ -21,7 +21,7 @@ def anchors(text: str) -> set[str]:
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_computed_blocks_are_what_the_package_computes(path: Path) -> None:
     for match in docs.COMPUTED.finditer(PAGES[path]):
-        assert match["text"].rstrip("\n") == EXAMPLES[match["name"]](), "run: python -m tests.hardware_docs"
+        assert match["text"].rstrip("\n") == EXAMPLES[match["name"]](), "run: python -m tests.hardware.pages"
 
 
 def test_every_example_stands_in_one_block() -> None:
@@ -82,7 +82,7 @@ def test_every_page_ends_with_its_sources(path: Path) -> None:
 
 
 def test_sources_are_files_of_nvidias_repositories() -> None:
-    """Whether they are there only checkouts can say: ``python -m tests.hardware_docs sources HW SW``."""
+    """Whether they are there only checkouts can say: ``python -m tests.hardware.pages sources HW SW``."""
     cited = list(docs.cited_sources())
     assert len(cited) > 100
     roots = {"hw": ("cmod", "spec", "vmod"), "sw": ("kmd", "umd")}

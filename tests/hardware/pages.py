@@ -1,9 +1,9 @@
 """What a program can check in docs/hardware: numbers, tables of fields, and the sources that are named.
 
-usage: python -m tests.hardware_docs                  write the computed blocks and tables anew
-       python -m tests.hardware_docs sources HW SW    look up every cited file and function in checkouts
+usage: python -m tests.hardware.pages                  write the computed blocks anew
+       python -m tests.hardware.pages sources HW SW    look up every cited file and function in checkouts
 
-A fenced block behind ``<!-- computed: name -->`` is what `tests.hardware_examples` computes under that name. A table
+A fenced block behind ``<!-- computed: name -->`` is what a module of `tests.hardware` computes under that name. A table
 behind ``<!-- fields: NAME -->`` has the offset, type and name of each field of that dtype of the package, one behind
 ``<!-- schema: Name -->`` the fields of that table of the flatbuffer's schema. HW and SW are git checkouts of nvdla/hw
 (branches nvdlav1 and master as local or remote branches) and nvdla/sw.
@@ -18,9 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from nvdla_quant.loadable import structs
-from tests import hardware_examples
+from tests.hardware import files, integers, memory, units
+from tests.hardware.examples import EXAMPLES
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs" / "hardware"
+MODULES = (integers, units, memory, files)
+"""Each has put its examples into `EXAMPLES` when it was imported."""
+FOLDER = Path(__file__).resolve().parents[2] / "docs" / "hardware"
 COMPUTED = re.compile(r"^<!-- computed: (?P<name>[\w-]+) -->\n```text\n(?P<text>.*?)^```$", re.M | re.S)
 FIELDS = re.compile(
     r"^<!-- (?P<kind>fields|schema): (?P<name>\w+) -->\n(?P<head>\|.*\n\|.*\n)(?P<rows>(?:\|.*\n)+)", re.M
@@ -56,7 +59,7 @@ def filled(text: str) -> str:
     """Return the page with its computed blocks as they should be."""
 
     def block(match: re.Match[str]) -> str:
-        return f"<!-- computed: {match['name']} -->\n```text\n{hardware_examples.EXAMPLES[match['name']]()}\n```"
+        return f"<!-- computed: {match['name']} -->\n```text\n{EXAMPLES[match['name']]()}\n```"
 
     return COMPUTED.sub(block, text)
 
