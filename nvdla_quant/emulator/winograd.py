@@ -1,5 +1,6 @@
 """Winograd convolutions, int8 and int16 (fp16: `fp16_winograd`): 3 x 3 kernels, tiles of 4 x 4 inputs, 2 x 2 outputs.
 
+Rules: docs/hardware/convolution.md, "Winograd".
 Facts: nvdla/hw ``cmod/cdma`` (strides become channels, padding before the transform), ``hls/csc_libs/csc_cvt.cpp`` (the
 input's transform with its rounding), ``cmod/csc`` (order) and ``cmac/NV_NVDLA_cmac.h`` (products and the output's
 transform). Weights are stored transformed. The array adds 4 channels at a time and transforms each of these sums; as
