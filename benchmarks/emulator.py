@@ -47,7 +47,7 @@ LENET = Path(__file__).resolve().parents[1] / "resources" / "lenet-mnist"
 CALIBRATION_IMAGES = 16
 C_MODEL_RATES = {("LeNet-5", "nv_full"): 30.0, ("LeNet-5", "nv_small"): 6.6, ("ResNet-20", "nv_small"): 1.0}
 C_MODEL_RATES |= {("ResNet-18", "nv_full"): 0.2}
-"""Images a second that were quoted for NVIDIA's C-model, one thread of another machine (project's reference notes)."""
+"""Images a second that were quoted for NVIDIA's C-model, one thread of another machine."""
 PASSES = 5
 """Each side is timed this often, in turns, and the median taken: other work on the machine hits both."""
 

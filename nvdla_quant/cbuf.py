@@ -1,8 +1,8 @@
 """How a convolution shares the convolution buffer (CBUF): entries, banks, and the runs that it takes.
 
 The buffer is `cbuf_banks` banks of `cbuf_bank_entries` entries. Input rows stand in whole entries in the data banks,
-kernels in the weight banks. The formulas are those of the real compiler (nvdla-compiler.md, section 6, CBUF),
-checked there against every convolution of its loadables.
+kernels in the weight banks. The formulas are those of NVIDIA's compiler (docs/hardware/buffer.md, "Entries" and
+"Banks"), checked against every convolution of its loadables.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """What the three NVDLA targets are: sizes, units and limits. Data only; the one place where they stand.
 
-Sources: NVIDIA's ``CC/TargetConfig.cpp`` (compiler parameters) and nvdla/hw ``spec/defs/nv_*.spec`` and
-``nv_full`` manual (units), as collected in the project's reference notes.
+docs/hardware/README.md, "Configurations", has them side by side and their sources: nvdla/sw
+``umd/core/src/compiler/TargetConfig.cpp`` (what compilers know) and nvdla/hw ``spec/defs`` (units).
 """
 
 from dataclasses import dataclass

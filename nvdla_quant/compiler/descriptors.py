@@ -1,4 +1,7 @@
-"""Descriptors: each operation as the firmware's structs, field by field as the real compiler fills them in."""
+"""Descriptors: each operation as the firmware's structs, field by field as NVIDIA's compiler fills them in.
+
+Every field stands in docs/hardware/loadable.md, "Descriptors of the accelerator".
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

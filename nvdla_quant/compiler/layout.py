@@ -1,4 +1,4 @@
-"""How tensors lie in memory: feature cubes and images (nvdla-compiler.md, section 6, Feature data)."""
+"""How tensors lie in memory: feature cubes and images (docs/hardware/layouts.md)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Packing: weights and operands in the byte order that the hardware reads (nvdla-arithmetic.md, section 8)."""
+"""Packing: weights and operands in the byte order that the hardware reads (docs/hardware/weights.md)."""
 
 import numpy as np
 from numpy.typing import NDArray

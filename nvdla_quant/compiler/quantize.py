@@ -1,8 +1,8 @@
 """Quantization: scales, integer weights and biases, and the SDP programs that get from accumulators to outputs.
 
 Real value = scale * integer. An accumulator of a convolution has the scale S_in * S_w; the SDP adds the bias in that
-scale and brings the sum to S_out with a 16-bit multiplier and a right shift. The formulas are those of the real
-compiler (nvdla-compiler.md, section 5) where that is right.
+scale and brings the sum to S_out with a 16-bit multiplier and a right shift. The formulas are those of
+NVIDIA's compiler where that is right (docs/hardware/calibration-table.md).
 """
 
 import math

@@ -88,8 +88,8 @@ def tile_convolution(step: ConvolutionStep, work: Work, target: Target) -> Convo
 def post_extension(target: Target, kernel_rows: int, vector: int, stride: int) -> int:
     """Log2 of the kernel rows that one MAC step takes from an image.
 
-    The condition is the real compiler's (nvdla-compiler.md, section 6, Post-extension). Its weights go wrong where
-    it packs by another number than this one (its bug A); ours are packed by this number.
+    The condition is that of NVIDIA's compiler (docs/hardware/weights.md, "Images"). Its weights go wrong where it
+    packs by another number than this one (miscompile A of docs/verify.md); ours are packed by this number.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Local response normalisation of integers (arithmetic notes, section 6).
+"""Local response normalisation of integers (docs/hardware/normalisation.md).
 
 Each value is converted; the squares of the channels around it are added; two tables are asked what that sum makes;
 their answer multiplies the value, and a second converter writes it (``cmod/cdp/NV_NVDLA_cdp.cpp``).

@@ -2,8 +2,8 @@
 
 A product of float32 matrices of integers is exact while every partial sum stays within 2**24, whatever the order of
 summation. The bound follows from the weights themselves (the sum of their magnitudes for each kernel), and where one
-product would exceed it the reduction is split. Int16 takes float64, whose 2**53 no convolution reaches. Arithmetic:
-arithmetic notes, section 3.
+product would exceed it the reduction is split. Int16 takes float64, whose 2**53 no convolution reaches.
+Arithmetic: docs/hardware/convolution.md.
 """
 
 from collections.abc import Iterator
@@ -24,13 +24,13 @@ from nvdla_quant.hardware import Precision, Target
 EXACT = 1 << 24
 """Integers up to this magnitude are exact in float32."""
 MAC_INFINITY = np.float32(65536)
-"""What the MAC array takes an infinite half for (arithmetic notes, section 9)."""
+"""What the MAC array takes an infinite half for (docs/hardware/fp16.md, "MAC array")."""
 MAX_INPUT = 128
 """Largest magnitude of an int8 input."""
 MAX_INPUT16 = 1 << 15
 """Largest magnitude of an int16 input."""
 ACCUMULATOR_LIMIT = 1 << 47
-"""The accumulator saturates to signed 48 bits at every step (arithmetic notes, section 3)."""
+"""The accumulator saturates to signed 48 bits at every step (docs/hardware/convolution.md, "Accumulator")."""
 Sums = NDArray[np.float32] | NDArray[np.float64]
 
 
@@ -178,7 +178,7 @@ def _prepare_wide(operation: ConvOperation, reader: Reader, matrix: NDArray[np.g
 
 
 def _steps(operation: ConvOperation, target: Target) -> Iterator[NDArray[np.intp]]:
-    """Yield the rows of the matrix that the MAC array takes at once, in its order (csc.cpp:1086-1183)."""
+    """Yield the rows of the matrix that the MAC array takes at once (docs/hardware/convolution.md, "Order")."""
     image = operation.pixels is not None
     width = 1 if image else operation.kernel_width
     channels = operation.channels * (operation.kernel_width if image else 1)

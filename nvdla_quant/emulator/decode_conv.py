@@ -18,7 +18,7 @@ from nvdla_quant.loadable.tasks import Window
 MAX_BATCH = 32
 """Images of one multi-batch convolution: the register has 5 bits (nvdla/hw ``CDMA D_BATCH_NUMBER``)."""
 EXTENSION_ELEMENTS = 64
-"""Elements that the MAC array takes of all rows that post-extension joins (csc.cpp)."""
+"""Elements that the MAC array takes of all rows that post-extension joins (docs/hardware/weights.md, "Images")."""
 
 
 FLAGS = ("data_reuse", "weight_reuse", "skip_data_rls", "skip_weight_rls")

@@ -1,6 +1,6 @@
 """Decode the descriptors of a DLA task as the firmware reads them.
 
-Facts: nvdla/sw ``kmd/firmware/{engine,scheduler,conv}.c``. What the firmware refuses is an
+Facts: nvdla/sw ``kmd/firmware/{engine,scheduler,conv}.c``; docs/hardware/firmware.md. What the firmware refuses is an
 `EmulationError`, and so is what the emulator does not model; both name operation, field and value.
 """
 

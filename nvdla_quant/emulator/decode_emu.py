@@ -1,4 +1,7 @@
-"""Decode an EMU (CPU) task: nvdla/sw ``umd/core/src/runtime/Emulator.cpp``, ``emu_interface.h``."""
+"""Decode an EMU (CPU) task (docs/hardware/cpu.md).
+
+Facts: nvdla/sw ``umd/core/src/runtime/Emulator.cpp``, ``emu_interface.h``.
+"""
 
 import math
 

@@ -1,4 +1,7 @@
-"""Decode an SDP operation: which parts of each unit work, and where their operands are (kmd/firmware/sdp.c)."""
+"""Decode an SDP operation: which parts of each unit work, and where their operands are.
+
+nvdla/sw ``kmd/firmware/sdp.c``; docs/hardware/sdp.md, "Operands" and "Precisions".
+"""
 
 from collections.abc import Callable
 

@@ -1,6 +1,6 @@
 """Decode operations of the units behind the SDP and beside it: PDP, CDP, Rubik and BDMA.
 
-Facts: nvdla/sw ``kmd/firmware/{pdp,cdp,rubik,bdma,common}.c``.
+Facts: nvdla/sw ``kmd/firmware/{pdp,cdp,rubik,bdma,common}.c``; docs/hardware/firmware.md, "What it refuses".
 """
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Local response normalisation in fp16, bit for bit (arithmetic notes, section 6).
+"""Local response normalisation in fp16, bit for bit (docs/hardware/fp16.md, "Normalisation").
 
 Each value becomes fp17; the squares of the channels around it are added in fp32, in pairs from the middle outwards;
 two tables are looked up, and what is taken from them multiplies the value. The converters do nothing in fp16, but

@@ -1,8 +1,8 @@
 """Convolutions in fp16, bit for bit: in which order the hardware adds what, for features and for images.
 
-The order decides (arithmetic notes, sections 3 and 8). Features: blocks of 64 channels, then kernel rows, then columns;
-one position of the kernel is a step. Images: a kernel row is one vector of ``width * 4 + c`` channels, taken 64 at a
-time, and ``2**post_extension`` rows make a step. Facts: nvdla/hw ``cmod/csc/NV_NVDLA_csc.cpp``.
+The order decides (docs/hardware/convolution.md, "Order"). Features: blocks of 64 channels, then kernel rows, then
+columns; one position of the kernel is a step. Images: a kernel row is one vector of ``width * 4 + c`` channels, taken
+64 at a time, and ``2**post_extension`` rows make a step. Facts: nvdla/hw ``cmod/csc/NV_NVDLA_csc.cpp``.
 """
 
 from dataclasses import dataclass, replace

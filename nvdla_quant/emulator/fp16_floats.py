@@ -1,4 +1,4 @@
-"""The floating-point formats of SDP, PDP and CDP, bit for bit (arithmetic notes, sections 5, 6 and 9).
+"""The floating-point formats of SDP, PDP and CDP, bit for bit (docs/hardware/fp16.md, "Formats").
 
 A number is its bit pattern in an int64: sign, exponent, mantissa. A format is the pair (exponent bits, mantissa bits):
 fp16 (5, 10), fp17 (6, 10) and fp32 (8, 23). They differ from IEEE 754: no infinities come out of any operation (the

@@ -1,5 +1,6 @@
 """The SDP's look-up table in fp16, bit for bit: indices from fp32, interpolation in fp17.
 
+Rules: docs/hardware/fp16.md, "Tables".
 Facts: nvdla/hw ``cmod/hls/sdp/sdp_y_idx.cpp`` (index), ``sdp_y_inp.cpp`` (interpolation) and
 ``cmod/hls_wrapper/sdp_hls_wrapper.cpp`` (operands of what lies outside a table). Starts and ends of a table are fp32,
 its entries and slopes halves.

@@ -1,4 +1,4 @@
-"""The fp16 MAC array and its accumulator on nv_full, bit for bit (arithmetic notes, section 9).
+"""The fp16 MAC array and its accumulator on nv_full, bit for bit (docs/hardware/fp16.md).
 
 A step multiplies up to 64 channels and adds the products. Both mantissas (11 bits) are shifted left by the low two bits
 of their exponents; the upper three bits of the two exponents are added, and each product is shifted right, by four for

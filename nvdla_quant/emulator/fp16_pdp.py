@@ -1,4 +1,4 @@
-"""Pooling in fp16, bit for bit (arithmetic notes, section 5).
+"""Pooling in fp16, bit for bit (docs/hardware/fp16.md, "Pooling").
 
 Rows first, from left to right, then columns from the top. Averages are sums in fp17, multiplied by two reciprocals,
 each time rounded; the firmware demands that padding be zero, and adding zero changes nothing. Facts: nvdla/hw

@@ -1,4 +1,4 @@
-"""The single-point data processor in fp16, bit for bit (arithmetic notes, section 9): fp32 numbers between its units.
+"""The single-point data processor in fp16, bit for bit (docs/hardware/fp16.md, "SDP"): fp32 between its units.
 
 Values are bit patterns, uint32. Where the processor's own float32 arithmetic gives a normal number, that is the
 result; blocks of values that hold anything else (what is smaller than a normal number, overflow, NaN, some zeros) are

@@ -1,4 +1,4 @@
-"""The SDP's look-up table, integer (arithmetic notes, section 4, LUT), and what it shares with the CDP's."""
+"""The SDP's look-up table, integer (docs/hardware/tables.md), and what it shares with the CDP's."""
 
 from typing import TypeVar
 

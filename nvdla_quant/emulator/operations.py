@@ -461,8 +461,8 @@ class PdpOperation:
 class CdpOperation:
     """Local response normalisation.
 
-    Channels beyond the cube count nothing in a sum: integers stand for them that the input converter makes 0, and in
-    fp16, which has no converters, 0 itself (``cmod/cdp/NV_NVDLA_cdp.cpp``, `CdpDataPathSequence`).
+    Channels beyond the cube count nothing in a sum: integers stand for them that the input converter makes 0; fp16
+    has no converters, and takes the offset's bits for a half (docs/hardware/fp16.md, "Normalisation").
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Pooling of integers (arithmetic notes, section 5)."""
+"""Pooling of integers (docs/hardware/pooling.md)."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,7 +1,7 @@
 """Find accesses whose order the dependency graph leaves open: there the hardware's timing decides, not the loadable.
 
 What the firmware and the units order, as moments of an operation X: it is programmed, then enabled, then its reads and
-its results begin, then it is complete (all its writes are done).
+its results begin, then it is complete (all its writes are done). docs/hardware/firmware.md has the whole.
 
 * Each unit is given its operations one by one, from ``op_head`` along the consumers of its own kind, not in list order
   (nvdla/sw ``kmd/firmware/scheduler.c``: ``dla_initiate_processors``, ``dla_dequeue_operation``).

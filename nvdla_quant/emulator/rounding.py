@@ -1,4 +1,4 @@
-"""Rounding and saturation primitives, as the hardware's integer blocks have them (arithmetic notes, section 2)."""
+"""Rounding and saturation primitives, as the hardware's integer blocks have them (docs/hardware/integers.md)."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""The single-point data processor, integer: X1, X2, Y and the output converter (arithmetic notes, section 4).
+"""The single-point data processor, integer: X1, X2, Y and the output converter (docs/hardware/sdp.md).
 
 `integer_chain` is the rule itself, for any descriptor, in int64. Nearly every operation of a real network needs only
 sums, products by constants, one cube of operands and ReLU; `linear_stages` reduces those to a few rounding steps that

@@ -1,4 +1,4 @@
-"""Unpack the weights of a convolution from their streams (arithmetic notes, section 8)."""
+"""Unpack the weights of a convolution from their streams (docs/hardware/weights.md)."""
 
 import numpy as np
 from numpy.typing import NDArray

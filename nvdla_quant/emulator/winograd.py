@@ -1,5 +1,6 @@
 """Winograd convolutions, int8 and int16 (fp16: `fp16_winograd`): 3 x 3 kernels, tiles of 4 x 4 inputs, 2 x 2 outputs.
 
+Rules: docs/hardware/convolution.md, "Winograd".
 Facts: nvdla/hw ``cmod/cdma`` (strides become channels, padding before the transform), ``hls/csc_libs/csc_cvt.cpp`` (the
 input's transform with its rounding), ``cmod/csc`` (order) and ``cmac/NV_NVDLA_cmac.h`` (products and the output's
 transform). Weights are stored transformed. The array adds 4 channels at a time and transforms each of these sums; as
@@ -20,7 +21,7 @@ from nvdla_quant.hardware import Precision
 INPUT = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], np.int64)
 """Transform of the input's rows, and of its columns (csc_cvt.cpp)."""
 OUTPUT = np.array([[1, 1, 1, 0], [0, 1, -1, -1]], np.float64)
-"""Transform of the output's rows, and of its columns (cmac.h, phases 2 and 3)."""
+"""Transform of the output's rows, and of its columns (``cmod/cmac/NV_NVDLA_cmac.h``, phases 2 and 3)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """The firmware's descriptors as numpy dtypes: little endian, packed; `OLDER` has those of an earlier layout.
 
 Offsets are those of ``kmd/firmware/include/dla_interface.h`` (nvdla/sw after commit 16befcb) and of the EMU's
-``emu_interface.h``; tests pin each size.
+``emu_interface.h``; tests pin each size. docs/hardware/loadable.md says what each field means.
 """
 
 from enum import IntEnum

@@ -1,4 +1,7 @@
-"""The calibration table: one scale for each layer, in the JSON form of `nvdla_compiler`'s ``--calibtable``."""
+"""The calibration table: one scale for each layer, in the JSON form of `nvdla_compiler`'s ``--calibtable``.
+
+docs/hardware/calibration-table.md says what compilers make of it.
+"""
 
 import json
 import math

@@ -95,7 +95,7 @@ def bias_of(case: Case) -> NDArray[np.int16]:
 
 
 def compress(case: Case, packed: NDArray[np.uint8]) -> dict[int, NDArray[np.uint8]]:
-    """Return weights, WMB and WGS: section 8 of the arithmetic notes, group by group."""
+    """Return weights, WMB and WGS (docs/hardware/weights.md, "Compression"), group by group."""
     size = TYPES[case.precision].itemsize
     elements = packed.reshape(-1, size)
     kept = elements.any(axis=1)
@@ -591,7 +591,7 @@ def test_refusals(case: Case, fields: dict[str, int], message: str) -> None:
 
 
 def test_images_ignore_dilation() -> None:
-    """The sequencer has none for images (csc.cpp, NV_NVDLA_CSC_dl.v); the numbers are those without."""
+    """The sequencer has none for images (docs/hardware/convolution.md, "Order"); the numbers are those without."""
     case = Case(pixels="A8B8G8R8", pad=(1, 1))
     program = decode(build(case, {"dilation_x": 2, "dilation_y": 3}))
     inputs = inputs_of(case, program)

@@ -196,7 +196,7 @@ def test_accumulator_rounds_ties_away_from_zero(sign: int, low: int, total: int)
 
 
 def pack(weights: NDArray[np.float16], image: bool, joined: int) -> NDArray[np.uint8]:
-    """Pack ``(kernels, height, width, channels)``, from the notes' text (section 8), element by element."""
+    """Pack ``(kernels, height, width, channels)``, as docs/hardware/weights.md says, element by element."""
     kernels, height, width, channels = weights.shape
     depth = width * channels if image else channels
     stream = []

@@ -21,7 +21,7 @@ class Outcome:
 
 
 def half(x: int, table: TableHalf) -> Outcome:
-    """One table, from the notes' text: exponential `linear_exp` or linear, 35 fraction bits, linear extension."""
+    """One table (docs/hardware/tables.md): exponential `linear_exp` or linear, 35 fraction bits, linear extension."""
     entries = table.entries.tolist()
     last = len(entries) - 1
     select = table.select

@@ -1,4 +1,4 @@
-"""Pooling against the scalar model, and the arithmetic notes' own example."""
+"""Pooling against the scalar model, and an average of nine, step by step."""
 
 from dataclasses import dataclass, replace
 from typing import Any

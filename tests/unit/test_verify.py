@@ -1,6 +1,6 @@
 """Verdicts: right loadables pass, and each thing that is wrong in one is found where it is and named.
 
-Expected causes of NVIDIA's loadables: nvdla-compiler.md's miscompiles A to E, which the same loadables showed to a
+Expected causes of NVIDIA's loadables: the miscompiles A to E of docs/verify.md, which the same loadables showed to a
 decoder of their descriptors; where a loadable was measured to be something else, the comment says so.
 """
 
