@@ -19,6 +19,7 @@ from nvdla_quant.compiler.claim import (
     Gathering,
     Piece,
     Rectifying,
+    Stage,
     Weighting,
     Whole,
     claim_as_json,
@@ -30,7 +31,7 @@ from nvdla_quant.errors import NvdlaQuantError
 from nvdla_quant.loadable import structs
 from nvdla_quant.loadable.structs import Engine, PoolMode
 from nvdla_quant.loadable.tasks import Window
-from nvdla_quant.network.graph import Convolution, Network, Pooling
+from nvdla_quant.network.graph import Convolution, InnerProduct, Network, Pooling
 from nvdla_quant.network.passes import for_hardware
 from nvdla_quant.verification.diagnosis import Judgement
 from tests.networks import GALLERY
@@ -162,6 +163,12 @@ def test_what_changes_a_result_is_found_where_it_is(name: str, what: str) -> Non
     assert first in operations, (first, verdict.findings)
 
 
+def has_negative(network: Network, stage: Stage) -> bool:
+    """Whether a stage is a convolution with negative weights, so that a ReLU behind it shows."""
+    operation = network.by_name[stage.layer].operation if isinstance(stage, Weighting) else None
+    return isinstance(operation, Convolution | InnerProduct) and bool((operation.weights < 0).any())
+
+
 def copies(network: Network, piece: Piece) -> bool:
     """Whether a piece is a pooling of single pixels, which copies them."""
     operation = network.by_name[piece.layers[-1]].operation
@@ -200,13 +207,9 @@ def mutations(network: Network, claim: Claim, rng: random.Random) -> Iterator[tu
         "another scale",
         replace(claim, tensors={**claim.tensors, piece.writes.tensor: replace(held, scale=held.scale * 1.03)}),
     )
-    yield (
-        "another shape",
-        replace(
-            claim,
-            tensors={**claim.tensors, piece.writes.tensor: replace(held, shape=(held.shape[0] + 1, *held.shape[1:]))},
-        ),
-    )
+    if piece.writes.tensor in network.tensors:  # What is made on the way may have gaps that nobody reads.
+        larger = replace(held, shape=(held.shape[0] + 1, *held.shape[1:]))
+        yield "another shape", replace(claim, tensors={**claim.tensors, piece.writes.tensor: larger})
     weighing = [n for n, one in enumerate(pieces) if one.stages and isinstance(one.stages[0], Weighting)]
     if weighing:
         number = rng.choice(weighing)
@@ -242,8 +245,7 @@ def mutations(network: Network, claim: Claim, rng: random.Random) -> Iterator[tu
             piece = pieces[number]
             left = tuple(stage for stage in piece.stages if not isinstance(stage, kind))
             yield f"no {kind.kind}", with_piece(number, replace(piece, stages=left))
-    # Of a plain convolution, which has negative values.
-    plain = [n for n, one in enumerate(pieces) if len(one.stages) == 1 and isinstance(one.stages[0], Weighting)]
+    plain = [n for n, one in enumerate(pieces) if len(one.stages) == 1 and has_negative(network, one.stages[0])]
     if plain:
         number = rng.choice(plain)
         yield "a ReLU more", with_piece(number, replace(pieces[number], stages=(*pieces[number].stages, Rectifying())))
