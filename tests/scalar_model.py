@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.hardware import Target
+from nvdla_quant.hardware.targets import Target
 
 
 def clamp(value: int, bits: int) -> int:

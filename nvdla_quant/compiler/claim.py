@@ -27,7 +27,7 @@ from nvdla_quant.compiler.operations import (
 )
 from nvdla_quant.compiler.quantize import table_unit
 from nvdla_quant.errors import ClaimError
-from nvdla_quant.hardware import Precision, QuantizationMode, Target
+from nvdla_quant.hardware.targets import Precision, QuantizationMode, Target
 from nvdla_quant.network.graph import Network, Pair, PReLU, ReLU
 
 Taps = tuple[int, ...]

@@ -40,13 +40,13 @@ from nvdla_quant.compiler.schedule import Schedule, written
 from nvdla_quant.compiler.split import split
 from nvdla_quant.compiler.tile import ConvolutionTiling, operations_of, tile_convolution, work_of
 from nvdla_quant.errors import CompileError, ConfigError
-from nvdla_quant.hardware import Precision, QuantizationMode, Target
+from nvdla_quant.hardware.targets import Precision, QuantizationMode, Target
 from nvdla_quant.loadable.records import Loadable
 from nvdla_quant.loadable.writer import serialize_loadable
 from nvdla_quant.network.graph import Network
 from nvdla_quant.network.passes import for_hardware
-from nvdla_quant.network.support import Finding, check
 from nvdla_quant.network.views import viewed
+from nvdla_quant.support.check import Finding, check
 from nvdla_quant.table.table import CalibrationTable
 
 BUILTIN = "builtin"

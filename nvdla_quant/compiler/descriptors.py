@@ -29,7 +29,7 @@ from nvdla_quant.compiler.operations import (
     Window,
 )
 from nvdla_quant.compiler.tile import ConvolutionTiling
-from nvdla_quant.hardware import Precision, Target
+from nvdla_quant.hardware.targets import Precision, Target
 from nvdla_quant.loadable import structs
 from nvdla_quant.loadable.structs import (
     Activation,

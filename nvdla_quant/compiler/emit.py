@@ -22,7 +22,7 @@ from nvdla_quant.compiler.operations import (
     SdpOperation,
 )
 from nvdla_quant.compiler.schedule import Edges, Schedule, Task
-from nvdla_quant.hardware import Precision, Target
+from nvdla_quant.hardware.targets import Precision, Target
 from nvdla_quant.loadable import records, structs
 from nvdla_quant.loadable.records import (
     Blob,

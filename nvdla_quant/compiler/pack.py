@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.cbuf import IMAGE_CHANNELS, round_up
-from nvdla_quant.hardware import Target
+from nvdla_quant.hardware.cbuf import IMAGE_CHANNELS, round_up
+from nvdla_quant.hardware.targets import Target
 
 
 def pack_weights(weights: NDArray[np.generic], target: Target) -> bytes:

@@ -29,7 +29,7 @@ from nvdla_quant.compiler.operations import (
     SoftmaxStep,
 )
 from nvdla_quant.errors import CompileError
-from nvdla_quant.hardware import QuantizationMode
+from nvdla_quant.hardware.targets import QuantizationMode
 from nvdla_quant.loadable.structs import Activation, SdpAlu, SdpMode, SdpType
 from nvdla_quant.table.table import CalibrationTable
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil
 
-from nvdla_quant.cbuf import IMAGE_CHANNELS, Division, Shortage, Work, divide
 from nvdla_quant.compiler.layout import Surface, whole
 from nvdla_quant.compiler.operations import (
     CdpOperation,
@@ -27,7 +26,8 @@ from nvdla_quant.compiler.operations import (
     Step,
     Window,
 )
-from nvdla_quant.hardware import Target
+from nvdla_quant.hardware.cbuf import IMAGE_CHANNELS, Division, Shortage, Work, divide
+from nvdla_quant.hardware.targets import Target
 from nvdla_quant.network.graph import Tensor
 
 MAX_HEIGHT = 8192

@@ -6,7 +6,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.hardware import Precision
+from nvdla_quant.hardware.targets import Precision
 from nvdla_quant.loadable.structs import EmuOperation, PoolMode, RubikMode, SdpAlu
 from nvdla_quant.loadable.tasks import Window
 

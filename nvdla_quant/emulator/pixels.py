@@ -13,10 +13,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator.integer.rounding import shift_right
 from nvdla_quant.emulator.operations import Component, Converter, ConvOperation, Cube, Pixels, element_type
-from nvdla_quant.emulator.rounding import shift_right
 from nvdla_quant.emulator.tiles import Lanes
-from nvdla_quant.hardware import Precision
+from nvdla_quant.hardware.targets import Precision
 from nvdla_quant.loadable.structs import ImageFormat
 
 MAX_HALF = 65504

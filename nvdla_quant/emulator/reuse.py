@@ -25,10 +25,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nvdla_quant.emulator.fields import refuse
+from nvdla_quant.emulator.decode.fields import refuse
 from nvdla_quant.emulator.operations import ConvOperation, Cube, Operation, SdpOperation, cubes_kept, cubes_written
 from nvdla_quant.errors import EmulationError
-from nvdla_quant.hardware import Target
+from nvdla_quant.hardware.targets import Target
 from nvdla_quant.loadable import structs
 
 FEATURES, IMAGE, WINOGRAD = "features", "image", "Winograd"

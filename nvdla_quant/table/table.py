@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from nvdla_quant.errors import TableError
-from nvdla_quant.files import write_text
+from nvdla_quant.jobs.files import write_text
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,11 @@ from nvdla_quant.emulator import run as emulator
 from nvdla_quant.emulator.memory import Values
 from nvdla_quant.emulator.operations import ConvOperation, Fp16, Operation, SdpOperation
 from nvdla_quant.errors import ClaimError
-from nvdla_quant.hardware import Precision, QuantizationMode
+from nvdla_quant.execution.fp32 import Reference
+from nvdla_quant.hardware.targets import Precision, QuantizationMode
 from nvdla_quant.network.graph import Pair, Softmax
 from nvdla_quant.network.passes import affine_of, for_hardware
 from nvdla_quant.network.views import viewed
-from nvdla_quant.reference import Reference
 from nvdla_quant.verification.examination import (
     REFERENCE_IMAGES,
     Examination,

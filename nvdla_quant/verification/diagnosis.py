@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator.decode.program import Program
 from nvdla_quant.emulator.operations import ConvOperation, CpuOperation, Operation, SdpOperation, SdpUnit
-from nvdla_quant.emulator.program import Program
-from nvdla_quant.hardware import Precision
+from nvdla_quant.execution.simulated import INT8_MAX, INT8_MIN
+from nvdla_quant.hardware.targets import Precision
 from nvdla_quant.network.graph import Convolution, Eltwise
-from nvdla_quant.simulation import INT8_MAX, INT8_MIN
 from nvdla_quant.verification.examination import Examination, Examined, Held
 from nvdla_quant.verification.local import HALF_LARGEST, Detail, Local, local_of
 from nvdla_quant.verification.mapping import base_name

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from nvdla_quant.emulator._jit import jit
 from nvdla_quant.emulator.memory import Values
 from nvdla_quant.emulator.operations import CdpOperation, Operation
-from nvdla_quant.simulation import INT8_MAX, INT8_MIN
+from nvdla_quant.execution.simulated import INT8_MAX, INT8_MIN
 from nvdla_quant.verification.measures import Floats, lines_of
 from nvdla_quant.verification.tolerance import LARGEST, OCTAVES, step_tolerance
 

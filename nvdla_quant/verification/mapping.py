@@ -14,9 +14,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator.decode.program import Program
 from nvdla_quant.emulator.memory import Values
 from nvdla_quant.emulator.operations import ConvOperation, CpuOperation, Cube, Operation, PdpOperation, SdpOperation
-from nvdla_quant.emulator.program import Program
 from nvdla_quant.loadable.structs import EmuOperation
 from nvdla_quant.network.graph import (
     BatchNorm,

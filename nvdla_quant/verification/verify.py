@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from nvdla_quant.compiler import compile_network
 from nvdla_quant.compiler.claim import Claim
+from nvdla_quant.emulator.decode.program import Program, decode
 from nvdla_quant.emulator.operations import ConvOperation, SdpOperation
-from nvdla_quant.emulator.program import Program, decode
 from nvdla_quant.errors import CompileError, NvdlaQuantError, TableError
-from nvdla_quant.files import write_json, write_text
-from nvdla_quant.hardware import TARGETS, Precision, QuantizationMode, Target
+from nvdla_quant.hardware.targets import TARGETS, Precision, QuantizationMode, Target
+from nvdla_quant.jobs.files import write_json, write_text
 from nvdla_quant.loadable.reader import parse_loadable
 from nvdla_quant.loadable.records import Loadable
 from nvdla_quant.network.graph import Network

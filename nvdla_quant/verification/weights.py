@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator._jit import jit
+from nvdla_quant.emulator.decode.program import Program
+from nvdla_quant.emulator.integer.sdp_run import weights_of
 from nvdla_quant.emulator.operations import ConvOperation
-from nvdla_quant.emulator.program import Program
-from nvdla_quant.emulator.sdp_run import weights_of
 from nvdla_quant.emulator.weights import unpack_weights
-from nvdla_quant.hardware import Precision
+from nvdla_quant.hardware.targets import Precision
 from nvdla_quant.network.graph import Convolution, InnerProduct, Layer, Network
 from nvdla_quant.network.views import viewed
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from nvdla_quant.compiler.operations import ConvolutionStep
 from nvdla_quant.compiler.quantize import quantize_convolution
-from nvdla_quant.hardware import QuantizationMode
+from nvdla_quant.hardware.targets import QuantizationMode
 from nvdla_quant.loadable import structs
 from nvdla_quant.loadable.layout import Layouts
 from nvdla_quant.loadable.reader import read_loadable

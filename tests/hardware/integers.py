@@ -3,7 +3,10 @@
 import numpy as np
 
 from nvdla_quant.compiler.fixed import factorise
-from nvdla_quant.emulator.lut import look_up
+from nvdla_quant.emulator.integer.lut import look_up
+from nvdla_quant.emulator.integer.rounding import shift_left, shift_right
+from nvdla_quant.emulator.integer.sdp import constant_operands, integer_chain
+from nvdla_quant.emulator.integer.winograd import INPUT, OUTPUT
 from nvdla_quant.emulator.operations import (
     Converter,
     Lut,
@@ -12,10 +15,7 @@ from nvdla_quant.emulator.operations import (
     TableHalf,
 )
 from nvdla_quant.emulator.pixels import _convert, _low_signed
-from nvdla_quant.emulator.rounding import shift_left, shift_right
-from nvdla_quant.emulator.sdp import constant_operands, integer_chain
-from nvdla_quant.emulator.winograd import INPUT, OUTPUT
-from nvdla_quant.hardware import TARGETS, Precision
+from nvdla_quant.hardware.targets import TARGETS, Precision
 from nvdla_quant.loadable.structs import SdpAlu
 from tests.hardware.examples import example, ints, table
 

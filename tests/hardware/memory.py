@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.cbuf import Shortage, Work, divide, feature_entries, image_entries, weight_banks
 from nvdla_quant.compiler.layout import feature_surface, image_surface
 from nvdla_quant.compiler.pack import pack_image_weights, pack_weights
 from nvdla_quant.compiler.tile import post_extension
@@ -15,7 +14,8 @@ from nvdla_quant.emulator.operations import (
 )
 from nvdla_quant.emulator.pixels import PIXELS
 from nvdla_quant.emulator.weights import decompress
-from nvdla_quant.hardware import NV_FULL, NV_LARGE, NV_SMALL, Precision
+from nvdla_quant.hardware.cbuf import Shortage, Work, divide, feature_entries, image_entries, weight_banks
+from nvdla_quant.hardware.targets import NV_FULL, NV_LARGE, NV_SMALL, Precision
 from nvdla_quant.loadable.tasks import Window
 from nvdla_quant.network.graph import (
     Tensor,

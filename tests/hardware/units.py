@@ -7,10 +7,12 @@ import numpy as np
 from nvdla_quant.compiler.operations import PoolingStep
 from nvdla_quant.compiler.tile import pooling_columns
 from nvdla_quant.emulator import fp16_floats as floats
-from nvdla_quant.emulator.cdp import normalise
 from nvdla_quant.emulator.cpu import run_cpu, to_half
-from nvdla_quant.emulator.fp16_mac import DIRECT, accumulate, convolve, to_single, weight_blocks
-from nvdla_quant.emulator.fp16_pdp import pool_halves
+from nvdla_quant.emulator.fp16.mac import DIRECT, accumulate, convolve, to_single, weight_blocks
+from nvdla_quant.emulator.fp16.pdp import pool_halves
+from nvdla_quant.emulator.integer.cdp import normalise
+from nvdla_quant.emulator.integer.pdp import pool_values
+from nvdla_quant.emulator.integer.rounding import shift_right
 from nvdla_quant.emulator.moves import _contract
 from nvdla_quant.emulator.operations import (
     CdpOperation,
@@ -21,9 +23,7 @@ from nvdla_quant.emulator.operations import (
     PdpOperation,
     TableHalf,
 )
-from nvdla_quant.emulator.pdp import pool_values
-from nvdla_quant.emulator.rounding import shift_right
-from nvdla_quant.hardware import NV_FULL, NV_SMALL, POOLING_RECIPROCALS, Precision
+from nvdla_quant.hardware.targets import NV_FULL, NV_SMALL, POOLING_RECIPROCALS, Precision
 from nvdla_quant.loadable.structs import EmuOperation, PoolMode
 from tests.hardware.examples import example, ints, joined, single, table
 

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from numpy.typing import NDArray
 
 from nvdla_quant.compiler import Compilation, compile_network
-from nvdla_quant.emulator.program import decode
+from nvdla_quant.emulator.decode.program import decode
 from nvdla_quant.emulator.run import run, run_tensors
-from nvdla_quant.hardware import TARGETS, Precision, QuantizationMode, Target
+from nvdla_quant.execution.fp32 import Reference
+from nvdla_quant.hardware.targets import TARGETS, Precision, QuantizationMode, Target
 from nvdla_quant.loadable.reader import parse_loadable
 from nvdla_quant.network.graph import (
     Concat,
@@ -32,7 +33,6 @@ from nvdla_quant.network.graph import (
     Tensor,
 )
 from nvdla_quant.network.shapes import assemble
-from nvdla_quant.reference import Reference
 from nvdla_quant.table.table import CalibrationTable
 from tests.networks.random import Drawn, Variant, drawn_case, has_long_product, networks, variants
 from tests.profiles import examples

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nvdla_quant.cbuf import Division, Shortage, Work, divide, feature_entries, image_entries, weight_banks
 from nvdla_quant.compiler import compile_network
 from nvdla_quant.compiler.lower import lower
 from nvdla_quant.compiler.memory import ALIGNMENT, allocate, largest_live
@@ -37,7 +36,8 @@ from nvdla_quant.compiler.quantize import (
 from nvdla_quant.compiler.schedule import Schedule, reads, written
 from nvdla_quant.compiler.tile import post_extension
 from nvdla_quant.errors import CompileError, ConfigError, TableError
-from nvdla_quant.hardware import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode, Target
+from nvdla_quant.hardware.cbuf import Division, Shortage, Work, divide, feature_entries, image_entries, weight_banks
+from nvdla_quant.hardware.targets import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode, Target
 from nvdla_quant.loadable.structs import DependencyEvent, Engine, SdpMode, SdpType
 from nvdla_quant.network.graph import (
     LRN,

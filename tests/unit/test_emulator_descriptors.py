@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nvdla_quant.emulator import conv
+from nvdla_quant.emulator.decode.program import Limits, Program, decode
+from nvdla_quant.emulator.integer import conv
 from nvdla_quant.emulator.operations import ConvOperation, SdpOperation
 from nvdla_quant.emulator.pixels import PIXELS
-from nvdla_quant.emulator.program import Limits, Program, decode
 from nvdla_quant.emulator.run import run, run_tensors, write_steps
 from nvdla_quant.errors import EmulationError, LoadableError
-from nvdla_quant.hardware import NV_FULL, NV_SMALL, Target
+from nvdla_quant.hardware.targets import NV_FULL, NV_SMALL, Target
 from nvdla_quant.loadable.records import Loadable, TensorDescriptor
 from nvdla_quant.loadable.structs import (
     FORMAT_FEATURE,

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvdla_quant.emulator.lut import look_up
+from nvdla_quant.emulator.integer.lut import look_up
 from nvdla_quant.emulator.operations import Lut, TableHalf
 from tests.scalar_model import clamp, rnd
 

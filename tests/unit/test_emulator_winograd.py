@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator.decode.program import Program, decode
 from nvdla_quant.emulator.operations import Fp16
-from nvdla_quant.emulator.program import Program, decode
 from nvdla_quant.emulator.run import run
 from nvdla_quant.errors import EmulationError
 from nvdla_quant.loadable.records import TensorDescriptor

@@ -17,13 +17,13 @@ import pytest
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
 from nvdla_quant.compiler import compile_network
 from nvdla_quant.errors import NetworkError, NvdlaQuantError, TableError
-from nvdla_quant.hardware import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode, Target
+from nvdla_quant.hardware.targets import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode, Target
 from nvdla_quant.images.preprocess import Preprocessing, normalise
 from nvdla_quant.images.sets import calibration_images
 from nvdla_quant.images.sets import test_images as images_to_test
 from nvdla_quant.loadable.reader import parse_loadable, read_loadable
 from nvdla_quant.loadable.structs import Engine, PoolMode
-from nvdla_quant.network.caffe import read_network
+from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.network.passes import prepare
 from nvdla_quant.table.fix import fix_table
 from nvdla_quant.table.table import CalibrationTable

@@ -25,8 +25,8 @@ from nvdla_quant.compiler.claim import (
     claim_as_json,
     claim_from_json,
 )
+from nvdla_quant.emulator.decode.program import Program
 from nvdla_quant.emulator.operations import ConvOperation, Operation, PdpOperation, SdpOperation
-from nvdla_quant.emulator.program import Program
 from nvdla_quant.errors import NvdlaQuantError
 from nvdla_quant.loadable import structs
 from nvdla_quant.loadable.structs import Engine, PoolMode
