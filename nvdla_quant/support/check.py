@@ -1,8 +1,7 @@
 """What a target can run, and why not: findings by rule, before anything is compiled."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import asdict
 
 from nvdla_quant.hardware.cbuf import IMAGE_CHANNELS, Shortage, Work, divide, round_up
 from nvdla_quant.hardware.targets import (
@@ -13,6 +12,7 @@ from nvdla_quant.hardware.targets import (
     QuantizationMode,
     Target,
 )
+from nvdla_quant.network.findings import Finding
 from nvdla_quant.network.graph import (
     LRN,
     Concat,
@@ -42,31 +42,6 @@ MAX_PAD = 31
 """Padding on the left and above: 5 bits (NVDLA_CDMA_D_ZERO_PADDING)."""
 NORMALISATION_SIZES = (3, 5, 7, 9)
 """Channels that the CDP sums over: NVDLA_CDP_D_LRN_CFG has 2 bits (kmd/firmware/cdp.c ``map_local_size``)."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that a target cannot run (``error``), or runs with another result (``warning``).
-
-    Attributes
-    ----------
-    layer : str
-        Name of the layer; empty where the whole network is meant.
-    rule : str
-        Short name of the rule.
-    severity : str
-        ``error`` or ``warning``; the compiler refuses a network with an error.
-    message : str
-        What is found, what the limit is, with numbers.
-    rewrite : str
-        What would help; empty where nothing is known to.
-    """
-
-    layer: str
-    rule: str
-    severity: Literal["error", "warning"]
-    message: str
-    rewrite: str = ""
 
 
 def check(

@@ -12,6 +12,7 @@ import numpy as np
 
 from nvdla_quant.hardware.cbuf import IMAGE_CHANNELS
 from nvdla_quant.hardware.targets import MAX_POOLING_WINDOW, Precision, QuantizationMode, Target
+from nvdla_quant.network.findings import Finding
 from nvdla_quant.network.graph import (
     LRN,
     BatchNorm,
@@ -33,7 +34,6 @@ from nvdla_quant.network.graph import (
 )
 from nvdla_quant.network.passes import prepare
 from nvdla_quant.network.views import sole_reader, viewed
-from nvdla_quant.support.check import Finding
 
 FUSING_PROFILE = "fast-math"
 """The profile that merges layers, where the faults B and C are."""

@@ -14,17 +14,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from nvdla_quant.compiler.claim import (
-    Claim,
-    Gathering,
-    Piece,
-    Rectifying,
-    Stage,
-    Weighting,
-    Whole,
-    claim_as_json,
-    claim_from_json,
-)
+from nvdla_quant.compiler.claim import Claim, Gathering, Piece, Rectifying, Stage, Weighting, Whole
+from nvdla_quant.compiler.claim_file import claim_as_json, claim_from_json
 from nvdla_quant.emulator.decode.program import Program
 from nvdla_quant.emulator.operations import ConvOperation, Operation, PdpOperation, SdpOperation
 from nvdla_quant.errors import NvdlaQuantError
@@ -33,7 +24,7 @@ from nvdla_quant.loadable.structs import Engine, PoolMode
 from nvdla_quant.loadable.tasks import Window
 from nvdla_quant.network.graph import Convolution, InnerProduct, Network, Pooling
 from nvdla_quant.network.passes import for_hardware
-from nvdla_quant.verification.diagnosis import Judgement
+from nvdla_quant.verification.verdicts import Judgement
 from tests.networks import GALLERY
 from tests.unit.test_gallery import VARIANTS, compiled
 from tests.verified import Case, first_change, with_bytes, with_field, written

@@ -14,19 +14,11 @@ from google.protobuf.message import DecodeError
 
 from nvdla_quant.errors import NetworkError, UnsupportedError, WeightsError
 from nvdla_quant.network.caffe import caffe_pb2 as pb
-from nvdla_quant.network.caffe.layers import (
-    KEEPS_SHAPE,
-    READERS,
-    SPELLINGS,
-    SPLIT,
-    WITH_WEIGHTS,
-    Blobs,
-    advice,
-    input_lines,
-)
+from nvdla_quant.network.caffe.advice import advice, input_lines
+from nvdla_quant.network.caffe.layers import KEEPS_SHAPE, READERS, SPELLINGS, SPLIT, WITH_WEIGHTS, Blobs
+from nvdla_quant.network.findings import Finding
 from nvdla_quant.network.graph import Dropout, Layer, Network, Operation, Tensor
 from nvdla_quant.network.shapes import check_arity, shape_of
-from nvdla_quant.support.check import Finding
 
 _V1_NAMES = {
     "BNLL": "BNLL",
