@@ -305,7 +305,7 @@ def test_a_table_that_clips_is_no_miscompile() -> None:
     assert good.table is not None
     tight = CalibrationTable({**good.table.scales, "fc": good.table["fc"] / 4})
     data = compile_network(SMALL, tight, NV_SMALL, INT8, PER_FILTER).data
-    verdict = replace(good, loadable=parse_loadable(data), table=tight).verify().verdict
+    verdict = replace(good, loadable=parse_loadable(data), table=tight, claim=None).verify().verdict
     assert (verdict.verdict, verdict.cause, verdict.first_bad_layer) == (TABLE, Cause.CLIPPING, "fc")
 
 
@@ -314,15 +314,17 @@ def test_the_table_of_another_compilation_shows() -> None:
     good = CASES["nv_small per-filter"]
     assert good.table is not None
     other = CalibrationTable({**good.table.scales, "relua": good.table["relua"] * 1.5})
-    verdict = replace(good, table=other).verify().verdict
+    verdict = replace(good, table=other, claim=None).verify().verdict
     assert (verdict.verdict, verdict.cause, verdict.first_bad_layer) == (MISCOMPILED, Cause.FACTOR, "relua")
+    claimed = replace(good, table=other).verify().verdict
+    assert (claimed.verdict, claimed.cause, claimed.first_bad_layer) == (MISCOMPILED, Cause.CLAIM, "relua")
 
 
 def test_an_input_of_another_scale_is_named() -> None:
     good = CASES["nv_small per-filter"]
     assert good.table is not None
     other = CalibrationTable({**good.table.scales, "data": good.table["data"] * 1.25})
-    verdict = replace(good, table=other).verify().verdict
+    verdict = replace(good, table=other, claim=None).verify().verdict
     assert (verdict.verdict, verdict.cause, verdict.first_bad_layer) == (MISCOMPILED, Cause.INPUT_SCALE, "relu0")
     assert float(verdict.findings[0].evidence.split("(")[1].split()[0]) == pytest.approx(0.8, rel=0.01)
 
