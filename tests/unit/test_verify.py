@@ -350,7 +350,8 @@ def test_files_that_do_not_belong_together_end_in_one_line(repository: Path) -> 
     with pytest.raises(NetworkError, match="not finite"):
         replace(good, images=good.images * np.float32(np.nan)).verify()
     golden = repository / "tests" / "data" / "golden" / "v-dilation-nv-full-int8-perkernel"
-    other = replace(good, loadable=read_loadable(golden / "loadable.nvdla"), target=None).verify().verdict
+    foreign = read_loadable(golden / "loadable.nvdla")
+    other = replace(good, loadable=foreign, target=None, claim=None).verify().verdict
     assert (other.verdict, other.cause, other.claimed) == (UNKNOWN, Cause.UNPLACED, False)
     assert "is it the network of this loadable" in other.findings[0].evidence
 
