@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator.operations import Fp16
 from nvdla_quant.errors import NvdlaQuantError
 from nvdla_quant.hardware.targets import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode, Target
 from nvdla_quant.network.graph import Network
@@ -109,7 +110,7 @@ def _cells(
         start = time.perf_counter()
         case = case_of(subject.network, subject.table, subject.images, target, precision, mode)
         compiled = time.perf_counter()
-        scores = case.scores()
+        scores = case.scores(Fp16.FAST)  # As verification runs it.
     except NvdlaQuantError as error:
         yield from ("", "", _failure(error), "", "", "", "")
         return

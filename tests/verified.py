@@ -11,6 +11,7 @@ from nvdla_quant.calibration.cpu import Calibrator, calibrate
 from nvdla_quant.compiler import compile_network
 from nvdla_quant.compiler.claim import Claim
 from nvdla_quant.emulator.decode.program import Program, decode
+from nvdla_quant.emulator.operations import Fp16
 from nvdla_quant.emulator.run import run
 from nvdla_quant.execution.fp32 import Reference
 from nvdla_quant.execution.simulated import Simulation
@@ -73,7 +74,7 @@ class Case:
             fed[:, : self.images.shape[1]] = np.clip(steps, -128, 127)
         return fed
 
-    def scores(self) -> NDArray[np.float32]:
+    def scores(self, fp16: Fp16 = Fp16.EXACT) -> NDArray[np.float32]:
         """What the emulator computes before a final softmax, in steps where that is int8; a row an image."""
         program = self.program
         writers = [operation.index for operation in program.before_softmax]
@@ -81,6 +82,7 @@ class Case:
         result = run(
             program,
             self.inputs(program),
+            fp16=fp16,
             on_step=lambda operation, values, _: kept[operation.index].append(values),
             steps=writers,
         )
