@@ -9,7 +9,6 @@ takes no part. docs/calibration.md says how each of these was found, and how wel
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import xlogy
 
 from nvdla_quant.calibration.histogram import BINS, Histogram
 
@@ -61,6 +60,8 @@ def relative_entropies(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     NDArray[float64], shape (1921,)
         For 128 to 2048 kept bins; infinite where values are clipped into a bin that is empty, since Q is 0 there.
     """
+    from scipy.special import xlogy  # Here: other methods do without, and it is slow to import.
+
     kept = counts.astype(np.float64)
     # Zeros, the whole lower half of a ReLU's output, would outweigh all else.
     kept[0] = 0

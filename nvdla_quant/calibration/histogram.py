@@ -5,9 +5,10 @@ merged, each time a later batch goes beyond it. So the batch size and the order 
 NVIDIA's public talks on TensorRT; our caches of four batch sizes confirm the doubling, see docs/calibration.md.)
 """
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from nvdla_quant.emulator._jit import jit
 
 BINS = 2048
 """Bins of a histogram."""
@@ -79,7 +80,7 @@ def largest_magnitude(values: NDArray[np.float32]) -> float:
     return largest
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@jit
 def _count(values: NDArray[np.float32], bins_per_unit: np.float32, counts: NDArray[np.int64]) -> None:
     """Add one to the bin of each magnitude."""
     last = counts.size - 1

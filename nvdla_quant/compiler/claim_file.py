@@ -6,8 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-
 from nvdla_quant.compiler.claim import STAGES, Claim, Held, Piece, Place, Run, Stage
 from nvdla_quant.errors import ClaimError
 from nvdla_quant.hardware.targets import Precision, QuantizationMode
@@ -144,6 +142,8 @@ def claim_from_json(content: Any, where: str) -> Claim:
     ClaimError
         It has another structure; the message says where and what was expected.
     """
+    import jsonschema  # Here: a compiler, which writes claims, does without.
+
     try:
         jsonschema.validate(content, SCHEMA)
     except jsonschema.ValidationError as error:

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtr
 
 from nvdla_quant.errors import DatasetError, DumpError, ReportError
 from nvdla_quant.jobs.files import write_json
@@ -355,6 +354,8 @@ def mcnemar(hits: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
     Binomial with probability 1/2 over the images whose hit changed. An image with a tie counts by the sign of its
     change (a sign test; without ties that is McNemar's).
     """
+    from scipy.special import bdtr  # Here: it takes longer to import than a job of few images takes to score.
+
     won, lost = int((hits > reference).sum()), int((hits < reference).sum())
     return min(1.0, 2 * float(bdtr(min(won, lost), won + lost, 0.5)))
 

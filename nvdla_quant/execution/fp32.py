@@ -10,7 +10,6 @@ from math import prod
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -112,6 +111,8 @@ class Reference:
         )
         self.batch_size = batch_size
         self._computed = [name for name in self.tensors if name != self.input.name]
+        import onnxruntime  # Here: who only writes the model, for TensorRT, does not wait for it.
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

@@ -26,7 +26,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from nvdla_quant.errors import ConfigError, DatasetError
 
@@ -391,6 +390,8 @@ def read_image(path: Path) -> Pixels:
     DatasetError
         The file is missing, damaged, no image, or has more than 8 bits a channel.
     """
+    from PIL import Image  # Here: only folders of pictures need it.
+
     try:
         with Image.open(path) as image:
             if image.mode.startswith(("I", "F")):

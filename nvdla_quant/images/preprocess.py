@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from nvdla_quant.errors import ConfigError, DatasetError
 
@@ -110,6 +109,8 @@ def to_pixels(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray
     gray = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1)
     if image.dtype != np.uint8 or not (gray or (image.ndim == 3 and image.shape[2] == 3)):
         raise DatasetError(f"image: {image.dtype} {image.shape}, expected uint8 (height, width[, 1 or 3])")
+    from PIL import Image  # Here: what is done to images that were read needs none of it.
+
     picture = Image.fromarray(np.ascontiguousarray(image.reshape(image.shape[:2]) if gray else image))
     picture = picture.convert("L" if preprocessing.channels == "gray" else "RGB")
     size = _resized(preprocessing, picture.height, picture.width)

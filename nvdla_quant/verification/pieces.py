@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
@@ -45,6 +44,9 @@ from nvdla_quant.network.shapes import assemble
 from nvdla_quant.network.views import viewed
 from nvdla_quant.verification.measures import Floats
 
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
 _OPSET, _IR_VERSION = 17, 8
 """As `reference.to_onnx`."""
 
@@ -66,7 +68,7 @@ class FloatPieces:
 
     def __init__(self, network: Network) -> None:
         self._network = network
-        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._sessions: dict[str, InferenceSession] = {}
 
     def layer(self, name: str, *kinds: type) -> Layer:
         """Return a layer, which is of one of these kinds.
@@ -248,8 +250,10 @@ class FloatPieces:
         return np.asarray(result, np.float32)
 
 
-def session_of(model: bytes) -> onnxruntime.InferenceSession:
+def session_of(model: bytes) -> "InferenceSession":
     """Return a session of one thread."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
@@ -281,7 +285,7 @@ def convolve(values: Floats, weights: Weights, stage: Weighting | Gathering, siz
 
 
 @lru_cache(maxsize=256)
-def _convolution(stride: Pair, dilation: Pair, pads: tuple[int, int, int, int]) -> onnxruntime.InferenceSession:
+def _convolution(stride: Pair, dilation: Pair, pads: tuple[int, int, int, int]) -> "InferenceSession":
     node = helper.make_node("Conv", ["x", "w"], ["y"], strides=stride, dilations=dilation, pads=pads)
     x, w, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 4) for name in "xwy")
     graph = helper.make_graph([node], "convolution", [x, w], [y])
