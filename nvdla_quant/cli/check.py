@@ -1,0 +1,56 @@
+"""``nvdla-quant check``."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nvdla_quant.cli.options import (
+    AsJson,
+    ComputePrecision,
+    ConfigTarget,
+    LoadablePrecision,
+    Prototxt,
+    TargetName,
+    existing,
+)
+from nvdla_quant.hardware.targets import target_of
+from nvdla_quant.network.caffe.reader import LayersError, read_network, read_structure, unreadable
+from nvdla_quant.network.findings import Finding
+from nvdla_quant.network.graph import Network
+from nvdla_quant.support.check import check as check_support
+
+NOT_SUPPORTED = 3
+"""Exit status of `check` where a target cannot run the network."""
+
+
+def command(
+    prototxt: Prototxt,
+    caffemodel: Annotated[Path | None, typer.Option(callback=existing, help="The network's trained weights.")] = None,
+    configtarget: ConfigTarget = TargetName.NV_FULL,
+    cprecision: ComputePrecision = LoadablePrecision.INT8,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a target cannot run of a network, all of it; exit status 3 where that is anything."""
+    target = target_of(configtarget)
+    unread: tuple[Finding, ...] = ()
+    network: Network | None
+    try:
+        network = read_structure(prototxt) if caffemodel is None else read_network(prototxt, caffemodel)
+    except LayersError as error:
+        if not all(problem.is_unsupported for problem in error.problems):
+            raise
+        network, unread = error.known, unreadable(error.problems)
+    findings = (*unread, *(() if network is None else check_support(network, target, cprecision)))
+    if as_json:
+        print(json.dumps({"findings": [vars(finding) for finding in findings]}, indent=2))
+    else:
+        for finding in findings:
+            advice = f" Instead: {finding.rewrite}." if finding.rewrite else ""
+            print(f"{finding.severity}: {finding.layer or 'network'} [{finding.rule}]: {finding.message}.{advice}")
+        if network is not None and not any(finding.severity == "error" for finding in findings):
+            count = sum(not layer.inner for layer in network.layers)
+            print(f"{configtarget} runs all {count} layers in {cprecision}")
+    if any(finding.severity == "error" for finding in findings):
+        raise typer.Exit(NOT_SUPPORTED)

@@ -1,0 +1,44 @@
+"""``nvdla-quant compile``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nvdla_quant.cli.options import (
+    Caffemodel,
+    ComputePrecision,
+    ConfigTarget,
+    LoadablePrecision,
+    Output,
+    Prototxt,
+    TargetName,
+    existing,
+)
+from nvdla_quant.compiler import compile_network
+from nvdla_quant.hardware.targets import QuantizationMode, target_of
+from nvdla_quant.jobs.files import write_bytes, write_json
+from nvdla_quant.network.caffe.reader import read_network
+from nvdla_quant.table.table import read_table
+
+
+def command(
+    prototxt: Prototxt,
+    caffemodel: Caffemodel,
+    output: Output,
+    calibtable: Annotated[Path | None, typer.Option(callback=existing, help="Calibration table (int8).")] = None,
+    configtarget: ConfigTarget = TargetName.NV_FULL,
+    cprecision: ComputePrecision = LoadablePrecision.INT8,
+    quantization_mode: Annotated[
+        QuantizationMode, typer.Option("--quantizationMode", help="How weights share scales (int8).")
+    ] = QuantizationMode.PER_KERNEL,
+    report: Annotated[Path | None, typer.Option(help="Also write what was compiled, as JSON.")] = None,
+) -> None:
+    """Compile a network to a loadable; options and values are nvdla_compiler's."""
+    network = read_network(prototxt, caffemodel)
+    table = read_table(calibtable) if calibtable is not None else None
+    mode = quantization_mode if cprecision is LoadablePrecision.INT8 else None
+    compilation = compile_network(network, table, target_of(configtarget), cprecision, mode)
+    write_bytes(output, compilation.data)
+    if report is not None:
+        write_json(report, compilation.report)

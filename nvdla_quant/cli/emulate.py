@@ -1,0 +1,59 @@
+"""``nvdla-quant emulate``."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from nvdla_quant.cli.options import LoadableFile, Output, RunTarget, bar_of, existing, read_array
+from nvdla_quant.emulator.decode.program import DEFAULT_LIMITS, Limits, decode, default_target
+from nvdla_quant.emulator.operations import Fp16
+from nvdla_quant.emulator.run import run, write_steps
+from nvdla_quant.hardware.targets import Precision, target_of
+from nvdla_quant.jobs.files import atomic_path
+from nvdla_quant.loadable.reader import read_loadable
+from nvdla_quant.runtime.dimg import write_dimg_text
+from nvdla_quant.runtime.emulator import FP16_EXACTNESS
+
+
+def command(
+    loadable: LoadableFile,
+    input_file: Annotated[
+        Path, typer.Option("--input", callback=existing, help="[N, C, H, W] int8, int16 or float16, device's domain.")
+    ],
+    output: Output,
+    steps: Annotated[Path | None, typer.Option(help="Folder for the output of every operation.")] = None,
+    rawdump: Annotated[Path | None, typer.Option(help="Also write image 0 as nvdla_runtime's --rawdump does.")] = None,
+    configtarget: RunTarget = None,
+    fp16: Annotated[
+        Fp16, typer.Option(help="exact: the hardware's bits; fast: convolutions summed in float32, much faster.")
+    ] = Fp16.EXACT,
+    max_macs: Annotated[int, typer.Option(min=0, help="Refuse loadables of more multiplications an image.")] = (
+        DEFAULT_LIMITS.macs
+    ),
+    max_memory: Annotated[int, typer.Option(min=0, help="Refuse loadables that declare more bytes of memory.")] = (
+        DEFAULT_LIMITS.memory
+    ),
+) -> None:
+    """Run a loadable as the hardware would."""
+    content = read_loadable(loadable)
+    target = target_of(configtarget) if configtarget else default_target(content)
+    program = decode(content, target, Limits(max_macs, max_memory))
+    images = read_array(input_file)
+    with bar_of("images") as bar:
+        task = bar.add_task("images", total=len(images))
+        progress = lambda done, total: bar.update(task, completed=done, total=total)  # noqa: E731
+        result = run(program, images, fp16=fp16, progress=progress)
+    for warning in program.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if steps is not None:
+        write_steps(program, images, steps, fp16=fp16)
+    if rawdump is not None:
+        write_dimg_text(rawdump, result[0])
+    with atomic_path(output) as temporary, temporary.open("wb") as file:
+        np.save(file, result)
+    print(f"target: {target.name}{'' if configtarget else ' (from the loadable)'}", file=sys.stderr)
+    if program.precision is Precision.FP16:
+        print(f"fp16: {FP16_EXACTNESS[fp16]}", file=sys.stderr)
