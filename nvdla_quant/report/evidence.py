@@ -12,7 +12,7 @@ from typing import Any
 from nvdla_quant.errors import ReportError
 from nvdla_quant.evaluation.accuracy import read_accuracy
 from nvdla_quant.evaluation.comparison import Comparison, Spread, read_comparisons, spread, with_holm
-from nvdla_quant.report.tables import Key, Row, VerdictRecord, percent, read_verdict, summarize
+from nvdla_quant.report.tables import UNKNOWN, Key, Row, VerdictRecord, percent, read_verdict, summarize
 from nvdla_quant.table.table import read_table
 
 Record = Mapping[str, Any]
@@ -137,6 +137,11 @@ class Evidence:
     def cases(self) -> list[tuple[str, str]]:
         """Return models and data sets, in the order of the configuration."""
         return list(dict.fromkeys(group.case for group in self.repeated))
+
+    def unverified(self, group: Repeated) -> list[str]:
+        """Return why variants of a group could not be verified, each reason once; none where all could."""
+        keys = {(*group.case, group.target, variant) for variant in group.variants}
+        return list(dict.fromkeys(one.why for one in self.verdicts if one.verdict == UNKNOWN and one.key in keys))
 
     def reference(self, case: tuple[str, str]) -> Row | None:
         """Return the row of fp32."""
@@ -316,22 +321,28 @@ def scale_ratios(calibrators: Sequence[Record], tables: Sequence[Mapping[str, fl
     return found
 
 
+_LAYER_COLUMNS = (
+    *("step", "layer", "scale", "sqnr_fp32", "cosine_fp32", "sqnr_simulated", "saturated", "zeros", "values", "causes"),
+)
+"""Columns of ``layers.tsv`` that the report reads."""
+
+
 def read_layers(path: Path | str, run: Key) -> list[LayerError]:
     """Read a ``layers.tsv``.
 
     Raises
     ------
     ReportError
-        The file is missing, empty or lacks a column.
+        The file is missing, empty or lacks a column. A header alone is right: a loadable that could not be verified.
     """
     try:
         with Path(path).open(encoding="utf-8", newline="") as file:
-            found = [_layer(line, run) for line in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)]
+            lines = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            if missing := [name for name in _LAYER_COLUMNS if name not in (lines.fieldnames or ())]:
+                raise ValueError(f"no column {', '.join(missing)}")
+            return [_layer(line, run) for line in lines]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ReportError(f"{path}: not a table of layers ({error!r}); remove it and run again") from error
-    if not found:
-        raise ReportError(f"{path}: not a table of layers, it has no line; remove it and run again")
-    return found
 
 
 def _layer(line: Mapping[str, str], run: Key) -> LayerError:

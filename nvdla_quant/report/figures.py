@@ -139,7 +139,8 @@ def layers_chart(evidence: Evidence) -> alt.ConcatChart:
                 )
             )
     if not panels:
-        return nothing("No layer was measured: `verify.images` is 0.")
+        why = "no loadable could be verified" if evidence.verdicts else "`verify.images` is 0"
+        return nothing(f"No layer was measured: {why}.")
     return arrange(panels, 1, shared_colours=False)
 
 

@@ -16,7 +16,7 @@ from nvdla_quant.report.figures import classes_chart, images_chart, layers_chart
 from nvdla_quant.report.plots import accuracy_chart
 from nvdla_quant.report.recommendation import Recommendation, glance, recommend
 from nvdla_quant.report.sheets import Sheet, number, pairs_sheet, seeds_sheet, summary_sheet, to_html
-from nvdla_quant.report.tables import Row
+from nvdla_quant.report.tables import UNKNOWN, Row
 
 _POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:"
 """Content security policy: no file and no address but this page."""
@@ -118,6 +118,10 @@ _LAYERS = (
     "images. SQNR is signal over noise in dB: 6 dB are one bit. A layer's cost is the noise over signal that it adds "
     "to that of the step before (10 to the power of -SQNR / 10); in a network with branches the step before is not "
     "always its input."
+)
+_UNVERIFIED = (
+    "Nobody could say whether these loadables compute their networks, which does not make them wrong: their accuracy "
+    "was measured as that of all others, and stands."
 )
 _CLASSES = (
     "Beside fp32 on the same images, as expected numbers of images where classes tie. Positive: the variant has more "
@@ -227,17 +231,26 @@ def _wrong(evidence: Evidence) -> str:
         if row["error"] is not None
     ]
     lines += [
-        (*map(str, one.key), one.verdict, f"{one.cause or ''} {one.evidence or ''}".strip(), one.layer or "")
+        (*map(str, one.key), one.verdict, one.why, one.layer or "")
         for one in evidence.verdicts
-        if one.verdict != "ok"
+        if one.verdict not in ("ok", UNKNOWN)
     ]
+    doubtful = tuple((*map(str, one.key), one.why) for one in evidence.verdicts if one.verdict == UNKNOWN)
     looked = len(evidence.verdicts)
     images = ", ".join(map(str, sorted({one.images for one in evidence.verdicts}))) or "no"
     checked = f"{looked} loadables were compared with their networks layer by layer, on {images} images each."
-    if not lines:
-        return _note(f"None: no output is constant, flat, zero or NaN, and every verdict is ok. {checked}")
-    head = ("model", "data set", "target", "variant", "verdict", "why", "first bad layer")
-    return to_html(Sheet("What is wrong", head, 7, tuple(lines), (checked,)))
+    names = ("model", "data set", "target", "variant")
+    parts = []
+    if lines:
+        parts.append(
+            to_html(Sheet("What is wrong", (*names, "verdict", "why", "first bad layer"), 7, tuple(lines), ()))
+        )
+    else:
+        verdicts = "no verdict says wrong" if doubtful else "every verdict is ok"
+        parts.append(_note(f"None: no output is constant, flat, zero or NaN, and {verdicts}."))
+    if doubtful:
+        parts.append(to_html(Sheet("What is not verified", (*names, "why"), 5, doubtful, (_UNVERIFIED,))))
+    return "".join(parts) + _note(checked)
 
 
 def _times(times: Sequence[Row], charts: _Charts) -> str:

@@ -10,7 +10,7 @@ import altair as alt
 
 from nvdla_quant.errors import ReportError
 from nvdla_quant.report.style import ERROR, INK, KINDS, arrange, signed
-from nvdla_quant.report.tables import Row, alike, by_case, mode_of
+from nvdla_quant.report.tables import UNKNOWN, Row, alike, by_case, mode_of
 
 _WIDTH = 300
 _ROW_HEIGHT = 22
@@ -73,7 +73,8 @@ def _accuracy_panel(heading: str, rows: Sequence[Row], reference: Row | None, co
         line = alt.Chart(alt.Data(values=[{"fp32": reference["top1"]}]))
         layers.append(line.mark_rule(color=INK, strokeDash=[4, 3]).encode(x="fp32:Q"))
     modes = [f"{row['variant']}: {mode_of(row)}" for row in rows if row["precision"] == "fp16"]
-    subtitle = [f"{_images(rows)}; {fp32}; whiskers: 95 %", _backends(rows), *modes]
+    doubtful = [f"{row['variant']}: not verified ({row['cause']})" for row in rows if row["verdict"] == UNKNOWN]
+    subtitle = [f"{_images(rows)}; {fp32}; whiskers: 95 %", _backends(rows), *modes, *doubtful]
     title = alt.TitleParams(heading, subtitle=subtitle)
     return alt.layer(*layers).properties(title=title, width=_WIDTH, height=alt.Step(_ROW_HEIGHT))
 

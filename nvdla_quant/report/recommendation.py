@@ -2,12 +2,14 @@
 
 The rule: of the variants whose output is right, those that these images cannot tell from the most accurate one (exact
 McNemar tests, corrected by Holm) are equally good; int8 comes before fp16, since it needs half the bytes; of what is
-left, the kind that agrees with fp32 on the most images, with its largest number of calibration images. Where no int8
+left, the kind that agrees with fp32 on the most images, with its largest number of calibration images. A variant whose
+loadable could not be verified is not wrong for that: it is named only where no verified one is as good, and the answer
+says that it is not verified, and why. Where no int8
 variant is among them, int8 is still named if it keeps 99 % of fp32's accuracy (MLPerf's bar) even at the lower end of
 the interval; else fp16, or int8 with a warning.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nvdla_quant.evaluation.comparison import Comparison, with_holm
@@ -109,17 +111,28 @@ def _recommend(evidence: Evidence, case: tuple[str, str], target: str) -> Recomm
     best = named[0] if named else max(options, key=lambda name: with_fp32[name].top1)
     beside = {c.variant: p for c, p in against}
     equal = [name for name in options if name == best or beside.get(name, 0.0) >= LEVEL]
-    choice, why = _choose(options, equal, best, with_fp32)
+    doubts = {name: why for name, group in options.items() if (why := evidence.unverified(group))}
+    choice, why = _choose(options, equal, best, with_fp32, doubts)
     reasons = [
         _cost(choice, with_fp32[choice.name]),
+        *_unverified(choice, doubts),
         *why,
-        *_ranking(options, equal, choice.name, beside),
+        *_ranking(options, equal, choice.name, beside, doubts),
         *_modes(pairs, options),
         *_fp16(options, choice, with_fp32),
         *broken,
         f"How it was measured: {backends(choice.rows[0])}.",
     ]
-    return Recommendation(case, (target,), choice, f"Use {_words(choice)}.", tuple(reasons), with_fp32[choice.name])
+    headline = f"Use {_words(choice)}{', which is not verified' if choice.name in doubts else ''}."
+    return Recommendation(case, (target,), choice, headline, tuple(reasons), with_fp32[choice.name])
+
+
+def _unverified(choice: Repeated, doubts: Mapping[str, Sequence[str]]) -> list[str]:
+    """Say that nobody knows whether the loadable of the choice is right, and why, where that is so."""
+    if choice.name not in doubts:
+        return []
+    reasons = "; ".join(doubts[choice.name])
+    return [f"Not verified: {reasons}. Its accuracy was measured as any other's; the loadable may still be wrong."]
 
 
 def _is_miscompiled(group: Repeated) -> bool:
@@ -127,12 +140,16 @@ def _is_miscompiled(group: Repeated) -> bool:
 
 
 def _choose(
-    options: dict[str, Repeated], equal: Sequence[str], best: str, with_fp32: dict[str, Comparison]
+    options: dict[str, Repeated],
+    equal: Sequence[str],
+    best: str,
+    with_fp32: dict[str, Comparison],
+    doubts: Mapping[str, Sequence[str]],
 ) -> tuple[Repeated, list[str]]:
     """Return the variant to use, and what must be said if it is not among the best.
 
-    Of variants that differ in the number of calibration images alone, the one with the most: a few images may be drawn
-    badly another time.
+    Verified ones come first. Of variants that differ in the number of calibration images alone, the one with the most:
+    a few images may be drawn badly another time.
     """
     int8 = [name for name in options if options[name]["precision"] == "int8"]
 
@@ -141,6 +158,7 @@ def _choose(
         return figures.mean if figures is not None else 0.0
 
     if pool := [name for name in int8 if name in equal]:
+        pool = [name for name in pool if name not in doubts] or pool
         nearest = options[max(pool, key=agreement)]
         same = [options[name] for name in pool if options[name].series == nearest.series]
         return max(same, key=lambda group: group.images or 0), []
@@ -190,7 +208,13 @@ def _kept(pair: Comparison) -> tuple[float, float]:
     return ((base + pair.delta.low) / base, (base + pair.delta.high) / base) if base else (0.0, 0.0)
 
 
-def _ranking(options: dict[str, Repeated], equal: Sequence[str], choice: str, beside: dict[str, float]) -> list[str]:
+def _ranking(
+    options: dict[str, Repeated],
+    equal: Sequence[str],
+    choice: str,
+    beside: dict[str, float],
+    doubts: Mapping[str, Sequence[str]],
+) -> list[str]:
     """Say how far the images rank the variants."""
     worse = [name for name in options if name not in equal]
     others = [name for name in equal if name != choice]
@@ -202,6 +226,8 @@ def _ranking(options: dict[str, Repeated], equal: Sequence[str], choice: str, be
             f"smallest corrected p = {p_value(least)}): any of them will do. The one named is int8, which needs half "
             "the bytes, and of the int8 ones the kind that agrees with fp32 on the most images."
         )
+        if choice not in doubts and (unsure := [name for name in others if name in doubts]):
+            said.append(f"Passed over, since they are not verified: {_list(unsure)}; see Wrong outputs.")
     if worse and choice in equal:
         said.append(f"Significantly less accurate than the best: {_list(worse)}.")
     return said

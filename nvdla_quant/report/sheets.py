@@ -5,14 +5,14 @@ Every sheet says under it what its numbers are, how many images they rest on and
 
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nvdla_quant.evaluation.comparison import Comparison, Spread, with_holm
 from nvdla_quant.files import write_text
 from nvdla_quant.report.evidence import Evidence, Repeated
-from nvdla_quant.report.tables import Row, mode_of
+from nvdla_quant.report.tables import UNKNOWN, Key, Row, mode_of
 
 Case = tuple[str, str]
 
@@ -69,6 +69,7 @@ class _Legend:
 def summary_sheet(evidence: Evidence, case: Case) -> Sheet:
     """Return a line for fp32 and for each variant of a case."""
     flips = {(c.target, c.variant): c for c in _of_case(evidence, case) if c.step is not None and c.kind == "fp32"}
+    doubts = {one.key: one.why for one in evidence.verdicts if one.verdict == UNKNOWN}
     made = _Legend()
     lines = []
     for row in evidence.rows:
@@ -94,7 +95,7 @@ def summary_sheet(evidence: Evidence, case: Case) -> Sheet:
                 "" if pair is None or pair.scores is None else f"{pair.scores.mean:.2g}",
                 "" if pair is None or pair.scores is None else f"{pair.scores.worst:.2g}",
                 str(row["verdict"] or ""),
-                made(backends(row) if row["error"] is None else f"{backends(row)}; error: {row['error']}"),
+                made(f"{backends(row)}{_remarks(row, doubts)}"),
             )
         )
     head = (
@@ -200,6 +201,13 @@ def backends(row: Row) -> str:
     ]
     checked = "" if row["checked"] is None else f"; {mode_of(row)}"
     return f"{', '.join(parts)}; {row['exactness']}{checked}"
+
+
+def _remarks(row: Row, doubts: Mapping[Key, str]) -> str:
+    """Return what must be known beside the numbers of a row: that they mean nothing, or that nobody verified them."""
+    error = "" if row["error"] is None else f"; error: {row['error']}"
+    key = str(row["model"]), str(row["dataset"]), str(row["target"]), str(row["variant"])
+    return f"{error}; not verified: {doubts[key]}" if key in doubts else error
 
 
 def number(cell: object, *, sign: bool = False) -> str:

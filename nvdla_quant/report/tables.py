@@ -72,6 +72,8 @@ COLUMNS = (
 """Columns of ``summary.tsv``; those of ``logits_`` are from the tensor before the final Softmax."""
 
 
+UNKNOWN = "unknown"
+"""Verdict on a loadable that could not be verified: its accuracy stands, with that remark."""
 Key = tuple[str, str, str | None, str]
 """Model, data set, target, variant."""
 
@@ -85,7 +87,7 @@ class VerdictRecord:
     key : Key
         The row.
     verdict : str
-        ``ok``, ``table``, ``precision`` or ``miscompiled``.
+        ``ok``, ``table``, ``precision``, ``miscompiled`` or ``unknown``.
     cause, layer, evidence : str or None
         Of the first finding that the verdict rests on; None where there is none.
     images : int
@@ -98,6 +100,11 @@ class VerdictRecord:
     layer: str | None
     evidence: str | None
     images: int
+
+    @property
+    def why(self) -> str:
+        """Return cause and evidence in one line."""
+        return f"{self.cause or ''} {self.evidence or ''}".strip()
 
 
 def read_verdict(path: Path | str) -> VerdictRecord:
@@ -243,6 +250,10 @@ _TERMINAL_COLUMNS = (
 )
 
 
+_STYLES = {"ok": "", UNKNOWN: "yellow"}
+"""How rows are shown by their verdict; all others are wrong, and red."""
+
+
 def render_summary(rows: Sequence[Row], *, width: int = 100, colour: bool = False) -> str:
     """Return the rows as a short table for the terminal, one for each case, with a final newline.
 
@@ -278,13 +289,16 @@ def render_summary(rows: Sequence[Row], *, width: int = 100, colour: bool = Fals
             is_name = name in ("target", "variant", "verdict")
             table.add_column(name, justify="left" if is_name else "right", overflow="fold", no_wrap=not is_name)
         for row in group:
-            style = "" if row["error"] is None and row["verdict"] in (None, "ok") else "red"
+            style = "red" if row["error"] is not None else _STYLES.get(str(row["verdict"] or "ok"), "red")
             cells = _terminal_cells(row)
             table.add_row(*(Text(cells[name], style=style) for name in columns))
         console.print(table)
         for row in group:
             place = place_of(row)
-            if row["verdict"] not in (None, "ok"):
+            if row["verdict"] == UNKNOWN:
+                why = f"not verified: {place}: {row['cause'] or 'no reason is known'}; the accuracy stands"
+                console.print(Text(why, style="yellow"))
+            elif row["verdict"] not in (None, "ok"):
                 console.print(Text(f"{row['verdict']}: {place}: {row['cause'] or 'no single layer'}", style="red"))
             if row["error"] is not None:
                 console.print(Text(f"error: {place}: {row['error']}", style="red"))

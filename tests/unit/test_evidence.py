@@ -42,6 +42,11 @@ def test_layers(tmp_path: Path) -> None:
     assert layer_costs([first, second, third]) == pytest.approx([0.01, 0.09, -0.1])
 
 
+def test_no_layer_of_a_loadable_that_could_not_be_verified(tmp_path: Path) -> None:
+    (tmp_path / "layers.tsv").write_text(LAYERS.partition("\n")[0] + "\n")
+    assert read_layers(tmp_path / "layers.tsv", KEY) == []
+
+
 @pytest.mark.parametrize("content", ["", "step\tlayer\n0\tconv1\n", LAYERS.replace("\t20\t", "\tx\t")])
 def test_what_is_no_table_of_layers_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "layers.tsv").write_text(content)

@@ -85,6 +85,23 @@ def test_the_first_thing_is_the_answer(page: str) -> None:
     assert "snakemake --configfile a.yaml" in text
 
 
+def test_what_is_not_verified_stands_apart_from_what_is_wrong() -> None:
+    everything = ("fp16", "int8-filter", "int8-kernel-seed-0", "int8-kernel-seed-1", "int8-broken")
+    text = render_page(sweep_evidence(unverified=everything), TIMES, MANIFEST)
+    wrong, doubtful = (text.index(f"<caption>What is {kind}</caption>") for kind in ("wrong", "not verified"))
+    assert text[wrong:doubtful].count("<tr>") == 2  # The head, and the constant output.
+    assert text[doubtful:].partition("</table>")[0].count("what is operation 3?") == 5
+    sound = render_page(sweep_evidence({"int8-filter": 0}, unverified=("int8-filter",)), TIMES, MANIFEST)
+    assert "which is not verified." in sound
+
+
+def test_the_plot_says_what_is_not_verified() -> None:
+    bare, doubtful = (FIGURES["accuracy"](sweep_evidence(unverified=names)) for names in ((), ("int8-filter",)))
+    said = "int8-filter: not verified (not-understood)"
+    assert said in doubtful.to_dict()["concat"][0]["title"]["subtitle"]
+    assert said not in bare.to_dict()["concat"][0]["title"]["subtitle"]
+
+
 def test_plots_are_json(page: str) -> None:
     specifications = re.findall(r'<script type="application/json">(.*?)</script>', page)
     assert len(specifications) == 6

@@ -65,6 +65,14 @@ def test_every_number_says_n_interval_backend_and_exactness() -> None:
     assert "error: constant: all 200 images" in notes
 
 
+def test_what_is_not_verified_says_so_beside_its_numbers() -> None:
+    sheet = summary_sheet(sweep_evidence(unverified=("int8-filter",)), CASE)
+    line = next(line for line in sheet.lines if line[1] == "int8-filter")
+    assert (line[3], line[-2]) == ("99.00", "unknown")
+    assert [note for note in sheet.notes if "not verified: not-understood what is operation 3?" in note]
+    assert not any("not verified" in note for note in summary_sheet(sweep_evidence(), CASE).notes)
+
+
 def test_pairs_and_seeds() -> None:
     """reported.py: per-filter loses 2 of 200 images, seeds 0 and 1 of per-kernel 20 and 40."""
     evidence = sweep_evidence()

@@ -134,6 +134,26 @@ def test_verdicts_stand_in_their_rows(tmp_path: Path) -> None:
     assert "verdict" not in render_summary(summarize(RECORDS))
 
 
+def test_a_loadable_that_could_not_be_verified_is_not_wrong(tmp_path: Path) -> None:
+    """Its figures stand, with the remark; what a failed verification did not find out is null."""
+    (tmp_path / "verdict.json").write_text(
+        '{"subject": {"model": "lenet_1", "dataset": "mnist", "target": "nv_full", "variant": "fp16"},'
+        ' "verdict": "unknown", "cause": "verification-failed", "first_bad_layer": null, "images": 8, "margin": null,'
+        ' "fp32": null, "simulated": null, "scores_layer": null, "mode": null,'
+        ' "findings": [{"evidence": "KeyError: 3", "layer": "", "operation": null}]}'
+    )
+    verdict = read_verdict(tmp_path / "verdict.json")
+    assert (verdict.layer, verdict.why) == (None, "verification-failed KeyError: 3")
+    rows = summarize(RECORDS, [verdict])
+    (row,) = (row for row in rows if row["verdict"] is not None)
+    assert (row["verdict"], row["cause"], row["error"], row["top1"]) == ("unknown", "verification-failed", None, 98.0)
+    text = render_summary(rows, width=120)
+    assert "not verified: nv_full fp16: verification-failed; the accuracy stands" in text.splitlines()
+    coloured = next(line for line in render_summary(rows, width=120, colour=True).splitlines() if "nv_full" in line)
+    assert "\x1b[33m" in coloured
+    assert "\x1b[31m" not in coloured
+
+
 def test_verdicts_on_nothing_and_files_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match="lenet_1 / mnist / nv_large / fp16, which has no accuracy"):
         summarize(RECORDS, [VerdictRecord(("lenet_1", "mnist", "nv_large", "fp16"), "ok", None, None, None, 8)])
