@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import pandas as pd
 import pytest
 
 from nvdla_quant.report.evidence import Evidence
 from nvdla_quant.report.figures import FIGURES
+from nvdla_quant.report.frames import LAYERS, RATIOS, VERDICTS, typed
 from nvdla_quant.report.page import render_page
 from nvdla_quant.report.style import write_chart
 from tests.unit.reported import sweep_evidence
@@ -33,14 +35,16 @@ MANIFEST: Any = {
     "inputs": {"m.caffemodel": {"bytes": 3, "sha256": "ab"}},
     "artefacts": {"results/a": {"bytes": 4, "sha256": "cd", "processor_dependent": True}},
 }
+EMPTY = {"layers": LAYERS, "verdicts": VERDICTS, "scales": RATIOS}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def swept(*targets: str) -> Evidence:
     """Return a sweep whose calibrators have two numbers of images each."""
     evidence = sweep_evidence(targets=targets or ("nv_full",))
-    more = [replace(group, images=16) for group in evidence.repeated if group.images is not None]
-    return replace(evidence, repeated=(*evidence.repeated, *more))
+    more = evidence.groups.dropna(subset=["images"]).assign(images=16)
+    groups = pd.concat([evidence.groups, more], ignore_index=True)
+    return replace(evidence, groups=groups.astype({"images": "Int64"}))
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +146,7 @@ def test_labels_of_narrow_columns_stand_upright(variants: int, angle: int) -> No
 
 @pytest.mark.parametrize("name", ["images", "layers", "scales", "classes"])
 def test_figures_without_anything_to_draw_say_so(name: str, tmp_path: Path) -> None:
-    bare = replace(sweep_evidence({"int8-filter": 0}), layers=(), verdicts=(), scales=())
+    bare = replace(sweep_evidence({"int8-filter": 0}), **{name: typed([], schema) for name, schema in EMPTY.items()})
     write_chart(tmp_path / "figure.svg", FIGURES[name](bare))
     assert re.search("There is|No ", (tmp_path / "figure.svg").read_text())
 
