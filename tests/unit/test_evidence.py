@@ -93,6 +93,22 @@ def test_rows_for_programs() -> None:
     assert (seeds["variant"], seeds["seeds"], seeds["images"], seeds["top1_min"]) == ("int8-kernel", 2, 8, 80.0)
 
 
+def test_files_for_programs_keep_their_bytes() -> None:
+    """Lines as they were written before there were data frames."""
+    evidence = sweep_evidence()
+    made = "\t\tbuiltin\temulator\tbit-exact"
+    spread = "\t7.0711\t80.0\t90.0"
+    line = f"lenet\tmnist\tnv_full\tint8-kernel\t8\t2\t200\t85.0{spread}\t-15.0\t7.0711\t-20.0\t-10.0\t85.0{spread}\t"
+    assert to_tsv(seed_rows(evidence)).splitlines() == ["\t".join(SEEDS), line + made]
+    lines = to_tsv(pair_rows(evidence)).splitlines()
+    assert lines[0] == "\t".join(PAIRS)
+    shown = "1\t200\t100.0\t100.0\t0.0\t-0.9703\t0.9703\t0\t0\t1.0\t1.0\t100.0\t1.0\t0.0\t0.0\t0\t0\t0\t0"
+    assert lines[1] == f"lenet\tmnist\tnv_full\tfp32\tfp16\tfp32\t{shown}{made}"
+    figures = "2\t200\t85.0\t100.0\t-15.0\t-19.3551\t-10.3478\t0\t40\t1.8189894035458565e-12\t3.637978807091713e-12"
+    empty = "\t" * 8
+    assert f"lenet\tmnist\tnv_full\tbest\tint8-kernel\tfp16\t{figures}{empty}{made}" in lines
+
+
 def test_a_seed_whose_output_means_nothing_leaves_no_mean() -> None:
     """Also where another seed's has one."""
     evidence = sweep_evidence()
