@@ -20,10 +20,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator.operations import Fp16
 from nvdla_quant.errors import NvdlaQuantError
-from nvdla_quant.hardware import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode, Target
+from nvdla_quant.hardware.targets import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode, Target
 from nvdla_quant.network.graph import Network
-from nvdla_quant.network.support import check
+from nvdla_quant.support.check import check
 from nvdla_quant.table.table import CalibrationTable
 from tests.networks import GALLERY
 from tests.verified import Case, case_of, correlation, cosine, float_scores, minmax_table, smooth_images
@@ -109,7 +110,7 @@ def _cells(
         start = time.perf_counter()
         case = case_of(subject.network, subject.table, subject.images, target, precision, mode)
         compiled = time.perf_counter()
-        scores = case.scores()
+        scores = case.scores(Fp16.FAST)  # As verification runs it.
     except NvdlaQuantError as error:
         yield from ("", "", _failure(error), "", "", "", "")
         return

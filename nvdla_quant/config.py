@@ -17,9 +17,9 @@ import jsonschema
 import yaml
 
 from nvdla_quant import sheets, sweep
-from nvdla_quant.downloads import Source, resolve
+from nvdla_quant.configuration.stock_runtime import normalize_option
 from nvdla_quant.errors import ConfigError, DatasetError
-from nvdla_quant.stock_runtime import normalize_option
+from nvdla_quant.jobs.downloads import Source, resolve
 
 EMBEDDED = {"compiler": "builtin", "runtime": "emulator"}
 """Backends of a variant that need nothing else."""

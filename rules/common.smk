@@ -8,10 +8,10 @@ from pathlib import Path
 from snakemake.settings.types import DeploymentMethod
 from snakemake.shell import shell
 
-from nvdla_quant import provenance
+from nvdla_quant.jobs import provenance
 from nvdla_quant.config import Case, load_configuration
 from nvdla_quant.errors import ConfigError
-from nvdla_quant.programs import bind_into_containers
+from nvdla_quant.jobs.programs import bind_into_containers
 
 CONFIGURATION = load_configuration(config)
 SETTINGS = CONFIGURATION.settings

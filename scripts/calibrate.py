@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from nvdla_quant import logs
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
 from nvdla_quant.images.preprocess import Preprocessing, normalise
 from nvdla_quant.images.selection import read_images
-from nvdla_quant.network.caffe import read_network
+from nvdla_quant.jobs import logs
+from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.table.cache import write_cache
 
 with logs.capture(snakemake.log[0]):

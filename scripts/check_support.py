@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from nvdla_quant import logs
-from nvdla_quant.files import write_json
-from nvdla_quant.hardware import COMPILED_PRECISIONS, target_of
-from nvdla_quant.network.caffe import read_network
-from nvdla_quant.network.miscompiles import findings_by_variant
-from nvdla_quant.network.support import findings_by_precision
+from nvdla_quant.hardware.targets import COMPILED_PRECISIONS, target_of
+from nvdla_quant.jobs import logs
+from nvdla_quant.jobs.files import write_json
+from nvdla_quant.network.caffe.reader import read_network
+from nvdla_quant.support.check import findings_by_precision
+from nvdla_quant.support.miscompiles import findings_by_variant
 
 with logs.capture(snakemake.log[0]):
     network = read_network(Path(snakemake.input.prototxt), Path(snakemake.input.caffemodel))

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from nvdla_quant import logs
-from nvdla_quant.network.caffe import read_structure
+from nvdla_quant.jobs import logs
+from nvdla_quant.network.caffe.reader import read_structure
 from nvdla_quant.table.changes import write_changes
 from nvdla_quant.table.fix import fix_table
 from nvdla_quant.table.foreign import read_cache_of

@@ -3,11 +3,11 @@
 import shutil
 from pathlib import Path
 
-from nvdla_quant import logs
-from nvdla_quant.files import write_npz
-from nvdla_quant.hardware import Precision, target_of
+from nvdla_quant.hardware.targets import Precision, target_of
 from nvdla_quant.images.preprocess import Preprocessing, to_device
 from nvdla_quant.images.selection import read_images
+from nvdla_quant.jobs import logs
+from nvdla_quant.jobs.files import write_npz
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.runtime.base import as_arrays
 from nvdla_quant.runtime.on_device import runtime_of

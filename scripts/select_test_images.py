@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from nvdla_quant import logs
 from nvdla_quant.images.preprocess import Preprocessing
 from nvdla_quant.images.selection import write_images
 from nvdla_quant.images.sets import test_images
-from nvdla_quant.network.caffe import read_structure
+from nvdla_quant.jobs import logs
+from nvdla_quant.network.caffe.reader import read_structure
 
 with logs.capture(snakemake.log[0]):
     network = read_structure(Path(snakemake.input.prototxt))

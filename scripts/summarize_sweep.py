@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nvdla_quant import logs
+from nvdla_quant.jobs import logs
 from nvdla_quant.report.evidence import pair_rows, read_evidence, seed_rows
 from nvdla_quant.report.frames import PAIRS, SEEDS, SUMMARY, write_tsv
 from nvdla_quant.report.tables import sheets_of

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from nvdla_quant.errors import ReportError
-from nvdla_quant.files import write_text
+from nvdla_quant.jobs.files import write_text
 
 Row = Mapping[str, Any]
 """One line of a data frame as Python has it; None where a cell has no value."""

@@ -10,7 +10,7 @@ import altair as alt
 import pandas as pd
 import vl_convert
 
-from nvdla_quant.files import write_text
+from nvdla_quant.jobs.files import write_text
 from nvdla_quant.report.evidence import UNKNOWN, Evidence, layer_costs, reasons
 from nvdla_quant.report.figures import classes_chart, images_chart, layers_chart, scales_chart, times_chart
 from nvdla_quant.report.frames import CASE, RUN, Row, records, where

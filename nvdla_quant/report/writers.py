@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from nvdla_quant.files import write_text
+from nvdla_quant.jobs.files import write_text
 from nvdla_quant.report.tables import Sheet
 
 _MINUS = re.compile(r"(?<!\w)-(?=\d)")

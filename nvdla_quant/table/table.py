@@ -1,4 +1,7 @@
-"""The calibration table: one scale for each layer, in the JSON form of `nvdla_compiler`'s ``--calibtable``."""
+"""The calibration table: one scale for each layer, in the JSON form of `nvdla_compiler`'s ``--calibtable``.
+
+docs/hardware/calibration-table.md says what compilers make of it.
+"""
 
 import json
 import math
@@ -8,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from nvdla_quant.errors import TableError
-from nvdla_quant.files import write_text
+from nvdla_quant.jobs.files import write_text
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 
 from nvdla_quant.errors import ReportError
 from nvdla_quant.evaluation.comparison import Scored, compare, write_comparisons
-from nvdla_quant.files import write_json
+from nvdla_quant.jobs.files import write_json
 from nvdla_quant.report import read_results
 from nvdla_quant.report.evidence import Evidence, pair_rows, seed_rows
 from nvdla_quant.report.frames import LAYER_FILE, PAIRS, RUN, SEEDS, SUMMARY, records, where, write_tsv

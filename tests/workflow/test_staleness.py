@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nvdla_quant.network.caffe_writer import write_caffemodel
+from nvdla_quant.network.caffe.writer import write_caffemodel
 from tests.sweeps import plan, tiny_network
 
 PAGE = {"plot_figures": 1, "write_manifest": 1, "write_report": 1}
