@@ -16,7 +16,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-from nvdla_quant import sweep
+from nvdla_quant import sheets, sweep
 from nvdla_quant.configuration.stock_runtime import normalize_option
 from nvdla_quant.errors import ConfigError, DatasetError
 from nvdla_quant.jobs.downloads import Source, resolve
@@ -357,6 +357,15 @@ def load_configuration(config: Mapping[str, Any]) -> Configuration:
         An unknown key, a value of the wrong kind, a name that nothing has, or one that two records have.
     """
     schema = load_schema()
+    config, sampled = sheets.take(config, schema, _explain)
+    try:
+        return _load(config, schema)
+    except ConfigError as error:
+        raise ConfigError(sampled.placed(str(error))) from error
+
+
+def _load(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Configuration:
+    """Return a configuration that holds all its records; see `load_configuration`."""
     config = json.loads(json.dumps(config))
     errors = sorted(jsonschema.Draft202012Validator(schema).iter_errors(config), key=lambda e: list(map(str, e.path)))
     if errors:
@@ -524,6 +533,8 @@ def _kind(schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:
     if schema.get("type") == "array":
         return f"list of {_kind(schema['items'], root)}"
     kind = schema.get("type", "")
+    if isinstance(kind, list) and kind[0] in ("object", "array"):
+        return f"{_kind({**schema, 'type': kind[0]}, root)}, or [sheet](#a-sheet)"
     if isinstance(kind, list):
         return f"{kind[0]}, or list of such"
     return str(kind)
@@ -581,6 +592,7 @@ def render_markdown() -> str:
         record = schema["$defs"][section]
         words = [" ".join(record["description"].split()), ""] if "description" in record else []
         lines += ["", f"## {title}", "", *words, *head, *_rows(record, schema)]
+    lines += ["", "## A sheet", "", " ".join(schema["$defs"]["sheet"]["description"].split())]
     for name, title in _BACKEND_TITLES.items():
         lines += ["", f"## {title}", "", *head, *_rows(schema["$defs"][name], schema)]
     for key in ("emulator", "verify", "raw_dumps"):

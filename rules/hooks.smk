@@ -19,7 +19,7 @@ def print_summary():
     """Show the sweep's table, what repeated seeds gave, and the answers on the terminal."""
     from nvdla_quant.report.evidence import read_evidence
     from nvdla_quant.report.recommendation import closing
-    from nvdla_quant.report.tables import render_summary
+    from nvdla_quant.report.terminal import render_summary
 
     accuracies, comparisons, verdicts, (page,) = (
         [Path(workflow.pathvars.apply(path)) for path in paths]
@@ -30,5 +30,5 @@ def print_summary():
     evidence = read_evidence(accuracies, comparisons, group_records(), verdicts=verdicts)
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else 120
-    print(render_summary(evidence.rows, width=width, colour=terminal))
+    print(render_summary(evidence.accuracies, width=width, colour=terminal))
     print(f"{closing(evidence)}Why, and everything else: {page}")
