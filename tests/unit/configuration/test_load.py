@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from nvdla_quant.config import load_configuration, load_schema, render_markdown
+from nvdla_quant.configuration.load import load_configuration
+from nvdla_quant.configuration.readme import COMMAND, render_markdown
+from nvdla_quant.configuration.schema import load_schema
 from nvdla_quant.errors import ConfigError
 
 
@@ -147,7 +149,7 @@ def test_every_key_of_the_schema_is_described() -> None:
 
 def test_config_readme_is_current(repository: Path) -> None:
     assert (repository / "config" / "README.md").read_text() == render_markdown(), (
-        "run: python -m nvdla_quant.config > config/README.md"
+        f"run: {COMMAND}"
     )
 
 
