@@ -21,7 +21,7 @@ rule score_reference:
         mem_mb=1000,
         runtime=10,
     params:
-        subject=JOB.reference_subject,
+        subject=JOB.case,
         code=code_of("score_reference"),
     message:
         "Score {wildcards.model} on {wildcards.dataset} in fp32"
@@ -113,6 +113,7 @@ rule compare_case:
         mem_mb=2000,
         runtime=60,
     params:
+        case=JOB.case,
         runs=JOB.runs,
         groups=JOB.groups,
         modes=JOB.mode_pairs,

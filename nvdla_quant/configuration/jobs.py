@@ -212,8 +212,8 @@ class Job:
 
     # Rows of the report.
 
-    def reference_subject(self, wildcards: Wildcards) -> Record:
-        """Return what the fp32 row of a case says before any number."""
+    def case(self, wildcards: Wildcards) -> Record:
+        """Return what the rows of a case share, and all that its fp32 row says before any number."""
         return {"model": wildcards.model, "dataset": wildcards.dataset}
 
     def subject(self, wildcards: Wildcards) -> Record:

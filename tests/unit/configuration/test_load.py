@@ -148,9 +148,7 @@ def test_every_key_of_the_schema_is_described() -> None:
 
 
 def test_config_readme_is_current(repository: Path) -> None:
-    assert (repository / "config" / "README.md").read_text() == render_markdown(), (
-        f"run: {COMMAND}"
-    )
+    assert (repository / "config" / "README.md").read_text() == render_markdown(), f"run: {COMMAND}"
 
 
 def on_device(config: dict[str, Any], scale: float, **variant: Any) -> dict[str, Any]:
