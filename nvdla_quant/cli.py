@@ -360,7 +360,7 @@ def top(
     ] = None,
 ) -> None:
     """Print the k highest scores of a raw dump: 0-based index, value, label."""
-    values = read_dimg(dimg).reshape(-1)
+    values = read_dimg(dimg, edited=True).reshape(-1)
     names = labels.read_text(encoding="utf-8").splitlines() if labels is not None else []
     for index in np.argsort(-values.astype(np.float64), kind="stable")[:k]:
         print(f"{index}\t{values[index]}\t{names[index] if index < len(names) else ''}".rstrip())

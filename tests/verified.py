@@ -10,14 +10,12 @@ from numpy.typing import NDArray
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
 from nvdla_quant.compiler import compile_network
 from nvdla_quant.compiler.claim import Claim
-from nvdla_quant.emulator import operations as emulated
 from nvdla_quant.emulator.program import Program, decode
 from nvdla_quant.emulator.run import run
 from nvdla_quant.hardware import Precision, QuantizationMode, Target
 from nvdla_quant.loadable import structs
 from nvdla_quant.loadable.reader import parse_loadable, read_loadable
 from nvdla_quant.loadable.records import Loadable
-from nvdla_quant.loadable.structs import EmuOperation
 from nvdla_quant.network.caffe import read_network
 from nvdla_quant.network.graph import (
     LRN,
@@ -78,7 +76,7 @@ class Case:
     def scores(self) -> NDArray[np.float32]:
         """What the emulator computes before a final softmax, in steps where that is int8; a row an image."""
         program = self.program
-        writers = [operation.index for operation in before_softmax(program)]
+        writers = [operation.index for operation in program.before_softmax]
         kept: dict[int, list[NDArray[np.generic]]] = {index: [] for index in writers}
         result = run(
             program,
@@ -89,27 +87,6 @@ class Case:
         if writers:
             result = np.concatenate([np.concatenate(kept[index]) for index in writers], axis=1)
         return result.reshape(len(result), -1).astype(np.float32)
-
-
-def before_softmax(program: Program) -> list[emulated.Operation]:
-    """Operations that write what a final softmax reads, in the order of its channels: one, or several for some each.
-
-    None where the program ends in no softmax. It reads one pixel, so its channels stand side by side. Memory may have
-    been another tensor's before, so the last ones count.
-    """
-    last = program.operations[-1]
-    if not isinstance(last, emulated.CpuOperation) or last.kind is not EmuOperation.SOFTMAX:
-        return []
-    source, found = last.source, dict[int, emulated.Operation]()
-    missing = source.channels
-    for operation in reversed(program.operations[:-1]):
-        written = operation.destination
-        first = (written.offset - source.offset) // source.element_bytes
-        inside = written.memory == source.memory and 0 <= first < source.channels
-        if missing > 0 and inside and first not in found:
-            found[first] = operation
-            missing -= written.channels
-    return [operation for _, operation in sorted(found.items())]
 
 
 def golden_case(loadable: Path, model: Path) -> Case:

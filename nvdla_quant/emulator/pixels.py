@@ -5,6 +5,9 @@ that the order behind it is R, G, B, A; ``process_one_element_*``: what is signe
 (converter). A component has at most 16 bits, so the converter is a table of all its values.
 """
 
+from dataclasses import replace
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -107,7 +110,7 @@ def lanes_of(operation: ConvOperation, used: NDArray[np.intp]) -> Lanes | None:
     places = []
     for channel, table in zip(used.tolist(), tables, strict=True):
         component = components[channel]
-        whole = _as_it_is(component, source_type(operation)) if table is None else table
+        whole = _as_it_is(component.bits, source_type(operation)) if table is None else table
         row = distinct.setdefault(whole.tobytes(), len(distinct))
         values += [whole] if row == len(values) else []
         cube = source if component.plane == 0 or operation.second_plane is None else operation.second_plane
@@ -135,29 +138,37 @@ def _elements(cube: Cube) -> tuple[Component, ...]:
     return tuple(Component(0, channel % cube.atom * size, size, 0, 8 * size) for channel in range(cube.channels))
 
 
-def _as_it_is(component: Component, precision: Precision) -> NDArray[np.float32]:
+def _as_it_is(bits: int, precision: Precision) -> NDArray[np.float32]:
     """Return the value of each number without a converter: bytes and words are signed, ten bits stand on top."""
-    raw = np.arange(1 << component.bits, dtype=np.uint32) << (max(component.bits, 16) - component.bits)
-    if component.bits == 8:
+    raw = np.arange(1 << bits, dtype=np.uint32) << (max(bits, 16) - bits)
+    if bits == 8:
         return np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32)
     with np.errstate(invalid="ignore"):
         return raw.astype(np.uint16).view(element_type(precision)).astype(np.float32)
 
 
 def _table(operation: ConvOperation, channel: int, component: Component) -> NDArray[np.float32] | None:
-    """Return what the input converter makes of each number, or None where it changes nothing.
-
-    ``sat(sat17(round((x - offset) * scale >> truncate)))``, to the precision of the arithmetic; halves go around it.
-    """
-    precision, converter = source_type(operation), operation.converter
-    if converter is None or precision is Precision.FP16:
+    """Return what the input converter makes of each number, or None where it changes nothing."""
+    source, converter = source_type(operation), operation.converter
+    if converter is None or source is Precision.FP16:
         return None
-    bits = 8 if precision is Precision.INT8 else 16
-    raw = np.arange(1 << component.bits, dtype=np.int64) << (bits - component.bits)
-    values = _low_signed(raw, bits) if operation.signed else raw
     offset = converter.offset if operation.means is None else operation.means[channel]
-    table = _convert(values, Converter(offset, converter.scale, converter.shift), operation.precision)
-    return None if np.array_equal(table, _as_it_is(component, precision)) else table
+    return _converted(replace(converter, offset=offset), component.bits, operation.signed, source, operation.precision)
+
+
+@lru_cache(maxsize=256)
+def _converted(
+    converter: Converter, bits: int, signed: bool, source: Precision, precision: Precision
+) -> NDArray[np.float32] | None:
+    """Return ``sat(sat17(round((x - offset) * scale >> truncate)))`` of each number, to the arithmetic's precision.
+
+    None where that changes nothing. All channels of a feature cube ask for the same, so it is kept; nobody writes it.
+    """
+    width = 8 if source is Precision.INT8 else 16
+    raw = np.arange(1 << bits, dtype=np.int64) << (width - bits)
+    table = _convert(_low_signed(raw, width) if signed else raw, converter, precision)
+    table.flags.writeable = False
+    return None if np.array_equal(table, _as_it_is(bits, source)) else table
 
 
 def _convert(values: NDArray[np.int64], converter: Converter, precision: Precision) -> NDArray[np.float32]:

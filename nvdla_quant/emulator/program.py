@@ -125,17 +125,25 @@ class Program:
         return next((wide for wide in (Precision.FP16, Precision.INT16) if wide in found), Precision.INT8)
 
     @property
-    def before_softmax(self) -> Operation | None:
-        """Return the operation whose result the Softmax reads that ends the program; None where none does.
+    def before_softmax(self) -> tuple[Operation, ...]:
+        """Operations whose results the Softmax reads that ends the program, in the order of its channels.
 
-        Most int8 probabilities are 0, so top-k is also taken from that result.
+        None where no Softmax ends it. Most int8 probabilities are 0, so top-k is also taken from those results. Memory
+        may have held another tensor before, so the last ones count.
         """
         last = self.operations[-1]
         if not isinstance(last, CpuOperation) or last.kind is not EmuOperation.SOFTMAX:
-            return None
-        place = last.source.memory, last.source.offset
-        before = (o for o in reversed(self.operations[:-1]) if (o.destination.memory, o.destination.offset) == place)
-        return next(before, None)
+            return ()
+        source, found = last.source, dict[int, Operation]()
+        for operation in reversed(self.operations[:-1]):
+            cube = operation.destination
+            surface, rest = divmod(cube.offset - source.offset, source.surface_stride or 1)
+            fits = cube.memory == source.memory and cube.shape[1:] == source.shape[1:] and rest == 0
+            if fits and 0 <= surface < source.surfaces and surface not in found:
+                found[surface] = operation
+            if sum(one.destination.channels for one in found.values()) >= source.channels:
+                return tuple(operation for _, operation in sorted(found.items()))
+        return ()
 
 
 def default_target(loadable: Loadable) -> Target:

@@ -22,6 +22,7 @@ its results begin, then it is complete (all its writes are done).
   operation behind a convolution, with operands in registers; a pooling behind an SDP operation).
 * An SDP operation behind a convolution may fetch operands once it is enabled, but has nothing to write before the
   convolution is, and is complete after it; so it goes on with a pooling that takes what an SDP operation hands over.
+  The operation behind it on its unit has no turn before that, so it does not write before the convolution begins.
 * What a convolution finds in its buffer (`reuse`) it does not read.
 """
 
@@ -97,7 +98,7 @@ def describe_races(
     if count > MAX_ACCESSES:
         yield f"races are not looked for: the task reads and writes {count} cubes, more than {MAX_ACCESSES}"
         return
-    after = _reachable(_edges(chains, operations, links))
+    after = _reachable(_edges(chains, operations, links, base))
     earlier: list[Access] = []
     for accesses in found.values():
         for second in accesses:
@@ -149,7 +150,7 @@ def _start(index: int, operation: Operation, operations: Mapping[int, Operation]
 
 
 def _edges(
-    chains: Mapping[Engine, Sequence[int]], operations: Mapping[int, Operation], links: Iterable[Link]
+    chains: Mapping[Engine, Sequence[int]], operations: Mapping[int, Operation], links: Iterable[Link], base: int
 ) -> dict[Moment, set[Moment]]:
     """Return which moments come directly after each."""
     edges: dict[Moment, set[Moment]] = defaultdict(set)
@@ -160,8 +161,11 @@ def _edges(
                 edges[index, "enabled"].add((index, begins))
                 edges[index, begins].add((index, "complete"))
             if place > 0:
-                edges[chain[place - 1], "started"].add((index, "started"))
-                edges[chain[place - 1], "complete"].add((index, "complete"))
+                before = chain[place - 1]
+                feeder = before if before not in operations else _start(before, operations[before], operations, base)
+                for begun in (before, feeder):
+                    edges[begun, "started"].add((index, "started"))
+                edges[before, "complete"].add((index, "complete"))
             if place > 1:
                 edges[chain[place - 2], "complete"].add((index, "programmed"))
         readers = [index for index in chain if _reads(operations.get(index))]

@@ -292,14 +292,15 @@ def _overlapping(kernel: int, stride: int, pad: int, size: int, output: int, rou
     """Maxima along one axis whose windows overlap, each within the limit, or None."""
     if kernel <= MAX_POOLING_WINDOW:
         return [(kernel, stride, pad)]
-    if pad >= MAX_POOLING_WINDOW:
-        return None
-    between = size + 2 * pad - (MAX_POOLING_WINDOW - 1)
-    kernel -= MAX_POOLING_WINDOW - 1
-    if caffe_pooling_size(between, kernel, stride, 0, rounding) != output:
-        return None
-    rest = _overlapping(kernel, stride, 0, between, output, rounding)
-    return None if rest is None else [(MAX_POOLING_WINDOW, 1, pad), *rest]
+    for first in range(MAX_POOLING_WINDOW, max(pad, 1), -1):
+        between, left = size + 2 * pad - (first - 1), kernel - (first - 1)
+        # Rounding up may let the last window begin behind what so large a first one leaves.
+        if caffe_pooling_size(between, left, stride, 0, rounding) != output or (output - 1) * stride >= between:
+            continue
+        rest = _overlapping(left, stride, 0, between, output, rounding)
+        if rest is not None:
+            return [(first, 1, pad), *rest]
+    return None
 
 
 def _averaging(pooling: Pooling, shape: tuple[int, int, int], output: Pair) -> Convolution | None:

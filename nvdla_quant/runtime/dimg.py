@@ -136,7 +136,11 @@ def write_dumps(folder: Path, outputs: NDArray[Any], form: str, atom_bytes: int)
 
 
 def read_dimg(
-    path: Path | str, *, shape: tuple[int, int, int] | None = None, dtype: DTypeLike | None = None
+    path: Path | str,
+    *,
+    shape: tuple[int, int, int] | None = None,
+    dtype: DTypeLike | None = None,
+    edited: bool = False,
 ) -> NDArray[Any]:
     """Read a raw dump, text or binary.
 
@@ -149,6 +153,9 @@ def read_dimg(
     dtype : dtype, optional
         Expected type: int8, int16 or float16. The text form does not hold it: without it, text gives float64, which
         is exact for each of them as written.
+    edited : bool
+        Whether the blank that the runtime writes behind the last value may be missing, as editors remove it; without
+        it nothing tells a text that was cut within its last value.
 
     Returns
     -------
@@ -169,7 +176,7 @@ def read_dimg(
         raise DumpError(f"{path}: cannot read the raw dump ({reason}); look at the log of the run") from error
     if content.startswith(_MAGIC):
         return _parse_binary(path, content, shape, expected)
-    return _parse_text(path, content, shape, expected)
+    return _parse_text(path, content, shape, expected, edited)
 
 
 def _parse_binary(
@@ -202,7 +209,7 @@ def _parse_binary(
 
 
 def _parse_text(
-    path: Path, content: bytes, shape: tuple[int, int, int] | None, dtype: np.dtype[Any] | None
+    path: Path, content: bytes, shape: tuple[int, int, int] | None, dtype: np.dtype[Any] | None, edited: bool
 ) -> NDArray[Any]:
     """Parse the ``--rawdump`` form; any ASCII white space separates, since consoles add line ends."""
     tokens = content.split()
@@ -216,7 +223,7 @@ def _parse_text(
                 f"{path}: value {index} of the raw dump is {token[:40]!r}, expected "
                 f"{'an integer' if is_integer else 'a number'} in decimal as nvdla_runtime prints it"
             )
-    if not content[-1:].isspace():
+    if not edited and not content[-1:].isspace():
         raise DumpError(f"{path}: truncated raw dump: no space after the last value {tokens[-1]!r}, it may be cut")
     if shape is not None and len(tokens) != np.prod(shape, dtype=np.int64):
         raise DumpError(

@@ -85,11 +85,11 @@ class EmulatorRuntime:
         self, program: Program, inputs: DeviceValues, fp16: Fp16, progress: Callable[[int, int], None] | None
     ) -> tuple[dict[str, Values], Values | None]:
         """Return the outputs by name, and what the final Softmax read."""
-        before = program.before_softmax
-        kept: list[tuple[int, Values]] = []
+        before = [operation.index for operation in program.before_softmax]
+        kept: dict[int, list[tuple[int, Values]]] = {index: [] for index in before}
 
-        def keep(_: Operation, values: Values, first: int) -> None:
-            kept.append((first, values))
+        def keep(operation: Operation, values: Values, first: int) -> None:
+            kept[operation.index].append((first, values))
 
         outputs = run_tensors(
             program,
@@ -97,12 +97,16 @@ class EmulatorRuntime:
             fp16=fp16,
             batch=self.batch,
             threads=self.threads,
-            on_step=None if before is None else keep,
-            steps=None if before is None else {before.index},
+            on_step=keep if before else None,
+            steps=set(before),
             progress=progress,
         )
-        kept.sort(key=lambda part: part[0])
-        return outputs, np.concatenate([values for _, values in kept]) if kept else None
+        return outputs, np.concatenate([_in_order(kept[index]) for index in before], axis=1) if before else None
+
+
+def _in_order(parts: list[tuple[int, Values]]) -> Values:
+    """Return the values of all images, given with the number of the first."""
+    return np.concatenate([values for _, values in sorted(parts, key=lambda part: part[0])])
 
 
 def difference(values: DeviceValues, exact: DeviceValues) -> NDArray[np.float64]:

@@ -40,6 +40,7 @@ from nvdla_quant.network.passes import for_hardware
 from nvdla_quant.network.views import viewed
 from nvdla_quant.reference import Reference
 from nvdla_quant.verification.examination import (
+    REFERENCE_IMAGES,
     Examination,
     Examined,
     Fault,
@@ -53,8 +54,10 @@ from nvdla_quant.verification.pieces import FloatPieces, taken
 from nvdla_quant.verification.tolerance import gain_of
 from nvdla_quant.verification.weights import Fit, WeightCheck, compared, fit, unpacked
 
-COMPOSED_IMAGES = 2
+COMPOSED_IMAGES = 1
 """Images that the pieces are computed on in floating point."""
+LOOKED_AT = 1 << 20
+"""Values of a piece that are looked at, of whole images, two at least: where one has many, others tell no more."""
 COMPOSED = 1e-3
 """Share of a channel's largest value, and of the tensor's root mean square, that sums in another order may cost."""
 SAME_SCALE = 1e-6
@@ -89,6 +92,9 @@ class _Judge:
         self._floats = FloatPieces(self._prepared)
         self._half = self._program.precision is Precision.FP16
         self._owner = self._owners()
+        places = ((name, claim.place_of(name)) for name in subject.network.by_name)
+        self._places = {name: place for name, place in places if place is not None}
+        self._reference = Reference(subject.network, list(self._places), batch_size=REFERENCE_IMAGES)
 
     def _owners(self) -> dict[int, str]:
         """Return the tensor of the network that each piece contributes to, by its first operation.
@@ -263,8 +269,8 @@ class _Judge:
     def _composed(self, written: Sequence[_Written]) -> Iterator[Fault]:
         """Compute the pieces in floating point; yield the first tensor that is not the network's."""
         network, images = self._subject.network, self._subject.images[:COMPOSED_IMAGES]
-        places = {name: place for name in network.by_name if (place := self._claim.place_of(name)) is not None}
-        expected = Reference(network, list(places)).run(images)
+        places = self._places
+        expected = self._reference.run(images)
         values: dict[str, Floats] = {
             name: np.zeros((len(images), *held.shape), np.float32) for name, held in self._claim.tensors.items()
         }
@@ -319,11 +325,14 @@ class _Judge:
 
     def _examined(self, one: _Written, held: Mapping[str, Values]) -> Examined:
         piece, claim = one.piece, self._claim
-        source = taken(held[piece.reads.tensor], piece.reads).astype(np.float32)
+        written = taken(held[piece.writes.tensor], piece.writes)
+        some = slice(0, max(-(-LOOKED_AT // written[0].size), 2))
+        source = taken(held[piece.reads.tensor], piece.reads)[some].astype(np.float32)
         scale_in, scale_out = claim.tensors[piece.reads.tensor].scale, claim.tensors[piece.writes.tensor].scale
-        values = np.ascontiguousarray(taken(held[piece.writes.tensor], piece.writes))
+        values = np.ascontiguousarray(written[some])
         others = {
-            place: taken(held[place.tensor], place).astype(np.float32) * np.float32(claim.tensors[place.tensor].scale)
+            place: taken(held[place.tensor], place)[some].astype(np.float32)
+            * np.float32(claim.tensors[place.tensor].scale)
             for place in _joined(piece)
         }
         weighing = next((stage for stage in piece.stages if isinstance(stage, Weighting | Gathering)), None)
@@ -350,7 +359,7 @@ class _Judge:
                 stages = stages[:-1]
             bare = Piece(piece.layers, piece.reads, piece.writes, stages, piece.runs)
             own = (None, None) if weights is None else (weights.found, weights.factors / scale_in)
-            return self._floats.compute(bare, taken(inputs, piece.reads), others, one.size, *own)
+            return self._floats.compute(bare, taken(inputs[some], piece.reads), others, one.size, *own)
 
         table = self._subject.table
         entry = table.scales.get(layer, scale_out) if table is not None else 1.0
@@ -435,7 +444,7 @@ class _Judge:
         self, steps: Sequence[Examined], held: Mapping[str, Values], mode: QuantizationMode | None
     ) -> Iterator[Held]:
         """Yield the tensors of the network that the loadable holds, in the order in which they are made."""
-        network, table = self._subject.network, self._subject.table
+        table = self._subject.table
         of_layer: dict[str, list[Examined]] = {}
         for step in steps:
             of_layer.setdefault(step.layer, []).append(step)
@@ -445,7 +454,7 @@ class _Judge:
             if place is None:
                 raise _NotSoError(name, None, f"the tensor of layer {name!r} has no place")
             values.append((name, taken(held[place.tensor], place), self._claim.tensors[place.tensor].scale))
-        beside = compare_with_references(self._subject, network, mode, values, list(of_layer))
+        beside = compare_with_references(self._subject, self._reference, mode, values, list(of_layer))
         for (name, array, scale), one in zip(values, beside, strict=True):
             entry = scale if table is None else table.scales.get(name, scale)
             yield Held(name, tuple(of_layer[name]), array, entry, scale, one)

@@ -31,7 +31,7 @@ lies before accuracy suffers: tables of few images at 0.985 to 0.995 keep the to
 NEAR_CORRELATION = 0.9
 """The same with each channel's mean subtracted, which is what tells images apart."""
 ROUNDED_COSINE = 0.95
-"""Least cosine of the scores with fp32 at which the hardware's own roundings, which no table changes, are no verdict."""
+"""Least cosine of the scores with fp32 at which roundings of the hardware, which no table changes, are no verdict."""
 CENTRED_IMAGES = 16
 """Fewest images whose means are known well enough for that to count."""
 CLIPPED = 0.01

@@ -24,6 +24,8 @@ from nvdla_quant.verification.weights import WeightCheck
 
 REFERENCE_IMAGES = 2
 """Images whose tensors the references hold at a time: it bounds the memory."""
+SCORES = 2
+"""Tensors at the end of a network among which its scores are: a softmax, and what it reads."""
 
 
 @dataclass(frozen=True)
@@ -322,7 +324,7 @@ def constant_channels(values: Values) -> int:
 
 def compare_with_references(
     subject: Subject,
-    network: Network,
+    reference: Reference,
     mode: QuantizationMode | None,
     tensors: Sequence[tuple[str, Values, float]],
     rounded: Sequence[str],
@@ -333,8 +335,8 @@ def compare_with_references(
     ----------
     subject : Subject
         What is examined.
-    network : Network
-        The network that the tensors are named after.
+    reference : Reference
+        The float network; it has all these tensors.
     mode : QuantizationMode or None
         int8: how weights share scales.
     tensors : Sequence[tuple[str, Values, float]]
@@ -345,27 +347,31 @@ def compare_with_references(
     Returns
     -------
     list[Beside]
-        One for each tensor.
+        One for each tensor; what the table costs of the last two, where scores are looked for.
     """
     names = list(dict.fromkeys(name for name, _, _ in tensors))
-    references = [Reference(network, names, batch_size=REFERENCE_IMAGES)]
+    references = [reference]
     if subject.table is not None and mode is not None:
         folded = fold_normalisation(subject.network, keep=frozenset(rounded))
         there = [name for name in names if name in folded.by_name]
         steps = (folded.only_input.name, *(name for name in dict.fromkeys(rounded) if name in folded.by_name))
-        references.append(Simulation(folded, subject.table, mode, there, rounded=steps, batch_size=REFERENCE_IMAGES))
-    sums = [tuple(Comparing(values.shape[1]) for _ in range(3)) for _, values, _ in tensors]
+        references.append(
+            Simulation(folded, subject.table, mode, there, rounded=steps, batch_size=reference.batch_size)
+        )
+    compared = [tuple(Comparing(values.shape[1]) for _ in range(3)) for _, values, _ in tensors]
     first = 0
-    for fp32, *simulated in zip(*(reference.batches(subject.images) for reference in references), strict=True):
-        for (name, values, scale), (beside_fp32, beside_simulated, of_table) in zip(tensors, sums, strict=True):
-            part = values[first : first + REFERENCE_IMAGES]
-            expected = fp32[name].reshape(part.shape)
+    for floats, *simulated in zip(*(one.batches(subject.images) for one in references), strict=True):
+        for number, (name, values, scale) in enumerate(tensors):
+            beside_fp32, beside_simulated, of_table = compared[number]
+            part = values[first : first + reference.batch_size]
+            expected = floats[name].reshape(part.shape)
             beside_fp32.add(part, scale, expected)
             for tensor in (batch[name] for batch in simulated if name in batch):
                 beside_simulated.add(part, scale, tensor.reshape(part.shape))
-                of_table.add(tensor.reshape(part.shape), 1.0, expected)
-        first += REFERENCE_IMAGES
-    return [Beside(*(one.result for one in three if one.is_used)) for three in sums]
+                if number >= len(tensors) - SCORES:
+                    of_table.add(tensor.reshape(part.shape), 1.0, expected)
+        first += reference.batch_size
+    return [Beside(fp32.result, *(one.result if one.is_used else None for one in others)) for fp32, *others in compared]
 
 
 def check_shapes(program: Program, network: Network, images: Floats) -> None:

@@ -29,6 +29,7 @@ from nvdla_quant.simulation import INT8_MAX, INT8_MIN, weight_steps
 from nvdla_quant.table.fusion import FUSED_AFTER
 from nvdla_quant.table.table import CalibrationTable
 from nvdla_quant.verification.examination import (
+    REFERENCE_IMAGES,
     Doubt,
     Examination,
     Examined,
@@ -53,7 +54,8 @@ def examine_by_search(subject: Subject, seconds: float) -> Examination:
     expanded = expand(network)
     wrote = _run(program, subject.fed)
     few = slice(0, MAPPED_IMAGES)
-    fp32 = Reference(expanded, list(expanded.tensors)).run(subject.images[few])
+    reference = Reference(expanded, list(expanded.tensors), batch_size=REFERENCE_IMAGES)
+    fp32 = reference.run(subject.images[few])
     found = Examination(program, network, table, None, subject.device, subject.clipped)
     try:
         steps = map_operations(
@@ -70,7 +72,7 @@ def examine_by_search(subject: Subject, seconds: float) -> Examination:
     examiner = _Examiner(program, expanded, table, subject.device)
     for step, check in zip(steps, checks, strict=True):
         examiner.add(step, wrote, check)
-    held = tuple(_held(subject, expanded, steps, examiner.found, mode))
+    held = tuple(_held(subject, reference, steps, examiner.found, mode))
     scores = held[-1]
     if scores.is_softmax and steps[-1].sources[0] >= 0:
         scores = held[steps[-1].sources[0]]
@@ -79,7 +81,7 @@ def examine_by_search(subject: Subject, seconds: float) -> Examination:
 
 def _held(
     subject: Subject,
-    network: Network,
+    reference: Reference,
     steps: Sequence[Step],
     found: Sequence[Examined],
     mode: QuantizationMode | None,
@@ -87,7 +89,7 @@ def _held(
     """Yield what each step holds, beside the references."""
     rounded = [base_name(step.tensor) for step in steps]
     values = [(step.tensor, one.values, one.effective) for step, one in zip(steps, found, strict=True)]
-    beside = compare_with_references(subject, network, mode, values, rounded)
+    beside = compare_with_references(subject, reference, mode, values, rounded)
     for one, compared in zip(found, beside, strict=True):
         yield Held(one.layer, (one,), one.values, one.scale, one.effective, compared)
 

@@ -15,7 +15,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from nvdla_quant.errors import CompileError, NetworkError
-from nvdla_quant.hardware import MAX_POOLING_WINDOW, NV_FULL, TARGETS, Precision, QuantizationMode, Target
+from nvdla_quant.hardware import NV_FULL, TARGETS, Precision, QuantizationMode, Target
 from nvdla_quant.network.graph import (
     BatchNorm,
     Dropout,
@@ -218,8 +218,7 @@ class _Grower:
             kernel, pad = (1, 1), (0, 0)
         stride = self.pair(1, max(1, min(*kernel, 8)))
         outside = any(caffe_pooling_size(*axis) < 1 for axis in zip(sides, kernel, stride, pad, strict=True))
-        # Windows that have to become a chain of smaller ones are drawn with a stride of 1: some others have no chain.
-        if outside or max(kernel) > MAX_POOLING_WINDOW:
+        if outside:
             stride = (1, 1)
         name = self.builder.pool(self.named("pool"), source, self.method(), kernel, stride, pad)
         return self.written(name, self.size[source])

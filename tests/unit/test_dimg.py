@@ -183,3 +183,12 @@ def test_writers_refuse_what_the_runtime_cannot_write(path: Path, values: NDArra
 def test_unknown_atom_is_refused(path: Path) -> None:
     with pytest.raises(DumpError, match="atoms of 16 bytes"):
         write_dimg_binary(path, np.zeros((1, 1, 1), np.int8), atom_bytes=16)
+
+
+def test_an_editor_may_have_removed_the_last_blank(tmp_path: Path) -> None:
+    """As in ONNC's published test_Shuffle.output.dimg."""
+    path = tmp_path / "output.dimg"
+    path.write_text("1 -2 3")
+    assert read_dimg(path, edited=True).tolist() == [1, -2, 3]
+    with pytest.raises(DumpError, match="truncated"):
+        read_dimg(path)

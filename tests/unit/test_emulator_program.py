@@ -85,13 +85,13 @@ def test_order_and_shapes(small: Loadable) -> None:
     assert (first.source.kernel_height, first.source.kernel_width, first.source.source.shape) == (3, 3, (4, 16, 16))
     assert second.destination.shape == (10, 1, 1)
     assert program.inputs[0].shape == (4, 16, 16)
-    assert program.before_softmax is None
+    assert program.before_softmax == ()
 
 
 def test_before_softmax(cases: Path) -> None:
     """The inner product in front of the Softmax, the last but one operation."""
     program = decode(read_loadable(cases / RESIDUAL / "loadable.nvdla"))
-    assert program.before_softmax is program.operations[-2]
+    assert program.before_softmax == program.operations[-2:-1]
 
 
 def test_missing_unit_warns(cases: Path) -> None:

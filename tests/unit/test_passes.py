@@ -197,6 +197,9 @@ def test_groups_are_written_out(group: int, inputs: int, outputs: int) -> None:
         # 11 = 8 + 4 - 1, overlapping; 17 = 8 + 8 + 3 - 2.
         ("max", (33, 34), (11, 17), (3, 2), (0, 3), ["Pooling", "Pooling", "Pooling"]),
         ("max", (40, 40), (9, 9), (2, 2), (4, 4), ["Pooling", "Pooling"]),
+        # Rounding up: the last window begins behind what a first one of 8 would leave, one of 7 leaves enough.
+        ("max", (6, 9), (6, 9), (3, 3), (2, 2), ["Pooling", "Pooling"]),
+        ("max", (6, 7), (9, 9), (1, 6), (3, 3), ["Pooling", "Pooling"]),
         ("average", (13, 11), (13, 11), (1, 1), (0, 0), ["Convolution"]),
         ("average", (27, 25), (9, 9), (2, 2), (0, 0), ["Convolution"]),
         ("average", (27, 27), (9, 9), (3, 3), (3, 3), ["Convolution"]),

@@ -177,3 +177,11 @@ def test_the_one_race_of_the_golden_loadables(shared: Path) -> None:
     (sentence,) = found["v-elt-prod-nv-full-fp16"]
     assert "operation 5 (SDP) reads" in sentence
     assert "which operation 3 (SDP) writes" in sentence
+
+
+def test_results_come_after_those_of_a_chain_that_waits() -> None:
+    """CDP 0 reads where PDP 3 writes; PDP 2 takes what SDP 1 hands over, and 3 has no turn before 2 begins."""
+    places = [(0, 128), (256, 0), (-1, 384), (512, 0)]
+    engines = [Engine.CDP, Engine.SDP, Engine.PDP, Engine.PDP]
+    assert races(places, engines, [(0, 1, COMPLETED)]) == []
+    assert races(places, engines, []) == [(0, 3)]
