@@ -93,7 +93,7 @@ def test_variant_names(config: dict[str, Any], record: dict[str, Any], name: str
         ),
         (
             {"targets": ["nv_small"], "variants": [{"precision": "fp16", "targets": ["nv_full"]}]},
-            "nv_full is not among the configuration's targets",
+            "nothing is left to run; look at targets, include and exclude",
         ),
         (
             {"calibrators": {"entropy": {"method": "percentile"}, "minmax": {"method": "minmax"}}},
@@ -114,6 +114,15 @@ def test_variant_names(config: dict[str, Any], record: dict[str, Any], name: str
 def test_mistakes_are_named(config: dict[str, Any], change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_configuration({**config, **change})
+
+
+def test_a_target_that_the_sweep_has_not_makes_no_run_and_is_named(config: dict[str, Any]) -> None:
+    """The default has fp16 on nv_full alone: a sweep without nv_full leaves it out, and says so."""
+    configuration = load_configuration({**config, "targets": ["nv_small"]})
+    assert configuration.notes == ("config: variants[0]: no run on nv_full, which `targets` does not list",)
+    assert {run.target for run in configuration.runs} == {"nv_small"}
+    assert "fp16" not in configuration.variants
+    assert load_configuration(config).notes == ()
 
 
 def test_unknown_keys_deep_inside_are_named(config: dict[str, Any]) -> None:
