@@ -16,6 +16,7 @@ from nvdla_quant.errors import ConfigError, ReportError
 from nvdla_quant.provenance import (
     DISTRIBUTIONS,
     PACKAGE,
+    command_to_repeat,
     differences,
     file_digest,
     git_state,
@@ -203,6 +204,15 @@ def test_distributions_are_those_of_pyproject(repository: Path) -> None:
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
     assert sorted(re.split(r"[\[<>=]", line)[0] for line in project["dependencies"]) == list(DISTRIBUTIONS)
     assert set(software()["distributions"]) == set(DISTRIBUTIONS)
+
+
+def test_the_command_to_repeat(tmp_path: Path) -> None:
+    """The default configuration is not named, one below the folder is relative, and a shell takes it as it is."""
+    default, mine = tmp_path / "config.yaml", tmp_path / "config" / "my own.yaml"
+    assert command_to_repeat([default], {}, tmp_path) == "snakemake"
+    assert command_to_repeat([default, mine, "/etc/a.yaml"], {"shards": 2, "targets": ["nv_full"]}, tmp_path) == (
+        "snakemake --configfile 'config/my own.yaml' /etc/a.yaml --config shards=2 'targets=['\"'\"'nv_full'\"'\"']'"
+    )
 
 
 def test_git_state(tmp_path: Path) -> None:
