@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.calibration.cpu import STEPS, Calibrator, calibrate, measure
-from nvdla_quant.hardware import QuantizationMode
-from nvdla_quant.network.caffe import read_network
+from nvdla_quant.execution.fp32 import Reference
+from nvdla_quant.execution.simulated import Simulation
+from nvdla_quant.hardware.targets import QuantizationMode
+from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.network.graph import Network
-from nvdla_quant.reference import Reference
-from nvdla_quant.simulation import Simulation
 from nvdla_quant.table.cache import CalibrationCache, read_cache
 from nvdla_quant.table.consistency import unify
 from nvdla_quant.table.naming import match, tensor_names

@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
 from nvdla_quant.compiler import compile_network
-from nvdla_quant.emulator.program import decode
+from nvdla_quant.emulator.decode.program import decode
 from nvdla_quant.emulator.run import run
 from nvdla_quant.errors import CompileError
-from nvdla_quant.hardware import TARGETS, Precision, QuantizationMode, Target
+from nvdla_quant.execution.fp32 import Reference
+from nvdla_quant.hardware.targets import TARGETS, Precision, QuantizationMode, Target
 from nvdla_quant.images.preprocess import Preprocessing, normalise
 from nvdla_quant.images.sets import calibration_images, test_images
-from nvdla_quant.network.caffe import read_network
+from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.network.graph import Network
 from nvdla_quant.network.passes import prepare
-from nvdla_quant.reference import Reference
 from nvdla_quant.table.fix import fix_table
 from nvdla_quant.table.table import CalibrationTable
 from tests.networks.residual import resnet18, resnet50

@@ -19,7 +19,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[1]
 LEFT_OUT = shutil.ignore_patterns(".*", "results", "__pycache__", "*.egg-info", "tests", "docs")
 C_MODEL_RATES = {"int8 nv_full": 30.0, "int8 nv_small": 6.6, "fp16 nv_full": 1.8}
-"""LeNet images a second quoted for NVIDIA's C-model, one thread (project's reference notes)."""
+"""LeNet images a second quoted for NVIDIA's C-model, one thread of another machine."""
 
 
 def run(folder: Path, cores: str) -> float:

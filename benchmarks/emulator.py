@@ -31,15 +31,15 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
 from nvdla_quant.compiler import compile_network
+from nvdla_quant.emulator.decode.program import Program, decode
 from nvdla_quant.emulator.operations import ConvOperation, Fp16
-from nvdla_quant.emulator.program import Program, decode
 from nvdla_quant.emulator.run import run
-from nvdla_quant.hardware import NV_FULL, TARGETS, Precision, QuantizationMode, Target
+from nvdla_quant.execution.fp32 import to_onnx
+from nvdla_quant.hardware.targets import NV_FULL, TARGETS, Precision, QuantizationMode, Target
 from nvdla_quant.loadable.reader import parse_loadable
-from nvdla_quant.network.caffe import read_network
+from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.network.graph import Network
 from nvdla_quant.network.passes import prepare
-from nvdla_quant.reference import to_onnx
 from nvdla_quant.table.fix import fix_table
 from tests.networks.residual import resnet18, resnet20
 
@@ -47,7 +47,7 @@ LENET = Path(__file__).resolve().parents[1] / "resources" / "lenet-mnist"
 CALIBRATION_IMAGES = 16
 C_MODEL_RATES = {("LeNet-5", "nv_full"): 30.0, ("LeNet-5", "nv_small"): 6.6, ("ResNet-20", "nv_small"): 1.0}
 C_MODEL_RATES |= {("ResNet-18", "nv_full"): 0.2}
-"""Images a second that were quoted for NVIDIA's C-model, one thread of another machine (project's reference notes)."""
+"""Images a second that were quoted for NVIDIA's C-model, one thread of another machine."""
 PASSES = 5
 """Each side is timed this often, in turns, and the median taken: other work on the machine hits both."""
 

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.errors import NvdlaQuantError
-from nvdla_quant.hardware import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode, Target
+from nvdla_quant.hardware.targets import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode, Target
 from nvdla_quant.network.graph import Network
-from nvdla_quant.network.support import check
+from nvdla_quant.support.check import check
 from nvdla_quant.table.table import CalibrationTable
 from tests.networks import GALLERY
 from tests.verified import Case, case_of, correlation, cosine, float_scores, minmax_table, smooth_images

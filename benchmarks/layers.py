@@ -13,7 +13,7 @@ import numpy as np
 
 from nvdla_quant.compiler import compile_network
 from nvdla_quant.errors import CompileError
-from nvdla_quant.hardware import TARGETS, Precision, Target
+from nvdla_quant.hardware.targets import TARGETS, Precision, Target
 from nvdla_quant.network.graph import (
     LRN,
     BatchNorm,
@@ -39,7 +39,7 @@ from nvdla_quant.network.graph import (
     Tensor,
 )
 from nvdla_quant.network.shapes import assemble
-from nvdla_quant.network.support import check
+from nvdla_quant.support.check import check
 from nvdla_quant.table.table import CalibrationTable
 
 VARIANTS = (*((target, Precision.INT8) for target in TARGETS.values()), (TARGETS["nv_full"], Precision.FP16))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
-from nvdla_quant.network import caffe_pb2 as pb
-from nvdla_quant.network.caffe import read_structure
+from nvdla_quant.network.caffe import caffe_pb2 as pb
+from nvdla_quant.network.caffe.reader import read_structure
 from nvdla_quant.network.views import VIEWS
 from nvdla_quant.table.naming import tensor_names
 

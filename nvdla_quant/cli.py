@@ -19,30 +19,30 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nvdla_quant import __version__
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
 from nvdla_quant.compiler import compile_network
-from nvdla_quant.compiler.claim import read_claim
+from nvdla_quant.compiler.claim_file import read_claim
+from nvdla_quant.emulator.decode.program import DEFAULT_LIMITS, Limits, decode, default_target
 from nvdla_quant.emulator.operations import Fp16
-from nvdla_quant.emulator.program import DEFAULT_LIMITS, Limits, decode, default_target
 from nvdla_quant.emulator.run import run, write_steps
 from nvdla_quant.errors import DatasetError, NvdlaQuantError
-from nvdla_quant.files import atomic_path, write_bytes, write_json
-from nvdla_quant.hardware import Precision, QuantizationMode, target_of
+from nvdla_quant.hardware.targets import Precision, QuantizationMode, target_of
+from nvdla_quant.jobs.files import atomic_path, write_bytes, write_json
+from nvdla_quant.jobs.provenance import differences, read_manifest
 from nvdla_quant.loadable.describe import describe, render
 from nvdla_quant.loadable.reader import read_loadable
-from nvdla_quant.network.caffe import LayersError, read_network, read_structure, unreadable
+from nvdla_quant.network.caffe.reader import LayersError, read_network, read_structure, unreadable
+from nvdla_quant.network.findings import Finding
 from nvdla_quant.network.graph import Network
 from nvdla_quant.network.passes import prepare
-from nvdla_quant.network.support import Finding
-from nvdla_quant.network.support import check as check_support
-from nvdla_quant.provenance import differences, read_manifest
 from nvdla_quant.runtime.dimg import read_dimg, write_dimg_text
 from nvdla_quant.runtime.emulator import FP16_EXACTNESS
+from nvdla_quant.support.check import check as check_support
 from nvdla_quant.table.cache import write_cache
 from nvdla_quant.table.changes import write_changes
 from nvdla_quant.table.fix import fix_table as fix
 from nvdla_quant.table.foreign import read_cache_of, read_scales
 from nvdla_quant.table.table import read_table, write_table
-from nvdla_quant.verification.diagnosis import Judgement
 from nvdla_quant.verification.text import PLAIN_WIDTH, render_verification
+from nvdla_quant.verification.verdicts import Judgement
 from nvdla_quant.verification.verify import SEARCH_SECONDS, write_layers
 from nvdla_quant.verification.verify import verify as verify_loadable
 

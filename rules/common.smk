@@ -8,12 +8,12 @@ from pathlib import Path
 from snakemake.settings.types import DeploymentMethod
 from snakemake.shell import shell
 
-from nvdla_quant import provenance
 from nvdla_quant.configuration.artefacts import Artefacts
-from nvdla_quant.configuration.jobs import ANY_NAME, Job, alternatives, those
+from nvdla_quant.configuration.parameters import ANY_NAME, Job, alternatives, those
 from nvdla_quant.configuration.load import load_configuration
 from nvdla_quant.errors import ConfigError
-from nvdla_quant.programs import bind_into_containers
+from nvdla_quant.jobs import provenance
+from nvdla_quant.jobs.programs import bind_into_containers
 
 try:
     CONFIGURATION = load_configuration(config)

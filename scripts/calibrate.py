@@ -1,6 +1,6 @@
 """Find the scale of each tensor over the calibration images."""
 
-from nvdla_quant import logs
+from nvdla_quant.jobs import logs
 from nvdla_quant.steps.calibration import calibrate
 
 with logs.capture(snakemake.log[0]):

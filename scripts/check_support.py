@@ -1,6 +1,6 @@
 """Say what a target can run of a network, before anything is compiled."""
 
-from nvdla_quant import logs
+from nvdla_quant.jobs import logs
 from nvdla_quant.steps.support import check_support
 
 with logs.capture(snakemake.log[0]):

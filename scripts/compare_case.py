@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from nvdla_quant import logs
 from nvdla_quant.evaluation.comparison import DumpedRuns, compare_case, read_comparisons, write_comparisons
-from nvdla_quant.files import read_npz
+from nvdla_quant.jobs import logs
+from nvdla_quant.jobs.files import read_npz
 
 with logs.capture(snakemake.log[0]):
     given, params = snakemake.input, snakemake.params

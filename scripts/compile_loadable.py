@@ -1,6 +1,6 @@
 """Compile a network to a loadable."""
 
-from nvdla_quant import logs
+from nvdla_quant.jobs import logs
 from nvdla_quant.steps.compilation import compile_loadable
 
 with logs.capture(snakemake.log[0]):

@@ -1,6 +1,6 @@
 """Compile a network to a loadable with NVIDIA's compiler."""
 
-from nvdla_quant import logs
+from nvdla_quant.jobs import logs
 from nvdla_quant.steps.nvidia_compilation import compile_with_nvdla_compiler
 
 with logs.capture(snakemake.log[0]):

@@ -1,6 +1,6 @@
 """Run the fp32 network on one shard of the test images."""
 
-from nvdla_quant import logs
+from nvdla_quant.jobs import logs
 from nvdla_quant.steps.reference import compute_reference
 
 with logs.capture(snakemake.log[0]):

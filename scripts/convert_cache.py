@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nvdla_quant import logs
+from nvdla_quant.jobs import logs
 from nvdla_quant.table.foreign import read_scales
 from nvdla_quant.table.table import write_table
 

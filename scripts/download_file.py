@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from nvdla_quant import logs
-from nvdla_quant.downloads import Source, obtain
+from nvdla_quant.jobs import logs
+from nvdla_quant.jobs.downloads import Source, obtain
 
 with logs.capture(snakemake.log[0]):
     source = Source(**snakemake.params.source)

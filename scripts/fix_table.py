@@ -1,6 +1,6 @@
 """Give a calibration table layer names and consistent scales."""
 
-from nvdla_quant import logs
+from nvdla_quant.jobs import logs
 from nvdla_quant.steps.tables import fix_table
 
 with logs.capture(snakemake.log[0]):

@@ -1,6 +1,6 @@
 """Draw the figures of a sweep."""
 
-from nvdla_quant import logs
+from nvdla_quant.jobs import logs
 from nvdla_quant.report.evidence import read_evidence
 from nvdla_quant.report.figures import FIGURES
 from nvdla_quant.report.style import write_chart

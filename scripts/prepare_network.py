@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from nvdla_quant import logs
-from nvdla_quant.files import atomic_path
-from nvdla_quant.network.caffe import read_network
-from nvdla_quant.network.caffe_writer import write_caffemodel, write_prototxt
+from nvdla_quant.jobs import logs
+from nvdla_quant.jobs.files import atomic_path
+from nvdla_quant.network.caffe.reader import read_network
+from nvdla_quant.network.caffe.writer import write_caffemodel, write_prototxt
 from nvdla_quant.network.passes import prepare
 
 with logs.capture(snakemake.log[0]):

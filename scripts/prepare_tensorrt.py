@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from nvdla_quant import logs
 from nvdla_quant.calibration.tensorrt_job import write_job
 from nvdla_quant.images.preprocess import Preprocessing
-from nvdla_quant.network.caffe import read_network
+from nvdla_quant.jobs import logs
+from nvdla_quant.network.caffe.reader import read_network
 
 with logs.capture(snakemake.log[0]):
     network = read_network(Path(snakemake.input.prototxt), Path(snakemake.input.caffemodel))

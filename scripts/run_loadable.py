@@ -1,6 +1,6 @@
 """Run a loadable on one shard of the test images."""
 
-from nvdla_quant import logs
+from nvdla_quant.jobs import logs
 from nvdla_quant.steps.emulation import run_loadable
 
 with logs.capture(snakemake.log[0]):

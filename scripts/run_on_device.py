@@ -1,6 +1,6 @@
 """Run a loadable on one shard of the test images with nvdla_runtime."""
 
-from nvdla_quant import logs
+from nvdla_quant.jobs import logs
 from nvdla_quant.steps.device import run_on_device
 
 with logs.capture(snakemake.log[0]):

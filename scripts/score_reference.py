@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from nvdla_quant import logs
 from nvdla_quant.evaluation.accuracy import fp32_subject, measure, write_accuracy
-from nvdla_quant.files import read_npz
+from nvdla_quant.jobs import logs
+from nvdla_quant.jobs.files import read_npz
 
 with logs.capture(snakemake.log[0]):
     reference, subject = read_npz(*map(Path, snakemake.input.reference)), fp32_subject(**snakemake.params.subject)

@@ -1,6 +1,6 @@
 """Score a variant against the labels and against fp32."""
 
-from nvdla_quant import logs
+from nvdla_quant.jobs import logs
 from nvdla_quant.steps.scoring import score_variant
 
 with logs.capture(snakemake.log[0]):

@@ -1,6 +1,6 @@
 """Choose and prepare the images that a calibrator sees."""
 
-from nvdla_quant import logs
+from nvdla_quant.jobs import logs
 from nvdla_quant.steps.images import select_calibration_images
 
 with logs.capture(snakemake.log[0]):

@@ -1,6 +1,6 @@
 """Prepare one shard of the test images."""
 
-from nvdla_quant import logs
+from nvdla_quant.jobs import logs
 from nvdla_quant.steps.images import select_test_images
 
 with logs.capture(snakemake.log[0]):

@@ -1,6 +1,6 @@
 """Put the accuracies and verdicts of a sweep side by side, and its paired comparisons."""
 
-from nvdla_quant import logs
+from nvdla_quant.jobs import logs
 from nvdla_quant.report.evidence import PAIR_COLUMNS, SEED_COLUMNS, pair_rows, read_evidence, seed_rows
 from nvdla_quant.report.sheets import sheets_of, write_markdown, write_tex
 from nvdla_quant.report.tables import write_tsv

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from nvdla_quant import logs
-from nvdla_quant.downloads import Source, take_folder
+from nvdla_quant.jobs import logs
+from nvdla_quant.jobs.downloads import Source, take_folder
 
 with logs.capture(snakemake.log[0]):
     take_folder(Source(**snakemake.params.source), Path(snakemake.input.archive), Path(snakemake.output.folder))

@@ -1,6 +1,6 @@
 """Compare a loadable with the float network on a few test images."""
 
-from nvdla_quant import logs
+from nvdla_quant.jobs import logs
 from nvdla_quant.steps.verification import verify_loadable
 
 with logs.capture(snakemake.log[0]):

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from nvdla_quant import logs
-from nvdla_quant.files import write_json
-from nvdla_quant.provenance import manifest
+from nvdla_quant.jobs import logs
+from nvdla_quant.jobs.files import write_json
+from nvdla_quant.jobs.provenance import manifest
 
 with logs.capture(snakemake.log[0]):
     given, params = snakemake.input, snakemake.params

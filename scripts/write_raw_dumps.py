@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from nvdla_quant import logs
-from nvdla_quant.files import read_npz
-from nvdla_quant.hardware import target_of
+from nvdla_quant.hardware.targets import target_of
+from nvdla_quant.jobs import logs
+from nvdla_quant.jobs.files import read_npz
 from nvdla_quant.runtime.dimg import write_dumps
 
 with logs.capture(snakemake.log[0]):

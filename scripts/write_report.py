@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from nvdla_quant import logs
-from nvdla_quant.provenance import read_manifest
+from nvdla_quant.jobs import logs
+from nvdla_quant.jobs.provenance import read_manifest
 from nvdla_quant.report.evidence import read_evidence
 from nvdla_quant.report.page import write_page
 from nvdla_quant.report.times import read_times

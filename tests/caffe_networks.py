@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nvdla_quant.network.caffe import read_structure
-from nvdla_quant.network.caffe_writer import write_caffemodel
+from nvdla_quant.network.caffe.reader import read_structure
+from nvdla_quant.network.caffe.writer import write_caffemodel
 from nvdla_quant.network.graph import Network, Operation
 
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, settings
 
-from nvdla_quant.network.caffe_writer import write_caffemodel, write_prototxt
+from nvdla_quant.network.caffe.writer import write_caffemodel, write_prototxt
 from tests.fakes import CANARY
 from tests.profiles import LONG
 from tests.sweeps import run, tiny_network

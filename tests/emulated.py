@@ -5,6 +5,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator.decode.program import Program
 from nvdla_quant.emulator.operations import (
     Converter,
     ConvOperation,
@@ -17,8 +18,7 @@ from nvdla_quant.emulator.operations import (
     SdpUnit,
 )
 from nvdla_quant.emulator.pixels import PIXELS
-from nvdla_quant.emulator.program import Program
-from nvdla_quant.hardware import NV_FULL, NV_SMALL, Precision, Target
+from nvdla_quant.hardware.targets import NV_FULL, NV_SMALL, Precision, Target
 from nvdla_quant.loadable.structs import FORMAT_A8B8G8R8, FORMAT_A16B16G16R16_F, PoolMode
 from nvdla_quant.loadable.tasks import Window
 

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator.decode.program import decode
 from nvdla_quant.emulator.memory import DeviceMemory
 from nvdla_quant.emulator.operations import Region
-from nvdla_quant.emulator.program import decode
 from nvdla_quant.emulator.run import run_tensors
 from nvdla_quant.errors import EmulationError
-from nvdla_quant.hardware import NV_FULL, NV_LARGE, NV_SMALL, Target
+from nvdla_quant.hardware.targets import NV_FULL, NV_LARGE, NV_SMALL, Target
 from nvdla_quant.loadable.reader import read_loadable
 
 HEADER = struct.Struct("<4s8I")

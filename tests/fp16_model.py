@@ -1,6 +1,6 @@
 """NVDLA's fp16 arithmetic, one value at a time in Python's unbounded integers and fractions: a second opinion.
 
-Written from the rules alone (arithmetic notes, sections 3, 5, 6 and 9; nvdla/hw ``cmod/cmac``, ``cmod/cacc``,
+Written from the rules alone (docs/hardware/fp16.md; nvdla/hw ``cmod/cmac``, ``cmod/cacc``,
 ``cmod/hls/include/nvdla_float.h``), with nothing of the emulator's code. Numbers are bit patterns of a `Format`.
 """
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nvdla_quant.emulator.program import Limits, Program, decode
+from nvdla_quant.emulator.decode.program import Limits, Program, decode
 from nvdla_quant.emulator.run import run_tensors
 from nvdla_quant.errors import NvdlaQuantError
 from nvdla_quant.loadable.reader import parse_loadable

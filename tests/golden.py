@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator.decode.program import Program, decode
 from nvdla_quant.emulator.memory import DeviceMemory, Values
 from nvdla_quant.emulator.operations import Fp16, Operation, Region
-from nvdla_quant.emulator.program import Program, decode
 from nvdla_quant.emulator.run import run
 from nvdla_quant.loadable.reader import read_loadable
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator.decode.program import decode
 from nvdla_quant.emulator.operations import Cube
-from nvdla_quant.emulator.program import decode
 from nvdla_quant.emulator.run import run
-from nvdla_quant.hardware import NV_FULL, Target
+from nvdla_quant.hardware.targets import NV_FULL, Target
 from nvdla_quant.loadable import records, structs
 from nvdla_quant.loadable.records import Address, Blob, Loadable, Memory, MemoryFlags, Submit, Task, TensorDescriptor
 from nvdla_quant.loadable.structs import Engine

@@ -1,6 +1,6 @@
 """NVDLA's integer arithmetic, one value at a time in Python's unbounded integers: a second opinion on the emulator.
 
-Written from the rules alone (arithmetic notes, sections 2 to 6 and 11), with nothing of the emulator's code.
+Written from the rules alone (docs/hardware), with nothing of the emulator's code.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.hardware import Target
+from nvdla_quant.hardware.targets import Target
 
 
 def clamp(value: int, bits: int) -> int:
@@ -281,8 +281,9 @@ def stream(
 ) -> NDArray[np.uint8]:
     """Pack (kernels, height, width, channels) element by element, in the order in which the sequencer takes them.
 
-    csc.cpp:1086-1183: kernel groups; in each, blocks of `atomic_c` channels; rows (joined by post-extension), columns;
-    then kernels, then rows of the join, then channels. An image's columns are part of its channels.
+    docs/hardware/weights.md, "Direct" and "Images": kernel groups; in each, blocks of `atomic_c` channels; rows (joined
+    by post-extension), columns; then kernels, then rows of the join, then channels. An image's columns are part of its
+    channels.
     """
     if image:
         weights = weights.reshape(*weights.shape[:2], 1, -1)

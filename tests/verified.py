@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
 from nvdla_quant.compiler import compile_network
 from nvdla_quant.compiler.claim import Claim
-from nvdla_quant.emulator.program import Program, decode
+from nvdla_quant.emulator.decode.program import Program, decode
 from nvdla_quant.emulator.run import run
-from nvdla_quant.hardware import Precision, QuantizationMode, Target
+from nvdla_quant.execution.fp32 import Reference
+from nvdla_quant.execution.simulated import Simulation
+from nvdla_quant.hardware.targets import Precision, QuantizationMode, Target
 from nvdla_quant.loadable import structs
 from nvdla_quant.loadable.reader import parse_loadable, read_loadable
 from nvdla_quant.loadable.records import Loadable
-from nvdla_quant.network.caffe import read_network
+from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.network.graph import (
     LRN,
     BatchNorm,
@@ -35,8 +37,6 @@ from nvdla_quant.network.graph import (
 )
 from nvdla_quant.network.passes import prepare
 from nvdla_quant.network.shapes import assemble
-from nvdla_quant.reference import Reference
-from nvdla_quant.simulation import Simulation
 from nvdla_quant.table.consistency import unify
 from nvdla_quant.table.fix import fix_table
 from nvdla_quant.table.table import CalibrationTable, read_table

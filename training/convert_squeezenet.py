@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from nvdla_quant.downloads import digest_of
+from nvdla_quant.jobs.downloads import digest_of
 from nvdla_quant.network import caffe_writer, graph
 from nvdla_quant.network.shapes import assemble
 

@@ -12,9 +12,9 @@ from nvdla_quant.calibration.histogram import Histogram
 from nvdla_quant.calibration.minmax import Largest
 from nvdla_quant.calibration.percentile import percentile_threshold
 from nvdla_quant.errors import ConfigError, DatasetError, NetworkError
+from nvdla_quant.execution.fp32 import Reference
 from nvdla_quant.network.graph import Network
 from nvdla_quant.network.views import viewed
-from nvdla_quant.reference import Reference
 from nvdla_quant.table.cache import CalibrationCache, our_header
 from nvdla_quant.table.naming import tensor_names
 

@@ -16,7 +16,6 @@ TensorRT    network             remark
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import sys
@@ -26,12 +25,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nvdla_quant.calibration.device_memory import Buffer, allocate
 from nvdla_quant.errors import ConfigError, NvdlaQuantError, ToolError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    Copy = Callable[[NDArray[Any]], None]
 
 CALIBRATORS = {
     "tensorrt-entropy": "IInt8EntropyCalibrator2",
@@ -79,126 +77,6 @@ def import_tensorrt() -> Any:
     return tensorrt
 
 
-# ---- device memory
-
-
-class _Buffer:
-    """Memory on the GPU that numpy arrays are copied to and from; `address` is what TensorRT takes."""
-
-    def __init__(self, address: int, upload: Copy, download: Copy, owner: Any) -> None:
-        self.address, self.upload, self.download, self.owner = address, upload, download, owner
-
-
-def _pycuda(size: int) -> _Buffer:
-    import pycuda.autoinit  # noqa: F401
-    import pycuda.driver as cuda
-
-    memory = cuda.mem_alloc(size)
-    return _Buffer(
-        int(memory),
-        lambda array: cuda.memcpy_htod(memory, array),
-        lambda array: cuda.memcpy_dtoh(array, memory),
-        memory,
-    )
-
-
-def _cuda_python(size: int) -> _Buffer:
-    try:
-        from cuda.bindings import runtime
-    except ImportError:
-        from cuda import cudart as runtime
-
-    def checked(result: Sequence[Any]) -> Any:
-        if int(result[0]) != 0:
-            raise ToolError(f"tensorrt: the CUDA runtime reports error {int(result[0])}")
-        return result[1] if len(result) > 1 else None
-
-    address = int(checked(runtime.cudaMalloc(size)))
-    kind = runtime.cudaMemcpyKind
-
-    def upload(array: NDArray[Any]) -> None:
-        checked(runtime.cudaMemcpy(address, array.ctypes.data, array.nbytes, kind.cudaMemcpyHostToDevice))
-
-    def download(array: NDArray[Any]) -> None:
-        checked(runtime.cudaMemcpy(array.ctypes.data, address, array.nbytes, kind.cudaMemcpyDeviceToHost))
-
-    return _Buffer(address, upload, download, None)
-
-
-def _cupy(size: int) -> _Buffer:
-    import cupy
-
-    memory = cupy.empty(size, dtype=np.uint8)
-
-    def upload(array: NDArray[Any]) -> None:
-        memory[: array.nbytes].set(np.frombuffer(array, np.uint8))
-
-    def download(array: NDArray[Any]) -> None:
-        array.view(np.uint8).reshape(-1)[:] = memory[: array.nbytes].get()
-
-    return _Buffer(int(memory.data.ptr), upload, download, memory)
-
-
-def _torch(size: int) -> _Buffer:
-    import torch
-
-    if not torch.cuda.is_available():
-        raise ImportError("torch without CUDA")
-    memory = torch.empty(size, dtype=torch.uint8, device="cuda")
-
-    def upload(array: NDArray[Any]) -> None:
-        memory[: array.nbytes].copy_(torch.from_numpy(np.frombuffer(array, np.uint8).copy()))
-        torch.cuda.synchronize()
-
-    def download(array: NDArray[Any]) -> None:
-        array.view(np.uint8).reshape(-1)[:] = memory[: array.nbytes].cpu().numpy()
-
-    return _Buffer(int(memory.data_ptr()), upload, download, memory)
-
-
-def _libcuda(size: int) -> _Buffer:
-    driver = ctypes.CDLL("libcuda.so.1")
-
-    def checked(status: int) -> None:
-        if status != 0:
-            raise ToolError(f"tensorrt: the CUDA driver reports error {status}; is a GPU visible here?")
-
-    device, context, address = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_uint64()
-    checked(driver.cuInit(0))
-    checked(driver.cuDeviceGet(ctypes.byref(device), 0))
-    # The primary context is the one that the CUDA runtime, and so TensorRT, works in.
-    checked(driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device))
-    checked(driver.cuCtxSetCurrent(context))
-    checked(driver.cuMemAlloc_v2(ctypes.byref(address), ctypes.c_size_t(size)))
-
-    def upload(array: NDArray[Any]) -> None:
-        data = ctypes.c_void_p(array.ctypes.data)
-        checked(driver.cuMemcpyHtoD_v2(address, data, ctypes.c_size_t(array.nbytes)))
-
-    def download(array: NDArray[Any]) -> None:
-        data = ctypes.c_void_p(array.ctypes.data)
-        checked(driver.cuMemcpyDtoH_v2(data, address, ctypes.c_size_t(array.nbytes)))
-
-    return _Buffer(int(address.value), upload, download, None)
-
-
-def allocate(size: int) -> _Buffer:
-    """Return `size` bytes on the GPU, by the first of pycuda, cuda-python, cupy, torch and the driver that is there.
-
-    Raises
-    ------
-    ToolError
-        None is, or the GPU refuses.
-    """
-    absent = []
-    for way in (_pycuda, _cuda_python, _cupy, _torch, _libcuda):
-        try:
-            return way(size)
-        except (ImportError, OSError) as error:  # noqa: PERF203
-            absent.append("{}: {}".format(way.__name__.strip("_"), error))
-    raise ToolError("tensorrt: no way to GPU memory; {}; install pycuda or cuda-python".format("; ".join(absent)))
-
-
 # ---- images
 
 
@@ -244,7 +122,7 @@ def make_calibrator(
     batch_size: int,
     cache: Path,
     quantile: float | None = None,
-    allocate: Callable[[int], _Buffer] = allocate,
+    allocate: Callable[[int], Buffer] = allocate,
 ) -> Any:
     """Return a calibrator, an object of TensorRT's class for `method`.
 
@@ -285,7 +163,7 @@ def make_calibrator(
         def __init__(self) -> None:
             base.__init__(self)  # type: ignore[misc]
             self._batches = iter(()) if images is None else images.batches()
-            self._buffer: _Buffer | None = None
+            self._buffer: Buffer | None = None
 
         def get_batch_size(self) -> int:
             return batch_size

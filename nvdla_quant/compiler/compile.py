@@ -7,9 +7,11 @@ from functools import cached_property
 from typing import Any
 
 from nvdla_quant import __version__
-from nvdla_quant.compiler.claim import Claim, claim_as_json, claim_of
+from nvdla_quant.compiler.claim import Claim, claim_of
+from nvdla_quant.compiler.claim_file import claim_as_json
 from nvdla_quant.compiler.descriptors import Place, Plan
 from nvdla_quant.compiler.emit import Bindable, Shared, emit, share
+from nvdla_quant.compiler.halves import convert_convolution, convert_points, half_scales
 from nvdla_quant.compiler.layout import Surface, offset_in, surfaces_of
 from nvdla_quant.compiler.lower import lower
 from nvdla_quant.compiler.luts import half_normalisation_table, normalisation_table
@@ -27,26 +29,19 @@ from nvdla_quant.compiler.operations import (
     SdpProgram,
 )
 from nvdla_quant.compiler.pack import pack_image_weights, pack_operands, pack_weights
-from nvdla_quant.compiler.quantize import (
-    QuantizedConvolution,
-    convert_convolution,
-    convert_points,
-    effective_scales,
-    half_scales,
-    quantize_convolution,
-    quantize_points,
-)
+from nvdla_quant.compiler.quantize import QuantizedConvolution, effective_scales, quantize_convolution, quantize_points
 from nvdla_quant.compiler.schedule import Schedule, written
 from nvdla_quant.compiler.split import split
 from nvdla_quant.compiler.tile import ConvolutionTiling, operations_of, tile_convolution, work_of
 from nvdla_quant.errors import CompileError, ConfigError
-from nvdla_quant.hardware import Precision, QuantizationMode, Target
+from nvdla_quant.hardware.targets import Precision, QuantizationMode, Target
 from nvdla_quant.loadable.records import Loadable
 from nvdla_quant.loadable.writer import serialize_loadable
+from nvdla_quant.network.findings import Finding
 from nvdla_quant.network.graph import Network
 from nvdla_quant.network.passes import for_hardware
-from nvdla_quant.network.support import Finding, check
 from nvdla_quant.network.views import viewed
+from nvdla_quant.support.check import check
 from nvdla_quant.table.table import CalibrationTable
 
 BUILTIN = "builtin"

@@ -1,4 +1,7 @@
-"""Descriptors: each operation as the firmware's structs, field by field as the real compiler fills them in."""
+"""Descriptors: each operation as the firmware's structs, field by field as NVIDIA's compiler fills them in.
+
+Every field stands in docs/hardware/loadable.md, "Descriptors of the accelerator".
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +29,7 @@ from nvdla_quant.compiler.operations import (
     Window,
 )
 from nvdla_quant.compiler.tile import ConvolutionTiling
-from nvdla_quant.hardware import Precision, Target
+from nvdla_quant.hardware.targets import Precision, Target
 from nvdla_quant.loadable import structs
 from nvdla_quant.loadable.structs import (
     Activation,

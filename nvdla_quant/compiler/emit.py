@@ -1,4 +1,4 @@
-"""Emission: the loadable's lists, tasks and blobs (nvdla-compiler.md, section 6).
+"""Emission: the loadable's lists, tasks and blobs (docs/hardware/loadable.md, "How the lists are filled").
 
 Memory 0 is an unused page. Then come the pools and the bindable tensors, each with one address that every task sees
 under the same number, then six memories for each task: its network descriptor and lists, and spare pages.
@@ -22,7 +22,7 @@ from nvdla_quant.compiler.operations import (
     SdpOperation,
 )
 from nvdla_quant.compiler.schedule import Edges, Schedule, Task
-from nvdla_quant.hardware import Precision, Target
+from nvdla_quant.hardware.targets import Precision, Target
 from nvdla_quant.loadable import records, structs
 from nvdla_quant.loadable.records import (
     Blob,

@@ -8,11 +8,11 @@ from nvdla_quant.errors import CompileError
 SIGNIFICANT_BITS = 15
 """Bits of a positive 16-bit multiplier."""
 MAX_SHIFT = 63
-"""Right shifts are 6 bits wide in the SDP's units (nvdla-arithmetic.md, section 4)."""
+"""Right shifts are 6 bits wide in the SDP's units (docs/hardware/sdp.md, "X units")."""
 
 
 def factorise(ratio: float, where: str) -> Converter:
-    """`ratio` as significand / 2**shift, the significand of 15 bits truncated (section 5, Multiplier factorisation).
+    """`ratio` as significand / 2**shift, the significand of 15 bits truncated (docs/hardware/integers.md, "Factors").
 
     Raises
     ------

@@ -1,11 +1,11 @@
-"""How tensors lie in memory: feature cubes and images (nvdla-compiler.md, section 6, Feature data)."""
+"""How tensors lie in memory: feature cubes and images (docs/hardware/layouts.md)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from nvdla_quant.cbuf import IMAGE_CHANNELS, ceil_div, round_up
 from nvdla_quant.compiler.operations import Lowered, Part, Window
-from nvdla_quant.hardware import Precision, Target
+from nvdla_quant.hardware.cbuf import IMAGE_CHANNELS, ceil_div, round_up
+from nvdla_quant.hardware.targets import Precision, Target
 from nvdla_quant.network.graph import Tensor
 
 IMAGE_LINE_ALIGNMENT = 32

@@ -11,7 +11,6 @@ from typing import Literal, assert_never
 
 import numpy as np
 
-from nvdla_quant.cbuf import round_up
 from nvdla_quant.compiler.operations import (
     ConvolutionStep,
     Derived,
@@ -28,7 +27,8 @@ from nvdla_quant.compiler.operations import (
     Step,
 )
 from nvdla_quant.errors import CompileError
-from nvdla_quant.hardware import Precision, Target
+from nvdla_quant.hardware.cbuf import round_up
+from nvdla_quant.hardware.targets import Precision, Target
 from nvdla_quant.network.graph import (
     LRN,
     BatchNorm,
@@ -54,8 +54,8 @@ from nvdla_quant.network.graph import (
     Weights,
 )
 from nvdla_quant.network.passes import affine_of
-from nvdla_quant.network.support import image_inputs, runs_from_table
 from nvdla_quant.network.views import sole_reader, viewed
+from nvdla_quant.support.check import image_inputs, runs_from_table
 
 PRODUCT_RANGE = 127.0
 """Steps of the product of two scales in one step of an intermediate product: its range holds any two int8 values."""

@@ -1,7 +1,7 @@
 """Look-up tables: functions of one value for the SDP, powers of sums of squares for the CDP.
 
-Both units have two tables, which the hardware interpolates linearly (nvdla-arithmetic.md, sections 4 and 6): LO with
-256 intervals of equal width, and LE with 64 intervals, of equal width or each twice as wide as the one before. LO
+Both units have two tables, which the hardware interpolates linearly (docs/hardware/tables.md): LO with 256 intervals of
+equal width, and LE with 64 intervals, of equal width or each twice as wide as the one before. LO
 covers the range that calibration saw and counts wherever it has a value; LE covers what lies beyond.
 """
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from nvdla_quant.cbuf import round_up
 from nvdla_quant.compiler.operations import Window
 from nvdla_quant.compiler.schedule import Schedule, reads, written
+from nvdla_quant.hardware.cbuf import round_up
 
 ALIGNMENT = 256
 """Bytes that offsets are a multiple of: at least the widest atom and CBUF entry, and whole memory bursts."""

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from nvdla_quant.errors import CompileError, LoadableError
-from nvdla_quant.hardware import Precision, QuantizationMode, Target
+from nvdla_quant.hardware.targets import Precision, QuantizationMode, Target
+from nvdla_quant.jobs.programs import Finished, Program, run
 from nvdla_quant.loadable.describe import describe
 from nvdla_quant.loadable.reader import parse_loadable
 from nvdla_quant.loadable.records import PixelFormat
-from nvdla_quant.network.caffe_writer import write_caffemodel, write_prototxt
+from nvdla_quant.network.caffe.writer import write_caffemodel, write_prototxt
 from nvdla_quant.network.graph import Network
-from nvdla_quant.network.miscompiles import check_nvdla_compiler
-from nvdla_quant.programs import Finished, Program, run
+from nvdla_quant.support.miscompiles import check_nvdla_compiler
 from nvdla_quant.table.consistency import check_complete
 from nvdla_quant.table.table import CalibrationTable, write_table
 

@@ -1,10 +1,10 @@
-"""Packing: weights and operands in the byte order that the hardware reads (nvdla-arithmetic.md, section 8)."""
+"""Packing: weights and operands in the byte order that the hardware reads (docs/hardware/weights.md)."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.cbuf import IMAGE_CHANNELS, round_up
-from nvdla_quant.hardware import Target
+from nvdla_quant.hardware.cbuf import IMAGE_CHANNELS, round_up
+from nvdla_quant.hardware.targets import Target
 
 
 def pack_weights(weights: NDArray[np.generic], target: Target) -> bytes:

@@ -1,8 +1,8 @@
 """Quantization: scales, integer weights and biases, and the SDP programs that get from accumulators to outputs.
 
 Real value = scale * integer. An accumulator of a convolution has the scale S_in * S_w; the SDP adds the bias in that
-scale and brings the sum to S_out with a 16-bit multiplier and a right shift. The formulas are those of the real
-compiler (nvdla-compiler.md, section 5) where that is right.
+scale and brings the sum to S_out with a 16-bit multiplier and a right shift. The formulas are those of
+NVIDIA's compiler where that is right (docs/hardware/calibration-table.md).
 """
 
 import math
@@ -13,38 +13,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.compiler.fixed import SIGNIFICANT_BITS, factorise
-from nvdla_quant.compiler.luts import TABLE_STEP, function_table, half_function_table
+from nvdla_quant.compiler.luts import TABLE_STEP, function_table
 from nvdla_quant.compiler.operations import (
     Converter,
     ConvolutionStep,
-    InterleaveStep,
-    Join,
     Lowered,
-    NormalisationStep,
     PointStep,
     PoolingStep,
-    PowerStep,
     SdpProgram,
     SdpUnit,
-    SoftmaxStep,
 )
 from nvdla_quant.errors import CompileError
-from nvdla_quant.hardware import QuantizationMode
+from nvdla_quant.hardware.targets import QuantizationMode
 from nvdla_quant.loadable.structs import Activation, SdpAlu, SdpMode, SdpType
 from nvdla_quant.table.table import CalibrationTable
 
 BIAS_LIMIT = (1 << 15) - 1
 """Largest 16-bit bias; the smallest is not used, so that the range is symmetric."""
+
 MAX_BIAS_SHIFT = 15
 """Largest left shift of a bias here: what is added stays below half of the 32-bit range of the sum."""
+
 BIAS_STEP = 1 / 32
 """Step of the bias that filters of a small scale may force on the others, in steps of the output."""
+
 SMALLEST_SCALE = 2.0**-100
 """Scale of weights that are all zero; its reciprocal is still a float32."""
-HALF_LARGEST = 65504.0
-"""Largest number of fp16."""
-HALF_RANGE = HALF_LARGEST / 2
-"""Largest calibrated value that an fp16 tensor holds as it is: half of the format's, for images that go beyond."""
+
 ADDEND_SHIFT = 8
 """Fraction bits that a sum of two tensors is computed with."""
 
@@ -105,52 +100,6 @@ def effective_scales(lowered: Lowered, table: CalibrationTable) -> tuple[Mapping
         f"layer {name!r}: {reason} {scales[name]:.9g}; the entry {table[name]:.9g} is not used"
         for name, reason in reasons.items()
         if name in table.scales and not math.isclose(table[name], scales[name], rel_tol=1e-6)
-    )
-    return scales, tuple(remarks)
-
-
-def half_scales(lowered: Lowered, ranges: Mapping[str, float]) -> tuple[Mapping[str, float], tuple[str, ...]]:
-    """Real value of 1 in every fp16 tensor, and remarks on tensors that saturate all the same.
-
-    It is 1, or a power of two where values are known to exceed fp16. What an SDP converts in int8 is constant in fp16:
-    a joined tensor and the result have one scale, like the tensors of a pooling. Normalisations, functions and the CPU
-    need real values.
-
-    Parameters
-    ----------
-    lowered : Lowered
-        The network.
-    ranges : Mapping[str, float]
-        Largest magnitude of each tensor in calibration; empty where there was none.
-    """
-    bonds = [(step.source, step.output) for step in lowered.steps if isinstance(step, PoolingStep | InterleaveStep)]
-    bonds += [(name, part.whole) for name, part in lowered.parts.items()]
-    pinned = set(lowered.inputs)
-    for step in lowered.steps:
-        match step:
-            case ConvolutionStep() | PointStep():
-                if step.function is not None:
-                    pinned.add(step.output)
-                elif step.join is not None and step.join.kind != "product":
-                    bonds.append((step.join.tensor, step.output))
-            case NormalisationStep() | SoftmaxStep() | PowerStep():
-                pinned |= {step.source, step.output}
-    group = {name: {name} for name in lowered.tensors}
-    for one, other in bonds:
-        if group[one] is not group[other]:
-            group[one] |= group[other]
-            group.update(dict.fromkeys(group[other], group[one]))
-
-    def scale(names: set[str]) -> float:
-        largest = max(ranges.get(name, 0.0) for name in names)
-        needed = max(largest / HALF_RANGE, 1.0)
-        return 1.0 if names & pinned else 2.0 ** math.ceil(math.log2(needed))
-
-    scales = {name: scale(names) for name, names in group.items()}
-    remarks = (
-        f"layer {name!r}: calibrated values reach {ranges[name]:.4g}; beyond fp16's {HALF_LARGEST:.0f} they saturate"
-        for name in scales
-        if ranges.get(name, 0.0) > HALF_LARGEST * scales[name]
     )
     return scales, tuple(remarks)
 
@@ -421,87 +370,3 @@ def _affine(step: PointStep, scales: Mapping[str, float], where: str) -> tuple[t
         SdpUnit(SdpType.ADD, SdpMode.PER_KERNEL, shift, act=act, operands=addends),
     )
     return units, unit
-
-
-def convert_convolution(step: ConvolutionStep, scales: Mapping[str, float]) -> QuantizedConvolution:
-    """fp16 weights of `step`, and the SDP program behind it; `scales` are those of `half_scales`.
-
-    Raises
-    ------
-    CompileError
-        A weight or a bias is beyond fp16's range.
-    """
-    where = f"layer {step.layers[0]!r}"
-    relu = Activation.RELU if step.relu else Activation.NONE
-    last = relu if step.join is None else Activation.NONE
-    first = None
-    if step.bias is not None:
-        operands = _half(step.bias / np.float32(scales[step.output]), f"{where}: bias")
-        first = SdpUnit(SdpType.ADD, SdpMode.PER_KERNEL, act=last, operands=operands)
-    elif last:
-        first = SdpUnit(SdpType.NONE, SdpMode.PER_LAYER, act=last)
-    second = None
-    if step.slopes is not None:
-        second = _half_slopes(step.slopes, where)
-    elif step.join is not None:
-        second = _half_join(step.join, relu)
-    table = None if step.function is None else half_function_table(step.function.operation)
-    return QuantizedConvolution(
-        _half(step.weights * np.float32(scales[step.source] / scales[step.output]), f"{where}: weights"),
-        None,
-        SdpProgram(first, second, None, table),
-    )
-
-
-def convert_points(step: PointStep, scales: Mapping[str, float]) -> SdpProgram:
-    """fp16 program of an SDP that works on tensors in memory; `scales` are those of `half_scales`.
-
-    Raises
-    ------
-    CompileError
-        A factor or an offset is beyond fp16's range.
-    """
-    where = f"layer {step.layers[0]!r}"
-    relu = Activation.RELU if step.relu else Activation.NONE
-    source, output = scales[step.source], scales[step.output]
-    gain = step.gain * source / output
-    units: list[SdpUnit] = []
-    if step.affine is not None:
-        factor, offset = step.affine[0] * np.float32(gain), step.affine[1] / np.float32(output)
-        for kind, values in ((SdpType.MUL, factor), (SdpType.ADD, offset)):
-            units.append(SdpUnit(kind, SdpMode.PER_KERNEL, operands=_half(values, where)))
-    elif step.join is not None and step.join.kind == "product":
-        gain *= scales[step.join.tensor]
-        units.append(_half_join(step.join, Activation.NONE))
-    if step.affine is None and gain != 1:
-        units.append(SdpUnit(SdpType.MUL, SdpMode.PER_LAYER, multiplier=float(_half(np.float32(gain), where))))
-    if step.join is not None and step.join.kind != "product":
-        units.append(_half_join(step.join, Activation.NONE))
-    if step.slopes is not None:
-        units.append(_half_slopes(step.slopes, where))
-    if not units:
-        units.append(SdpUnit(SdpType.NONE, SdpMode.PER_LAYER))
-    if relu:
-        units[-1] = replace(units[-1], act=relu)
-    table = None if step.function is None else half_function_table(step.function.operation)
-    return SdpProgram(units[0], units[1] if len(units) > 1 else None, None, table)
-
-
-def _half_join(join: Join, act: Activation) -> SdpUnit:
-    kind = SdpType.MUL if join.kind == "product" else SdpType.ADD
-    alu = SdpAlu.MAX if join.kind == "max" else SdpAlu.SUM
-    return SdpUnit(kind, SdpMode.PER_POINT, act=act, alu=alu, tensor=join.tensor)
-
-
-def _half_slopes(slopes: NDArray[np.float32], where: str) -> SdpUnit:
-    operands = _half(slopes, f"{where}: slopes")
-    return SdpUnit(SdpType.MUL, SdpMode.PER_KERNEL, act=Activation.PRELU, operands=operands)
-
-
-def _half(values: NDArray[np.float32] | np.float32, where: str) -> NDArray[np.float16]:
-    with np.errstate(over="ignore"):
-        converted = np.asarray(values, np.float16)
-    if not np.isfinite(converted).all():
-        largest = np.abs(values).max()
-        raise CompileError(f"{where}: the largest is {largest:.6g}, the limit of fp16 is 65504; scale the layer down")
-    return converted

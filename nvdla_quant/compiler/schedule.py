@@ -1,8 +1,8 @@
 """Order of operations: tasks, the edges that the firmware waits for, and what is certain to be complete when.
 
-Rules of the firmware that the edges rest on (nvdla-compiler.md, section 6, Dependencies): an operation names at most
-one consumer a unit; operations of one unit start in the order in which they are chained; a unit has two register
-groups, so an operation is programmed only when the last but one on its unit is complete.
+Rules of the firmware that the edges rest on (docs/hardware/firmware.md, "Dependencies" and "Register groups"): an
+operation names at most one consumer a unit; operations of one unit start in the order in which they are chained; a unit
+has two register groups, so an operation is programmed only when the last but one on its unit is complete.
 """
 
 from collections.abc import Mapping, Sequence

@@ -13,15 +13,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from nvdla_quant.cbuf import Shortage, divide, round_up
 from nvdla_quant.compiler.lower import gather
 from nvdla_quant.compiler.operations import ConvolutionStep, Derived, InterleaveStep, Join, Lowered, Part, Step
 from nvdla_quant.compiler.tile import work_of
 from nvdla_quant.errors import CompileError
-from nvdla_quant.hardware import Precision, Target
+from nvdla_quant.hardware.cbuf import Shortage, divide, round_up
+from nvdla_quant.hardware.targets import Precision, Target
 from nvdla_quant.network.graph import Pair, Tensor, Weights
 from nvdla_quant.network.passes import dense_groups
-from nvdla_quant.network.rewrites import groups_together, phases
+from nvdla_quant.support.rewrites import groups_together, phases
 
 COARSE = 127.0
 """Steps of a partial sum's low half in one step of its high half: the largest int8 weight."""

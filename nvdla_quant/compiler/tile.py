@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil
 
-from nvdla_quant.cbuf import IMAGE_CHANNELS, Division, Shortage, Work, divide
 from nvdla_quant.compiler.layout import Surface, whole
 from nvdla_quant.compiler.operations import (
     CdpOperation,
@@ -27,7 +26,8 @@ from nvdla_quant.compiler.operations import (
     Step,
     Window,
 )
-from nvdla_quant.hardware import Target
+from nvdla_quant.hardware.cbuf import IMAGE_CHANNELS, Division, Shortage, Work, divide
+from nvdla_quant.hardware.targets import Target
 from nvdla_quant.network.graph import Tensor
 
 MAX_HEIGHT = 8192
@@ -88,8 +88,8 @@ def tile_convolution(step: ConvolutionStep, work: Work, target: Target) -> Convo
 def post_extension(target: Target, kernel_rows: int, vector: int, stride: int) -> int:
     """Log2 of the kernel rows that one MAC step takes from an image.
 
-    The condition is the real compiler's (nvdla-compiler.md, section 6, Post-extension). Its weights go wrong where
-    it packs by another number than this one (its bug A); ours are packed by this number.
+    The condition is that of NVIDIA's compiler (docs/hardware/weights.md, "Images"). Its weights go wrong where it
+    packs by another number than this one (miscompile A of docs/verify.md); ours are packed by this number.
 
     Parameters
     ----------

@@ -8,8 +8,8 @@ from nvdla_quant.configuration import sweep
 from nvdla_quant.configuration.records import Case, Configuration, Run, Table, Variant
 from nvdla_quant.configuration.schema import checked
 from nvdla_quant.configuration.sources import resolve_files
+from nvdla_quant.configuration.stock_runtime import normalize_option
 from nvdla_quant.errors import ConfigError, DatasetError
-from nvdla_quant.stock_runtime import normalize_option
 
 EMBEDDED = {"compiler": "builtin", "runtime": "emulator"}
 """Backends of a variant that need nothing else."""

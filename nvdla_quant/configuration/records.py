@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from nvdla_quant.configuration import sweep
-from nvdla_quant.downloads import Source
+from nvdla_quant.jobs.downloads import Source
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from nvdla_quant.downloads import Source, resolve
+from nvdla_quant.jobs.downloads import Source, resolve
 
 
 def resolve_files(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Source]]:

@@ -1,4 +1,4 @@
-"""The runtime's CPU operations, softmax and power, with its roundings (``umd/core/src/runtime/Emulator.cpp``)."""
+"""The CPU's operations, softmax and power, with the roundings of nvdla/sw's runtime (docs/hardware/cpu.md)."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,6 +1,6 @@
 """Operations that only move values: changes of layout (Rubik) and copies (BDMA).
 
-Facts: nvdla/hw ``cmod/rubik/NV_NVDLA_rbk.cpp``, ``cmod/bdma/BdmaCore.cpp``.
+docs/hardware/moves.md has the rules. Facts: nvdla/hw ``cmod/rubik/NV_NVDLA_rbk.cpp``, ``cmod/bdma/BdmaCore.cpp``.
 """
 
 from dataclasses import replace

@@ -1,4 +1,6 @@
-"""The convolution's input: pixel formats, and what the input converter makes of every number (arithmetic notes, 3).
+"""The convolution's input: pixel formats, and what the input converter makes of every number.
+
+docs/hardware/layouts.md, "Pixel formats", and docs/hardware/convolution.md, "Input converter", have the rules.
 
 Facts: nvdla/hw ``cmod/cdma/NV_NVDLA_cdma.cpp`` (``ImageConvDataResponseSequencerCommon``: where a component stands, and
 that the order behind it is R, G, B, A; ``process_one_element_*``: what is signed) and ``hls/cdma_libs/cdma_cvt.cpp``
@@ -11,10 +13,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator.integer.rounding import shift_right
 from nvdla_quant.emulator.operations import Component, Converter, ConvOperation, Cube, Pixels, element_type
-from nvdla_quant.emulator.rounding import shift_right
 from nvdla_quant.emulator.tiles import Lanes
-from nvdla_quant.hardware import Precision
+from nvdla_quant.hardware.targets import Precision
 from nvdla_quant.loadable.structs import ImageFormat
 
 MAX_HALF = 65504

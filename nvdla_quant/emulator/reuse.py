@@ -1,5 +1,7 @@
 """What one convolution leaves in the convolution buffer for the next: ``data_reuse`` and ``weight_reuse``.
 
+docs/hardware/buffer.md, "What stays", has the flags.
+
 The firmware copies the four flags to CDMA and CSC (nvdla/sw ``kmd/firmware/conv.c``), which compare the registers of an
 operation with those of the one before on the unit (nvdla/hw ``cmod/cdma/NV_NVDLA_cdma.cpp``
 ``ActDataReadRequestSequenceThread`` and ``WeightReadRequestSequenceThread``, ``cmod/csc/NV_NVDLA_csc.cpp``
@@ -23,10 +25,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nvdla_quant.emulator.fields import refuse
+from nvdla_quant.emulator.decode.fields import refuse
 from nvdla_quant.emulator.operations import ConvOperation, Cube, Operation, SdpOperation, cubes_kept, cubes_written
 from nvdla_quant.errors import EmulationError
-from nvdla_quant.hardware import Target
+from nvdla_quant.hardware.targets import Target
 from nvdla_quant.loadable import structs
 
 FEATURES, IMAGE, WINOGRAD = "features", "image", "Winograd"

@@ -12,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from nvdla_quant.emulator.cdp import normalise
 from nvdla_quant.emulator.cpu import run_cpu
-from nvdla_quant.emulator.fp16_cdp import normalise_halves
-from nvdla_quant.emulator.fp16_pdp import pool_halves
-from nvdla_quant.emulator.fp16_run import PreparedHalves, prepare_halves, run_halves
+from nvdla_quant.emulator.decode.program import Program
+from nvdla_quant.emulator.fp16.cdp import normalise_halves
+from nvdla_quant.emulator.fp16.pdp import pool_halves
+from nvdla_quant.emulator.fp16.run import PreparedHalves, prepare_halves, run_halves
+from nvdla_quant.emulator.integer.cdp import normalise
+from nvdla_quant.emulator.integer.pdp import pool_bytes, pool_values
+from nvdla_quant.emulator.integer.sdp_run import PreparedSdp, ReadWindow, prepare_sdp, run_sdp
 from nvdla_quant.emulator.memory import DeviceMemory, Values
 from nvdla_quant.emulator.moves import run_bdma, run_rubik
 from nvdla_quant.emulator.operations import (
@@ -29,13 +32,10 @@ from nvdla_quant.emulator.operations import (
     RubikOperation,
     SdpOperation,
 )
-from nvdla_quant.emulator.pdp import pool_bytes, pool_values
-from nvdla_quant.emulator.program import Program
-from nvdla_quant.emulator.sdp_run import PreparedSdp, ReadWindow, prepare_sdp, run_sdp
 from nvdla_quant.emulator.tiles import Workspace
 from nvdla_quant.errors import EmulationError
-from nvdla_quant.files import atomic_path, write_json
-from nvdla_quant.hardware import Precision, Target
+from nvdla_quant.hardware.targets import Precision, Target
+from nvdla_quant.jobs.files import atomic_path, write_json
 from nvdla_quant.loadable.tasks import Window
 
 CHUNK_BYTES = 64 << 20

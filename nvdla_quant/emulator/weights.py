@@ -1,11 +1,11 @@
-"""Unpack the weights of a convolution from their streams (arithmetic notes, section 8)."""
+"""Unpack the weights of a convolution from their streams (docs/hardware/weights.md)."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator.operations import ConvOperation, element_type
 from nvdla_quant.errors import EmulationError
-from nvdla_quant.hardware import Target
+from nvdla_quant.hardware.targets import Target
 
 WINOGRAD_TILE = 4
 """Rows and columns of a transformed kernel, and channels of one step (nvdla/hw ``cmod/csc``)."""

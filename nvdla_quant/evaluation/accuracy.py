@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import bdtr
 
 from nvdla_quant.errors import DatasetError, DumpError, ReportError
-from nvdla_quant.files import write_json
+from nvdla_quant.jobs.files import write_json
 
 Z95 = 1.959963984540054
 """97.5 % quantile of the standard normal distribution: two-sided 95 % intervals."""

@@ -23,7 +23,7 @@ from nvdla_quant.evaluation.accuracy import (
     paired_difference,
     top_k,
 )
-from nvdla_quant.files import read_npz, write_json
+from nvdla_quant.jobs.files import read_npz, write_json
 from nvdla_quant.network.graph import Network
 from nvdla_quant.table.table import CalibrationTable
 

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nvdla_quant.errors import DatasetError
-from nvdla_quant.files import write_npz
 from nvdla_quant.images.datasets import Dataset
 from nvdla_quant.images.preprocess import Preprocessing, check_geometry, to_pixels
+from nvdla_quant.jobs.files import write_npz
 
 Indices = NDArray[np.int64]
 

@@ -2,7 +2,7 @@
 
 Blobs of surfaces have the same sizes in both, and versions tell little: ONNC writes the older layout under its own
 version, 1.2.0 or 1.3.0. So both are tried, and the one whose cubes are possible is taken: sizes that the hardware has,
-at an address that the task has, within it.
+at an address that the task has, within it (docs/hardware/loadable.md, "The older layout").
 """
 
 from collections.abc import Callable, Iterator, Mapping

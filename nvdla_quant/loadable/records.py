@@ -1,6 +1,7 @@
 """The loadable as frozen records: what the flatbuffer says, with nothing interpreted.
 
-Field names and values follow the format (nvdla/sw ``ILoadable.h`` and ``IType.h``).
+Field names and values follow the format (nvdla/sw ``ILoadable.h`` and ``IType.h``): docs/hardware/loadable.md, "The
+flatbuffer".
 """
 
 from collections.abc import Mapping

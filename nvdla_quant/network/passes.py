@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.errors import ConfigError, NetworkError
-from nvdla_quant.hardware import MAX_POOLING_WINDOW
+from nvdla_quant.hardware.targets import MAX_POOLING_WINDOW
 from nvdla_quant.network.graph import (
     BatchNorm,
     Convolution,

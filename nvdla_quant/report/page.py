@@ -10,7 +10,7 @@ import altair as alt
 import vl_convert
 
 from nvdla_quant.evaluation.comparison import Comparison
-from nvdla_quant.files import write_text
+from nvdla_quant.jobs.files import write_text
 from nvdla_quant.report.evidence import Evidence, LayerError, layer_costs
 from nvdla_quant.report.figures import classes_chart, images_chart, layers_chart, scales_chart, times_chart
 from nvdla_quant.report.plots import accuracy_chart

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nvdla_quant.evaluation.comparison import Comparison, Spread, with_holm
-from nvdla_quant.files import write_text
+from nvdla_quant.jobs.files import write_text
 from nvdla_quant.report.evidence import Evidence, Repeated
 from nvdla_quant.report.tables import Row, mode_of
 

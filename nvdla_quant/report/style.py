@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 
 from nvdla_quant.errors import ReportError
-from nvdla_quant.files import atomic_path
+from nvdla_quant.jobs.files import atomic_path
 
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 INK = "#333333"

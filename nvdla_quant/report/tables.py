@@ -19,7 +19,7 @@ from rich.text import Text
 
 from nvdla_quant.errors import ReportError
 from nvdla_quant.evaluation.accuracy import Accuracy, Deviation, Figures, Interval
-from nvdla_quant.files import write_text
+from nvdla_quant.jobs.files import write_text
 
 Row = dict[str, str | int | float | bool | None]
 """One line of the summary: a cell for each of `COLUMNS`."""

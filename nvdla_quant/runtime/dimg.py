@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from nvdla_quant.errors import DumpError
-from nvdla_quant.files import write_bytes
+from nvdla_quant.jobs.files import write_bytes
 
 _MAGIC = b"DIMG"
 _VERSION = 0

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator.decode.program import Program, decode
 from nvdla_quant.emulator.memory import Values
 from nvdla_quant.emulator.operations import Fp16, Operation
-from nvdla_quant.emulator.program import Program, decode
 from nvdla_quant.emulator.run import run_tensors
 from nvdla_quant.errors import EmulationError
-from nvdla_quant.hardware import Precision, Target
+from nvdla_quant.hardware.targets import Precision, Target
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.runtime.base import Check, DeviceValues, RunResult
 

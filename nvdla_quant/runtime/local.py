@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from nvdla_quant.programs import Program, run
+from nvdla_quant.jobs.programs import Program, run
 from nvdla_quant.runtime.base import DeviceRun
 from nvdla_quant.runtime.lock import alone, patience
 

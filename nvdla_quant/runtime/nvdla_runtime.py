@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.errors import DeviceLostError, DumpError, ToolError
-from nvdla_quant.files import write_bytes
+from nvdla_quant.jobs.files import write_bytes
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.loadable.records import DataType, TensorDescriptor
 from nvdla_quant.runtime.base import Device, DeviceRun, DeviceValues, RunResult

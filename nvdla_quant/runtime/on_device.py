@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nvdla_quant.hardware import Target
-from nvdla_quant.logs import Progress
-from nvdla_quant.programs import Program
+from nvdla_quant.hardware.targets import Target
+from nvdla_quant.jobs.logs import Progress
+from nvdla_quant.jobs.programs import Program
 from nvdla_quant.runtime.base import Device, Runtime
 from nvdla_quant.runtime.emulator import EmulatorRuntime
 from nvdla_quant.runtime.local import LocalDevice

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nvdla_quant.errors import ConfigError, DeviceLostError, StuckError, ToolError
-from nvdla_quant.programs import Finished, run
+from nvdla_quant.jobs.programs import Finished, run
 from nvdla_quant.runtime.base import DeviceRun
 from nvdla_quant.runtime.local import DUMP
 from nvdla_quant.runtime.lock import Waiting, lock_file, patience

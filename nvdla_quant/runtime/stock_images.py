@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from nvdla_quant.configuration.stock_runtime import normalize_option
 from nvdla_quant.errors import DatasetError
-from nvdla_quant.hardware import Precision
+from nvdla_quant.hardware.targets import Precision
 from nvdla_quant.images.preprocess import STOCK_STEPS, Feeding, Preprocessing
 from nvdla_quant.runtime.base import DeviceValues
-from nvdla_quant.stock_runtime import normalize_option
 
 _FP16_STEP = 2.0**-10
 """Largest relative distance of two neighbouring normal fp16 values."""

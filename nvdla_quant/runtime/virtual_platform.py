@@ -18,7 +18,7 @@ from typing import Any
 import pexpect
 
 from nvdla_quant.errors import DeviceLostError, ToolError
-from nvdla_quant.programs import Program
+from nvdla_quant.jobs.programs import Program
 from nvdla_quant.runtime.base import DeviceRun
 from nvdla_quant.runtime.local import DUMP
 from nvdla_quant.runtime.lock import alone

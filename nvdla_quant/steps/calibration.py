@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nvdla_quant import logs
 from nvdla_quant.calibration import cpu
 from nvdla_quant.images.preprocess import Preprocessing, normalise
 from nvdla_quant.images.selection import read_images
-from nvdla_quant.network.caffe import read_network
+from nvdla_quant.jobs import logs
+from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.table.cache import write_cache
 
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nvdla_quant import logs
-from nvdla_quant.hardware import Precision, target_of
+from nvdla_quant.hardware.targets import Precision, target_of
 from nvdla_quant.images.preprocess import Preprocessing
+from nvdla_quant.jobs import logs
 from nvdla_quant.runtime.on_device import runtime_of
 from nvdla_quant.runtime.stock_images import StockFeeding
 from nvdla_quant.steps.feeding import run_images

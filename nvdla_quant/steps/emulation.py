@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nvdla_quant import logs
 from nvdla_quant.emulator.operations import Fp16
-from nvdla_quant.hardware import target_of
+from nvdla_quant.hardware.targets import target_of
 from nvdla_quant.images.preprocess import Preprocessing
+from nvdla_quant.jobs import logs
 from nvdla_quant.runtime.emulator import EmulatorRuntime, sample_size
 from nvdla_quant.steps.feeding import run_images
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nvdla_quant.files import write_npz
 from nvdla_quant.images.preprocess import Preprocessing, to_device
 from nvdla_quant.images.selection import read_images
+from nvdla_quant.jobs.files import write_npz
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.runtime.base import Runtime, as_arrays
 from nvdla_quant.table.table import read_table

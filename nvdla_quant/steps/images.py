@@ -7,7 +7,7 @@ from typing import Any
 from nvdla_quant.images.preprocess import Preprocessing
 from nvdla_quant.images.selection import write_images
 from nvdla_quant.images.sets import calibration_images, test_images
-from nvdla_quant.network.caffe import read_structure
+from nvdla_quant.network.caffe.reader import read_structure
 
 Record = Mapping[str, Any]
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from nvdla_quant.compiler.nvdla_compiler import NvdlaCompiler
-from nvdla_quant.files import write_bytes, write_json
-from nvdla_quant.hardware import target_of
-from nvdla_quant.network.caffe import read_network
+from nvdla_quant.hardware.targets import target_of
+from nvdla_quant.jobs.files import write_bytes, write_json
+from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.table.table import read_table
 
 

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nvdla_quant import logs
-from nvdla_quant.files import write_npz
+from nvdla_quant.execution.fp32 import scores_and_logits
 from nvdla_quant.images.preprocess import Preprocessing, normalise
 from nvdla_quant.images.selection import read_images
-from nvdla_quant.network.caffe import read_network
-from nvdla_quant.reference import scores_and_logits
+from nvdla_quant.jobs import logs
+from nvdla_quant.jobs.files import write_npz
+from nvdla_quant.network.caffe.reader import read_network
 
 
 def compute_reference(

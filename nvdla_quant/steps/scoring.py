@@ -6,8 +6,8 @@ from typing import Any
 
 from nvdla_quant.evaluation.accuracy import Subject, deviation_of, measure, write_accuracy
 from nvdla_quant.evaluation.comparison import Scored, compare, output_step, write_comparisons
-from nvdla_quant.files import read_npz
-from nvdla_quant.network.caffe import read_structure
+from nvdla_quant.jobs.files import read_npz
+from nvdla_quant.network.caffe.reader import read_structure
 from nvdla_quant.table.table import read_table
 
 

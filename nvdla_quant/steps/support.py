@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nvdla_quant.files import write_json
-from nvdla_quant.hardware import COMPILED_PRECISIONS, target_of
-from nvdla_quant.network.caffe import read_network
-from nvdla_quant.network.miscompiles import findings_by_variant
-from nvdla_quant.network.support import findings_by_precision
+from nvdla_quant.hardware.targets import COMPILED_PRECISIONS, target_of
+from nvdla_quant.jobs.files import write_json
+from nvdla_quant.network.caffe.reader import read_network
+from nvdla_quant.support.check import findings_by_precision
+from nvdla_quant.support.miscompiles import findings_by_variant
 
 
 def check_support(

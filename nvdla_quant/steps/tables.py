@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nvdla_quant.network.caffe import read_structure
+from nvdla_quant.network.caffe.reader import read_structure
 from nvdla_quant.table import fix
 from nvdla_quant.table.changes import write_changes
 from nvdla_quant.table.foreign import read_cache_of

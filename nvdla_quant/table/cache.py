@@ -15,7 +15,7 @@ import numpy as np
 
 from nvdla_quant import __version__
 from nvdla_quant.errors import CacheError, NcnnTableError
-from nvdla_quant.files import write_text
+from nvdla_quant.jobs.files import write_text
 
 _VALUE = re.compile(r"[0-9a-fA-F]{1,8}\Z")
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"

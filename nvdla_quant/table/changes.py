@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from nvdla_quant.files import write_text
+from nvdla_quant.jobs.files import write_text
 
 
 @dataclass(frozen=True)

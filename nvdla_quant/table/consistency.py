@@ -1,7 +1,8 @@
 """Scales that must agree, since the hardware cannot change a scale between some layers.
 
 Sources: nvdla/sw's compiler enforces none of these (measured: a pooling entry that differs from its input's is simply
-wrong by that factor), and the hardware's pooling, concatenation and element-wise units have no rescaling of their own.
+wrong by that factor), and the hardware's pooling, concatenation and element-wise units have no rescaling of their own
+(docs/hardware/calibration-table.md, "Scales that must agree").
 """
 
 from collections.abc import Iterable

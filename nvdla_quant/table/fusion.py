@@ -1,4 +1,4 @@
-"""Which layers stand for one operation: the chains that a compiler fuses."""
+"""Which layers stand for one operation: the chains that a compiler fuses (docs/hardware/calibration-table.md)."""
 
 from nvdla_quant.network.graph import Network
 from nvdla_quant.network.views import sole_reader

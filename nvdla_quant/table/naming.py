@@ -2,7 +2,8 @@
 
 The parser names a tensor after its blob where its layer is the last writer of that blob. Every other tensor keeps the
 default ``(Unnamed Layer* i) [Type]_output``, i counting TensorRT's layers. So ``conv1`` in a cache is the output of the
-last in-place layer on blob ``conv1``, not of the layer called conv1. (Measured on public caches and on our own.)
+last in-place layer on blob ``conv1``, not of the layer called conv1. (Measured on public caches and on our own;
+docs/hardware/calibration-table.md, "Names", has an example.)
 """
 
 import difflib

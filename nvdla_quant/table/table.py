@@ -1,4 +1,7 @@
-"""The calibration table: one scale for each layer, in the JSON form of `nvdla_compiler`'s ``--calibtable``."""
+"""The calibration table: one scale for each layer, in the JSON form of `nvdla_compiler`'s ``--calibtable``.
+
+docs/hardware/calibration-table.md says what compilers make of it.
+"""
 
 import json
 import math
@@ -10,7 +13,7 @@ from types import MappingProxyType
 import numpy as np
 
 from nvdla_quant.errors import TableError
-from nvdla_quant.files import write_text
+from nvdla_quant.jobs.files import write_text
 
 SOFTMAX_SCALE = float(np.float32(1 / 127))
 """Scale of a final Softmax: the smallest one that probability 1 does not saturate."""

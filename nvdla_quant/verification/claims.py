@@ -12,33 +12,33 @@ Nothing of the claim is taken for granted: weights, multipliers and values are t
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.compiler.claim import (
+    Affine,
     Claim,
     Gathering,
-    Joining,
     Lookup,
     Piece,
     Place,
     Rectifying,
-    Run,
     Stage,
     Weighting,
+    Whole,
 )
 from nvdla_quant.emulator import run as emulator
 from nvdla_quant.emulator.memory import Values
 from nvdla_quant.emulator.operations import ConvOperation, Fp16, Operation, SdpOperation
 from nvdla_quant.errors import ClaimError
-from nvdla_quant.hardware import Precision, QuantizationMode
-from nvdla_quant.network.graph import Pair
-from nvdla_quant.network.passes import for_hardware
+from nvdla_quant.execution.fp32 import Reference
+from nvdla_quant.hardware.targets import Precision, QuantizationMode
+from nvdla_quant.network.graph import Softmax
+from nvdla_quant.network.passes import affine_of, for_hardware
 from nvdla_quant.network.views import viewed
-from nvdla_quant.reference import Reference
+from nvdla_quant.verification.cover import NotSoError, Written, cover, joined, scale_faults, size_of
 from nvdla_quant.verification.examination import (
     REFERENCE_IMAGES,
     Examination,
@@ -60,8 +60,8 @@ LOOKED_AT = 1 << 20
 """Values of a piece that are looked at, of whole images, two at least: where one has many, others tell no more."""
 COMPOSED = 1e-3
 """Share of a channel's largest value, and of the tensor's root mean square, that sums in another order may cost."""
-SAME_SCALE = 1e-6
-"""Relative difference of a claimed scale and the table's entry that a file may cost."""
+SATURATED = 1.0
+"""Steps that a weight of 127 may stand for more than that: rounding, and scales that end in its middle."""
 MULTIPLIER = 2e-4
 """Relative error of a multiplier beyond what rounded weights leave open: 16 bits hold 2**-15 of it."""
 
@@ -69,20 +69,6 @@ MULTIPLIER = 2e-4
 def examine_claimed(subject: Subject, claim: Claim) -> Examination:
     """Examine a loadable by what its compiler claims of it."""
     return _Judge(subject, claim).examination()
-
-
-@dataclass(frozen=True, eq=False)
-class _Written:
-    """A piece with its operations, and which part of what it writes each makes."""
-
-    piece: Piece
-    runs: tuple[tuple[Run, Operation], ...]
-    size: Pair
-    """Height and width of what the piece writes."""
-
-    @property
-    def operations(self) -> tuple[Operation, ...]:
-        return tuple(operation for _, operation in self.runs)
 
 
 class _Judge:
@@ -108,7 +94,7 @@ class _Judge:
             if name not in self._subject.network.by_name or self._claim.place_of(name) is None:
                 name = readers.get(piece.writes.tensor, name)
             owners[piece.runs[0].operation] = name
-            readers |= {place.tensor: name for place in (piece.reads, *_joined(piece))}
+            readers |= {place.tensor: name for place in (piece.reads, *joined(piece))}
         return owners
 
     def examination(self) -> Examination:
@@ -118,14 +104,14 @@ class _Judge:
             self._program, subject.network, subject.table, mode, subject.device, subject.clipped, claimed=True
         )
         written, faults = self._placed()
-        faults = faults or [*self._scales()] or [*self._composed(written)]
+        faults = faults or [*scale_faults(self._subject, self._prepared, self._claim)] or [*self._composed(written)]
         if faults:
             return replace(found, faults=tuple(faults))
         held, result = self._run(written)
         try:
             steps = tuple(self._examined(one, held) for one in written)
             tensors = tuple(self._held(steps, held, mode))
-        except _NotSoError as error:
+        except NotSoError as error:
             return replace(found, faults=(error.fault,))
         output = self._claim.place_of(viewed(self._prepared, self._prepared.only_output.name))
         assert output is not None
@@ -139,134 +125,19 @@ class _Judge:
             scores = next((one for one in tensors if one.layer == before), scores)
         return replace(found, steps=steps, held=tensors, scores=scores)
 
-    # Does the claim cover the loadable?
-
-    def _placed(self) -> tuple[list[_Written], list[Fault]]:
+    def _placed(self) -> tuple[list[Written], list[Fault]]:
         """Return the pieces with their operations, and what is not so of them."""
         claim, program = self._claim, self._program
         if claim.precision != str(program.precision):
             return [], [Fault("", None, f"it is for {claim.precision}, the loadable computes in {program.precision}")]
         try:
-            return [*self._covered()], []
-        except _NotSoError as error:
+            return [*cover(self._subject, self._prepared, claim)], []
+        except NotSoError as error:
             return [], [error.fault]
-
-    def _covered(self) -> Iterator[_Written]:
-        operations = {operation.index: operation for operation in self._program.operations}
-        claimed = [run.operation for piece in self._claim.pieces for run in piece.runs]
-        last = self._claim.pieces[-1].layers[-1] if self._claim.pieces else ""
-        for number in operations.keys() - set(claimed):
-            raise _NotSoError(last, number, f"operation {number} is claimed by nothing")
-        for before, after in pairwise([-1, *claimed]):
-            if after <= before:
-                raise _NotSoError(self._layer_of(after), after, f"operation {after} is claimed twice, or out of order")
-        there = {name: np.zeros(held.shape, np.bool_) for name, held in self._claim.tensors.items()}
-        source = self._subject.network.only_input
-        if source.name not in there or there[source.name].shape != source.chw:
-            raise _NotSoError(
-                source.name, None, f"the network's input {source.name!r}, {_size(source.chw)}, has no place"
-            )
-        there[source.name][:] = True
-        for piece in self._claim.pieces:
-            yield self._covering(piece, operations, there)
-        for name, mask in there.items():
-            # Gaps of tensors that are made on the way matter where they are read.
-            if name in self._prepared.tensors and not mask.all():
-                raise _NotSoError(
-                    name, None, f"{np.count_nonzero(~mask)} of {mask.size} values of {name} are never written"
-                )
-        output = viewed(self._prepared, self._prepared.only_output.name)
-        place = self._claim.place_of(output)
-        if place is None:
-            raise _NotSoError(output, None, f"the network's output {output!r} has no place")
-
-    def _layer_of(self, number: int) -> str:
-        return next(piece.layers[-1] for piece in self._claim.pieces if number in [one.operation for one in piece.runs])
-
-    def _covering(
-        self, piece: Piece, operations: Mapping[int, Operation], there: Mapping[str, NDArray[np.bool_]]
-    ) -> _Written:
-        """Return a piece with its operations; mark what it writes as there."""
-        first = piece.runs[0].operation
-        layer = piece.layers[-1]
-
-        def not_so(text: str, operation: int = first) -> _NotSoError:
-            return _NotSoError(layer, operation, text)
-
-        if unknown := [name for name in piece.layers if name not in self._prepared.by_name]:
-            raise not_so(f"the network has no layer {unknown[0]!r}")
-        reads = [piece.reads, *_joined(piece)]
-        for place in (*reads, piece.writes):
-            if place.tensor not in there:
-                raise not_so(f"there is no tensor {place.tensor!r}")
-            if not _is_inside(place, there[place.tensor].shape):
-                raise not_so(f"{_where(place)} is not inside of {_size(there[place.tensor].shape)}")
-        for place in reads:
-            missing = ~taken(there[place.tensor][None], place)[0]
-            if place == piece.reads and piece.stages and isinstance(piece.stages[0], Gathering):
-                # Zeros are the weights of all other channels.
-                missing = missing[list(_gathered(piece.stages[0], len(missing)))]
-            if missing.any():
-                raise not_so(
-                    f"it reads {_where(place)}, of which {np.count_nonzero(missing)} values are not written yet"
-                )
-        mask = taken(there[piece.writes.tensor][None], piece.writes)[0]
-        channels, *size = mask.shape
-        runs = []
-        for run in piece.runs:
-            operation = operations.get(run.operation)
-            if operation is None:
-                raise not_so(f"the loadable has no operation {run.operation} that writes memory", run.operation)
-            (row, rows), (column, columns) = run.rows, run.columns
-            if min(row, column) < 0 or min(rows, columns) < 1 or row + rows > size[0] or column + columns > size[1]:
-                raise not_so(f"rows {run.rows} and columns {run.columns} are beyond {size}", run.operation)
-            if operation.destination.shape not in ((channels, rows, columns), (channels, rows * columns, 1)):
-                shape = _size(operation.destination.shape)
-                expected = f"{channels}x{rows}x{columns}"
-                raise not_so(f"operation {run.operation} writes {shape}, claimed are {expected}", run.operation)
-            convolution = isinstance(operation, SdpOperation) and isinstance(operation.source, ConvOperation)
-            if convolution != any(isinstance(stage, Weighting | Gathering) for stage in piece.stages):
-                does = "a" if convolution else "no"
-                raise not_so(f"operation {run.operation} has {does} convolution, which is not claimed", run.operation)
-            part = mask[:, row : row + rows, column : column + columns]
-            if part.any():
-                raise not_so(f"operation {run.operation} writes what is written already", run.operation)
-            part[:] = True
-            runs.append((run, operation))
-        if not mask.all():
-            raise not_so(f"its operations leave {np.count_nonzero(~mask)} of {mask.size} values out")
-        return _Written(piece, tuple(runs), (size[0], size[1]))
-
-    # Do the scales follow the table?
-
-    def _scales(self) -> Iterator[Fault]:
-        """Yield tensors of the network whose claimed scale is neither their entry nor what the hardware keeps."""
-        table, network = self._subject.table, self._subject.network
-        if table is None:
-            output = self._claim.tensors[network.only_input.name]
-            if output.scale != 1:
-                yield Fault(network.only_input.name, None, f"a 1 of the fp16 input is claimed to be {output.scale:.6g}")
-            return
-        kept = {
-            piece.writes.tensor: piece.reads.tensor
-            for piece in self._claim.pieces
-            if self._prepared.by_name[piece.layers[-1]].kind == "Pooling"
-        }
-        for name, held in self._claim.tensors.items():
-            if name in kept:
-                expected, why = self._claim.tensors[kept[name]].scale, f"pooling keeps that of {kept[name]}"
-            elif name in network.tensors:
-                expected, why = table[name], "the table's entry"
-            else:
-                continue
-            if abs(held.scale - expected) > SAME_SCALE * expected:
-                yield Fault(
-                    name, None, f"a step of {name} is claimed to be {held.scale:.9g}, expected {expected:.9g}: {why}"
-                )
 
     # Do the pieces compute the network?
 
-    def _composed(self, written: Sequence[_Written]) -> Iterator[Fault]:
+    def _composed(self, written: Sequence[Written]) -> Iterator[Fault]:
         """Compute the pieces in floating point; yield the first tensor that is not the network's."""
         network, images = self._subject.network, self._subject.images[:COMPOSED_IMAGES]
         places = self._places
@@ -281,12 +152,12 @@ class _Judge:
             complete.setdefault(last, []).append(name)
         for index, one in enumerate(written):
             piece = one.piece
-            joined = {place: taken(values[place.tensor], place) for place in _joined(piece)}
+            others = {place: taken(values[place.tensor], place) for place in joined(piece)}
             target = taken(values[piece.writes.tensor], piece.writes)
             try:
-                made = self._floats.compute(piece, taken(values[piece.reads.tensor], piece.reads), joined, one.size)
+                made = self._floats.compute(piece, taken(values[piece.reads.tensor], piece.reads), others, one.size)
                 if made.shape != target.shape:
-                    raise ClaimError(f"it makes {_size(made.shape[1:])}, claimed are {_size(target.shape[1:])}")
+                    raise ClaimError(f"it makes {size_of(made.shape[1:])}, claimed are {size_of(target.shape[1:])}")
             except ClaimError as error:
                 yield Fault(piece.layers[-1], piece.runs[0].operation, str(error))
                 return
@@ -303,7 +174,7 @@ class _Judge:
 
     # What does the loadable compute?
 
-    def _run(self, written: Sequence[_Written]) -> tuple[dict[str, Values], Values]:
+    def _run(self, written: Sequence[Written]) -> tuple[dict[str, Values], Values]:
         """Return what the loadable writes into each tensor, and what comes out."""
         dtype = np.float16 if self._half else np.int8
         count = len(self._subject.fed)
@@ -323,7 +194,7 @@ class _Judge:
         # Fast, since what the exact sums would change is far below what is judged here.
         return held, emulator.run(self._program, self._subject.fed, fp16=Fp16.FAST, on_step=keep)
 
-    def _examined(self, one: _Written, held: Mapping[str, Values]) -> Examined:
+    def _examined(self, one: Written, held: Mapping[str, Values]) -> Examined:
         piece, claim = one.piece, self._claim
         written = taken(held[piece.writes.tensor], piece.writes)
         some = slice(0, max(-(-LOOKED_AT // written[0].size), 2))
@@ -333,19 +204,23 @@ class _Judge:
         others = {
             place: taken(held[place.tensor], place)[some].astype(np.float32)
             * np.float32(claim.tensors[place.tensor].scale)
-            for place in _joined(piece)
+            for place in joined(piece)
         }
         weighing = next((stage for stage in piece.stages if isinstance(stage, Weighting | Gathering)), None)
         lookup = next((stage for stage in piece.stages if isinstance(stage, Lookup)), None)
         units = scale_in, scale_out if lookup is None else lookup.unit
         weights = None if weighing is None else self._weights(one, weighing, source.shape[1], units)
         if weights is None:
-            expected = self._floats.compute(piece, source * np.float32(scale_in), others, one.size)
+            real = source * np.float32(scale_in)
+            if any(isinstance(stage, Whole) and self._is_softmax(stage.layer) for stage in piece.stages):
+                with np.errstate(over="ignore"):
+                    real = real.astype(np.float16).astype(np.float32)  # As the runtime rounds what it reads.
+            expected = self._floats.compute(piece, real, others, one.size)
             leeways: tuple[NDArray[np.float64], ...] = ()
         else:
             expected = self._floats.compute(piece, source, others, one.size, weights.found, weights.factors)
             leeways = weights.leeways
-        local = local_of(one.operations, values, expected, scale_out, leeways)
+        local = local_of(one.operations, values, expected, scale_out, leeways, added=self._added(piece))
         layer = self._owner[piece.runs[0].operation]
         suspect = one.operations[-1].index
         if weights is not None and weights.suspect is not None:
@@ -385,8 +260,22 @@ class _Judge:
             rectified=bool(piece.stages) and isinstance(piece.stages[-1], Rectifying),
         )
 
+    def _is_softmax(self, layer: str) -> bool:
+        return isinstance(self._floats.layer(layer).operation, Softmax)
+
+    def _added(self, piece: Piece) -> NDArray[np.float64]:
+        """Return the size of what the network adds to each channel of a piece, biases and offsets."""
+        channels = piece.writes.channels
+        total = np.zeros(channels[1] - channels[0])
+        for stage in piece.stages:
+            if isinstance(stage, Weighting) and (bias := self._floats.bias(stage)) is not None:
+                total += np.abs(bias)
+            elif isinstance(stage, Affine) and (parts := affine_of(self._floats.layer(stage.layer).operation)):
+                total += np.abs(parts[1])
+        return total
+
     def _weights(
-        self, one: _Written, stage: Weighting | Gathering, channels: int, scales: tuple[float, float]
+        self, one: Written, stage: Weighting | Gathering, channels: int, scales: tuple[float, float]
     ) -> "_Weights":
         """Return the weights of a piece's convolutions beside the network's."""
         expected = self._floats.weights(stage, channels)
@@ -435,10 +324,10 @@ class _Judge:
         own = unpacked(self._program, convolution)[..., :channels].transpose(0, 3, 1, 2)
         if own.shape != expected.shape:
             text = f"operation {operation.index} has weights {own.shape}, its claim {expected.shape}"
-            raise _NotSoError(layer, operation.index, text)
+            raise NotSoError(layer, operation.index, text)
         held = np.ascontiguousarray(own, np.float32)
         lines = (part.reshape(len(expected), -1) for part in (expected, held))
-        return held, fit(next(lines), next(lines), self._half)
+        return held, fit(next(lines), next(lines), self._half, SATURATED)
 
     def _held(
         self, steps: Sequence[Examined], held: Mapping[str, Values], mode: QuantizationMode | None
@@ -452,7 +341,7 @@ class _Judge:
         for name in of_layer:
             place = self._claim.place_of(name)
             if place is None:
-                raise _NotSoError(name, None, f"the tensor of layer {name!r} has no place")
+                raise NotSoError(name, None, f"the tensor of layer {name!r} has no place")
             values.append((name, taken(held[place.tensor], place), self._claim.tensors[place.tensor].scale))
         beside = compare_with_references(self._subject, self._reference, mode, values, list(of_layer))
         for (name, array, scale), one in zip(values, beside, strict=True):
@@ -475,35 +364,8 @@ class _Weights:
 _NO_LEEWAY: tuple[NDArray[np.float64], ...] = ()
 
 
-class _NotSoError(Exception):
-    """A claim is not so; carries the fault out of the check."""
-
-    def __init__(self, layer: str, operation: int | None, text: str) -> None:
-        super().__init__(text)
-        self.fault = Fault(layer, operation, text)
-
-
-def _joined(piece: Piece) -> tuple[Place, ...]:
-    return tuple(stage.reads for stage in piece.stages if isinstance(stage, Joining))
-
-
 def _meet(one: Place, other: Place) -> bool:
     return one.tensor == other.tensor and one.channels[0] < other.channels[1] and other.channels[0] < one.channels[1]
-
-
-def _is_inside(place: Place, shape: tuple[int, ...]) -> bool:
-    """Return whether a place has values, all of them in a tensor of this shape."""
-    channels, height, width = shape
-    (first, end), (row, down), (column, across) = place.channels, place.rows, place.columns
-    return 0 <= first < end <= channels and 0 <= row < height and 0 <= column < width and min(down, across) > 0
-
-
-def _where(place: Place) -> str:
-    return f"{place.tensor}[{place.channels[0]}:{place.channels[1]}]"
-
-
-def _size(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
 
 
 def _differs(values: Floats, expected: Floats) -> str:
@@ -518,13 +380,7 @@ def _differs(values: Floats, expected: Floats) -> str:
     return f"{len(channels)} of {values.shape[1]} channels differ, the first is {channels[0]}, by up to {off.max():.4g}"
 
 
-def _gathered(stage: Gathering, channels: int) -> set[int]:
-    """Return which of the channels that it reads a stage takes."""
-    taken_ones = {first + index for _, first, count, _ in stage.places for index in range(count)}
-    return {channel for channel in taken_ones if 0 <= channel < channels}
-
-
-def _first_wrong(one: _Written, local: Local) -> int:
+def _first_wrong(one: Written, local: Local) -> int:
     """Return the number of the first operation that writes a wrong value, or of the last where means are off."""
     assert local.detail is not None
     for run, operation in one.runs:

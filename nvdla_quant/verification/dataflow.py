@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator.decode.program import Program
 from nvdla_quant.emulator.operations import Cube, cubes_read, cubes_written
-from nvdla_quant.emulator.program import Program
 
 NOBODY = -1
 """Bytes that hold constants or zeros: no operation and no input wrote them."""

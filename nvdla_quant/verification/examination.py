@@ -6,17 +6,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator.decode.program import Program
+from nvdla_quant.emulator.integer.sdp_run import with_operands
 from nvdla_quant.emulator.memory import Values
 from nvdla_quant.emulator.operations import CpuOperation, Operation, SdpOperation
-from nvdla_quant.emulator.program import Program
-from nvdla_quant.emulator.sdp_run import with_operands
 from nvdla_quant.errors import NetworkError
-from nvdla_quant.hardware import QuantizationMode
+from nvdla_quant.execution.fp32 import Reference
+from nvdla_quant.execution.simulated import INT8_MAX, INT8_MIN, Simulation
+from nvdla_quant.hardware.targets import QuantizationMode
 from nvdla_quant.loadable.structs import EmuOperation
 from nvdla_quant.network.graph import Network
 from nvdla_quant.network.passes import fold_normalisation
-from nvdla_quant.reference import Reference
-from nvdla_quant.simulation import INT8_MAX, INT8_MIN, Simulation
 from nvdla_quant.table.table import CalibrationTable
 from nvdla_quant.verification.local import Local
 from nvdla_quant.verification.measures import Comparing, Comparison, Floats

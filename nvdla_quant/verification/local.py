@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from nvdla_quant.emulator._jit import jit
 from nvdla_quant.emulator.memory import Values
-from nvdla_quant.emulator.operations import Operation
-from nvdla_quant.simulation import INT8_MAX, INT8_MIN
+from nvdla_quant.emulator.operations import CdpOperation, Operation
+from nvdla_quant.execution.simulated import INT8_MAX, INT8_MIN
 from nvdla_quant.verification.measures import Floats, lines_of
-from nvdla_quant.verification.tolerance import LARGEST, half_operands, step_tolerance
+from nvdla_quant.verification.tolerance import LARGEST, OCTAVES, step_tolerance
 
 HALF_LARGEST = 65504.0
 """Largest half: what lies beyond saturates."""
@@ -83,7 +83,8 @@ def local_of(
     expected: Floats,
     scale: float,
     leeways: Sequence[NDArray[np.float64]] = (),
-    largest: float = LARGEST,
+    largest: float | None = None,
+    added: NDArray[np.float64] | None = None,
 ) -> Local:
     """Compare what operations wrote, at `scale`, with the real values that they should have written.
 
@@ -99,11 +100,16 @@ def local_of(
         Real value of 1.
     leeways : Sequence[NDArray[float64]]
         Relative errors that what weights make may have, (channels,) each.
-    largest : float
-        Most steps that may count as rounding.
+    largest : float, optional
+        Most steps that may count as rounding; by default what the operations' units can cost.
+    added : NDArray[float64], optional
+        fp16: size of the constants that the network adds to each channel, (channels,), whose rounding counts.
     """
+    tables = any(isinstance(operation, CdpOperation) for operation in operations)
     if values.dtype == np.float16:
-        return _local_of_halves(operations, values, expected, scale)
+        constants = np.zeros(values.shape[1]) if added is None else added
+        return _local_of_halves(values, expected, scale, constants, OCTAVES if tables else HALF_RELATIVE)
+    largest = largest or (LARGEST + OCTAVES * INT8_MAX if tables else LARGEST)
     allowed = step_tolerance(operations, values.shape[1])
     for leeway in leeways:
         allowed = allowed.with_leeway(leeway)
@@ -158,7 +164,7 @@ def _measure(
                 if not tolerance <= row[1]:
                     row[1] = tolerance
                 if size < 127:
-                    reach = min(drift[channel] + relative[channel] * size, LARGEST)
+                    reach = min(drift[channel] + relative[channel] * size, largest)
                     row[3] += 1
                     row[4] += difference
                     row[5] += np.rint(exact - reach) - exact
@@ -201,14 +207,16 @@ def _independent(exact: NDArray[np.float64]) -> float:
     return float(counts.sum() ** 2 / np.sum(counts**2)) if len(counts) else 1.0
 
 
-def _local_of_halves(operations: Sequence[Operation], values: Values, expected: Floats, scale: float) -> Local:
+def _local_of_halves(
+    values: Values, expected: Floats, scale: float, added: NDArray[np.float64], relative: float
+) -> Local:
     channels = values.shape[1]
     found = lines_of(values)
     exact = np.ascontiguousarray(expected / np.float32(scale), np.float32).reshape(found.shape)
     size = float(np.sqrt(np.mean(np.clip(exact.astype(np.float64), -HALF_LARGEST, HALF_LARGEST) ** 2))) or 1.0
-    offsets = HALF_TOLERANCE + HALF_OPERAND * half_operands(operations, channels) / size
+    offsets = HALF_TOLERANCE + HALF_OPERAND * added / scale / size
     beyond = np.zeros(found.shape, np.bool_)
-    error, tolerance = _measure_halves(found, exact, size, offsets, beyond)
+    error, tolerance = _measure_halves(found, exact, size, offsets, relative, beyond)
     share = float(beyond.mean()) if beyond.size else 0.0
     detail = None
     if share > 0:
@@ -218,7 +226,12 @@ def _local_of_halves(operations: Sequence[Operation], values: Values, expected: 
 
 @jit
 def _measure_halves(
-    values: Floats, expected: Floats, size: float, offsets: NDArray[np.float64], beyond: NDArray[np.bool_]
+    values: Floats,
+    expected: Floats,
+    size: float,
+    offsets: NDArray[np.float64],
+    relative: float,
+    beyond: NDArray[np.bool_],
 ) -> tuple[float, float]:
     error = 0.0
     most = 0.0
@@ -231,7 +244,7 @@ def _measure_halves(
                 distance = abs(min(max(value, -HALF_LARGEST), HALF_LARGEST) - exact) / size
                 if value != value or want != want:
                     distance = np.inf
-                tolerance = offsets[channel] + HALF_RELATIVE * abs(exact) / size
+                tolerance = offsets[channel] + relative * abs(exact) / size
                 beyond[image, channel, pixel] = not distance <= tolerance
                 error = max(error, distance)
                 most = max(most, tolerance)

@@ -14,59 +14,52 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator.decode.program import Program
 from nvdla_quant.emulator.memory import Values
-from nvdla_quant.emulator.operations import ConvOperation, CpuOperation, Cube, Operation, PdpOperation, SdpOperation
-from nvdla_quant.emulator.program import Program
-from nvdla_quant.loadable.structs import EmuOperation
+from nvdla_quant.emulator.operations import Cube, Operation
 from nvdla_quant.network.graph import (
-    BatchNorm,
     Convolution,
-    Deconvolution,
     InnerProduct,
     Layer,
     Network,
-    Power,
     Scale,
 )
 from nvdla_quant.network.shapes import assemble
 from nvdla_quant.network.views import VIEWS, viewed
 from nvdla_quant.verification.dataflow import NOBODY, Flow, input_mark, trace
+from nvdla_quant.verification.doing import (
+    ALL_KINDS,
+    HARD,
+    KINDS,
+    added,
+    adds_constant,
+    correlation,
+    describe_operation,
+    difference,
+    window_of,
+    work_of,
+)
 
 BEAM = 48
 """Assignments that are followed at once; real networks leave a handful open."""
+
 SLACK = 7.0
 """How much dearer than the cheapest an assignment may be before it is given up: an open operation, and a doubt more."""
+
 REACH = 24
 """Layers that one operation may stand for."""
+
 DEPTH = 10
 """Layers in a row that one operation may stand for: convolution, normalisations, activation, sum, activation."""
-HARD = 4.0
-"""Cost of a convolution, pooling, sum, ... too many or too few."""
+
 SOFT = 1.0
 """Cost of an activation too many or too few, and of an operation that only rescales."""
+
 UNKNOWN = 3.0
 """Cost of leaving the meaning of an operation to the ones that read it: below `HARD`, above every other doubt."""
+
 PIECE = 0.5
 """Cost of writing only a part of a tensor: below `SOFT`, since splitting is usual where nothing fits whole."""
-
-_KINDS = {
-    "Convolution": "conv",
-    "Deconvolution": "conv",
-    "InnerProduct": "conv",
-    "Pooling": "pool",
-    "LRN": "norm",
-    "Softmax": "softmax",
-    "Eltwise": "eltwise",
-    "ReLU": "relu",
-    "PReLU": "relu",
-    "Sigmoid": "lookup",
-    "TanH": "lookup",
-    "BatchNorm": "affine",
-    "Scale": "affine",
-    "Power": "affine",
-}
-_HARD_KINDS = ("conv", "pool", "norm", "softmax", "eltwise")
-_ALL_KINDS = (*_HARD_KINDS, "relu", "lookup", "affine", "offset")
 
 
 @dataclass(frozen=True)
@@ -171,11 +164,11 @@ class _Path:
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        counts = dict.fromkeys(_ALL_KINDS, 0)
+        counts = dict.fromkeys(ALL_KINDS, 0)
         for layer in self.layers:
-            if layer.kind in _KINDS:
-                counts[_KINDS[layer.kind]] += max(len(layer.inputs) - 1, 1) if layer.kind == "Eltwise" else 1
-            counts["offset"] += _adds_constant(layer)
+            if layer.kind in KINDS:
+                counts[KINDS[layer.kind]] += max(len(layer.inputs) - 1, 1) if layer.kind == "Eltwise" else 1
+            counts["offset"] += adds_constant(layer)
         return counts
 
 
@@ -248,7 +241,7 @@ class _Search:
         sources = self.flow.sources[position]
         origins = self._labels(state, sources)
         opened = [later for owner in sources if owner >= 0 for later in _open_chain(state, self.flow, owner)]
-        does = _added([_does(self.program.operations[number]) for number in (*opened, position)])
+        does = added([work_of(self.program.operations[number]) for number in (*opened, position)])
         found = [replace(state, cost=state.cost + UNKNOWN, paths=(*state.paths, None))]
         whole = {
             path.tensor
@@ -261,7 +254,7 @@ class _Search:
             cost = self._shape_cost(operation, path)
             if cost is None:
                 continue
-            hard = _difference(does, path, bool(opened))
+            hard = difference(does, path.counts, bool(opened))
             if not opened:
                 hard += self._kernel_cost(operation, path) + self._operand_cost(path, origins)
                 hard += self._order_cost(path)
@@ -286,7 +279,7 @@ class _Search:
     def _kernel_cost(self, operation: Operation, path: _Path) -> float:
         """Return the cost of a window that is not the layer's."""
         windows = [window for layer in path.layers if (window := self._window(layer)) is not None]
-        has = _window_of(operation)
+        has = window_of(operation)
         return HARD if len(windows) == 1 and has is not None and windows[0] != has else 0.0
 
     def _window(self, layer: Layer) -> tuple[int, int] | None:
@@ -313,10 +306,10 @@ class _Search:
         before = {
             viewed(self.network, name)
             for layer in path.layers
-            if _KINDS.get(layer.kind) in ("conv", "pool", "norm", "softmax")
+            if KINDS.get(layer.kind) in ("conv", "pool", "norm", "softmax")
             for name in layer.inputs
         }
-        early = [name for name in before & inside if _KINDS.get(self.network.by_name[name].kind) in ("relu", "lookup")]
+        early = [name for name in before & inside if KINDS.get(self.network.by_name[name].kind) in ("relu", "lookup")]
         return HARD * len(early)
 
     def _alike(self, position: int, tensor: str) -> float:
@@ -361,10 +354,6 @@ class _Search:
         return _Path(tensor, tuple(sorted(layers.values(), key=lambda layer: self._place[layer.name])))
 
 
-def _added(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    return {kind: sum(count[kind] for count in counts) for kind in counts[0]}
-
-
 def _open_chain(state: _State, flow: Flow, owner: int) -> list[int]:
     """Return the operations left open that lead to `owner`, itself among them."""
     found: dict[int, None] = {}
@@ -375,80 +364,6 @@ def _open_chain(state: _State, flow: Flow, owner: int) -> list[int]:
             found[position] = None
             front += flow.sources[position]
     return list(found)
-
-
-def _does(operation: Operation) -> dict[str, int]:
-    """Return how many convolutions, poolings, ... an operation has."""
-    counts = dict.fromkeys(_ALL_KINDS, 0)
-    counts["norm"] = int(operation.unit == "CDP")
-    counts["pool"] = int(isinstance(operation, PdpOperation))
-    counts["softmax"] = int(isinstance(operation, CpuOperation) and operation.kind is EmuOperation.SOFTMAX)
-    if isinstance(operation, SdpOperation):
-        counts["conv"] = int(isinstance(operation.source, ConvOperation))
-        counts["relu"] = sum(unit.relu or unit.prelu for unit in operation.units)
-        counts["lookup"] = sum(unit.lookup for unit in operation.units)
-        counts["affine"] = sum(
-            part is not None and part.cube is None
-            for unit in operation.units
-            for part in (unit.alu_operand, unit.mul_operand)
-        )
-        counts["offset"] = sum(
-            unit.alu_operand is not None and unit.alu_operand.cube is None for unit in operation.units
-        )
-        operands = [(unit.alu_operand, unit.mul_operand) for unit in operation.units]
-        counts["eltwise"] = sum(any(part is not None and part.cube for part in parts) for parts in operands)
-    return counts
-
-
-def _adds_constant(layer: Layer) -> bool:
-    match layer.operation:
-        case BatchNorm():
-            return True
-        case Scale():
-            return layer.operation.beta is not None
-        case Power():
-            return layer.operation.shift != 0
-        case Convolution() | Deconvolution() | InnerProduct():
-            return layer.operation.bias is not None
-    return False
-
-
-def _difference(does: Mapping[str, int], path: _Path, opened: bool) -> float:
-    """Return the cost of what an operation does too much or too little for the layers of `path`."""
-    cost = 0.0
-    for kind in _HARD_KINDS:
-        layers, units = path.counts[kind], does[kind]
-        # Parts that were left open may add up to one layer, and partial sums are added up on the way.
-        more = min(units - layers, 0) if opened and (layers or kind == "eltwise") else units - layers
-        cost += HARD * abs(more)
-    return cost
-
-
-def _window_of(operation: Operation) -> tuple[int, int] | None:
-    if isinstance(operation, SdpOperation) and isinstance(operation.source, ConvOperation):
-        return operation.source.kernel_height, operation.source.kernel_width
-    return None
-
-
-def describe_operation(operation: Operation) -> str:
-    """Return what an operation is, in a few words."""
-    window = _window_of(operation)
-    if window is not None:
-        return f"convolution {window[0]}x{window[1]}"
-    if isinstance(operation, PdpOperation):
-        return f"pooling {operation.kernel[0]}x{operation.kernel[1]}"
-    return str(operation.unit)
-
-
-def correlation(first: NDArray[np.generic], second: NDArray[np.generic]) -> float:
-    """Return the correlation of two arrays; 0 where one is constant or not finite."""
-    a, b = first.astype(np.float64), second.astype(np.float64)
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return 0.0
-    a, b = a - a.mean(), b - b.mean()
-    # Not as matrix products: those start threads, which cost more than such short sums.
-    norm = float(np.sqrt(np.sum(a * a) * np.sum(b * b)))
-    return float(np.sum(a * b)) / norm if norm > 0 else 0.0
 
 
 def _steps(program: Program, network: Network, flow: Flow, state: _State) -> tuple[Step, ...]:

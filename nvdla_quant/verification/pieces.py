@@ -24,6 +24,7 @@ from nvdla_quant.compiler.claim import (
     Whole,
 )
 from nvdla_quant.errors import ClaimError
+from nvdla_quant.execution.fp32 import to_onnx
 from nvdla_quant.network.graph import (
     Convolution,
     Deconvolution,
@@ -42,7 +43,6 @@ from nvdla_quant.network.graph import (
 from nvdla_quant.network.passes import affine_of
 from nvdla_quant.network.shapes import assemble
 from nvdla_quant.network.views import viewed
-from nvdla_quant.reference import to_onnx
 from nvdla_quant.verification.measures import Floats
 
 _OPSET, _IR_VERSION = 17, 8

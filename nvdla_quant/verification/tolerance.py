@@ -23,6 +23,9 @@ AVERAGE = 0.5
 """Steps that an average may be off beside its rounding: it multiplies by 16-bit reciprocals (kmd/firmware/pdp.c)."""
 LOOKUP = 3.0
 """Steps that a look-up table, linear between its entries, may add."""
+OCTAVES = 0.08
+"""Share of a normalised value that its table may cost: between octaves it is up to 8 % off (beta 0.75, see
+`compiler.luts`), which counts where a few values are far larger than all others."""
 LARGEST = 4.0
 """More steps than this are never a rounding, whatever a descriptor says: a wrong shift must not excuse itself."""
 OUTPUT = 128.0
@@ -97,7 +100,7 @@ def _of_operation(operation: Operation) -> Tolerance:
         case CpuOperation():
             return Tolerance(none + 1.0, none, none + 1.0, none)  # It truncates, which is a whole step.
         case CdpOperation():
-            return Tolerance(none + LOOKUP + 0.5, none, none + LOOKUP, none)
+            return Tolerance(none + LOOKUP + 0.5, none + OCTAVES, none + LOOKUP, none)
         case SdpOperation():
             return _of_sdp(operation, none)
     return Tolerance(none, none, none, none)  # Rubik and BDMA only move values.
@@ -123,18 +126,6 @@ def _of_sdp(operation: SdpOperation, none: Floats) -> Tolerance:
             added = added + addend * one if unit.alu is SdpAlu.SUM else added
         found = Tolerance(found.fixed + rounding + drift, found.relative, found.drift + drift, added)
     return found
-
-
-def half_operands(operations: Sequence[Operation], channels: int) -> Floats:
-    """Return how much constants of fp16 operations add to each channel at most, (channels,)."""
-    result = np.zeros(channels)
-    for operation in operations:
-        added = np.zeros(operation.destination.shape[0])
-        for unit in operation.units if isinstance(operation, SdpOperation) else ():
-            size = None if _varies(unit.alu_operand) else _size(unit.alu_operand, np.zeros(len(added)))
-            added = added if size is None else added + size
-        result = np.maximum(result, added if len(added) == channels else added.max(initial=0.0))
-    return result
 
 
 def gain_of(operation: SdpOperation) -> Floats | None:

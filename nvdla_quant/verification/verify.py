@@ -11,22 +11,24 @@ from numpy.typing import NDArray
 
 from nvdla_quant.compiler import compile_network
 from nvdla_quant.compiler.claim import Claim
+from nvdla_quant.emulator.decode.program import Program, decode
 from nvdla_quant.emulator.operations import ConvOperation, SdpOperation
-from nvdla_quant.emulator.program import Program, decode
 from nvdla_quant.errors import CompileError, NvdlaQuantError, TableError
-from nvdla_quant.files import write_json, write_text
-from nvdla_quant.hardware import TARGETS, Precision, QuantizationMode, Target
+from nvdla_quant.hardware.targets import TARGETS, Precision, QuantizationMode, Target
+from nvdla_quant.jobs.files import write_json, write_text
 from nvdla_quant.loadable.reader import parse_loadable
 from nvdla_quant.loadable.records import Loadable
 from nvdla_quant.network.graph import Network
 from nvdla_quant.table.consistency import check_complete
 from nvdla_quant.table.table import CalibrationTable
 from nvdla_quant.verification.claims import examine_claimed
-from nvdla_quant.verification.diagnosis import Finding, Verdict, diagnose, unknown
+from nvdla_quant.verification.diagnosis import diagnose, unknown
+from nvdla_quant.verification.doing import describe_operation
 from nvdla_quant.verification.examination import Examination, Held, subject_of
-from nvdla_quant.verification.mapping import base_name, describe_operation
+from nvdla_quant.verification.mapping import base_name
 from nvdla_quant.verification.measures import Comparison
 from nvdla_quant.verification.searched import examine_by_search
+from nvdla_quant.verification.verdicts import Finding, Verdict
 
 SEARCH_SECONDS = 60.0
 """Time that the search for what operations compute may take, where no claim says it."""

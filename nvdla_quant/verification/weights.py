@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator._jit import jit
+from nvdla_quant.emulator.decode.program import Program
+from nvdla_quant.emulator.integer.sdp_run import weights_of
 from nvdla_quant.emulator.operations import ConvOperation
-from nvdla_quant.emulator.program import Program
-from nvdla_quant.emulator.sdp_run import weights_of
 from nvdla_quant.emulator.weights import unpack_weights
-from nvdla_quant.hardware import Precision
+from nvdla_quant.hardware.targets import Precision
 from nvdla_quant.network.graph import Convolution, InnerProduct, Layer, Network
 from nvdla_quant.network.views import viewed
 
@@ -175,11 +175,15 @@ class Fit:
         return explained
 
 
-def fit(expected: NDArray[np.float32], found: NDArray[np.float32], half: bool) -> Fit:
-    """Find the factor of each kernel of ``(kernels, weights)`` arrays: the network's over what stands there."""
+def fit(expected: NDArray[np.float32], found: NDArray[np.float32], half: bool, beyond: float = np.inf) -> Fit:
+    """Find the factor of each kernel of ``(kernels, weights)`` arrays: the network's over what stands there.
+
+    int8: 127 and -127 may stand for weights that are up to `beyond` steps larger.
+    """
     count = len(expected)
     bounds = np.empty((count, 4))
-    _bounds(np.ascontiguousarray(expected), np.ascontiguousarray(found), half, ROUNDING, HALF_ROUNDING, bounds)
+    margins = ROUNDING, HALF_ROUNDING, beyond
+    _bounds(np.ascontiguousarray(expected), np.ascontiguousarray(found), half, *margins, bounds)
     least, most, sign, possible = bounds.T
     empty = np.asarray(~expected.any(axis=1), np.bool_)
     fits = (possible > 0) & (least <= most)
@@ -214,6 +218,7 @@ def _bounds(
     half: bool,
     rounding: float,
     half_rounding: float,
+    beyond: float,
     bounds: Floats,
 ) -> None:
     """Fill in, for each kernel, (least factor, largest, its sign, whether there can be one)."""
@@ -233,9 +238,8 @@ def _bounds(
             margin = max(abs(step) * half_rounding, HALF_TINY) if half else rounding
             low, high = step - margin, step + margin
             if not half:
-                # What saturates may stand for anything beyond.
-                low = -np.inf if step <= -127 else low
-                high = np.inf if step >= 127 else high
+                low = step - beyond if step <= -127 else low
+                high = step + beyond if step >= 127 else high
             # real <= high * factor and real >= low * factor, for one positive factor.
             if high > 0:
                 least = max(least, real / high)

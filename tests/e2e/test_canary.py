@@ -25,7 +25,7 @@ from nvdla_quant.compiler.nvdla_compiler import NvdlaCompiler
 from nvdla_quant.configuration.load import load_configuration
 from nvdla_quant.configuration.schema import load_schema
 from nvdla_quant.errors import ConfigError
-from nvdla_quant.hardware import NV_SMALL
+from nvdla_quant.hardware.targets import NV_SMALL
 from nvdla_quant.runtime.on_device import device_of
 from tests.e2e.test_tools import tools_config
 from tests.fakes import CANARY, NASTY, install

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from nvdla_quant.network.caffe_writer import write_caffemodel, write_prototxt
+from nvdla_quant.network.caffe.writer import write_caffemodel, write_prototxt
 from tests.fakes import CANARY, NASTY, bare_interpreter, fake_gpu, install
 from tests.sweeps import run, tiny_network
 

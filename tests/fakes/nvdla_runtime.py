@@ -21,7 +21,7 @@ def emulate(loadable_file: Path, image_file: Path, options: dict[str, str]) -> b
     import numpy as np
     from PIL import Image
 
-    from nvdla_quant.emulator.program import decode
+    from nvdla_quant.emulator.decode.program import decode
     from nvdla_quant.emulator.run import run
     from nvdla_quant.loadable.reader import read_loadable
     from nvdla_quant.loadable.records import DataType

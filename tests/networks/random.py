@@ -15,7 +15,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from nvdla_quant.errors import CompileError, NetworkError
-from nvdla_quant.hardware import NV_FULL, TARGETS, Precision, QuantizationMode, Target
+from nvdla_quant.hardware.targets import NV_FULL, TARGETS, Precision, QuantizationMode, Target
 from nvdla_quant.network.graph import (
     BatchNorm,
     Dropout,
@@ -32,7 +32,7 @@ from nvdla_quant.network.graph import (
     convolution_size,
     deconvolution_size,
 )
-from nvdla_quant.network.support import check
+from nvdla_quant.support.check import check
 from tests.networks.builder import Builder
 from tests.verified import Case, case_of, minmax_table, smooth_images
 

@@ -51,7 +51,7 @@ def test_a_defect_keeps_its_traceback(repository: Path, tmp_path: Path) -> None:
 
 def test_what_c_libraries_print_lands_in_the_log(repository: Path, tmp_path: Path) -> None:
     code = (
-        "import os, sys; from nvdla_quant import logs\n"
+        "import os, sys; from nvdla_quant.jobs import logs\n"
         f"with logs.capture({str(tmp_path / 'log')!r}):\n"
         "    os.write(1, b'from below\\n'); print('from above'); os.system('echo from a child')\n"
         "print('afterwards')\n"
@@ -64,7 +64,7 @@ def test_what_c_libraries_print_lands_in_the_log(repository: Path, tmp_path: Pat
 def test_a_job_that_is_told_to_end_takes_its_programs_along(repository: Path, tmp_path: Path) -> None:
     """They have sessions of their own, so that nothing else would end them: a platform would run on for ever."""
     code = (
-        "import os, pathlib; from nvdla_quant import logs, programs\n"
+        "import os, pathlib; from nvdla_quant.jobs import logs, programs\n"
         f"folder = pathlib.Path({str(tmp_path)!r})\n"
         "with logs.capture(folder / 'log'):\n"
         "    command = ['sh', '-c', 'echo $$ > started; mv started pid; exec sleep 600']\n"

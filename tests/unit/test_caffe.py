@@ -10,9 +10,9 @@ import pytest
 from google.protobuf import descriptor_pb2
 
 from nvdla_quant.errors import NetworkError
-from nvdla_quant.network import caffe_pb2 as pb
-from nvdla_quant.network.caffe import read_structure
-from nvdla_quant.network.caffe_layers import READERS
+from nvdla_quant.network.caffe import caffe_pb2 as pb
+from nvdla_quant.network.caffe.layers import READERS
+from nvdla_quant.network.caffe.reader import read_structure
 from nvdla_quant.network.graph import (
     BatchNorm,
     Convolution,
@@ -45,7 +45,7 @@ def operation(folder: Path, kind: str, parameters: str = "", bottoms: str = "dat
 def test_generated_code_is_current(repository: Path, tmp_path: Path) -> None:
     pytest.importorskip("grpc_tools", reason="grpcio-tools (extra: dev) is not installed")
     target = tmp_path / "caffe.pb"
-    source = "nvdla_quant/network/caffe.proto"
+    source = "nvdla_quant/network/caffe/caffe.proto"
     command = [sys.executable, "-m", "grpc_tools.protoc", "-I.", f"--descriptor_set_out={target}", source]
     subprocess.run(command, cwd=repository, check=True)
     (current,) = descriptor_pb2.FileDescriptorSet.FromString(target.read_bytes()).file
@@ -60,7 +60,7 @@ def test_generated_code_is_current(repository: Path, tmp_path: Path) -> None:
 
 
 def test_generated_stub_has_every_message(repository: Path) -> None:
-    stub = (repository / "nvdla_quant/network/caffe_pb2.pyi").read_text()
+    stub = (repository / "nvdla_quant/network/caffe/caffe_pb2.pyi").read_text()
     for name, message in pb.DESCRIPTOR.message_types_by_name.items():
         assert f"class {name}(" in stub
         for field in message.fields:

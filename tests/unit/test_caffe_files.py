@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nvdla_quant.errors import NetworkError
-from nvdla_quant.network import caffe_pb2 as pb
-from nvdla_quant.network.caffe import read_network, read_structure
-from nvdla_quant.network.caffe_writer import write_caffemodel, write_prototxt
+from nvdla_quant.execution.fp32 import Reference
+from nvdla_quant.network.caffe import caffe_pb2 as pb
+from nvdla_quant.network.caffe.reader import read_network, read_structure
+from nvdla_quant.network.caffe.writer import write_caffemodel, write_prototxt
 from nvdla_quant.network.graph import (
     BatchNorm,
     Convolution,
@@ -27,7 +28,6 @@ from nvdla_quant.network.graph import (
     Tensor,
 )
 from nvdla_quant.network.shapes import assemble
-from nvdla_quant.reference import Reference
 from tests.caffe_networks import ALL_OPERATIONS, assert_equal, layer, prototxt, randomized, values, write_random
 
 FILES = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

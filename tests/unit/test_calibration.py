@@ -14,9 +14,9 @@ from nvdla_quant.calibration.entropy import LEVELS, entropy_threshold, relative_
 from nvdla_quant.calibration.histogram import BINS, Histogram
 from nvdla_quant.calibration.percentile import percentile_threshold
 from nvdla_quant.errors import ConfigError, DatasetError, NetworkError
-from nvdla_quant.network.caffe import read_network, read_structure
+from nvdla_quant.execution.fp32 import Reference
+from nvdla_quant.network.caffe.reader import read_network, read_structure
 from nvdla_quant.network.graph import Network
-from nvdla_quant.reference import Reference
 from nvdla_quant.table.cache import read_cache
 from tests.caffe_networks import layer, prototxt, randomized
 

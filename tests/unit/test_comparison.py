@@ -31,7 +31,7 @@ from nvdla_quant.evaluation.comparison import (
     spread,
     write_comparisons,
 )
-from nvdla_quant.files import write_npz
+from nvdla_quant.jobs.files import write_npz
 
 NAMES = {
     "model": "m",

@@ -15,16 +15,16 @@ import pytest
 from numpy.typing import NDArray
 
 from nvdla_quant.compiler import Compilation, compile_network
-from nvdla_quant.emulator.program import decode
+from nvdla_quant.emulator.decode.program import decode
 from nvdla_quant.emulator.run import run
-from nvdla_quant.hardware import TARGETS, Precision, QuantizationMode, Target
+from nvdla_quant.execution.fp32 import Reference
+from nvdla_quant.hardware.targets import TARGETS, Precision, QuantizationMode, Target
 from nvdla_quant.loadable import structs
 from nvdla_quant.loadable.reader import parse_loadable, read_loadable
 from nvdla_quant.loadable.records import Interface, Loadable
-from nvdla_quant.network.caffe import read_network
+from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.network.graph import Network
 from nvdla_quant.network.views import viewed
-from nvdla_quant.reference import Reference
 from nvdla_quant.table.table import CalibrationTable, read_table
 
 ALLOWED = {

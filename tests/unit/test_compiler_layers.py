@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nvdla_quant.cbuf import Division, Work, divide
 from nvdla_quant.compiler import Compilation, compile_network
+from nvdla_quant.emulator.decode.program import decode
 from nvdla_quant.emulator.operations import SdpOperation
-from nvdla_quant.emulator.program import decode
 from nvdla_quant.emulator.run import run
-from nvdla_quant.hardware import TARGETS, Precision, QuantizationMode, Target
+from nvdla_quant.execution.fp32 import Reference
+from nvdla_quant.hardware.cbuf import Division, Work, divide
+from nvdla_quant.hardware.targets import TARGETS, Precision, QuantizationMode, Target
 from nvdla_quant.loadable import structs
 from nvdla_quant.loadable.reader import parse_loadable
 from nvdla_quant.loadable.structs import DependencyEvent, Engine
@@ -43,7 +44,6 @@ from nvdla_quant.network.graph import (
     Tensor,
 )
 from nvdla_quant.network.shapes import assemble
-from nvdla_quant.reference import Reference
 from nvdla_quant.table.consistency import unify
 from nvdla_quant.table.table import CalibrationTable
 
@@ -398,7 +398,7 @@ def test_pooling_that_rounds_down(
 
 
 def test_an_average_that_the_border_cuts_is_refused() -> None:
-    from nvdla_quant.network.support import check
+    from nvdla_quant.support.check import check
 
     network = chain((9, 24, 24), Pooling("average", (11, 11), (2, 2)))
     (finding,) = check(network, TARGETS["nv_full"], INT8)

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from numpy.typing import NDArray
 
 from nvdla_quant.compiler import Compilation, compile_network
-from nvdla_quant.emulator.program import decode
+from nvdla_quant.emulator.decode.program import decode
 from nvdla_quant.emulator.run import run, run_tensors
-from nvdla_quant.hardware import TARGETS, Precision, QuantizationMode, Target
+from nvdla_quant.execution.fp32 import Reference
+from nvdla_quant.hardware.targets import TARGETS, Precision, QuantizationMode, Target
 from nvdla_quant.loadable.reader import parse_loadable
 from nvdla_quant.network.graph import (
     Concat,
@@ -32,7 +33,6 @@ from nvdla_quant.network.graph import (
     Tensor,
 )
 from nvdla_quant.network.shapes import assemble
-from nvdla_quant.reference import Reference
 from nvdla_quant.table.table import CalibrationTable
 from tests.networks.random import Drawn, Variant, drawn_case, has_long_product, networks, variants
 from tests.profiles import examples
@@ -149,7 +149,7 @@ def test_filters_of_very_different_size_keep_their_biases(target: Target, mode: 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("biases", [(5.0, -7.0, 100.0), (0.0, 0.0, 1e-3), (1e6, 1.0, -1e6)])
 def test_filters_that_are_all_zero_output_their_biases(mode: QuantizationMode, biases: tuple[float, ...]) -> None:
-    # The real compiler outputs 0 for them per filter (nvdla-compiler.md, section 5, Weights).
+    # The real compiler outputs 0 for them per filter (docs/hardware/calibration-table.md, "Weights").
     operation = Convolution(np.zeros((3, 2, 3, 3), np.float32), np.array(biases, np.float32))
     check_layer(chain((2, 5, 5), operation), np.zeros((1, 2, 5, 5), np.int8), TARGETS["nv_small"], mode)
 

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nvdla_quant.cbuf import Division, Shortage, Work, divide, feature_entries, image_entries, weight_banks
 from nvdla_quant.compiler import compile_network
 from nvdla_quant.compiler.lower import lower
 from nvdla_quant.compiler.memory import ALIGNMENT, allocate, largest_live
@@ -37,7 +36,8 @@ from nvdla_quant.compiler.quantize import (
 from nvdla_quant.compiler.schedule import Schedule, reads, written
 from nvdla_quant.compiler.tile import post_extension
 from nvdla_quant.errors import CompileError, ConfigError, TableError
-from nvdla_quant.hardware import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode, Target
+from nvdla_quant.hardware.cbuf import Division, Shortage, Work, divide, feature_entries, image_entries, weight_banks
+from nvdla_quant.hardware.targets import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode, Target
 from nvdla_quant.loadable.structs import DependencyEvent, Engine, SdpMode, SdpType
 from nvdla_quant.network.graph import (
     LRN,
@@ -175,7 +175,7 @@ def test_a_multiplier_has_15_bits(ratio: float) -> None:
 
 
 def test_multipliers_at_the_ends() -> None:
-    # From section 5: numBits = floor(log2 r) + 1, t = 15 - numBits, s = int(2^t * r).
+    # docs/hardware/integers.md, "Factors": numBits = floor(log2 r) + 1, t = 15 - numBits, s = int(2^t * r).
     assert (factorise(1.0, "x").scale, factorise(1.0, "x").shift) == (16384, 14)
     assert (factorise(0.75, "x").scale, factorise(0.75, "x").shift) == (24576, 15)
     assert (factorise(2.0**-60, "x").scale, factorise(2.0**-60, "x").shift) == (8, 63)
@@ -514,7 +514,7 @@ def test_edges_as_the_real_compiler_draws_them() -> None:
 
 
 def test_an_sdp_waits_for_the_one_before_where_it_reads_its_result() -> None:
-    """The race of ``v-elt-prod`` (nvdla-arithmetic.md, section 10): an edge OP_PROGRAMMED would be too early."""
+    """The race of ``v-elt-prod`` (docs/hardware/firmware.md, "Register groups"): OP_PROGRAMMED would be too early."""
     first = pipeline("data", "a")
     window = Window("a", 0, 4, 0, 4)
     schedule = Schedule([*first, SdpOperation(1, window, None, replace(window, tensor="b"))])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvdla_quant.errors import TableError
-from nvdla_quant.network.caffe import read_structure
+from nvdla_quant.network.caffe.reader import read_structure
 from nvdla_quant.network.graph import Network
 from nvdla_quant.table.changes import Change, format_changes, write_changes
 from nvdla_quant.table.consistency import feed, unify

@@ -9,7 +9,7 @@ import pytest
 
 from nvdla_quant.emulator.operations import Fp16
 from nvdla_quant.errors import EmulationError, LoadableError
-from nvdla_quant.hardware import NV_SMALL
+from nvdla_quant.hardware.targets import NV_SMALL
 from nvdla_quant.loadable.describe import describe, render
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.runtime.base import Runtime, as_arrays

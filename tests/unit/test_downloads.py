@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from nvdla_quant import downloads
-from nvdla_quant.downloads import UNKNOWN, Source, obtain, resolve, take_folder, take_member
 from nvdla_quant.errors import ConfigError, DownloadError
+from nvdla_quant.jobs import downloads
+from nvdla_quant.jobs.downloads import UNKNOWN, Source, obtain, resolve, take_folder, take_member
 
 CONTENT = bytes(range(256)) * 4096
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

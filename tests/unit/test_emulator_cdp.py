@@ -7,11 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nvdla_quant.emulator.decode.program import decode
 from nvdla_quant.emulator.operations import CdpOperation, Cube
-from nvdla_quant.emulator.program import decode
 from nvdla_quant.emulator.run import run
 from nvdla_quant.errors import EmulationError
-from nvdla_quant.hardware import NV_FULL, NV_LARGE, NV_SMALL, TARGETS
+from nvdla_quant.hardware.targets import NV_FULL, NV_LARGE, NV_SMALL, TARGETS
 from nvdla_quant.loadable.records import Loadable
 from nvdla_quant.loadable.structs import Engine
 from tests import scalar_model as scalar

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nvdla_quant.emulator import conv
+from nvdla_quant.emulator.integer import conv
 from nvdla_quant.emulator.operations import Converter, ConvOperation, Cube, Fp16, Operand, SdpUnit
 from nvdla_quant.emulator.pixels import PIXELS
 from nvdla_quant.emulator.run import run
 from nvdla_quant.emulator.weights import unpack_weights
-from nvdla_quant.hardware import NV_FULL, NV_SMALL, Precision, Target
+from nvdla_quant.hardware.targets import NV_FULL, NV_SMALL, Precision, Target
 from nvdla_quant.loadable.structs import FORMAT_A8B8G8R8, SdpAlu
 from tests import scalar_model as scalar
 from tests.emulated import INPUT, conv_program, packed_cube

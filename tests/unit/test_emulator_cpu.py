@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator.cpu import run_cpu, saturate_int8, softmax, to_half
+from nvdla_quant.emulator.decode.program import decode
 from nvdla_quant.emulator.operations import CpuOperation
-from nvdla_quant.emulator.program import decode
 from nvdla_quant.errors import EmulationError, LoadableError
 from nvdla_quant.loadable.records import Loadable
 from nvdla_quant.loadable.structs import EmuFormat, EmuOperation

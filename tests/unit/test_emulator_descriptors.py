@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nvdla_quant.emulator import conv
+from nvdla_quant.emulator.decode.program import Limits, Program, decode
+from nvdla_quant.emulator.integer import conv
 from nvdla_quant.emulator.operations import ConvOperation, SdpOperation
 from nvdla_quant.emulator.pixels import PIXELS
-from nvdla_quant.emulator.program import Limits, Program, decode
 from nvdla_quant.emulator.run import run, run_tensors, write_steps
 from nvdla_quant.errors import EmulationError, LoadableError
-from nvdla_quant.hardware import NV_FULL, NV_SMALL, Target
+from nvdla_quant.hardware.targets import NV_FULL, NV_SMALL, Target
 from nvdla_quant.loadable.records import Loadable, TensorDescriptor
 from nvdla_quant.loadable.structs import (
     FORMAT_FEATURE,
@@ -95,7 +95,7 @@ def bias_of(case: Case) -> NDArray[np.int16]:
 
 
 def compress(case: Case, packed: NDArray[np.uint8]) -> dict[int, NDArray[np.uint8]]:
-    """Return weights, WMB and WGS: section 8 of the arithmetic notes, group by group."""
+    """Return weights, WMB and WGS (docs/hardware/weights.md, "Compression"), group by group."""
     size = TYPES[case.precision].itemsize
     elements = packed.reshape(-1, size)
     kept = elements.any(axis=1)
@@ -591,7 +591,7 @@ def test_refusals(case: Case, fields: dict[str, int], message: str) -> None:
 
 
 def test_images_ignore_dilation() -> None:
-    """The sequencer has none for images (csc.cpp, NV_NVDLA_CSC_dl.v); the numbers are those without."""
+    """The sequencer has none for images (docs/hardware/convolution.md, "Order"); the numbers are those without."""
     case = Case(pixels="A8B8G8R8", pad=(1, 1))
     program = decode(build(case, {"dilation_x": 2, "dilation_y": 3}))
     inputs = inputs_of(case, program)

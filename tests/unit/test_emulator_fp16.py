@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator import fp16_floats as floats
-from nvdla_quant.emulator.fp16_cdp import normalise_halves
-from nvdla_quant.emulator.fp16_mac import DIRECT, KERNELS, accumulate, convolve, to_single
-from nvdla_quant.emulator.fp16_pdp import pool_halves
-from nvdla_quant.emulator.fp16_sdp import BLOCK, run_chain, singles_of
+from nvdla_quant.emulator.fp16.cdp import normalise_halves
+from nvdla_quant.emulator.fp16.mac import DIRECT, KERNELS, accumulate, convolve, to_single
+from nvdla_quant.emulator.fp16.pdp import pool_halves
+from nvdla_quant.emulator.fp16.sdp import BLOCK, run_chain, singles_of
 from nvdla_quant.emulator.operations import (
     CdpOperation,
     Converter,
@@ -26,7 +26,7 @@ from nvdla_quant.emulator.operations import (
 )
 from nvdla_quant.emulator.run import run
 from nvdla_quant.errors import EmulationError
-from nvdla_quant.hardware import NV_FULL, Precision
+from nvdla_quant.hardware.targets import NV_FULL, Precision
 from nvdla_quant.loadable.structs import PoolMode, SdpAlu
 from tests import fp16_model as model
 from tests.emulated import INPUT, conv_program, packed_cube
@@ -196,7 +196,7 @@ def test_accumulator_rounds_ties_away_from_zero(sign: int, low: int, total: int)
 
 
 def pack(weights: NDArray[np.float16], image: bool, joined: int) -> NDArray[np.uint8]:
-    """Pack ``(kernels, height, width, channels)``, from the notes' text (section 8), element by element."""
+    """Pack ``(kernels, height, width, channels)``, as docs/hardware/weights.md says, element by element."""
     kernels, height, width, channels = weights.shape
     depth = width * channels if image else channels
     stream = []

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvdla_quant.emulator.lut import look_up
+from nvdla_quant.emulator.integer.lut import look_up
 from nvdla_quant.emulator.operations import Lut, TableHalf
 from tests.scalar_model import clamp, rnd
 
@@ -21,7 +21,7 @@ class Outcome:
 
 
 def half(x: int, table: TableHalf) -> Outcome:
-    """One table, from the notes' text: exponential `linear_exp` or linear, 35 fraction bits, linear extension."""
+    """One table (docs/hardware/tables.md): exponential `linear_exp` or linear, 35 fraction bits, linear extension."""
     entries = table.entries.tolist()
     last = len(entries) - 1
     select = table.select

@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator.decode.program import Limits, decode
 from nvdla_quant.emulator.operations import Cube
-from nvdla_quant.emulator.program import Limits, decode
 from nvdla_quant.errors import EmulationError, LoadableError
-from nvdla_quant.hardware import NV_FULL, NV_LARGE, NV_SMALL
+from nvdla_quant.hardware.targets import NV_FULL, NV_LARGE, NV_SMALL
 from nvdla_quant.loadable.records import Loadable
 from nvdla_quant.loadable.structs import Engine
 from tests.emulated import packed_cube

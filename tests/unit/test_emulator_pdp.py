@@ -1,4 +1,4 @@
-"""Pooling against the scalar model, and the arithmetic notes' own example."""
+"""Pooling against the scalar model, and an average of nine, step by step."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from nvdla_quant.emulator.program import Limits, decode
+from nvdla_quant.emulator.decode.program import Limits, decode
 from nvdla_quant.emulator.run import run
 from nvdla_quant.errors import EmulationError
-from nvdla_quant.hardware import NV_FULL, NV_SMALL
+from nvdla_quant.hardware.targets import NV_FULL, NV_SMALL
 from nvdla_quant.loadable.describe import describe
 from nvdla_quant.loadable.records import Loadable
 from nvdla_quant.loadable.structs import Engine, PoolMode

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator.decode.program import decode, default_target
 from nvdla_quant.emulator.operations import ConvOperation, Fp16, SdpOperation
-from nvdla_quant.emulator.program import decode, default_target
 from nvdla_quant.emulator.run import run, run_tensors, write_steps
 from nvdla_quant.errors import EmulationError, LoadableError, NvdlaQuantError
-from nvdla_quant.hardware import NV_FULL, NV_LARGE, NV_SMALL
+from nvdla_quant.hardware.targets import NV_FULL, NV_LARGE, NV_SMALL
 from nvdla_quant.loadable import structs
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.loadable.records import Loadable

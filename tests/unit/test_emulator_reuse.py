@@ -10,11 +10,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator.decode.program import Program, decode
 from nvdla_quant.emulator.operations import ConvOperation, SdpOperation, cubes_fetched
-from nvdla_quant.emulator.program import Program, decode
 from nvdla_quant.emulator.run import run_tensors
 from nvdla_quant.errors import EmulationError
-from nvdla_quant.hardware import NV_FULL, Target
+from nvdla_quant.hardware.targets import NV_FULL, Target
 from nvdla_quant.loadable.records import Loadable, TensorDescriptor
 from tests.descriptors import loadable_of
 from tests.unit import test_emulator_winograd as winograd

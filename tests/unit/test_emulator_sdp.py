@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator.integer.rounding import saturate, shift_left, shift_right
+from nvdla_quant.emulator.integer.sdp import constant_operands, integer_chain, linear_stages
 from nvdla_quant.emulator.operations import Converter, Cube, Operand, Region, SdpUnit
-from nvdla_quant.emulator.rounding import saturate, shift_left, shift_right
 from nvdla_quant.emulator.run import run
-from nvdla_quant.emulator.sdp import constant_operands, integer_chain, linear_stages
-from nvdla_quant.hardware import NV_SMALL
+from nvdla_quant.hardware.targets import NV_SMALL
 from nvdla_quant.loadable.structs import SdpAlu
 from tests import scalar_model as scalar
 from tests.emulated import OPERAND, packed_cube, program_of, sdp_program

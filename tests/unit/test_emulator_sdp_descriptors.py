@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nvdla_quant.emulator.fp16_sdp import to_int16
+from nvdla_quant.emulator.decode.program import decode
+from nvdla_quant.emulator.fp16.sdp import to_int16
 from nvdla_quant.emulator.operations import SdpOperation
-from nvdla_quant.emulator.program import decode
 from nvdla_quant.emulator.run import run
 from nvdla_quant.errors import EmulationError
 from nvdla_quant.loadable.records import Loadable

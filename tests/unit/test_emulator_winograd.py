@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator.decode.program import Program, decode
 from nvdla_quant.emulator.operations import Fp16
-from nvdla_quant.emulator.program import Program, decode
 from nvdla_quant.emulator.run import run
 from nvdla_quant.errors import EmulationError
 from nvdla_quant.loadable.records import TensorDescriptor
@@ -25,7 +25,7 @@ DOUBLE_G = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]])
 
 
 def stream(weights: NDArray[Any], group: int) -> NDArray[np.uint8]:
-    """Pack transformed (kernels, 4, 4, channels): group, 4 channels, kernel, row, column, channel (csc.cpp)."""
+    """Pack transformed (kernels, 4, 4, channels): group, 4 channels, kernel, row, column, channel."""
     kernels, _, _, channels = weights.shape
     ordered = [
         weights[k, y, x, c + i]
@@ -171,7 +171,7 @@ def test_equals_the_direct_convolution(shape: dict[str, Any], kernels: int, seed
 @pytest.mark.parametrize("dtype", [np.int8, np.int16])
 @pytest.mark.parametrize("shift", [0, 1, 2, 3])
 def test_rounding_of_the_transform(dtype: type[np.int8] | type[np.int16], shift: int) -> None:
-    """Whole range of inputs, one tile at a time in Python's integers (csc_cvt.cpp, cmac.h)."""
+    """Whole range of inputs, one tile at a time in Python's integers (csc_cvt.cpp, NV_NVDLA_cmac.h)."""
     rng = np.random.default_rng(shift)
     bits = np.dtype(dtype).itemsize * 8
     half, channels, kernels = 1 << (bits - 1), 32 // np.dtype(dtype).itemsize, 3

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nvdla_quant.files import atomic_path, write_bytes, write_json, write_npz, write_text
+from nvdla_quant.jobs.files import atomic_path, write_bytes, write_json, write_npz, write_text
 
 
 def _write_half(path: Path, error: BaseException) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nvdla_quant.errors import CacheError, NcnnTableError, NvdlaQuantError, TableError
-from nvdla_quant.network.caffe import read_structure
+from nvdla_quant.network.caffe.reader import read_structure
 from nvdla_quant.table.fix import fix_table
 from nvdla_quant.table.foreign import read_cache_of, read_scales, unmeasured
 from tests.caffe_networks import layer, prototxt

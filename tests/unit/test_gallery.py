@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from benchmarks import gallery
 from nvdla_quant.errors import CompileError
-from nvdla_quant.hardware import NV_FULL, NV_LARGE, NV_SMALL, TARGETS, Precision, QuantizationMode, Target
+from nvdla_quant.hardware.targets import NV_FULL, NV_LARGE, NV_SMALL, TARGETS, Precision, QuantizationMode, Target
 from nvdla_quant.network.graph import Network, Sigmoid, TanH
-from nvdla_quant.network.support import check
+from nvdla_quant.support.check import check
 from nvdla_quant.table.table import CalibrationTable
-from nvdla_quant.verification.diagnosis import Judgement
+from nvdla_quant.verification.verdicts import Judgement
 from tests.networks import GALLERY
 from tests.verified import (
     Case,

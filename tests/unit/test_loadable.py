@@ -19,7 +19,7 @@ from nvdla_quant.loadable.writer import serialize_loadable
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    # Sizes as gcc gives them for NVIDIA's headers (reference notes, nvdla-compiler.md section 6).
+    # Sizes as gcc gives them for NVIDIA's headers (docs/hardware/loadable.md, "Sources").
     [
         ("NETWORK", 40),
         ("COMMON_OP", 36),
@@ -49,7 +49,7 @@ def test_descriptor_sizes(name: str, size: int) -> None:
 
 @pytest.mark.parametrize(
     ("dtype", "field", "offset"),
-    # Offsets quoted by the same notes.
+    # Offsets of the same headers.
     [
         (structs.CONV_OP, "entry_per_slice", 6),
         (structs.CONV_OP, "data_bank", 22),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nvdla_quant.errors import CacheError
-from nvdla_quant.network.caffe import read_structure
+from nvdla_quant.network.caffe.reader import read_structure
 from nvdla_quant.network.graph import Network
 from nvdla_quant.table.cache import CalibrationCache, read_cache
 from nvdla_quant.table.naming import match, tensor_names

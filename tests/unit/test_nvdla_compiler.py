@@ -15,12 +15,12 @@ import pytest
 from nvdla_quant.compiler import compile_network
 from nvdla_quant.compiler.nvdla_compiler import NvdlaCompiler
 from nvdla_quant.errors import CompileError, TableError, ToolError
-from nvdla_quant.hardware import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode, Target
-from nvdla_quant.network.caffe import read_network
+from nvdla_quant.hardware.targets import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode, Target
+from nvdla_quant.jobs.programs import Program, bind_into_containers
+from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.network.graph import Network
-from nvdla_quant.network.miscompiles import check_nvdla_compiler, findings_by_variant, image_post_extension
 from nvdla_quant.network.passes import prepare
-from nvdla_quant.programs import Program, bind_into_containers
+from nvdla_quant.support.miscompiles import check_nvdla_compiler, findings_by_variant, image_post_extension
 from nvdla_quant.table.table import CalibrationTable
 from tests.caffe_networks import layer, prototxt, write_random
 from tests.fakes import NASTY, install

@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 
 from nvdla_quant.compiler import compile_network
-from nvdla_quant.emulator.program import decode
+from nvdla_quant.emulator.decode.program import decode
 from nvdla_quant.emulator.run import run
 from nvdla_quant.errors import ConfigError, DumpError, StuckError, ToolError
-from nvdla_quant.hardware import NV_FULL, NV_SMALL, Precision
+from nvdla_quant.hardware.targets import NV_FULL, NV_SMALL, Precision
+from nvdla_quant.jobs.programs import Program
+from nvdla_quant.jobs.programs import run as run_program
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.network.graph import Convolution, Layer, Network, Tensor
-from nvdla_quant.programs import Program
-from nvdla_quant.programs import run as run_program
 from nvdla_quant.runtime.base import Device, RunResult, as_arrays
 from nvdla_quant.runtime.dimg import write_dimg_text
 from nvdla_quant.runtime.emulator import EmulatorRuntime
@@ -428,7 +428,7 @@ def started(process: int) -> str:
 
 def test_a_process_that_survives_being_killed_ends_the_job(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing here can make one, so the signal is lost; the job must not wait for it, and nothing runs any more."""
-    monkeypatch.setattr("nvdla_quant.programs._GRACE", 0.5)
+    monkeypatch.setattr("nvdla_quant.jobs.programs._GRACE", 0.5)
     killpg = os.killpg
     monkeypatch.setattr("os.killpg", lambda *_: None)
     bench.tell(FAKE_MODE="hang")

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from nvdla_quant.errors import ConfigError
-from nvdla_quant.network.caffe import read_network
-from nvdla_quant.network.caffe_writer import write_caffemodel, write_prototxt
+from nvdla_quant.execution.fp32 import Reference
+from nvdla_quant.network.caffe.reader import read_network
+from nvdla_quant.network.caffe.writer import write_caffemodel, write_prototxt
 from nvdla_quant.network.graph import (
     BatchNorm,
     Convolution,
@@ -25,7 +26,6 @@ from nvdla_quant.network.graph import (
 )
 from nvdla_quant.network.passes import dense_groups, for_hardware, prepare, split_pooling
 from nvdla_quant.network.shapes import assemble
-from nvdla_quant.reference import Reference
 from tests.caffe_networks import assert_equal
 
 

@@ -123,7 +123,7 @@ def test_the_stock_runtime_gets_pixels_in_fp16_too() -> None:
 
 
 def test_stock_runtime_values() -> None:
-    """`floor(pixel * 127 / 255 + 0.5)` in exact arithmetic (reference/nvdla-compiler.md, section 8)."""
+    """`floor(pixel * 127 / 255 + 0.5)` in exact arithmetic (docs/hardware/calibration-table.md, "The input")."""
     expected = [math.floor(Fraction(int(p) * 127, 255) + Fraction(1, 2)) for p in ALL.ravel()]
     for preprocessing in (GRAY, Preprocessing("gray", mean=(33.0,), scale=2.0)):
         fed = to_device(ALL, preprocessing, precision="int8", feeding="stock-runtime")

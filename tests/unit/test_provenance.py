@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from nvdla_quant.errors import ConfigError, ReportError
-from nvdla_quant.provenance import (
+from nvdla_quant.jobs.provenance import (
     DISTRIBUTIONS,
     PACKAGE,
     command_to_repeat,
@@ -119,7 +119,7 @@ def test_nothing_is_imported(tmp_path: Path) -> None:
     script = tmp_path / "step.py"
     script.write_text("import nvdla_quant.table.table\nraise SystemExit(1)")
     code = (
-        "import sys; from nvdla_quant.provenance import source_digest; source_digest(sys.argv[1]);"
+        "import sys; from nvdla_quant.jobs.provenance import source_digest; source_digest(sys.argv[1]);"
         "assert 'nvdla_quant.table.table' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(script)], check=True, cwd=PACKAGE.parent)

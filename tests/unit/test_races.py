@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from nvdla_quant.emulator.decode.program import decode
+from nvdla_quant.emulator.decode.races import Link, describe_races
 from nvdla_quant.emulator.operations import Cube, Operation, PdpOperation, handed_over
-from nvdla_quant.emulator.program import decode
-from nvdla_quant.emulator.races import Link, describe_races
-from nvdla_quant.hardware import NV_FULL, Precision
+from nvdla_quant.hardware.targets import NV_FULL, Precision
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.loadable.structs import DependencyEvent, Engine, PoolMode
 from tests.emulated import packed_cube

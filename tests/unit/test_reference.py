@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nvdla_quant.errors import NetworkError
-from nvdla_quant.network.caffe import read_network, read_structure
+from nvdla_quant.execution.fp32 import Reference, scores, to_onnx
+from nvdla_quant.network.caffe.reader import read_network, read_structure
 from nvdla_quant.network.graph import (
     Convolution,
     Deconvolution,
@@ -28,7 +29,6 @@ from nvdla_quant.network.graph import (
     caffe_pooling_size,
 )
 from nvdla_quant.network.shapes import assemble
-from nvdla_quant.reference import Reference, scores, to_onnx
 from tests.caffe_networks import ALL_OPERATIONS, layer, prototxt, randomized, write_random
 
 Array = NDArray[np.float32]

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nvdla_quant.errors import DatasetError
-from nvdla_quant.files import write_npz
 from nvdla_quant.images.datasets import NpzRecord, open_dataset
 from nvdla_quant.images.preprocess import Preprocessing
 from nvdla_quant.images.selection import ImageBundle, draw, gather, read_images, split, write_images
+from nvdla_quant.jobs.files import write_npz
 
 
 @given(size=st.integers(1, 300), seed=st.integers(0, 2**32), data=st.data())

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nvdla_quant.execution.fp32 import scores
 from nvdla_quant.images.datasets import IdxRecord, open_dataset
 from nvdla_quant.images.preprocess import Preprocessing, normalise
 from nvdla_quant.images.selection import ImageBundle, gather
-from nvdla_quant.network.caffe import read_network
+from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.network.graph import Network
-from nvdla_quant.reference import scores
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 from nvdla_quant.errors import NetworkError, TableError
-from nvdla_quant.hardware import QuantizationMode
-from nvdla_quant.network.caffe import read_network
+from nvdla_quant.execution.simulated import Simulation, quantize_weights, quantized_tensors, weight_steps
+from nvdla_quant.hardware.targets import QuantizationMode
+from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.network.graph import Convolution, Deconvolution, Flatten, InnerProduct, Layer, Network, ReLU, Tensor
 from nvdla_quant.network.shapes import assemble
-from nvdla_quant.simulation import Simulation, quantize_weights, quantized_tensors, weight_steps
 from nvdla_quant.table.cache import read_cache
 from nvdla_quant.table.consistency import unify
 from nvdla_quant.table.naming import match

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nvdla_quant.errors import DatasetError
-from nvdla_quant.hardware import Precision
+from nvdla_quant.hardware.targets import Precision
 from nvdla_quant.images.preprocess import Preprocessing, to_device
 from nvdla_quant.runtime.stock_images import StockFeeding
 

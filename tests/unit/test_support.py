@@ -7,7 +7,7 @@ import pytest
 
 from nvdla_quant.compiler import compile_network
 from nvdla_quant.errors import CompileError
-from nvdla_quant.hardware import TARGETS, Precision
+from nvdla_quant.hardware.targets import TARGETS, Precision
 from nvdla_quant.network.graph import (
     LRN,
     Concat,
@@ -29,7 +29,7 @@ from nvdla_quant.network.graph import (
     Tensor,
 )
 from nvdla_quant.network.shapes import assemble
-from nvdla_quant.network.support import check, findings_by_precision, image_inputs
+from nvdla_quant.support.check import check, findings_by_precision, image_inputs
 from nvdla_quant.table.table import CalibrationTable
 
 FULL, SMALL = TARGETS["nv_full"], TARGETS["nv_small"]

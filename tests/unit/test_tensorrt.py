@@ -14,15 +14,15 @@ import onnxruntime
 import pytest
 import yaml
 
-from nvdla_quant import provenance
 from nvdla_quant.calibration.tensorrt import CALIBRATORS, Images, import_tensorrt, keep_named
 from nvdla_quant.calibration.tensorrt_job import write_job
 from nvdla_quant.errors import ToolError
+from nvdla_quant.execution.fp32 import Reference
 from nvdla_quant.images.preprocess import Preprocessing, normalise
 from nvdla_quant.images.selection import ImageBundle, write_images
-from nvdla_quant.network.caffe import read_network, read_structure
-from nvdla_quant.network.caffe_writer import write_caffemodel, write_prototxt
-from nvdla_quant.reference import Reference
+from nvdla_quant.jobs import provenance
+from nvdla_quant.network.caffe.reader import read_network, read_structure
+from nvdla_quant.network.caffe.writer import write_caffemodel, write_prototxt
 from nvdla_quant.table.cache import read_cache
 from nvdla_quant.table.naming import match, tensor_names
 from tests.fakes import FAKES

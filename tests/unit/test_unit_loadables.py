@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nvdla_quant.emulator.program import decode
+from nvdla_quant.emulator.decode.program import decode
 from nvdla_quant.emulator.run import run, write_steps
 from nvdla_quant.errors import LoadableError
-from nvdla_quant.hardware import NV_FULL
+from nvdla_quant.hardware.targets import NV_FULL
 from nvdla_quant.loadable import structs
 from nvdla_quant.loadable.describe import describe, render
 from nvdla_quant.loadable.layout import layouts_of

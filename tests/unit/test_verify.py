@@ -1,6 +1,6 @@
 """Verdicts: right loadables pass, and each thing that is wrong in one is found where it is and named.
 
-Expected causes of NVIDIA's loadables: nvdla-compiler.md's miscompiles A to E, which the same loadables showed to a
+Expected causes of NVIDIA's loadables: the miscompiles A to E of docs/verify.md, which the same loadables showed to a
 decoder of their descriptors; where a loadable was measured to be something else, the comment says so.
 """
 
@@ -17,18 +17,18 @@ import pytest
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
 from nvdla_quant.compiler import compile_network
 from nvdla_quant.errors import NetworkError, NvdlaQuantError, TableError
-from nvdla_quant.hardware import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode, Target
+from nvdla_quant.hardware.targets import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode, Target
 from nvdla_quant.images.preprocess import Preprocessing, normalise
 from nvdla_quant.images.sets import calibration_images
 from nvdla_quant.images.sets import test_images as images_to_test
 from nvdla_quant.loadable.reader import parse_loadable, read_loadable
 from nvdla_quant.loadable.structs import Engine, PoolMode
-from nvdla_quant.network.caffe import read_network
+from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.network.passes import prepare
 from nvdla_quant.table.fix import fix_table
 from nvdla_quant.table.table import CalibrationTable
-from nvdla_quant.verification.diagnosis import Cause, Judgement, Verdict
 from nvdla_quant.verification.local import local_of
+from nvdla_quant.verification.verdicts import Cause, Judgement, Verdict
 from nvdla_quant.verification.verify import write_layers, write_verdict
 from tests.verified import (
     Case,
@@ -305,7 +305,7 @@ def test_a_table_that_clips_is_no_miscompile() -> None:
     assert good.table is not None
     tight = CalibrationTable({**good.table.scales, "fc": good.table["fc"] / 4})
     data = compile_network(SMALL, tight, NV_SMALL, INT8, PER_FILTER).data
-    verdict = replace(good, loadable=parse_loadable(data), table=tight).verify().verdict
+    verdict = replace(good, loadable=parse_loadable(data), table=tight, claim=None).verify().verdict
     assert (verdict.verdict, verdict.cause, verdict.first_bad_layer) == (TABLE, Cause.CLIPPING, "fc")
 
 
@@ -314,15 +314,17 @@ def test_the_table_of_another_compilation_shows() -> None:
     good = CASES["nv_small per-filter"]
     assert good.table is not None
     other = CalibrationTable({**good.table.scales, "relua": good.table["relua"] * 1.5})
-    verdict = replace(good, table=other).verify().verdict
+    verdict = replace(good, table=other, claim=None).verify().verdict
     assert (verdict.verdict, verdict.cause, verdict.first_bad_layer) == (MISCOMPILED, Cause.FACTOR, "relua")
+    claimed = replace(good, table=other).verify().verdict
+    assert (claimed.verdict, claimed.cause, claimed.first_bad_layer) == (MISCOMPILED, Cause.CLAIM, "relua")
 
 
 def test_an_input_of_another_scale_is_named() -> None:
     good = CASES["nv_small per-filter"]
     assert good.table is not None
     other = CalibrationTable({**good.table.scales, "data": good.table["data"] * 1.25})
-    verdict = replace(good, table=other).verify().verdict
+    verdict = replace(good, table=other, claim=None).verify().verdict
     assert (verdict.verdict, verdict.cause, verdict.first_bad_layer) == (MISCOMPILED, Cause.INPUT_SCALE, "relu0")
     assert float(verdict.findings[0].evidence.split("(")[1].split()[0]) == pytest.approx(0.8, rel=0.01)
 
@@ -348,7 +350,8 @@ def test_files_that_do_not_belong_together_end_in_one_line(repository: Path) -> 
     with pytest.raises(NetworkError, match="not finite"):
         replace(good, images=good.images * np.float32(np.nan)).verify()
     golden = repository / "tests" / "data" / "golden" / "v-dilation-nv-full-int8-perkernel"
-    other = replace(good, loadable=read_loadable(golden / "loadable.nvdla"), target=None).verify().verdict
+    foreign = read_loadable(golden / "loadable.nvdla")
+    other = replace(good, loadable=foreign, target=None, claim=None).verify().verdict
     assert (other.verdict, other.cause, other.claimed) == (UNKNOWN, Cause.UNPLACED, False)
     assert "is it the network of this loadable" in other.findings[0].evidence
 

@@ -2,7 +2,7 @@
 
 from hypothesis import given, settings
 
-from nvdla_quant.verification.diagnosis import Judgement
+from nvdla_quant.verification.verdicts import Cause, Judgement
 from tests.networks.random import Drawn, Variant, drawn_case, has_long_product, networks, variants
 from tests.profiles import examples
 from tests.verified import table_is_bad
@@ -15,6 +15,8 @@ def test_whatever_we_compile_is_called_right(drawn: Drawn, variant: Variant) -> 
     if case is None:
         return
     verdict = case.verify().verdict
+    if verdict.cause is Cause.OVERFLOW:
+        return  # Scores that no half holds, which only drawn networks have: their probabilities are not numbers.
     if verdict.verdict is Judgement.TABLE:
         assert table_is_bad(case, variant.mode) or has_long_product(case.network), verdict
     else:

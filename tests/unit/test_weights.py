@@ -59,7 +59,7 @@ def test_halves() -> None:
 
 
 def test_a_kernel_of_zeros_may_hold_anything() -> None:
-    """NVIDIA's compiler writes -128 there, with a multiplier of 0 behind it (nvdla-compiler.md, section 5)."""
+    """NVIDIA's compiler writes -128 there, with a multiplier of 0 (docs/hardware/calibration-table.md, "Weights")."""
     found, _, wrong = fitted(np.zeros((1, 4)), np.full((1, 4), -128.0))
     assert not wrong.any()
     assert found.tolist() == [0.0]

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from snakemake.scheduling.job_scheduler import JobScheduler
 
-from nvdla_quant import provenance
+from nvdla_quant.jobs import provenance
 
 RULE = re.compile(r"^rule (\w+):\n((?:    .*\n|\n)+)", re.MULTILINE)
 PROGRAMS = {"calibrate_with_tensorrt", "run_tensorrt"}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nvdla_quant.network.caffe_writer import write_caffemodel
+from nvdla_quant.network.caffe.writer import write_caffemodel
 from tests.sweeps import plan, tiny_network
 
 PAGE = {"plot_figures": 1, "write_manifest": 1, "write_report": 1}
@@ -120,7 +120,7 @@ def test_another_model_file(finished: Path, tiny_config: dict[str, Any], tmp_pat
     ("module", "jobs"),
     [
         ("runtime/dimg.py", {}),
-        ("emulator/pdp.py", {**RUNS, **REPORT}),
+        ("emulator/integer/pdp.py", {**RUNS, **REPORT}),
         ("compiler/emit.py", {"compile_loadable": 3, **RUNS, **REPORT}),
         ("calibration/entropy.py", {"calibrate": 1, "convert_cache": 1, "fix_table": 1, **INT8_RUNS, **REPORT}),
         ("table/consistency.py", {"convert_cache": 1, "fix_table": 1, **INT8_RUNS, "verify_loadable": 3, **REPORT}),

@@ -9,7 +9,7 @@ import pytest
 
 from nvdla_quant.errors import ClaimError
 from nvdla_quant.evaluation.accuracy import Subject
-from nvdla_quant.network.caffe_writer import write_caffemodel, write_prototxt
+from nvdla_quant.network.caffe.writer import write_caffemodel, write_prototxt
 from nvdla_quant.steps.compilation import compile_loadable
 from nvdla_quant.steps.emulation import run_loadable
 from nvdla_quant.steps.images import select_test_images

@@ -1,0 +1,1 @@
+"""From a loadable to typed operations: descriptors, addresses, order, races."""

@@ -1,0 +1,399 @@
+"""Decode a loadable once into operations in the order in which they can run.
+
+Every address, size, stride and count is checked against the buffers that the loadable declares, so that running the
+result needs no further checks. Firmware facts: nvdla/sw ``kmd/firmware`` (``engine.c``, ``scheduler.c``).
+"""
+
+import heapq
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvdla_quant.emulator.decode import dla, emu
+from nvdla_quant.emulator.decode.addresses import AddressSpace
+from nvdla_quant.emulator.decode.races import describe_races
+from nvdla_quant.emulator.operations import (
+    ConvOperation,
+    CpuOperation,
+    Cube,
+    Operation,
+    PdpOperation,
+    Port,
+    Region,
+    arrays_read,
+    cubes_read,
+    cubes_written,
+    weights_read,
+)
+from nvdla_quant.emulator.pixels import PIXELS
+from nvdla_quant.emulator.reuse import check_overwritten
+from nvdla_quant.errors import EmulationError, LoadableError
+from nvdla_quant.hardware.targets import NV_FULL, NV_SMALL, Precision, Target
+from nvdla_quant.loadable.layout import layouts_of
+from nvdla_quant.loadable.records import (
+    DataCategory,
+    DataFormat,
+    DataType,
+    Interface,
+    Loadable,
+    MemoryFlags,
+    PixelFormat,
+    Task,
+    TensorDescriptor,
+)
+from nvdla_quant.loadable.structs import EmuOperation
+from nvdla_quant.loadable.tasks import Window, static_bytes
+
+MAX_CUBE_BYTES = 1 << 28
+"""Most bytes that one operation may read, and write: overlapping strides could name more than the memory has."""
+BYTE_MACS = 32
+"""A byte that is read or written outside a matrix product counts as so many multiply-accumulates.
+
+So a limit of 10**8 lets through 3 MB, which take the slowest unit (normalisation, up to 100 ns a byte) 0.3 s.
+"""
+MAX_WEIGHTS = 1 << 27
+"""Most weights of one operation (VGG's largest layer has 102,760,448): few bytes may stand for many, compressed."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much an image may ask for; a loadable is untrusted, and what it asks is known before anything runs.
+
+    Attributes
+    ----------
+    macs : int
+        Multiply-accumulates of one image, and what else takes as long; the default is a hundred times ResNet-152.
+    memory : int
+        Bytes of memory that a loadable may declare for one image (the boards of NVDLA have no more than the default).
+    """
+
+    macs: int = 10**12
+    memory: int = 1 << 30
+
+
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A loadable, decoded.
+
+    Attributes
+    ----------
+    target : Target
+        Hardware that it runs on.
+    operations : tuple[Operation, ...]
+        In the order of execution; each writes one cube.
+    regions : Mapping[int, Region]
+        Memory regions by memory id.
+    inputs, outputs : tuple[Port, ...]
+        Bindable tensors in bind order.
+    warnings : tuple[str, ...]
+        What the hardware ignores although the loadable asks for it.
+    computed : frozenset[int]
+        Numbers of the operations whose weights or arrays of operands inputs or other operations write.
+    """
+
+    target: Target
+    operations: tuple[Operation, ...]
+    regions: Mapping[int, Region]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    warnings: tuple[str, ...]
+    computed: frozenset[int] = frozenset()
+
+    def constant(self, window: Window) -> NDArray[np.uint8]:
+        """Return the bytes of `window`, which holds constants that the loadable provides."""
+        memory = self.regions[window.memory].initial
+        assert memory is not None, "decode checks that the loadable provides the constants"
+        return memory[window.offset : window.offset + window.size]
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of memory that each image needs, the copies that its largest operation makes included."""
+        largest = max(sum(cube.size for cube in (*cubes_read(o), *cubes_written(o))) for o in self.operations)
+        return largest + sum(region.size for region in self.regions.values() if region.written)
+
+    @property
+    def precision(self) -> Precision:
+        """Precision of the arithmetic: fp16 where any operation is, else int16 where any is."""
+        found = {getattr(operation, "precision", None) for operation in self.operations}
+        return next((wide for wide in (Precision.FP16, Precision.INT16) if wide in found), Precision.INT8)
+
+    @property
+    def before_softmax(self) -> tuple[Operation, ...]:
+        """Operations whose results the Softmax reads that ends the program, in the order of its channels.
+
+        None where no Softmax ends it. Most int8 probabilities are 0, so top-k is also taken from those results. Memory
+        may have held another tensor before, so the last ones count.
+        """
+        last = self.operations[-1]
+        if not isinstance(last, CpuOperation) or last.kind is not EmuOperation.SOFTMAX:
+            return ()
+        source, found = last.source, dict[int, Operation]()
+        for operation in reversed(self.operations[:-1]):
+            cube = operation.destination
+            surface, rest = divmod(cube.offset - source.offset, source.surface_stride or 1)
+            fits = cube.memory == source.memory and cube.shape[1:] == source.shape[1:] and rest == 0
+            if fits and 0 <= surface < source.surfaces and surface not in found:
+                found[surface] = operation
+            if sum(one.destination.channels for one in found.values()) >= source.channels:
+                return tuple(operation for _, operation in sorted(found.items()))
+        return ()
+
+
+def default_target(loadable: Loadable) -> Target:
+    """Return nv_small where feature atoms are 8 bytes, else nv_full (whose loadables nv_large can run too)."""
+    small = any(tensor.pixel_format == PixelFormat.FEATURE_X8 for tensor in loadable.tensors)
+    return NV_SMALL if small else NV_FULL
+
+
+def decode(loadable: Loadable, target: Target | None = None, limits: Limits = DEFAULT_LIMITS) -> Program:
+    """Decode a loadable into a program.
+
+    Parameters
+    ----------
+    loadable : Loadable
+        What `read_loadable` returned; its contents are not trusted.
+    target : Target, optional
+        Hardware; see `default_target`.
+    limits : Limits
+        How much an image may ask for.
+
+    Raises
+    ------
+    LoadableError
+        An entry points outside what the loadable declares, or the operations can never all run.
+    EmulationError
+        An operation that the firmware refuses or that this emulator does not model, or more work or memory than the
+        limits allow; the message names it.
+    """
+    target = target or default_target(loadable)
+    _check_memory(loadable, [], limits)
+    static = static_bytes(loadable)
+    layouts = layouts_of(loadable, static)
+    operations: list[Operation] = []
+    warnings: list[str] = []
+    base = 0
+    for task in _tasks_in_order(loadable):
+        space = AddressSpace(loadable, task, static, layouts)
+        if task.interface == Interface.DLA1:
+            decoded = dla.decode_task(space, target, base, warnings)
+            order = _in_order(decoded, space.where)
+            check_overwritten(order)
+            operations += order.values()
+            links = (*decoded.consumers, *decoded.parents)
+            warnings += describe_races(order, decoded.chains, links, base)
+            base += decoded.count
+        elif task.interface == Interface.EMU1:
+            cpu = emu.decode_task(space, base)
+            operations += cpu
+            base += len(cpu)
+        else:
+            raise LoadableError(f"{space.where}: interface {task.interface} is neither DLA (1) nor EMU (2)")
+    if not operations:
+        raise LoadableError("loadable: no task has any operation")
+    inputs = tuple(_port(loadable, tensor, target) for tensor in loadable.inputs)
+    outputs = tuple(_port(loadable, tensor, target) for tensor in loadable.outputs)
+    if not outputs:
+        raise LoadableError("loadable: no outputs, expected at least one")
+    regions = _regions(operations, (*inputs, *outputs), static)
+    _check_memory(loadable, operations, limits)
+    computed = _computed(operations, inputs, static)
+    _check_work(operations, limits)
+    return Program(target, tuple(operations), MappingProxyType(regions), inputs, outputs, tuple(warnings), computed)
+
+
+def _feeders(operations: list[Operation]) -> list[Operation]:
+    """Return the operations that hand over to another; the emulator keeps what they hand over in memory."""
+    return [operation for operation in operations if operation.destination.is_handed_over]
+
+
+def _check_memory(loadable: Loadable, operations: list[Operation], limits: Limits) -> None:
+    total = sum(memory.size for memory in loadable.memories)
+    total += sum(operation.destination.end for operation in _feeders(operations))
+    if total > limits.memory:
+        raise EmulationError(
+            f"loadable: declares {total} bytes of memory for an image, the limit is {limits.memory}; raise --max-memory"
+        )
+
+
+def _check_work(operations: list[Operation], limits: Limits) -> None:
+    """Refuse what would not end: strides of zero let a small file ask for any amount of work."""
+    work = 0
+    for operation in operations:
+        for verb, cubes in (("reads", cubes_read(operation)), ("writes", cubes_written(operation))):
+            size = sum(cube.size for cube in cubes)
+            if size > MAX_CUBE_BYTES:
+                where = f"operation {operation.index} ({operation.unit})"
+                raise EmulationError(f"{where}: {verb} {size} bytes, the limit is {MAX_CUBE_BYTES}")
+        weights = operation.source.weight_count if isinstance(operation.source, ConvOperation) else 0
+        if weights > MAX_WEIGHTS:
+            raise EmulationError(
+                f"operation {operation.index} ({operation.unit}): has {weights} weights, the limit is {MAX_WEIGHTS}"
+            )
+        work += _work(operation)
+    if work > limits.macs:
+        raise EmulationError(
+            f"loadable: an image takes the time of {work} multiply-accumulates, the limit is {limits.macs}; "
+            "raise --max-macs"
+        )
+
+
+def _work(operation: Operation) -> int:
+    """Return how many multiply-accumulates take as long as `operation`, roughly and at most."""
+    work = BYTE_MACS * sum(cube.size for cube in (*cubes_read(operation), *cubes_written(operation)))
+    if isinstance(operation.source, ConvOperation):
+        work += operation.source.multiplications
+    if isinstance(operation, PdpOperation):
+        # Rows are reduced over the whole width of the source, whatever the pooling makes of them.
+        rows = operation.destination.height * operation.source.size // operation.source.height
+        work += operation.kernel[0] * (rows + operation.kernel[1] * operation.destination.size)
+    return work
+
+
+def _tasks_in_order(loadable: Loadable) -> list[Task]:
+    tasks = {task.id: task for task in loadable.tasks}
+    order: list[Task] = []
+    for submit in sorted(loadable.submits, key=lambda submit: submit.id):
+        for id_ in submit.task_ids:
+            if id_ not in tasks:
+                raise LoadableError(f"loadable: submit {submit.id} names task {id_}, which does not exist")
+            order.append(tasks.pop(id_))
+    if not order:
+        raise LoadableError("loadable: no submit names any task, so nothing would run")
+    return order
+
+
+def _in_order(decoded: dla.DecodedTask, where: str) -> dict[int, Operation]:
+    """Order operations, by index in the task, so that each comes after all that it waits for, lowest index first.
+
+    The firmware counts `dependency_count` down with each event; an operation whose count never reaches zero hangs it.
+    """
+    followers: dict[int, list[int]] = {index: [] for index in range(decoded.count)}
+    waiting = [0] * decoded.count
+    for before, after, _ in decoded.consumers:
+        followers[before].append(after)
+        waiting[after] += 1
+    parents = Counter(parent for _, parent, _ in decoded.parents)
+    for index, declared in enumerate(decoded.dependency_counts):
+        found = waiting[index] + parents[index]
+        if found != declared:
+            raise LoadableError(
+                f"{where} operation {index}: dependency_count is {declared}, but {found} operations signal it"
+            )
+    for feeder, pooling in decoded.fed:
+        followers[feeder].append(pooling)
+        waiting[pooling] += 1
+    ready = [index for index, count in enumerate(waiting) if count == 0]
+    order: list[int] = []
+    while ready:
+        index = heapq.heappop(ready)
+        order.append(index)
+        for follower in followers[index]:
+            waiting[follower] -= 1
+            if waiting[follower] == 0:
+                heapq.heappush(ready, follower)
+    if len(order) != decoded.count:
+        stuck = next(index for index, count in enumerate(waiting) if count > 0)
+        raise LoadableError(f"{where} operation {stuck}: waits for itself through its dependencies; it would hang")
+    return {index: decoded.operations[index] for index in order if index in decoded.operations}
+
+
+def _port(loadable: Loadable, tensor: TensorDescriptor, target: Target) -> Port:
+    where = f"tensor {tensor.name!r}"
+    types = {DataType.INT8: Precision.INT8, DataType.INT16: Precision.INT16, DataType.HALF: Precision.FP16}
+    if tensor.data_type not in types:
+        raise EmulationError(f"{where}: data_type {tensor.data_type}, expected INT8 (4), INT16 (3) or HALF (2)")
+    precision = types[DataType(tensor.data_type)]
+    element_bytes = 1 if precision is Precision.INT8 else 2
+    if tensor.data_format == DataFormat.NHWC and tensor.data_category == DataCategory.IMAGE:
+        atom = tensor.c
+    elif tensor.data_format == DataFormat.NCXHWX:
+        small = tensor.pixel_format == PixelFormat.FEATURE_X8
+        atom = (NV_SMALL if small else NV_FULL).feature_atom_bytes // element_bytes
+    elif tensor.data_format == DataFormat.NCHW and tensor.data_category == DataCategory.FEATURE:
+        # So loadables call it that were made to test the firmware; it is a cube of the target.
+        atom = target.feature_atom_bytes // element_bytes
+    else:
+        raise EmulationError(
+            f"{where}: data_format {tensor.data_format} with category {tensor.data_category} is not modelled, "
+            "expected an NHWC image or NCxHWx features"
+        )
+    memory = next((memory for memory in loadable.memories if memory.id == tensor.mem_id), None)
+    if memory is None:
+        raise LoadableError(f"{where}: memory {tensor.mem_id} does not exist")
+    if not memory.flags & (MemoryFlags.INPUT | MemoryFlags.OUTPUT):
+        raise LoadableError(f"{where}: memory {tensor.mem_id} is neither an input nor an output")
+    if min(tensor.c, tensor.h, tensor.w) < 1:
+        raise LoadableError(f"{where}: shape {tensor.c}x{tensor.h}x{tensor.w} is empty")
+    if tensor.n < 1:
+        raise LoadableError(f"{where}: batch {tensor.n}, expected at least 1")
+    line, surface, apart = (*tensor.strides[1:], 0, 0, 0)[:3]
+    apart = (apart or tensor.size // tensor.n) if tensor.n > 1 else 0
+    pixels = PIXELS.get(tensor.pixel_format)
+    if pixels is not None and (len(pixels.plane_bytes) > 1 or pixels.components[0].bytes == 4):
+        # Components that are no elements, or stand in two planes: the tensor is given as its bytes.
+        precision, size = Precision.INT8, tensor.size // tensor.n
+        cube = Cube(memory.id, tensor.offset, 1, 1, max(size, 1), 1, 1, size, size, tensor.n, apart)
+    else:
+        form = tensor.c, tensor.h, tensor.w, atom, element_bytes, line, surface
+        cube = Cube(memory.id, tensor.offset, *form, tensor.n, apart)
+    if cube.end > memory.size:
+        raise LoadableError(f"{where}: ends at byte {cube.end} of memory {memory.id}, which has {memory.size}")
+    if cube.size > cube.end - cube.offset:
+        # Strides that are too small would let a small loadable ask for inputs and outputs of any size.
+        raise LoadableError(
+            f"{where}: {cube.batch} x {cube.channels}x{cube.height}x{cube.width} in {cube.end - cube.offset} bytes of "
+            f"memory {memory.id}, expected at least the {cube.size} bytes that its elements take"
+        )
+    return Port(tensor.name, cube, precision)
+
+
+def _regions(
+    operations: list[Operation], ports: tuple[Port, ...], static: Mapping[int, NDArray[np.uint8]]
+) -> dict[int, Region]:
+    """Keep what operations and tensors use of the memories; one that nobody writes is shared by all images."""
+    writes = [cube for operation in operations for cube in cubes_written(operation)] + [port.cube for port in ports]
+    reads = [cube for operation in operations for cube in cubes_read(operation)]
+    uses = [(cube.memory, cube.end) for cube in (*writes, *reads)]
+    uses += [(w.memory, w.offset + w.size) for operation in operations for w in _constants(operation)]
+    sizes: dict[int, int] = {}
+    for memory, end in uses:
+        sizes[memory] = max(sizes.get(memory, 0), end)
+    written = {cube.memory for cube in writes}
+    regions = {}
+    for id_, size in sorted(sizes.items()):
+        initial = static[id_][:size] if id_ in static else None
+        if initial is None and id_ not in written:
+            initial = np.zeros(size, np.uint8)
+        regions[id_] = Region(size, id_ in written, initial)
+    return regions
+
+
+def _constants(operation: Operation) -> tuple[Window, ...]:
+    return *weights_read(operation), *arrays_read(operation)
+
+
+def _computed(
+    operations: list[Operation], inputs: tuple[Port, ...], static: Mapping[int, NDArray[np.uint8]]
+) -> frozenset[int]:
+    """Return the operations whose constants are written by inputs or operations: those are unpacked for each image."""
+    writes = [port.cube for port in inputs]
+    writes += [cube for operation in operations for cube in cubes_written(operation)]
+    computed = set()
+    for operation in operations:
+        for window in _constants(operation):
+            end = window.offset + window.size
+            if any(w.memory == window.memory and w.offset < end and window.offset < w.end for w in writes):
+                computed.add(operation.index)
+            elif window.memory not in static:
+                raise LoadableError(
+                    f"operation {operation.index} ({operation.unit}): its constants stand in memory {window.memory}, "
+                    "which holds nothing that the loadable provides"
+                )
+    return frozenset(computed)

@@ -1,0 +1,1 @@
+"""Units in half precision, bit for bit and fast."""

@@ -1,0 +1,1 @@
+"""Units in integers, bit for bit."""

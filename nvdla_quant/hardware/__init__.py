@@ -1,0 +1,1 @@
+"""The hardware configurations, and how a convolution shares the convolution buffer."""

@@ -1,0 +1,1 @@
+"""What jobs need of the machine: files, logs, programs, downloads, provenance."""

@@ -1,0 +1,1 @@
+"""The pages of docs/hardware and what a program can say about them."""
