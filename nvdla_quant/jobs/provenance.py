@@ -17,7 +17,7 @@ import numpy as np
 
 from nvdla_quant.errors import ConfigError, ReportError
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 """Folder of the package."""
 
 DISTRIBUTIONS = (

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from nvdla_quant.configuration.artefacts import Artefacts
-from nvdla_quant.configuration.parameters import ANY_NAME, Job, alternatives, known, those
 from nvdla_quant.configuration.load import load_configuration
+from nvdla_quant.configuration.parameters import ANY_NAME, Job, alternatives, known, those
 
 
 def job_of(config: dict[str, Any]) -> Job:
