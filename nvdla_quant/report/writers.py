@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +71,9 @@ def write_tex(path: Path | str, sheets: Iterable[Sheet]) -> None:
 def write_markdown(path: Path | str, sheets: Iterable[Sheet]) -> None:
     """Write sheets as one Markdown document."""
     write_text(path, "\n".join(map(to_markdown, sheets)))
+
+
+def write_sheets(sheets: Sequence[Sheet], tex: Path | str, markdown: Path | str) -> None:
+    """Write sheets for LaTeX and as Markdown."""
+    write_tex(tex, sheets)
+    write_markdown(markdown, sheets)

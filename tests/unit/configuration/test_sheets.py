@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from nvdla_quant.config import load_configuration
+from nvdla_quant.configuration.load import load_configuration
 from nvdla_quant.errors import ConfigError
 
 LENET, RESNET = "resources/lenet-mnist", "resources/resnet20-fashion-mnist"
@@ -122,7 +122,7 @@ def test_mistakes_elsewhere_keep_their_words(load: Load, config: dict[str, Any])
         load(cases=CASES)
 
 
-@pytest.mark.parametrize("module", ["nvdla_quant.cli", "nvdla_quant.config"])
+@pytest.mark.parametrize("module", ["nvdla_quant.cli", "nvdla_quant.configuration.load"])
 def test_pandas_is_imported_only_where_it_is_used(module: str) -> None:
     code = f"import sys, {module}; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
