@@ -6,8 +6,8 @@
 
 rule calibrate:
     input:
-        prototxt=prototxt_of,
-        caffemodel=caffemodel_of,
+        prototxt=JOB.prototxt,
+        caffemodel=JOB.caffemodel,
         images="<case>/images/calibration-{calibrator}.npz",
     output:
         cache="<case>/calibration/{calibrator}/calibration.cache",
@@ -16,7 +16,9 @@ rule calibrate:
     benchmark:
         "<case_benchmarks>/calibrate/{calibrator}.tsv"
     wildcard_constraints:
-        calibrator=those(set(SETTINGS["calibrators"]) - set(TENSORRT_CALIBRATORS), SETTINGS["calibrators"]),
+        calibrator=those(
+            set(SETTINGS["calibrators"]) - set(CONFIGURATION.tensorrt_calibrators), SETTINGS["calibrators"]
+        ),
     conda:
         "../envs/quantization.yaml"
     threads: 1
@@ -24,8 +26,8 @@ rule calibrate:
         mem_mb=2000,
         runtime=60,
     params:
-        preprocessing=preprocessing_of,
-        calibrator=method_of,
+        preprocessing=JOB.preprocessing,
+        calibrator=JOB.method,
         code=code_of("calibrate"),
     message:
         "Calibrate {wildcards.model} on {wildcards.dataset}, {wildcards.calibrator}"

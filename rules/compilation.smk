@@ -6,9 +6,9 @@
 
 rule compile_loadable:
     input:
-        prototxt=prepared_prototxt_of,
-        caffemodel=prepared_caffemodel_of,
-        table=table_of,
+        prototxt=JOB.prepared_prototxt,
+        caffemodel=JOB.prepared_caffemodel,
+        table=JOB.table,
         support="<case>/{target}/support.json",
     output:
         loadable="<case>/{target}/{variant}/loadable.nvdla",
@@ -27,7 +27,7 @@ rule compile_loadable:
         runtime=20,
     params:
         target="{target}",
-        options=compile_options_of,
+        options=JOB.compile_options,
         code=code_of("compile_loadable"),
     message:
         "Compile {wildcards.model} for {wildcards.target}, {wildcards.variant}"
@@ -37,9 +37,9 @@ rule compile_loadable:
 
 rule compile_with_nvdla_compiler:
     input:
-        prototxt=prepared_prototxt_of,
-        caffemodel=prepared_caffemodel_of,
-        table=table_of,
+        prototxt=JOB.prepared_prototxt,
+        caffemodel=JOB.prepared_caffemodel,
+        table=JOB.table,
         support="<case>/{target}/support.json",
     output:
         loadable="<case>/{target}/{variant}/loadable.nvdla",
@@ -58,7 +58,7 @@ rule compile_with_nvdla_compiler:
         runtime=60,
     params:
         target="{target}",
-        options=compile_options_of,
+        options=JOB.compile_options,
         backend=backend("nvdla_compiler"),
         code=code_of("compile_with_nvdla_compiler"),
     message:

@@ -18,7 +18,7 @@ rule download_file:
         mem_mb=500,
         runtime=600,
     params:
-        source=source_of,
+        source=JOB.source,
         code=code_of("download_file"),
     message:
         "Download {wildcards.file}"
@@ -28,7 +28,7 @@ rule download_file:
 
 rule take_member:
     input:
-        archive=member_archive_of,
+        archive=JOB.archive_of_member,
     output:
         file="downloads/{digest}/member/{path}",
     log:
@@ -42,7 +42,7 @@ rule take_member:
         mem_mb=500,
         runtime=30,
     params:
-        source=source_of,
+        source=JOB.source,
         code=code_of("take_member"),
     message:
         "Take {wildcards.path} out of {input.archive}"
@@ -52,7 +52,7 @@ rule take_member:
 
 rule take_folder:
     input:
-        archive=folder_archive_of,
+        archive=JOB.archive_of_folder,
     output:
         folder=directory("downloads/{digest}/folder/{path}"),
     log:
@@ -66,7 +66,7 @@ rule take_folder:
         mem_mb=500,
         runtime=120,
     params:
-        source=source_of,
+        source=JOB.source,
         code=code_of("take_folder"),
     message:
         "Take the folder {wildcards.path} out of {input.archive}"

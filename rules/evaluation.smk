@@ -1,6 +1,6 @@
 # Score fp32 and every variant on the same images, compare them image by image, hold every loadable to the float network.
 #
-# Needs: reference/{shard}.npz, dumps/{shard}.npz; loadable.nvdla, network/{network}/, the fixed table (int8).
+# Needs: reference/{shard}.npz, dumps/{shard}.npz; loadable.nvdla, compile.json, network/{network}/, the fixed table (int8).
 # Makes: reference/accuracy.json; {target}/{variant}/accuracy.json, comparison.json with fp32, layers.tsv, verdict.json;
 #        comparisons.json between the variants of a case.
 
@@ -21,7 +21,7 @@ rule score_reference:
         mem_mb=1000,
         runtime=10,
     params:
-        subject=reference_subject_of,
+        subject=JOB.case,
         code=code_of("score_reference"),
     message:
         "Score {wildcards.model} on {wildcards.dataset} in fp32"
@@ -33,8 +33,8 @@ rule score_variant:
     input:
         reference=collect("<case>/reference/{shard}.npz", shard=CONFIGURATION.shards, allow_missing=True),
         dumps=collect("<case>/{target}/{variant}/dumps/{shard}.npz", shard=CONFIGURATION.shards, allow_missing=True),
-        prototxt=prepared_prototxt_of,
-        table=table_of,
+        prototxt=JOB.prepared_prototxt,
+        table=JOB.table,
     output:
         accuracy="<case>/{target}/{variant}/accuracy.json",
         comparison="<case>/{target}/{variant}/comparison.json",
@@ -49,8 +49,8 @@ rule score_variant:
         mem_mb=1000,
         runtime=10,
     params:
-        subject=subject_of,
-        pair=pair_with_fp32_of,
+        subject=JOB.subject,
+        pair=JOB.pair_with_fp32,
         code=code_of("score_variant"),
     message:
         "Score {wildcards.model} on {wildcards.dataset}: {wildcards.target}, {wildcards.variant}"
@@ -61,9 +61,11 @@ rule score_variant:
 rule verify_loadable:
     input:
         loadable="<case>/{target}/{variant}/loadable.nvdla",
-        prototxt=prepared_prototxt_of,
-        caffemodel=prepared_caffemodel_of,
-        table=table_of,
+        # What this compiler says that the operations stand for; NVIDIA's says nothing.
+        report=branch(JOB.is_compiled_here, then="<case>/{target}/{variant}/compile.json", otherwise=[]),
+        prototxt=JOB.prepared_prototxt,
+        caffemodel=JOB.prepared_caffemodel,
+        table=JOB.table,
         images=f"<case>/images/test-{CONFIGURATION.shards[0]}.npz",
     output:
         verdict="<case>/{target}/{variant}/verdict.json",
@@ -82,10 +84,10 @@ rule verify_loadable:
         runtime=30,
     params:
         target="{target}",
-        preprocessing=preprocessing_of,
-        raw_pixels=is_fed_raw_pixels,
+        preprocessing=JOB.preprocessing,
+        raw_pixels=JOB.is_fed_raw_pixels,
         images=SETTINGS["verify"]["images"],
-        subject=verified_subject_of,
+        subject=JOB.verified_subject,
         code=code_of("verify_loadable"),
     message:
         "Verify {wildcards.model} on {wildcards.target}, {wildcards.variant}"
@@ -96,8 +98,8 @@ rule verify_loadable:
 rule compare_case:
     input:
         reference=collect("<case>/reference/{shard}.npz", shard=CONFIGURATION.shards, allow_missing=True),
-        dumps=dumps_of_case,
-        comparisons=comparisons_of_case,
+        dumps=JOB.dumps,
+        comparisons=JOB.comparisons,
     output:
         comparisons="<case>/comparisons.json",
     log:
@@ -111,9 +113,10 @@ rule compare_case:
         mem_mb=2000,
         runtime=60,
     params:
-        runs=runs_of_case,
-        groups=groups_of_case,
-        modes=mode_pairs_of_case,
+        case=JOB.case,
+        runs=JOB.runs,
+        groups=JOB.groups,
+        modes=JOB.mode_pairs,
         code=code_of("compare_case"),
     message:
         "Compare the variants of {wildcards.model} on {wildcards.dataset}"

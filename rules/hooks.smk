@@ -19,16 +19,13 @@ def print_summary():
     """Show the sweep's table, what repeated seeds gave, and the answers on the terminal."""
     from nvdla_quant.report.evidence import read_evidence
     from nvdla_quant.report.recommendation import closing
-    from nvdla_quant.report.tables import render_summary
+    from nvdla_quant.report.terminal import render_summary
 
-    accuracies, comparisons, verdicts, (page,) = (
-        [Path(workflow.pathvars.apply(path)) for path in paths]
-        for paths in (accuracy_files(), comparison_files(), verdict_files(), ["<results>/report/report.html"])
-    )
-    if not all(path.is_file() for path in (*accuracies, *comparisons, *verdicts, page)):
+    made = (*SWEEP.accuracies, *SWEEP.comparisons, *SWEEP.verdicts, SWEEP.page)
+    if not all(Path(path).is_file() for path in made):
         return  # Only a part of the sweep was asked for.
-    evidence = read_evidence(accuracies, comparisons, group_records(), verdicts=verdicts)
+    evidence = read_evidence(SWEEP.accuracies, SWEEP.comparisons, SWEEP.groups, verdicts=SWEEP.verdicts)
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else 120
-    print(render_summary(evidence.rows, width=width, colour=terminal))
-    print(f"{closing(evidence)}Why, and everything else: {page}")
+    print(render_summary(evidence.accuracies, width=width, colour=terminal))
+    print(f"{closing(evidence)}Why, and everything else: {SWEEP.page}")

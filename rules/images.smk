@@ -6,8 +6,8 @@
 
 rule select_calibration_images:
     input:
-        files=calibration_files_of,
-        prototxt=prototxt_of,
+        files=JOB.calibration_files,
+        prototxt=JOB.prototxt,
     output:
         images="<case>/images/calibration-{calibrator}.npz",
     log:
@@ -21,9 +21,9 @@ rule select_calibration_images:
         mem_mb=1000,
         runtime=30,
     params:
-        dataset=dataset_of,
-        preprocessing=preprocessing_of,
-        calibrator=calibrator_of,
+        dataset=JOB.dataset,
+        preprocessing=JOB.preprocessing,
+        calibrator=JOB.calibrator,
         code=code_of("select_calibration_images"),
     message:
         "Choose the calibration images of {wildcards.dataset} for {wildcards.model}, {wildcards.calibrator}"
@@ -33,8 +33,8 @@ rule select_calibration_images:
 
 rule select_test_images:
     input:
-        files=test_files_of,
-        prototxt=prototxt_of,
+        files=JOB.test_files,
+        prototxt=JOB.prototxt,
     output:
         images="<case>/images/test-{shard}.npz",
     log:
@@ -48,9 +48,9 @@ rule select_test_images:
         mem_mb=1000,
         runtime=60,
     params:
-        dataset=dataset_of,
-        preprocessing=preprocessing_of,
-        part=part_of,
+        dataset=JOB.dataset,
+        preprocessing=JOB.preprocessing,
+        part=JOB.part,
         code=code_of("select_test_images"),
     message:
         "Prepare the test images of {wildcards.dataset} for {wildcards.model}, shard {wildcards.shard}"

@@ -6,8 +6,8 @@
 
 rule prepare_network:
     input:
-        prototxt=prototxt_of,
-        caffemodel=caffemodel_of,
+        prototxt=JOB.prototxt,
+        caffemodel=JOB.caffemodel,
     output:
         prototxt="<case>/network/{network}/deploy.prototxt",
         caffemodel="<case>/network/{network}/weights.caffemodel",
@@ -22,7 +22,7 @@ rule prepare_network:
         mem_mb=1000,
         runtime=10,
     params:
-        preparation=preparation_of,
+        preparation=JOB.preparation,
         code=code_of("prepare_network"),
     message:
         "Prepare {wildcards.model} ({wildcards.network})"
@@ -32,8 +32,8 @@ rule prepare_network:
 
 rule check_support:
     input:
-        prototxt=prototxt_of,
-        caffemodel=caffemodel_of,
+        prototxt=JOB.prototxt,
+        caffemodel=JOB.caffemodel,
     output:
         support="<case>/{target}/support.json",
     log:
@@ -48,7 +48,7 @@ rule check_support:
         runtime=10,
     params:
         target="{target}",
-        nvdla_compiler=nvdla_compiler_variants_of,
+        nvdla_compiler=JOB.nvdla_compiler_variants,
         options={key: backend("nvdla_compiler")[key] for key in ("profile", "informat") if backend("nvdla_compiler")},
         code=code_of("check_support"),
     message:

@@ -6,8 +6,8 @@
 
 rule compute_reference:
     input:
-        prototxt=prototxt_of,
-        caffemodel=caffemodel_of,
+        prototxt=JOB.prototxt,
+        caffemodel=JOB.caffemodel,
         images="<case>/images/test-{shard}.npz",
     output:
         scores="<case>/reference/{shard}.npz",
@@ -22,7 +22,7 @@ rule compute_reference:
         mem_mb=2000,
         runtime=60,
     params:
-        preprocessing=preprocessing_of,
+        preprocessing=JOB.preprocessing,
         code=code_of("compute_reference"),
     message:
         "Run {wildcards.model} in fp32 on {wildcards.dataset}, shard {wildcards.shard}"

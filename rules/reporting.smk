@@ -7,9 +7,9 @@
 
 rule summarize_sweep:
     input:
-        accuracies=accuracy_files(),
-        comparisons=comparison_files(),
-        verdicts=verdict_files(),
+        accuracies=SWEEP.accuracies,
+        comparisons=SWEEP.comparisons,
+        verdicts=SWEEP.verdicts,
     output:
         tsv=report(
             "<results>/summary.tsv", caption="../report/summary.rst", category="Tables", labels={"item": "summary"}
@@ -29,7 +29,7 @@ rule summarize_sweep:
         mem_mb=500,
         runtime=10,
     params:
-        groups=group_records(),
+        groups=SWEEP.groups,
         code=code_of("summarize_sweep"),
     message:
         "Summarize the sweep"
@@ -39,11 +39,11 @@ rule summarize_sweep:
 
 rule plot_figures:
     input:
-        accuracies=accuracy_files(),
-        comparisons=comparison_files(),
-        tables=raw_table_files(),
-        verdicts=verdict_files(),
-        layers=layer_files(),
+        accuracies=SWEEP.accuracies,
+        comparisons=SWEEP.comparisons,
+        tables=SWEEP.raw_tables,
+        verdicts=SWEEP.verdicts,
+        layers=SWEEP.layers,
     output:
         accuracy_svg=report(
             "<results>/report/accuracy.svg",
@@ -91,8 +91,8 @@ rule plot_figures:
         mem_mb=1000,
         runtime=30,
     params:
-        groups=group_records(),
-        calibrators=calibrator_records(),
+        groups=SWEEP.groups,
+        calibrators=SWEEP.calibrators,
         code=code_of("plot_figures"),
     message:
         "Draw the figures"
@@ -102,9 +102,9 @@ rule plot_figures:
 
 rule write_manifest:
     input:
-        inputs=input_files(),
-        exact=exact_artefacts(),
-        processor_dependent=processor_dependent_artefacts(),
+        inputs=SWEEP.inputs,
+        exact=SWEEP.exact,
+        processor_dependent=SWEEP.processor_dependent,
     output:
         manifest="<results>/manifest.json",
     log:
@@ -119,7 +119,7 @@ rule write_manifest:
         runtime=10,
     params:
         settings=SETTINGS,
-        command=command_to_repeat(),
+        command=provenance.command_to_repeat(workflow.configfiles, workflow.config_settings.config, Path.cwd()),
         code=code_of("write_manifest"),
     message:
         "Record digests and versions of everything"
@@ -129,11 +129,11 @@ rule write_manifest:
 
 rule write_report:
     input:
-        accuracies=accuracy_files(),
-        comparisons=comparison_files(),
-        tables=raw_table_files(),
-        verdicts=verdict_files(),
-        layers=layer_files(),
+        accuracies=SWEEP.accuracies,
+        comparisons=SWEEP.comparisons,
+        tables=SWEEP.raw_tables,
+        verdicts=SWEEP.verdicts,
+        layers=SWEEP.layers,
         manifest="<results>/manifest.json",
     output:
         html=report(
@@ -153,8 +153,8 @@ rule write_report:
         mem_mb=1000,
         runtime=30,
     params:
-        groups=group_records(),
-        calibrators=calibrator_records(),
+        groups=SWEEP.groups,
+        calibrators=SWEEP.calibrators,
         benchmarks=benchmark_patterns,
         code=code_of("write_report"),
     message:

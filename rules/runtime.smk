@@ -8,7 +8,7 @@ rule run_loadable:
     input:
         loadable="<case>/{target}/{variant}/loadable.nvdla",
         images="<case>/images/test-{shard}.npz",
-        table=table_of,
+        table=JOB.table,
     output:
         dumps="<case>/{target}/{variant}/dumps/{shard}.npz",
     log:
@@ -25,11 +25,11 @@ rule run_loadable:
         runtime=240,
     params:
         target="{target}",
-        preprocessing=preprocessing_of,
-        feeding=feeding_of,
-        quantized=is_quantized_here,
+        preprocessing=JOB.preprocessing,
+        feeding=JOB.feeding,
+        quantized=JOB.is_quantized_here,
         emulator=SETTINGS["emulator"],
-        part=part_of,
+        part=JOB.part,
         code=code_of("run_loadable"),
     message:
         "Run {wildcards.model} on {wildcards.target}, {wildcards.variant}, shard {wildcards.shard}"
@@ -41,7 +41,7 @@ rule run_on_device:
     input:
         loadable="<case>/{target}/{variant}/loadable.nvdla",
         images="<case>/images/test-{shard}.npz",
-        table=table_of,
+        table=JOB.table,
     output:
         dumps="<case>/{target}/{variant}/dumps/{shard}.npz",
     log:
@@ -59,9 +59,9 @@ rule run_on_device:
         nvdla_device=1,
     params:
         target="{target}",
-        preprocessing=preprocessing_of,
-        feeding=feeding_of,
-        quantized=is_quantized_here,
+        preprocessing=JOB.preprocessing,
+        feeding=JOB.feeding,
+        quantized=JOB.is_quantized_here,
         backend=backend("nvdla_runtime"),
         code=code_of("run_on_device"),
     message:

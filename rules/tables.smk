@@ -30,8 +30,8 @@ rule convert_cache:
 rule fix_table:
     input:
         cache="<case>/calibration/{calibrator}/calibration.cache",
-        prototxt=prototxt_of,
-        prepared=table_prototxt_of,
+        prototxt=JOB.prototxt,
+        prepared=JOB.table_prototxt,
     output:
         table="<case>/calibration/{calibrator}/{table}/table.fixed.json",
         changes="<case>/calibration/{calibrator}/{table}/changes.tsv",
@@ -46,7 +46,7 @@ rule fix_table:
         mem_mb=500,
         runtime=10,
     params:
-        options=table_options_of,
+        options=JOB.table_options,
         code=code_of("fix_table"),
     message:
         "Fix names and scales of the table of {wildcards.model}, {wildcards.calibrator}, {wildcards.table}"

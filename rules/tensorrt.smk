@@ -8,8 +8,8 @@
 
 rule prepare_tensorrt:
     input:
-        prototxt=prototxt_of,
-        caffemodel=caffemodel_of,
+        prototxt=JOB.prototxt,
+        caffemodel=JOB.caffemodel,
     output:
         job="<case>/tensorrt/job.json",
         model="<case>/tensorrt/model.onnx",
@@ -24,7 +24,7 @@ rule prepare_tensorrt:
         mem_mb=2000,
         runtime=10,
     params:
-        preprocessing=preprocessing_of,
+        preprocessing=JOB.preprocessing,
         code=code_of("prepare_tensorrt"),
     message:
         "Lay {wildcards.model} ready for TensorRT"
@@ -36,8 +36,8 @@ rule calibrate_with_tensorrt:
     input:
         job="<case>/tensorrt/job.json",
         model="<case>/tensorrt/model.onnx",
-        prototxt=prototxt_of,
-        caffemodel=caffemodel_of,
+        prototxt=JOB.prototxt,
+        caffemodel=JOB.caffemodel,
         images="<case>/images/calibration-{calibrator}.npz",
     output:
         cache="<case>/calibration/{calibrator}/calibration.cache",
@@ -46,7 +46,7 @@ rule calibrate_with_tensorrt:
     benchmark:
         "<case_benchmarks>/calibrate_with_tensorrt/{calibrator}.tsv"
     wildcard_constraints:
-        calibrator=alternatives(TENSORRT_CALIBRATORS),
+        calibrator=alternatives(CONFIGURATION.tensorrt_calibrators),
     conda:
         "../envs/tensorrt-8.5.yaml"
     container:
@@ -58,7 +58,7 @@ rule calibrate_with_tensorrt:
         gpu=1,
     params:
         python=backend("tensorrt").get("python", "python"),
-        options=tensorrt_options_of,
+        options=JOB.tensorrt_options,
         code=digest_of("nvdla_quant.calibration.tensorrt"),
     message:
         "Calibrate {wildcards.model} on {wildcards.dataset}, {wildcards.calibrator}, with TensorRT"
@@ -72,10 +72,10 @@ rule run_tensorrt:
     input:
         job="<case>/tensorrt/job.json",
         model="<case>/tensorrt/model.onnx",
-        prototxt=prototxt_of,
-        caffemodel=caffemodel_of,
+        prototxt=JOB.prototxt,
+        caffemodel=JOB.caffemodel,
         images=collect("<case>/images/test-{shard}.npz", shard=CONFIGURATION.shards, allow_missing=True),
-        cache=engine_cache_of,
+        cache=JOB.engine_cache,
     output:
         scores="<case>/tensorrt/{engine}.npz",
     log:
@@ -93,7 +93,7 @@ rule run_tensorrt:
         gpu=1,
     params:
         python=backend("tensorrt").get("python", "python"),
-        options=engine_options_of,
+        options=JOB.engine_options,
         code=digest_of("nvdla_quant.calibration.tensorrt"),
     message:
         "Run {wildcards.model} on {wildcards.dataset} with TensorRT, {wildcards.engine}"
@@ -120,7 +120,7 @@ rule score_tensorrt:
         mem_mb=1000,
         runtime=10,
     params:
-        subject=engine_subject_of,
+        subject=JOB.engine_subject,
         code=code_of("score_tensorrt"),
     message:
         "Score {wildcards.model} on {wildcards.dataset} in TensorRT, {wildcards.engine}"

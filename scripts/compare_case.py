@@ -7,10 +7,9 @@ from nvdla_quant.jobs import logs
 from nvdla_quant.jobs.files import read_npz
 
 with logs.capture(snakemake.log[0]):
-    reference = read_npz(*map(Path, snakemake.input.reference))
-    with_fp32 = [found for path in snakemake.input.comparisons for found in read_comparisons(path)]
-    runs = DumpedRuns.of(snakemake.params.runs, list(map(Path, snakemake.input.dumps)), with_fp32)
-    groups, modes = snakemake.params.groups, snakemake.params.modes
-    case = {"model": snakemake.wildcards.model, "dataset": snakemake.wildcards.dataset}
-    found = compare_case(case, reference["labels"], reference["scores"], groups, modes, runs)
-    write_comparisons(Path(snakemake.output.comparisons), found)
+    given, params = snakemake.input, snakemake.params
+    reference = read_npz(*map(Path, given.reference))
+    with_fp32 = [found for path in given.comparisons for found in read_comparisons(path)]
+    runs = DumpedRuns.of(params.runs, list(map(Path, given.dumps)), with_fp32)
+    against = reference["labels"], reference["scores"], params.groups, params.modes, runs
+    write_comparisons(snakemake.output.comparisons, compare_case(params.case, *against))

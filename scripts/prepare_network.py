@@ -9,8 +9,7 @@ from nvdla_quant.network.caffe.writer import write_caffemodel, write_prototxt
 from nvdla_quant.network.passes import prepare
 
 with logs.capture(snakemake.log[0]):
-    network = read_network(Path(snakemake.input.prototxt), Path(snakemake.input.caffemodel))
-    prepared = prepare(network, **snakemake.params.preparation)
+    network = prepare(read_network(*map(Path, snakemake.input)), **snakemake.params.preparation)
     with atomic_path(snakemake.output.prototxt) as prototxt, atomic_path(snakemake.output.caffemodel) as caffemodel:
-        write_prototxt(prepared, prototxt)
-        write_caffemodel(prepared, caffemodel)
+        write_prototxt(network, prototxt)
+        write_caffemodel(network, caffemodel)

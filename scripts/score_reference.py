@@ -7,12 +7,7 @@ from nvdla_quant.jobs import logs
 from nvdla_quant.jobs.files import read_npz
 
 with logs.capture(snakemake.log[0]):
-    reference = read_npz(*map(Path, snakemake.input.reference))
-    accuracy = measure(
-        fp32_subject(**snakemake.params.subject),
-        reference["labels"],
-        reference["scores"],
-        logits=reference.get("logits"),
-        exactness="fp32",
-    )
+    reference, subject = read_npz(*map(Path, snakemake.input.reference)), fp32_subject(**snakemake.params.subject)
+    labels, scores, logits = reference["labels"], reference["scores"], reference.get("logits")
+    accuracy = measure(subject, labels, scores, logits=logits, exactness="fp32")
     write_accuracy(Path(snakemake.output.accuracy), accuracy)

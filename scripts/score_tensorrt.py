@@ -7,13 +7,8 @@ from nvdla_quant.jobs import logs
 from nvdla_quant.jobs.files import read_npz
 
 with logs.capture(snakemake.log[0]):
-    found = read_npz(Path(snakemake.input.scores))
-    reference = read_npz(*map(Path, snakemake.input.reference))
-    accuracy = measure(
-        Subject(**snakemake.params.subject),
-        reference["labels"],
-        found["scores"],
-        exactness=str(found["exactness"][0]),
-        reference=reference["scores"],
-    )
+    found, reference = read_npz(Path(snakemake.input.scores)), read_npz(*map(Path, snakemake.input.reference))
+    subject, exactness = Subject(**snakemake.params.subject), str(found["exactness"][0])
+    scores, labels, fp32 = found["scores"], reference["labels"], reference["scores"]
+    accuracy = measure(subject, labels, scores, exactness=exactness, reference=fp32)
     write_accuracy(Path(snakemake.output.accuracy), accuracy)

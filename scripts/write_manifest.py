@@ -7,12 +7,7 @@ from nvdla_quant.jobs.files import write_json
 from nvdla_quant.jobs.provenance import manifest
 
 with logs.capture(snakemake.log[0]):
-    content = manifest(
-        inputs=map(Path, snakemake.input.inputs),
-        artefacts=map(Path, [*snakemake.input.exact, *snakemake.input.processor_dependent]),
-        config=snakemake.params.settings,
-        command=snakemake.params.command,
-        base=Path.cwd(),
-        processor_dependent=map(Path, snakemake.input.processor_dependent),
-    )
-    write_json(snakemake.output.manifest, content)
+    given, params = snakemake.input, snakemake.params
+    inputs, exact, dependent = (list(map(Path, given[key])) for key in ("inputs", "exact", "processor_dependent"))
+    files = {"inputs": inputs, "artefacts": exact + dependent, "processor_dependent": dependent, "base": Path.cwd()}
+    write_json(snakemake.output.manifest, manifest(config=params.settings, command=params.command, **files))

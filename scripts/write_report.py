@@ -10,9 +10,6 @@ from nvdla_quant.report.times import read_times
 
 with logs.capture(snakemake.log[0]):
     given, params = snakemake.input, snakemake.params
-    files = {key: given[key] for key in ("tables", "verdicts", "layers")}
-    evidence = read_evidence(
-        given.accuracies, given.comparisons, params.groups, calibrators=params.calibrators, **files
-    )
-    times, manifest = read_times(params.benchmarks), read_manifest(Path(given.manifest))
-    write_page(Path(snakemake.output.html), evidence, times, manifest)
+    more = {key: given[key] for key in ("tables", "verdicts", "layers")}
+    evidence = read_evidence(given.accuracies, given.comparisons, params.groups, calibrators=params.calibrators, **more)
+    write_page(snakemake.output.html, evidence, read_times(params.benchmarks), read_manifest(Path(given.manifest)))

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -16,17 +17,19 @@ import numpy as np
 
 from nvdla_quant.errors import ConfigError, ReportError
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 """Folder of the package."""
 
 DISTRIBUTIONS = (
     "altair",
     "flatbuffers",
+    "jinja2",
     "jsonschema",
     "numba",
     "numpy",
     "onnx",
     "onnxruntime",
+    "pandas",
     "pillow",
     "protobuf",
     "pyyaml",
@@ -34,6 +37,7 @@ DISTRIBUTIONS = (
     "rich",
     "scipy",
     "snakemake",
+    "tabulate",
     "threadpoolctl",
     "typer",
     "vl-convert-python",
@@ -198,6 +202,26 @@ def manifest(
         "inputs": _listing(inputs, base),
         "artefacts": listed,
     }
+
+
+def command_to_repeat(configfiles: Iterable[Path | str], given: Mapping[str, Any], folder: Path) -> str:
+    """Return the command that makes the same results, without what does not change them.
+
+    Parameters
+    ----------
+    configfiles : Iterable[Path or str]
+        Configurations that were laid over each other; the default needs no mention.
+    given : Mapping
+        What ``--config`` set.
+    folder : Path
+        Where the run takes place; paths below it are written relative to it.
+    """
+    paths = [folder / path for path in configfiles]
+    shown = [path.relative_to(folder) if path.is_relative_to(folder) else path for path in paths]
+    named = [str(path) for path in shown if path != Path("config.yaml")]
+    options = [f"{key}={value}" for key, value in given.items()]
+    command = ["snakemake", *(["--configfile", *named] if named else []), *(["--config", *options] if options else [])]
+    return shlex.join(command)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

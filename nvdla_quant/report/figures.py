@@ -8,12 +8,12 @@ from math import isfinite, log2
 from typing import Any
 
 import altair as alt
+import pandas as pd
 
-from nvdla_quant.evaluation.comparison import Spread
-from nvdla_quant.report.evidence import Evidence, LayerError, Repeated
+from nvdla_quant.report.evidence import Evidence
+from nvdla_quant.report.frames import CASE, GROUP, PLACE, RUN, Row, alike, records, where
 from nvdla_quant.report.plots import accuracy_chart
 from nvdla_quant.report.style import INK, PALETTE, arrange, nothing, signed
-from nvdla_quant.report.tables import Row, alike
 
 _WIDTH = 420
 _CELL = 26
@@ -27,19 +27,15 @@ _CLASSES = 30
 
 def images_chart(evidence: Evidence) -> alt.ConcatChart:
     """Return accuracy against the number of calibration images: every seed, their mean and their range."""
-    swept: dict[tuple[str, str, str, str], list[tuple[Repeated, Spread]]] = {}
-    for group in evidence.repeated:
-        if group.images is not None and group.top1 is not None:
-            swept.setdefault((*group.case, group.target, group.series), []).append((group, group.top1))
-    cases: dict[tuple[str, str], dict[str, dict[str, tuple[Repeated, Spread]]]] = {}
-    for (model, dataset, target, _), groups in swept.items():
-        if len({group.images for group, _ in groups}) > 1:
-            named = {f"{group.series} {group.images}": (group, top1) for group, top1 in groups}
-            cases.setdefault((model, dataset), {}).setdefault(target, {}).update(named)
+    groups = evidence.groups.dropna(subset=["images", "top1_mean"])
+    swept = groups.groupby([*PLACE, "series"], sort=False)["images"].transform("nunique") > 1
+    members = evidence.accuracies[[*GROUP, "variant", "top1"]]
+    # A line for each seed, with the figures of its group beside it.
+    seeds = groups[swept].drop(columns=["variant", "top1"]).merge(members, on=list(GROUP))
     panels = [
-        _images_panel(evidence, targets, list(groups.values()))
-        for found in cases.values()
-        for targets, groups in alike(found, lambda pair: (pair[1], [row["top1"] for row in pair[0].rows]))
+        _images_panel(evidence, (str(model), str(dataset)), targets, lines)
+        for (model, dataset), found in seeds.groupby(list(CASE), sort=False)
+        for targets, lines in alike(found, ["series", "images", "variant", "top1"])
     ]
     if not panels:
         return nothing("No calibrator has several numbers of images: there is nothing to plot against.")
@@ -47,15 +43,14 @@ def images_chart(evidence: Evidence) -> alt.ConcatChart:
 
 
 def _images_panel(
-    evidence: Evidence, targets: Sequence[str], groups: Sequence[tuple[Repeated, Spread]]
+    evidence: Evidence, case: tuple[str, str], targets: Sequence[str], seeds: pd.DataFrame
 ) -> alt.LayerChart:
     """Return the lines of one case and of targets that have the same numbers."""
-    means, seeds = [], []
-    for group, top1 in groups:
-        place = {"images": group.images, "series": group.series, "seeds": len(group.rows)}
-        means.append({**place, "top1": top1.mean, "sd": top1.sd, "low": top1.low, "high": top1.high})
-        seeds += [{**place, "top1": row["top1"], "variant": row["variant"]} for row in group.rows]
-    series = list(dict.fromkeys(group.series for group, _ in groups))
+    groups = seeds.drop_duplicates(["group", "images"])
+    place = ["images", "series", "seeds"]
+    spread = {"top1_mean": "top1", "top1_sd": "sd", "top1_min": "low", "top1_max": "high"}
+    means = groups[[*place, *spread]].rename(columns=spread)
+    series = groups["series"].unique().tolist()
     x = alt.X("images:O", sort="ascending", title="calibration images", axis=alt.Axis(labelAngle=0, grid=False))
     y = alt.Y("top1:Q", scale=alt.Scale(zero=False), title="top-1 accuracy (%)")
     colour = alt.Color(
@@ -66,7 +61,10 @@ def _images_panel(
     )
     apart = alt.XOffset("series:N", sort=series)
     tooltip = [alt.Tooltip(f"{name}:N") for name in ("series", "images", "top1")]
-    mean, every = (alt.Chart(alt.Data(values=rows)).encode(x=x, color=colour, xOffset=apart) for rows in (means, seeds))
+    mean, every = (
+        alt.Chart(alt.Data(values=records(frame))).encode(x=x, color=colour, xOffset=apart)
+        for frame in (means, seeds[[*place, "top1", "variant"]])
+    )
     layers = [
         every.mark_tick(thickness=2, size=12, orient="horizontal", opacity=1).encode(
             y=y, tooltip=[*tooltip, alt.Tooltip("variant:N")]
@@ -76,58 +74,30 @@ def _images_panel(
             y=y, tooltip=[*tooltip, alt.Tooltip("sd:N"), alt.Tooltip("seeds:N")]
         ),
     ]
-    first = groups[0][0]
-    reference = evidence.reference(first.case)
-    counts = sorted({len(group.rows) for group, _ in groups})
-    shown = f"{first['n']} test images; seeds: {', '.join(map(str, counts))}"
+    reference = evidence.reference(case)
+    counts = sorted(groups["seeds"].unique())
+    shown = f"{groups['n'].iloc[0]} test images; seeds: {', '.join(map(str, counts))}"
     if reference is not None and reference["top1"] is not None:
         line = alt.Chart(alt.Data(values=[{"top1": reference["top1"]}]))
         layers.append(line.mark_rule(color=INK, strokeDash=[4, 3]).encode(y="top1:Q"))
         shown += f"; dashed: fp32, {reference['top1']:.2f} %"
     title = alt.TitleParams(
-        f"{' on '.join(first.case)}, {', '.join(targets)}",
+        f"{' on '.join(case)}, {', '.join(targets)}",
         subtitle=[
             shown,
             "ticks: seeds; points: their means; the axis does not start at 0",
         ],
     )
-    return alt.layer(*layers).properties(
-        title=title, width=max(_WIDTH, 100 * len({group.images for group, _ in groups})), height=260
-    )
+    return alt.layer(*layers).properties(title=title, width=max(_WIDTH, 100 * groups["images"].nunique()), height=260)
 
 
 def layers_chart(evidence: Evidence) -> alt.ConcatChart:
     """Return the signal-to-noise ratio of every layer of every variant beside fp32, on the same images."""
-    runs: dict[tuple[str, str], dict[str, dict[str, list[LayerError]]]] = {}
-    for layer in evidence.layers:
-        model, dataset, target, variant = layer.run
-        runs.setdefault((model, dataset), {}).setdefault(str(target), {}).setdefault(variant, []).append(layer)
     panels = []
-    for (model, dataset), targets in runs.items():
-        for names, variants in alike(targets, lambda layers: [(one.layer, one.sqnr) for one in layers]):
-            cells = [
-                {
-                    "row": f"{one.step} {one.layer}",
-                    "column": variant,
-                    "value": one.sqnr if one.sqnr is not None and isfinite(one.sqnr) else None,
-                    "text": ""
-                    if one.sqnr is None
-                    else f"{one.sqnr:.0f}"
-                    if isfinite(one.sqnr)
-                    else "exact"
-                    if one.sqnr > 0
-                    else "NaN",
-                    "cosine": _shown(one.cosine),
-                    "saturated %": round(100 * one.saturated, 3),
-                    "zeros %": round(100 * one.zeros, 2),
-                    "scale": one.scale,
-                    "sqnr simulated": _shown(one.sqnr_simulated),
-                    "causes": one.causes,
-                }
-                for variant, layers in variants.items()
-                for one in layers
-            ]
-            images = next(v.images for v in evidence.verdicts if v.key[:3] == (model, dataset, names[0]))
+    for (model, dataset), layers in evidence.layers.groupby(list(CASE), sort=False):
+        for names, lines in alike(layers, ["variant", "layer", "sqnr_fp32"]):
+            cells = [_layer_cell(row) for row in records(lines)]
+            images = where(evidence.verdicts, PLACE, (model, dataset, names[0]))["images"].iloc[0]
             subtitle = [
                 f"dB, beside fp32 on the same {images} images; darker is worse",
                 "layers in the order of execution",
@@ -139,36 +109,55 @@ def layers_chart(evidence: Evidence) -> alt.ConcatChart:
                 )
             )
     if not panels:
-        return nothing("No layer was measured: `verify.images` is 0.")
+        why = "no loadable could be verified" if len(evidence.verdicts) else "`verify.images` is 0"
+        return nothing(f"No layer was measured: {why}.")
     return arrange(panels, 1, shared_colours=False)
+
+
+def _layer_cell(row: Row) -> dict[str, Any]:
+    """Return one tensor as a cell of the heat map; where its SQNR is no number, an output is not either."""
+    sqnr, values = row["sqnr_fp32"], max(row["values"], 1)
+    finite = sqnr is not None and isfinite(sqnr)
+    return {
+        "row": f"{row['step']} {row['layer']}",
+        "column": row["variant"],
+        "value": sqnr if finite else None,
+        "text": f"{sqnr:.0f}" if finite else "exact" if sqnr is not None and sqnr > 0 else "NaN",
+        "cosine": _shown(row["cosine_fp32"]),
+        "saturated %": round(100 * row["saturated"] / values, 3),
+        "zeros %": round(100 * row["zeros"] / values, 2),
+        "scale": row["scale"],
+        "sqnr simulated": _shown(row["sqnr_simulated"]),
+        "causes": row["causes"] or "",
+    }
 
 
 def scales_chart(evidence: Evidence) -> alt.ConcatChart:
     """Return each calibrator's scales beside those of the first calibrator of its case."""
-    cases: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    baseline = {}
-    for one in evidence.scales:
-        baseline[one.model, one.dataset] = one.baseline
-        cases.setdefault((one.model, one.dataset), []).append(
-            {
-                "row": one.tensor,
-                "column": one.calibrator,
-                "value": log2(one.ratio),
-                "text": f"{one.ratio:.2f}",
-                "least": one.low,
-                "largest": one.high,
-            }
-        )
-    if not cases:
-        return nothing("There is one calibrator: no scales to compare.")
     panels = []
-    for case, cells in cases.items():
+    for case, ratios in evidence.scales.groupby(list(CASE), sort=False):
+        cells = [
+            {
+                "row": one["tensor"],
+                "column": one["calibrator"],
+                "value": log2(one["ratio"]),
+                "text": f"{one['ratio']:.2f}",
+                "least": one["low"],
+                "largest": one["high"],
+            }
+            for one in records(ratios)
+        ]
         largest = max(0.1, *(abs(cell["value"]) for cell in cells))
         scale = alt.Scale(scheme="purpleorange", domain=[-largest, largest], domainMid=0)
-        subtitle = [f"ratio to {baseline[case]}; 1 is agreement, above 1 clips less", "seeds: geometric mean"]
+        subtitle = [
+            f"ratio to {ratios['baseline'].iloc[0]}; 1 is agreement, above 1 clips less",
+            "seeds: geometric mean",
+        ]
         panels.append(
             _heat_map(f"{' on '.join(case)}: scales of the raw tables", subtitle, cells, scale, dark=_ends(largest))
         )
+    if not panels:
+        return nothing("There is one calibrator: no scales to compare.")
     return arrange(panels, 1, shared_colours=False)
 
 
@@ -176,31 +165,26 @@ def classes_chart(evidence: Evidence) -> alt.ConcatChart:
     """Return by how many images the hits of each class change beside fp32."""
     panels = []
     for case in evidence.cases:
-        targets: dict[str, dict[str, list[tuple[int, float, int]]]] = {}
-        for found in evidence.comparisons:
-            if (found.model, found.dataset) == case and found.kind == "fp32" and found.step is not None:
-                changes = [(change.label, change.after - change.before, change.n) for change in found.classes]
-                targets.setdefault(found.target, {})[found.variant] = changes
-        sizes: dict[int, float] = {}
-        for changes in (changes for variants in targets.values() for changes in variants.values()):
-            for label, change, _ in changes:
-                sizes[label] = max(sizes.get(label, 0.0), abs(change))
-        shown = sorted(sorted(sizes, key=lambda label: -sizes[label])[:_CLASSES])
-        if not shown:
+        here = evidence.of(case)
+        detailed = where(here.comparisons, ["kind"], ["fp32"]).dropna(subset=["score_step"])
+        # A variant without any change has one line and no class: it is not like one that was not run.
+        found = detailed[list(RUN)].merge(where(here.classes, ["kind"], ["fp32"]), how="left", on=list(RUN))
+        found["change"] = found["after"] - found["before"]
+        sizes = found.groupby("label", sort=False)["change"].agg(lambda change: change.abs().max())
+        shown = sizes.sort_values(ascending=False, kind="stable").index[:_CLASSES]
+        if not len(shown):
             continue
-        largest = max(1.0, *sizes.values())
-        for names, variants in alike(targets, lambda changes: changes):
+        largest = max(1.0, sizes.max())
+        for names, lines in alike(found, ["variant", "label", "change", "n"]):
             cells = [
                 {
-                    "row": variant,
-                    "column": str(label),
-                    "value": change,
-                    "text": signed(change, 1).removesuffix(".0"),
-                    "images of the class": n,
+                    "row": row["variant"],
+                    "column": str(row["label"]),
+                    "value": row["change"],
+                    "text": signed(row["change"], 1).removesuffix(".0"),
+                    "images of the class": row["n"],
                 }
-                for variant, changes in variants.items()
-                for label, change, n in changes
-                if label in shown
+                for row in records(lines[lines["label"].isin(shown)])
             ]
             scale = alt.Scale(scheme="purpleorange", reverse=True, domain=[-largest, largest], domainMid=0)
             subtitle = ["images that the variant has right more than fp32, with ties by parts; empty: no change"]
@@ -285,7 +269,7 @@ def _heat_map(
 
 def _accuracy(evidence: Evidence) -> alt.ConcatChart:
     """Return the accuracy of every variant."""
-    return accuracy_chart(evidence.rows)
+    return accuracy_chart(evidence.accuracies)
 
 
 FIGURES: Mapping[str, Callable[[Evidence], alt.ConcatChart]] = {

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import altair as alt
+import pandas as pd
 import vl_convert
 
-from nvdla_quant.evaluation.comparison import Comparison
 from nvdla_quant.jobs.files import write_text
-from nvdla_quant.report.evidence import Evidence, LayerError, layer_costs
+from nvdla_quant.report.evidence import UNKNOWN, Evidence, layer_costs, reasons
 from nvdla_quant.report.figures import classes_chart, images_chart, layers_chart, scales_chart, times_chart
+from nvdla_quant.report.frames import CASE, RUN, Row, records, where
 from nvdla_quant.report.plots import accuracy_chart
 from nvdla_quant.report.recommendation import Recommendation, glance, recommend
-from nvdla_quant.report.sheets import Sheet, number, pairs_sheet, seeds_sheet, summary_sheet, to_html
-from nvdla_quant.report.tables import Row
+from nvdla_quant.report.tables import Sheet, pairs_sheet, seeds_sheet, sheet, summary_sheet
+from nvdla_quant.report.words import number
+from nvdla_quant.report.writers import to_html
 
 _POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:"
 """Content security policy: no file and no address but this page."""
@@ -36,7 +38,9 @@ caption { text-align: left; font-weight: bold; padding: .2rem 0; }
 th { white-space: normal; text-align: left; vertical-align: bottom; position: sticky; top: 0; background: #fff;
   box-shadow: inset 0 2px #333, inset 0 -1px #333; }
 th, td { padding: .16rem .55rem .16rem 0; } td { white-space: nowrap; vertical-align: top; }
-.text td { white-space: normal; } .n { text-align: right; }
+.text td { white-space: normal; }
+.names-1 :is(th, td):nth-child(n+2), .names-2 :is(th, td):nth-child(n+3), .names-3 :is(th, td):nth-child(n+4),
+.names-5 :is(th, td):nth-child(n+6) { text-align: right; }
 tbody tr:last-child td { border-bottom: 2px solid #333; } tbody tr:hover { background: #f4f4f4; }
 .note { font-size: .8rem; color: #555; margin: .15rem 0; max-width: 70rem; }
 .chart { overflow-x: auto; margin: .6rem 0; }
@@ -119,6 +123,10 @@ _LAYERS = (
     "to that of the step before (10 to the power of -SQNR / 10); in a network with branches the step before is not "
     "always its input."
 )
+_UNVERIFIED = (
+    "Nobody could say whether these loadables compute their networks, which does not make them wrong: their accuracy "
+    "was measured as that of all others, and stands."
+)
 _CLASSES = (
     "Beside fp32 on the same images, as expected numbers of images where classes tie. Positive: the variant has more "
     "of them right."
@@ -160,84 +168,96 @@ def _answers(answers: Iterable[Recommendation]) -> str:
 def _accuracy(evidence: Evidence, charts: _Charts) -> str:
     parts = []
     for case in evidence.cases:
-        rows = [row for row in evidence.rows if (row["model"], row["dataset"]) == case]
-        parts += [charts.add(accuracy_chart(rows)), to_html(summary_sheet(evidence, case))]
+        accuracies = where(evidence.accuracies, CASE, case)
+        parts += [charts.add(accuracy_chart(accuracies)), to_html(summary_sheet(evidence, case))]
     return "".join(parts)
 
 
 def _pairs(evidence: Evidence) -> str:
     sheets = [pairs_sheet(evidence, case, kind) for case in evidence.cases for kind in ("mode", "best")]
-    return "".join(to_html(sheet) for sheet in sheets if sheet.lines) or _note("There is one variant: nothing to pair.")
+    return "".join(to_html(one) for one in sheets if len(one.cells)) or _note("There is one variant: nothing to pair.")
 
 
 def _images(evidence: Evidence, charts: _Charts) -> str:
-    sheets = [sheet for case in evidence.cases if (sheet := seeds_sheet(evidence, case)).lines]
+    sheets = [one for case in evidence.cases if len((one := seeds_sheet(evidence, case)).cells)]
     return charts.add(images_chart(evidence)) + (
         "".join(map(to_html, sheets)) or _note("Every calibrator has one seed: nothing is known of their spread.")
     )
 
 
 def _layers(evidence: Evidence, charts: _Charts) -> str:
-    runs: dict[Any, list[LayerError]] = {}
-    for layer in evidence.layers:
-        runs.setdefault(layer.run, []).append(layer)
-    lines = []
-    for run, layers in runs.items():
-        costs = layer_costs(layers)
-        worst = sorted((i for i, cost in enumerate(costs) if cost > 0), key=lambda i: -costs[i])[:_COSTLY]
-        for i in worst:
-            one = layers[i]
-            cells = (f"{costs[i]:.2e}", number(one.sqnr), f"{one.cosine:.4f}" if one.cosine is not None else "")
-            more = (number(one.sqnr_simulated), f"{one.saturated:.2%}", f"{one.zeros:.1%}", f"{one.scale:.5g}")
-            lines.append((*map(str, run), one.layer, *cells, *more))
+    layers = evidence.layers.assign(cost=layer_costs(evidence.layers))
+    layers["run"] = layers.groupby(list(RUN), sort=False).ngroup()
+    costly = layers[layers["cost"] > 0].sort_values("cost", ascending=False, kind="stable")
+    costly = costly.groupby("run").head(_COSTLY).sort_values("run", kind="stable")
     head = (
         *("model", "data set", "target", "variant", "layer", "cost", "SQNR dB", "cosine"),
         *("SQNR to simulated", "saturated", "zeros", "scale"),
     )
-    sheet = Sheet("Layers that cost most, for each variant", head, 5, tuple(lines), ())
-    table = f"<details><summary>Layers that cost most</summary>{to_html(sheet)}</details>" if lines else ""
-    return _note(_LAYERS) + charts.add(layers_chart(evidence)) + table
+    table = to_html(sheet("Layers that cost most, for each variant", head, 5, map(_layer, records(costly))))
+    folded = f"<details><summary>Layers that cost most</summary>{table}</details>" if len(costly) else ""
+    return _note(_LAYERS) + charts.add(layers_chart(evidence)) + folded
+
+
+def _layer(layer: Row) -> tuple[str, ...]:
+    """Return the cells of a layer that costs much."""
+    values = max(layer["values"], 1)
+    cells = (f"{layer['cost']:.2e}", number(layer["sqnr_fp32"]), f"{layer['cosine_fp32']:.4f}")
+    shares = (f"{layer['saturated'] / values:.2%}", f"{layer['zeros'] / values:.1%}", f"{layer['scale']:.5g}")
+    return (*(layer[name] for name in RUN), layer["layer"], *cells, number(layer["sqnr_simulated"]), *shares)
 
 
 def _classes(evidence: Evidence, charts: _Charts) -> str:
     parts = [_note(_CLASSES), charts.add(classes_chart(evidence))]
     for case in evidence.cases:
-        pairs = [c for c in evidence.comparisons if (c.model, c.dataset) == case and c.kind == "fp32"]
-        changes = [(pair, change) for pair in pairs for change in pair.confusions]
-        changes.sort(key=lambda item: -abs(item[1].after - item[1].before))
-        lines = tuple(_confusion(pair, change) for pair, change in changes[:_CONFUSIONS])
+        here = evidence.of(case)
+        pairs = where(here.comparisons, ["kind"], ["fp32"])
+        keys = [*RUN, "kind", "baseline"]
+        changed = here.confusions.merge(pairs.dropna(subset=["score_step"])[[*keys, "n"]], on=keys)
+        changed["change"] = changed["after"] - changed["before"]
+        most = changed.sort_values("change", key=lambda size: -size.abs(), kind="stable").head(_CONFUSIONS)
         head = ("target", "variant", "label", "classified as", "fp32", "variant's", "change", "n")
-        if lines:
-            total = sum(pair.changed_cells for pair in pairs)
-            note = f"The {len(lines)} largest changes of {total}; images, with ties by parts."
-            parts.append(to_html(Sheet(f"{' on '.join(case)}: confusion changes", head, 2, lines, (note,))))
+        if len(most):
+            note = (
+                f"The {len(most)} largest changes of {pairs['changed_confusions'].sum()}; images, with ties by parts."
+            )
+            lines = map(_confusion, records(most))
+            parts.append(to_html(sheet(f"{' on '.join(case)}: confusion changes", head, 2, lines, (note,))))
     return "".join(parts)
 
 
-def _confusion(pair: Comparison, change: Any) -> tuple[str, ...]:
-    counts = (number(change.before), number(change.after), number(change.after - change.before, sign=True))
-    return (pair.target, pair.variant, str(change.label), str(change.predicted), *counts, str(pair.n))
+def _confusion(row: Row) -> tuple[str, ...]:
+    counts = (number(row["before"]), number(row["after"]), number(row["change"], sign=True))
+    return (row["target"], row["variant"], str(row["label"]), str(row["predicted"]), *counts, str(row["n"]))
 
 
 def _wrong(evidence: Evidence) -> str:
     """Return what is wrong, why, and where it begins; and what was looked at."""
-    lines = [
-        (*(str(row[key] or "") for key in ("model", "dataset", "target", "variant")), "output", str(row["error"]), "")
-        for row in evidence.rows
-        if row["error"] is not None
-    ]
-    lines += [
-        (*map(str, one.key), one.verdict, f"{one.cause or ''} {one.evidence or ''}".strip(), one.layer or "")
-        for one in evidence.verdicts
-        if one.verdict != "ok"
-    ]
-    looked = len(evidence.verdicts)
-    images = ", ".join(map(str, sorted({one.images for one in evidence.verdicts}))) or "no"
-    checked = f"{looked} loadables were compared with their networks layer by layer, on {images} images each."
-    if not lines:
-        return _note(f"None: no output is constant, flat, zero or NaN, and every verdict is ok. {checked}")
-    head = ("model", "data set", "target", "variant", "verdict", "why", "first bad layer")
-    return to_html(Sheet("What is wrong", head, 7, tuple(lines), (checked,)))
+    broken = evidence.accuracies.dropna(subset=["error"]).drop(columns=["verdict", "why"])
+    broken = broken.rename(columns={"error": "why"}).assign(verdict="output", layer="")
+    verdicts = evidence.verdicts.assign(why=reasons(evidence.verdicts))
+    doubtful = verdicts[verdicts["verdict"] == UNKNOWN]
+    columns = [*RUN, "verdict", "why", "layer"]
+    wrong = pd.concat([broken[columns], verdicts[~verdicts["verdict"].isin(["ok", UNKNOWN])][columns]]).fillna("")
+    names = ("model", "data set", "target", "variant")
+    parts = []
+    if len(wrong):
+        head = (*names, "verdict", "why", "first bad layer")
+        parts.append(to_html(Sheet("What is wrong", _headed(wrong, head), len(head))))
+    else:
+        verdict = "no verdict says wrong" if len(doubtful) else "every verdict is ok"
+        parts.append(_note(f"None: no output is constant, flat, zero or NaN, and {verdict}."))
+    if len(doubtful):
+        cells = _headed(doubtful[[*RUN, "why"]].fillna(""), (*names, "why"))
+        parts.append(to_html(Sheet("What is not verified", cells, 5, (_UNVERIFIED,))))
+    images = ", ".join(map(str, sorted(verdicts["images"].unique()))) or "no"
+    checked = f"{len(verdicts)} loadables were compared with their networks layer by layer, on {images} images each."
+    return "".join(parts) + _note(checked)
+
+
+def _headed(frame: pd.DataFrame, head: Sequence[str]) -> pd.DataFrame:
+    """Return `frame` under the headings that are printed; a sheet has its lines once each."""
+    return frame.reset_index(drop=True).set_axis(list(head), axis="columns")
 
 
 def _times(times: Sequence[Row], charts: _Charts) -> str:
@@ -247,7 +267,7 @@ def _times(times: Sequence[Row], charts: _Charts) -> str:
     )
     head = ("rule", "jobs", "seconds together", "longest", "most MiB")
     note = "From Snakemake's benchmark files of the jobs that made these results; jobs ran beside each other."
-    return charts.add(times_chart(times)) + to_html(Sheet("Jobs", head, 1, lines, (note,)), caption=False)
+    return charts.add(times_chart(times)) + to_html(sheet("Jobs", head, 1, lines, (note,)), caption=False)
 
 
 def _environment(manifest: Mapping[str, Any]) -> str:
@@ -260,7 +280,7 @@ def _environment(manifest: Mapping[str, Any]) -> str:
         ("system", f"{software['system']} on {software['machine']}; SIMD: {' '.join(software['simd'])}"),
         *((name, str(version or "not installed")) for name, version in software["distributions"].items()),
     ]
-    return to_html(Sheet("Versions", ("what", "version"), 2, tuple(lines), ()), caption=False)
+    return to_html(sheet("Versions", ("what", "version"), 2, lines), caption=False)
 
 
 def _reproduce(manifest: Mapping[str, Any]) -> str:
@@ -284,8 +304,6 @@ def _reproduce(manifest: Mapping[str, Any]) -> str:
             )
             for name, entry in manifest[key].items()
         )
-        sheet = Sheet(key, (key, "depends on", "bytes", "SHA-256"), 2, lines, ())
-        parts.append(
-            f"<details><summary>Digests of {len(lines)} {key}</summary>{to_html(sheet, caption=False)}</details>"
-        )
+        table = to_html(sheet(key, (key, "depends on", "bytes", "SHA-256"), 2, lines), caption=False)
+        parts.append(f"<details><summary>Digests of {len(lines)} {key}</summary>{table}</details>")
     return "".join(parts)

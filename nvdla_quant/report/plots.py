@@ -7,25 +7,28 @@ the paired difference to fp32 as points with intervals, on an axis of its own. T
 from collections.abc import Sequence
 
 import altair as alt
+import pandas as pd
 
 from nvdla_quant.errors import ReportError
+from nvdla_quant.report.evidence import UNKNOWN
+from nvdla_quant.report.frames import CASE, SUMMARY, Row, alike, records
 from nvdla_quant.report.style import ERROR, INK, KINDS, arrange, signed
-from nvdla_quant.report.tables import Row, alike, by_case, mode_of
+from nvdla_quant.report.words import mode_of
 
 _WIDTH = 300
 _ROW_HEIGHT = 22
 
 
-def accuracy_chart(rows: Sequence[Row]) -> alt.ConcatChart:
-    """Return the plot of `rows`: two panels for each case and target; targets with the same numbers share them.
+def accuracy_chart(accuracies: pd.DataFrame) -> alt.ConcatChart:
+    """Return the plot of accuracies: two panels for each case and target; targets with the same numbers share them.
 
     Left: top-1 as bars from zero with Wilson intervals, fp32 as a dashed line. Right: the difference to fp32 in points
     with paired intervals. A variant whose output means nothing has no bar but the word "error" and why.
 
     Parameters
     ----------
-    rows : sequence of Row
-        From `summarize`; of one case, or of several, which are drawn below each other.
+    accuracies : DataFrame
+        By `SUMMARY`; of one case, or of several, which are drawn below each other.
 
     Raises
     ------
@@ -33,16 +36,12 @@ def accuracy_chart(rows: Sequence[Row]) -> alt.ConcatChart:
         No row has a target: there is nothing to draw.
     """
     panels: list[alt.LayerChart] = []
-    colour = _colour(rows)
-    for (model, dataset), group in by_case(rows):
-        reference = next((row for row in group if row["target"] is None), None)
+    colour = _colour(records(accuracies))
+    for (model, dataset), group in accuracies.groupby(list(CASE), sort=False):
+        reference = next(iter(records(group[group["target"].isna()])), None)
         domain = _difference_domain(group)
-        targets: dict[str, dict[str, Row]] = {}
-        for row in group:
-            if row["target"] is not None:
-                targets.setdefault(str(row["target"]), {})[str(row["variant"])] = row
-        for names, found in alike(targets, lambda row: {**row, "target": None}):
-            variants = list(found.values())
+        for names, lines in alike(group, [name for name in SUMMARY if name != "target"]):
+            variants = records(lines[list(SUMMARY)])
             heading = f"{model} on {dataset}, {', '.join(names)}"
             panels += [
                 _accuracy_panel(heading, variants, reference, colour),
@@ -73,7 +72,8 @@ def _accuracy_panel(heading: str, rows: Sequence[Row], reference: Row | None, co
         line = alt.Chart(alt.Data(values=[{"fp32": reference["top1"]}]))
         layers.append(line.mark_rule(color=INK, strokeDash=[4, 3]).encode(x="fp32:Q"))
     modes = [f"{row['variant']}: {mode_of(row)}" for row in rows if row["precision"] == "fp16"]
-    subtitle = [f"{_images(rows)}; {fp32}; whiskers: 95 %", _backends(rows), *modes]
+    doubtful = [f"{row['variant']}: not verified ({row['cause']})" for row in rows if row["verdict"] == UNKNOWN]
+    subtitle = [f"{_images(rows)}; {fp32}; whiskers: 95 %", _backends(rows), *modes, *doubtful]
     title = alt.TitleParams(heading, subtitle=subtitle)
     return alt.layer(*layers).properties(title=title, width=_WIDTH, height=alt.Step(_ROW_HEIGHT))
 
@@ -165,10 +165,9 @@ def _backends(rows: Sequence[Row]) -> str:
     return "compiled by " + "; by ".join(made)
 
 
-def _difference_domain(rows: Sequence[Row]) -> tuple[float, float]:
+def _difference_domain(accuracies: pd.DataFrame) -> tuple[float, float]:
     """Return one axis for all targets of a case: zero and every interval, at least a point wide."""
-    bounds = [row[name] for row in rows for name in ("delta_low", "delta_high")]
-    numbers = [bound for bound in bounds if isinstance(bound, float)]
-    low, high = min([0.0, *numbers]), max([0.0, *numbers])
+    bounds = accuracies[["delta_low", "delta_high"]].stack()
+    low, high = min([0.0, *bounds]), max([0.0, *bounds])
     margin = max(0.04 * (high - low), (1 - (high - low)) / 2)
     return round(low - margin, 4), round(high + margin, 4)

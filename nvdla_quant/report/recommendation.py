@@ -2,18 +2,21 @@
 
 The rule: of the variants whose output is right, those that these images cannot tell from the most accurate one (exact
 McNemar tests, corrected by Holm) are equally good; int8 comes before fp16, since it needs half the bytes; of what is
-left, the kind that agrees with fp32 on the most images, with its largest number of calibration images. Where no int8
+left, the kind that agrees with fp32 on the most images, with its largest number of calibration images. A variant whose
+loadable could not be verified is not wrong for that: it is named only where no verified one is as good, and the answer
+says that it is not verified, and why. Where no int8
 variant is among them, int8 is still named if it keeps 99 % of fp32's accuracy (MLPerf's bar) even at the lower end of
 the interval; else fp16, or int8 with a warning.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from nvdla_quant.evaluation.comparison import Comparison, with_holm
-from nvdla_quant.report.evidence import Evidence, Repeated
-from nvdla_quant.report.sheets import Sheet, backends, bounds, number, p_value
+from nvdla_quant.report.evidence import Evidence
+from nvdla_quant.report.frames import CASE, PLACE, Row, records, where
 from nvdla_quant.report.style import signed
+from nvdla_quant.report.tables import Sheet, sheet
+from nvdla_quant.report.words import backends, bounds, number, p_value
 
 LEVEL = 0.05
 """Corrected p-values below this are called significant."""
@@ -31,29 +34,29 @@ class Recommendation:
         Model and data set.
     targets : tuple[str, ...]
         Targets with the same answer.
-    choice : Repeated or None
-        What to use; None where nothing can be recommended.
+    choice : Row or None
+        What to use, a line of the groups; None where nothing can be recommended.
     headline : str
         The answer in one sentence.
     reasons : tuple[str, ...]
         Why, and how sure that is, one sentence or two each.
-    pair : Comparison or None
-        The choice beside fp32.
+    pair : Row or None
+        The choice beside fp32, a line of the comparisons.
     """
 
     case: tuple[str, str]
     targets: tuple[str, ...]
-    choice: Repeated | None
+    choice: Row | None
     headline: str
     reasons: tuple[str, ...]
-    pair: Comparison | None = None
+    pair: Row | None = None
 
 
 def recommend(evidence: Evidence) -> list[Recommendation]:
     """Return the answers, targets with the same one together."""
     found: list[Recommendation] = []
     for case in evidence.cases:
-        targets = dict.fromkeys(group.target for group in evidence.repeated if group.case == case)
+        targets = where(evidence.groups, CASE, case)["target"].unique()
         for one in (_recommend(evidence, case, target) for target in targets):
             if found and (found[-1].case, found[-1].headline, found[-1].reasons) == (case, one.headline, one.reasons):
                 found[-1] = replace(found[-1], targets=found[-1].targets + one.targets)
@@ -68,106 +71,110 @@ def glance(answers: Sequence[Recommendation]) -> Sheet:
     for one in answers:
         numbers: tuple[str, ...] = ("",) * 5
         if one.pair is not None:
-            delta = [100 * value for value in (one.pair.delta.value, one.pair.delta.low, one.pair.delta.high)]
-            top1, reference = number(100 * one.pair.top1), number(100 * one.pair.baseline_top1)
-            difference = number(delta[0], sign=True)
-            numbers = (str(one.pair.n), top1, reference, difference, bounds(delta[1], delta[2], sign=True))
-        name = "none" if one.choice is None else one.choice.name
+            top1, reference = number(one.pair["top1"]), number(one.pair["baseline_top1"])
+            difference = number(one.pair["delta"], sign=True)
+            interval = bounds(one.pair["delta_low"], one.pair["delta_high"], sign=True)
+            numbers = (str(one.pair["n"]), top1, reference, difference, interval)
+        name = "none" if one.choice is None else one.choice["group"]
         lines.setdefault((" on ".join(one.case), name, *numbers), []).extend(one.targets)
     head = ("model and data set", "targets", "use", "n", "top-1 %", "fp32's", "difference", "95 %")
-    cells = tuple((key[0], ", ".join(targets), *key[1:]) for key, targets in lines.items())
-    return Sheet("At a glance", head, 3, cells, ())
+    cells = ((key[0], ", ".join(targets), *key[1:]) for key, targets in lines.items())
+    return sheet("At a glance", head, 3, cells)
 
 
 def closing(evidence: Evidence) -> str:
     """Return what the terminal says after the table: seeds, and the answers."""
+    repeated = evidence.groups[(evidence.groups["seeds"] > 1) & evidence.groups["top1_mean"].notna()]
     lines = []
-    for group in evidence.repeated:
-        if len(group.rows) > 1 and group.top1 is not None:
-            top1 = group.top1
-            figures = f"{number(top1.mean)} % (sd {number(top1.sd)}, {bounds(top1.low, top1.high)})"
-            place = f"{' on '.join(group.case)}, {group.target} {group.name}"
-            lines.append(f"{len(group.rows)} seeds: {place}: {figures}")
+    for group in records(repeated):
+        spread = f"sd {number(group['top1_sd'])}, {bounds(group['top1_min'], group['top1_max'])}"
+        place = f"{group['model']} on {group['dataset']}, {group['target']} {group['group']}"
+        lines.append(f"{group['seeds']} seeds: {place}: {number(group['top1_mean'])} % ({spread})")
     lines += [f"{' on '.join(one.case)}, {', '.join(one.targets)}: {one.headline}" for one in recommend(evidence)]
     return "".join(f"{line}\n" for line in lines)
 
 
 def _recommend(evidence: Evidence, case: tuple[str, str], target: str) -> Recommendation:
     """Return the answer for one target."""
-    here = [group for group in evidence.repeated if (*group.case, group.target) == (*case, target)]
-    wrong = [group for group in here if group.error is not None or _is_miscompiled(group)]
-    pairs = [c for c in evidence.comparisons if (c.model, c.dataset, c.target) == (*case, target)]
-    with_fp32 = {c.variant: c for c in pairs if c.kind == "fp32" and c.step is None}
-    options = {group.name: group for group in here if group not in wrong and group.name in with_fp32}
-    names = _list([group.name for group in wrong])
+    here = records(where(evidence.groups, PLACE, (*case, target)))
+    wrong = [group for group in here if group["error"] is not None or group["miscompiled"]]
+    pairs = records(where(evidence.comparisons, PLACE, (*case, target)))
+    with_fp32 = {c["variant"]: c for c in pairs if c["kind"] == "fp32" and c["score_step"] is None}
+    options = {one["group"]: one for one in here if one not in wrong and one["group"] in with_fp32}
+    names = _list([group["group"] for group in wrong])
     broken = (f"Left out, since the output is wrong: {names}; see Wrong outputs.",) if wrong else ()
     if not options:
         return Recommendation(case, (target,), None, "No variant gives a right output that can be compared.", broken)
-    against = with_holm([c for c in pairs if c.kind == "best"])
+    against = [c for c in pairs if c["kind"] == "best"]
     # Equal means differ in their last bits: the best is the one that the others were compared with, where it is sound.
-    named = [c.baseline for c, _ in against if c.baseline in options]
-    best = named[0] if named else max(options, key=lambda name: with_fp32[name].top1)
-    beside = {c.variant: p for c, p in against}
+    named = [c["baseline"] for c in against if c["baseline"] in options]
+    best = named[0] if named else max(options, key=lambda name: float(with_fp32[name]["top1"]))
+    beside = {c["variant"]: c["p_holm"] for c in against}
     equal = [name for name in options if name == best or beside.get(name, 0.0) >= LEVEL]
     choice, why = _choose(options, equal, best, with_fp32)
+    pair = with_fp32[choice["group"]]
     reasons = [
-        _cost(choice, with_fp32[choice.name]),
+        _cost(choice, pair),
+        *_unverified(choice),
         *why,
-        *_ranking(options, equal, choice.name, beside),
+        *_ranking(options, equal, choice["group"], beside),
         *_modes(pairs, options),
         *_fp16(options, choice, with_fp32),
         *broken,
-        f"How it was measured: {backends(choice.rows[0])}.",
+        f"How it was measured: {backends(choice)}.",
     ]
-    return Recommendation(case, (target,), choice, f"Use {_words(choice)}.", tuple(reasons), with_fp32[choice.name])
+    headline = f"Use {_words(choice)}{', which is not verified' if choice['unverified'] else ''}."
+    return Recommendation(case, (target,), choice, headline, tuple(reasons), pair)
 
 
-def _is_miscompiled(group: Repeated) -> bool:
-    return any(row["verdict"] == "miscompiled" for row in group.rows)
+def _unverified(choice: Row) -> list[str]:
+    """Say that nobody knows whether the loadable of the choice is right, and why, where that is so."""
+    if not choice["unverified"]:
+        return []
+    said = "Its accuracy was measured as any other's; the loadable may still be wrong."
+    return [f"Not verified: {choice['unverified']}. {said}"]
 
 
 def _choose(
-    options: dict[str, Repeated], equal: Sequence[str], best: str, with_fp32: dict[str, Comparison]
-) -> tuple[Repeated, list[str]]:
+    options: Mapping[str, Row], equal: Sequence[str], best: str, with_fp32: Mapping[str, Row]
+) -> tuple[Row, list[str]]:
     """Return the variant to use, and what must be said if it is not among the best.
 
-    Of variants that differ in the number of calibration images alone, the one with the most: a few images may be drawn
-    badly another time.
+    Verified ones come first. Of variants that differ in the number of calibration images alone, the one with the most:
+    a few images may be drawn badly another time.
     """
     int8 = [name for name in options if options[name]["precision"] == "int8"]
 
     def agreement(name: str) -> float:
-        figures = options[name].agreement
-        return figures.mean if figures is not None else 0.0
+        return float(options[name]["agreement_mean"] or 0.0)
 
     if pool := [name for name in int8 if name in equal]:
+        pool = [name for name in pool if not options[name]["unverified"]] or pool
         nearest = options[max(pool, key=agreement)]
-        same = [options[name] for name in pool if options[name].series == nearest.series]
-        return max(same, key=lambda group: group.images or 0), []
+        same = [options[name] for name in pool if options[name]["series"] == nearest["series"]]
+        return max(same, key=lambda group: int(group["images"] or 0)), []
     if not int8:
         return options[best], ["No int8 variant gives a right output here."]
-    first = max(int8, key=lambda name: with_fp32[name].top1)
+    first = max(int8, key=lambda name: float(with_fp32[name]["top1"]))
     if _kept(with_fp32[first])[0] >= KEPT:
         bytes_ = f"int8 still keeps {100 * KEPT:.0f} % of fp32's accuracy and needs half the bytes."
         return options[first], [f"{best} is more accurate, significantly; {bytes_}"]
-    loss = with_fp32[first].delta
-    lost = _interval(loss.value, loss.low, loss.high)
+    lost = _interval(with_fp32[first])
     said = f"int8 costs too much here: the best of it, {first}, differs from fp32 by {lost} points; see Layers."
     return options[best], [said]
 
 
-def _cost(choice: Repeated, pair: Comparison) -> str:
+def _cost(choice: Row, pair: Row) -> str:
     """Say what the choice costs beside fp32."""
-    delta = pair.delta
+    right, reference = number(pair["top1"]), number(pair["baseline_top1"])
     parts = [
-        f"It has {number(100 * pair.top1)} % of {pair.n} test images right, fp32 {number(100 * pair.baseline_top1)} %: "
-        f"a difference of {_interval(delta.value, delta.low, delta.high)} points (95 %, the same images; {pair.won} "
-        f"won, {pair.lost} lost, p = {p_value(pair.p)})."
+        f"It has {right} % of {pair['n']} test images right, fp32 {reference} %: a difference of {_interval(pair)} "
+        f"points (95 %, the same images; {pair['won']} won, {pair['lost']} lost, p = {p_value(pair['p'])})."
     ]
-    if pair.p < LEVEL:
+    if pair["p"] < LEVEL:
         parts.append("That is significant.")
     else:
-        most = number(-100 * min(delta.low, 0.0))
+        most = number(-min(pair["delta_low"], 0.0))
         parts.append(
             f"That is not significant, which does not prove them equal: it costs at most {most} points (95 %)."
         )
@@ -176,21 +183,21 @@ def _cost(choice: Repeated, pair: Comparison) -> str:
         "It keeps" if low >= KEPT else "It does not keep" if high < KEPT else "Too few images to say whether it keeps"
     )
     parts.append(f"{kept} {100 * KEPT:.0f} % of fp32's accuracy, MLPerf's bar.")
-    if pair.seeds > 1 and choice.top1 is not None and choice.top1.sd is not None:
-        sd = number(choice.top1.sd)
+    if pair["seeds"] > 1 and choice["top1_sd"] is not None:
+        sd = number(choice["top1_sd"])
         parts.append(
-            f"Means of {pair.seeds} draws of calibration images, between which top-1 has an sd of {sd} points."
+            f"Means of {pair['seeds']} draws of calibration images, between which top-1 has an sd of {sd} points."
         )
     return " ".join(parts)
 
 
-def _kept(pair: Comparison) -> tuple[float, float]:
+def _kept(pair: Row) -> tuple[float, float]:
     """Return the bounds of the share of the baseline's accuracy that is kept."""
-    base = pair.baseline_top1
-    return ((base + pair.delta.low) / base, (base + pair.delta.high) / base) if base else (0.0, 0.0)
+    base = pair["baseline_top1"]
+    return ((base + pair["delta_low"]) / base, (base + pair["delta_high"]) / base) if base else (0.0, 0.0)
 
 
-def _ranking(options: dict[str, Repeated], equal: Sequence[str], choice: str, beside: dict[str, float]) -> list[str]:
+def _ranking(options: Mapping[str, Row], equal: Sequence[str], choice: str, beside: Mapping[str, float]) -> list[str]:
     """Say how far the images rank the variants."""
     worse = [name for name in options if name not in equal]
     others = [name for name in equal if name != choice]
@@ -202,52 +209,55 @@ def _ranking(options: dict[str, Repeated], equal: Sequence[str], choice: str, be
             f"smallest corrected p = {p_value(least)}): any of them will do. The one named is int8, which needs half "
             "the bytes, and of the int8 ones the kind that agrees with fp32 on the most images."
         )
+        unsure = [name for name in others if options[name]["unverified"]]
+        if unsure and not options[choice]["unverified"]:
+            said.append(f"Passed over, since they are not verified: {_list(unsure)}; see Wrong outputs.")
     if worse and choice in equal:
         said.append(f"Significantly less accurate than the best: {_list(worse)}.")
     return said
 
 
-def _modes(pairs: Sequence[Comparison], options: dict[str, Repeated]) -> list[str]:
+def _modes(pairs: Sequence[Row], options: Mapping[str, Row]) -> list[str]:
     """Say what the mode matters."""
-    modes = with_holm([c for c in pairs if c.kind == "mode"])
+    modes = [c for c in pairs if c["kind"] == "mode"]
     if not modes:
         return []
-    apart = [(c, p) for c, p in modes if p < LEVEL]
+    apart = [c for c in modes if c["p_holm"] < LEVEL]
     if not apart:
-        least = min(p for _, p in modes)
-        widest = max(abs(c.delta.value) for c, _ in modes)
+        least = min(c["p_holm"] for c in modes)
+        widest = max(abs(c["delta"]) for c in modes)
         return [
             f"per-filter beside per-kernel: no significant difference in {len(modes)} pairs with the same calibrator "
-            f"(at most {number(100 * widest)} points, smallest corrected p = {p_value(least)})."
+            f"(at most {number(widest)} points, smallest corrected p = {p_value(least)})."
         ]
-    better = [c for c, _ in apart if c.delta.value > 0]
-    largest = signed(100 * max((c.delta.value for c, _ in apart), key=abs))
+    better = [c for c in apart if c["delta"] > 0]
+    largest = signed(max((c["delta"] for c in apart), key=abs))
     return [
         f"per-filter beside per-kernel: significantly better in {len(better)} and worse in {len(apart) - len(better)} "
         f"of {len(modes)} pairs with the same calibrator; largest difference {largest} points."
     ]
 
 
-def _fp16(options: dict[str, Repeated], choice: Repeated, with_fp32: dict[str, Comparison]) -> list[str]:
+def _fp16(options: Mapping[str, Row], choice: Row, with_fp32: Mapping[str, Row]) -> list[str]:
     """Say what fp16 would bring."""
     return [
-        f"{name} agrees with fp32 on {number(group.agreement.mean)} % of the images, at twice the bytes of weights and "
-        f"activations: difference to fp32 {signed(100 * with_fp32[name].delta.value)} points."
+        f"{name} agrees with fp32 on {number(group['agreement_mean'])} % of the images, at twice the bytes of weights "
+        f"and activations: difference to fp32 {signed(with_fp32[name]['delta'])} points."
         for name, group in options.items()
-        if group["precision"] == "fp16" and group.name != choice.name and group.agreement is not None
+        if group["precision"] == "fp16" and name != choice["group"] and group["agreement_mean"] is not None
     ]
 
 
-def _words(choice: Repeated) -> str:
+def _words(choice: Row) -> str:
     """Return a variant in words."""
     if choice["mode"] is None:
-        return f"{choice['precision']} ({choice.name})"
-    images = "" if choice.images is None else f" with {choice.images} calibration images"
-    return f"int8 {choice['mode']}{images} ({choice.name})"
+        return f"{choice['precision']} ({choice['group']})"
+    images = "" if choice["images"] is None else f" with {choice['images']} calibration images"
+    return f"int8 {choice['mode']}{images} ({choice['group']})"
 
 
-def _interval(value: float, low: float, high: float) -> str:
-    return f"{signed(100 * value)} ({signed(100 * low)} to {signed(100 * high)})"
+def _interval(pair: Row) -> str:
+    return f"{signed(pair['delta'])} ({signed(pair['delta_low'])} to {signed(pair['delta_high'])})"
 
 
 def _list(names: Sequence[str], most: int = 4) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nvdla_quant.errors import ReportError
-from nvdla_quant.report.tables import Row
+from nvdla_quant.report.frames import Row
 
 
 def read_times(patterns: Mapping[str, str]) -> list[Row]:

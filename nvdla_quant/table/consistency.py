@@ -15,13 +15,10 @@ from nvdla_quant.errors import TableError
 from nvdla_quant.network.graph import Network
 from nvdla_quant.network.views import VIEWS, viewed
 from nvdla_quant.table.changes import Change
-from nvdla_quant.table.table import CalibrationTable
+from nvdla_quant.table.table import SOFTMAX_SCALE, CalibrationTable
 
 Feeding = Literal["quantized", "stock-runtime"]
 """Who makes the int8 input: us, ``round(x / scale)``, or `nvdla_runtime`, ``floor(p * 127 / 255 + 0.5)`` of pixel p."""
-
-SOFTMAX_SCALE = float(np.float32(1 / 127))
-"""Scale of a final Softmax: the smallest one that probability 1 does not saturate."""
 
 STOCK_PIXEL_SCALE = 255 / 127
 """Pixel levels in one int8 step as `nvdla_runtime` stores images; it ignores ``--mean`` and ``--normalize`` in int8."""

@@ -16,9 +16,8 @@ from nvdla_quant.network.graph import Network
 from nvdla_quant.network.views import VIEWS, sole_reader, viewed
 from nvdla_quant.table.cache import CalibrationCache
 from nvdla_quant.table.changes import Change
-from nvdla_quant.table.consistency import SOFTMAX_SCALE
 from nvdla_quant.table.fusion import FUSED_AFTER, FUSION_STARTS
-from nvdla_quant.table.table import CalibrationTable
+from nvdla_quant.table.table import SOFTMAX_SCALE, CalibrationTable
 
 _ALIASES = frozenset({"Dropout", "Flatten"})
 """Layers that the parser drops: their top is the tensor of their bottom."""

@@ -10,8 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
+
 from nvdla_quant.errors import TableError
 from nvdla_quant.jobs.files import write_text
+
+SOFTMAX_SCALE = float(np.float32(1 / 127))
+"""Scale of a final Softmax: the smallest one that probability 1 does not saturate."""
 
 
 @dataclass(frozen=True)

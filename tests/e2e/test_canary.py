@@ -22,7 +22,8 @@ import yaml
 from PIL import Image
 
 from nvdla_quant.compiler.nvdla_compiler import NvdlaCompiler
-from nvdla_quant.config import load_configuration, load_schema
+from nvdla_quant.configuration.load import load_configuration
+from nvdla_quant.configuration.schema import load_schema
 from nvdla_quant.errors import ConfigError
 from nvdla_quant.hardware.targets import NV_SMALL
 from nvdla_quant.runtime.on_device import device_of

@@ -1,5 +1,6 @@
 """Disk full, a folder that cannot be written, a damaged file: a clear message, and the next run recovers."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -103,3 +104,31 @@ def test_a_damaged_intermediate_file(finished: Path, tmp_path: Path, damaged: st
     again = run(checkout)
     assert again.returncode == 0, again.stdout[-4000:] + again.stderr[-4000:]
     assert artefacts(checkout) == artefacts(finished)
+
+
+DEFECT = """
+
+def diagnose(examination: object) -> Verdict:
+    raise ZeroDivisionError("a defect")
+"""
+"""Appended to the module that judges: it takes the place of the function that the module imports."""
+
+
+def test_a_defect_of_verification_does_not_stop_the_sweep(checkout: Path, finished: Path) -> None:
+    """Every verdict is ``unknown`` and says why, the log has the traceback, and all else is as without the defect."""
+    with (checkout / "nvdla_quant" / "verification" / "verify.py").open("a") as module:
+        module.write(DEFECT)
+    result = run(checkout)
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    verdicts = sorted(checkout.glob("results/tiny/noise/*/*/verdict.json"))
+    assert len(verdicts) == 3
+    for path in verdicts:
+        found = json.loads(path.read_text())
+        assert found["verdict"] == "unknown"
+        assert "ZeroDivisionError: a defect" in json.dumps(found)
+        log = checkout / "results/logs/tiny/noise/verify_loadable" / path.parent.parent.name / f"{path.parent.name}.log"
+        assert "Traceback (most recent call last)" in log.read_text()
+    same = ("accuracy.json", "comparison.json", "compile.json")
+    for path in (path for name in same for path in checkout.glob(f"results/tiny/noise/*/*/{name}")):
+        assert path.read_bytes() == (finished / path.relative_to(checkout)).read_bytes()
+    assert (checkout / "results/report/report.html").is_file()

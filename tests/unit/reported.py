@@ -7,14 +7,35 @@ import numpy as np
 
 from nvdla_quant.evaluation.accuracy import Subject, fp32_subject, measure
 from nvdla_quant.evaluation.comparison import Scored, compare, compare_case
-from nvdla_quant.report.evidence import Evidence, LayerError, ScaleRatio, repeat
-from nvdla_quant.report.tables import VerdictRecord, summarize
+from nvdla_quant.report.evidence import Evidence, evidence_of, summarize
+from nvdla_quant.report.frames import LAYERS, RATIOS, RUN, VERDICTS, typed
+from nvdla_quant.report.tables import Sheet
 
 CASE = ("lenet", "mnist")
 LABELS = np.arange(200) % 10
 FP32 = np.eye(10, dtype=np.float32)[LABELS]
 LOST = {"fp16": 0, "int8-filter": 2, "int8-kernel-seed-0": 20, "int8-kernel-seed-1": 40}
 """How many images each variant has wrong, from the first on; fp32 has all right."""
+
+
+def verdict(run: tuple[str | None, ...], verdict: str, *found: str | None, images: int = 8) -> dict[str, Any]:
+    """Return a line of the verdicts; `found` are cause, layer and evidence."""
+    cells = dict(zip(("cause", "layer", "evidence"), found or (None,) * 3, strict=True))
+    return {**dict(zip(RUN, run, strict=True)), "verdict": verdict, "images": images, **cells}
+
+
+def layer(run: tuple[str | None, ...], step: int, name: str, **cells: Any) -> dict[str, Any]:
+    """Return a line of the layers."""
+    return {
+        **dict(zip(RUN, run, strict=True)),
+        **{"step": step, "layer": name, "cosine_fp32": 0.99, "saturated": 0, "zeros": 5, "values": 10, "scale": 0.01},
+        **cells,
+    }
+
+
+def lines_of(sheet: Sheet) -> list[tuple[str, ...]]:
+    """Return the lines of a sheet."""
+    return list(sheet.cells.itertuples(index=False, name=None))
 
 
 def _scores(variant: str, lost: dict[str, int]) -> Any:
@@ -38,8 +59,10 @@ def _subject(variant: str, target: str) -> Subject:
     )
 
 
-def sweep_evidence(lost: dict[str, int] = LOST, targets: tuple[str, ...] = ("nv_full",)) -> Evidence:
-    """Return what a report on the sweep rests on; `lost` as `LOST`."""
+def sweep_evidence(
+    lost: dict[str, int] = LOST, targets: tuple[str, ...] = ("nv_full",), unverified: tuple[str, ...] = ()
+) -> Evidence:
+    """Return what a report on the sweep rests on; `lost` as `LOST`, `unverified` variants without any layer."""
     names = [*lost, "int8-broken"]
     seeds = [name for name in names if "-seed-" in name]
     groups = [
@@ -67,15 +90,14 @@ def sweep_evidence(lost: dict[str, int] = LOST, targets: tuple[str, ...] = ("nv_
             comparisons += [] if found is None else [found]
             key = (*CASE, target, name)
             wrong = name == "int8-broken"
-            judged = (
-                ("miscompiled", "constant-output", "conv1", "every channel is constant")
-                if wrong
-                else ("ok",) + (None,) * 3
-            )
-            verdicts.append(VerdictRecord(key, *judged, images=8))
+            if name in unverified:
+                verdicts.append(verdict(key, "unknown", "not-understood", None, "what is operation 3?"))
+                continue
+            found = ("constant-output", "conv1", "every channel is constant") if wrong else ()
+            verdicts.append(verdict(key, "miscompiled" if wrong else "ok", *found))
             layers += [
-                LayerError(key, 0, "conv1", 40.0, 0.9999, float("inf"), 0.001, 0.3, 0.01, ""),
-                LayerError(key, 1, "ip1", 20.0 if name != "fp16" else float("inf"), 0.99, None, 0.0, 0.5, 0.02, ""),
+                layer(key, 0, "conv1", sqnr_fp32=40.0, sqnr_simulated=float("inf")),
+                layer(key, 1, "ip1", sqnr_fp32=20.0 if name != "fp16" else float("inf")),
             ]
     modes = [{"target": t, "variant": "int8-filter", "baseline": "int8-kernel-seed-0"} for t in targets if seeds]
 
@@ -84,11 +106,17 @@ def sweep_evidence(lost: dict[str, int] = LOST, targets: tuple[str, ...] = ("nv_
 
     case = {"model": "lenet", "dataset": "mnist"}
     comparisons += compare_case(case, LABELS, FP32, groups, modes, load)
-    rows = summarize(accuracies, verdicts)
-    scales = (
-        ScaleRatio(*CASE, "minmax", "entropy", "conv1", 1.49, 1.4, 1.6),
-        ScaleRatio(*CASE, "minmax", "entropy", "(Unnamed Layer* 4) [Fully Connected]_output", 0.98, 0.98, 0.98),
-    )
-    return Evidence(
-        tuple(rows), tuple(comparisons), tuple(repeat(groups, rows)), scales, tuple(layers), tuple(verdicts)
+    tensors = {"model": "lenet", "dataset": "mnist", "calibrator": "minmax", "baseline": "entropy"}
+    scales = [
+        {**tensors, "tensor": "conv1", "ratio": 1.49, "low": 1.4, "high": 1.6},
+        {**tensors, "tensor": "(Unnamed Layer* 4) [Fully Connected]_output", "ratio": 0.98, "low": 0.98, "high": 0.98},
+    ]
+    judged = typed(verdicts, VERDICTS)
+    return evidence_of(
+        summarize(accuracies, judged),
+        comparisons,
+        groups,
+        scales=typed(scales, RATIOS),
+        layers=typed(layers, LAYERS),
+        verdicts=judged,
     )

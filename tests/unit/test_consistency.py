@@ -11,9 +11,9 @@ from nvdla_quant.errors import TableError
 from nvdla_quant.network.caffe.reader import read_structure
 from nvdla_quant.network.graph import Network
 from nvdla_quant.table.changes import Change, format_changes, write_changes
-from nvdla_quant.table.consistency import SOFTMAX_SCALE, feed, unify
+from nvdla_quant.table.consistency import feed, unify
 from nvdla_quant.table.fusion import fused_end
-from nvdla_quant.table.table import CalibrationTable, read_table
+from nvdla_quant.table.table import SOFTMAX_SCALE, CalibrationTable, read_table
 from tests.caffe_networks import layer, prototxt
 
 CONVOLUTION = "convolution_param { num_output: 6 kernel_size: 1 }"

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import pandas as pd
 import pytest
 
 from nvdla_quant.report.evidence import Evidence
 from nvdla_quant.report.figures import FIGURES
+from nvdla_quant.report.frames import LAYERS, RATIOS, VERDICTS, typed
 from nvdla_quant.report.page import render_page
 from nvdla_quant.report.style import write_chart
 from tests.unit.reported import sweep_evidence
@@ -33,14 +35,16 @@ MANIFEST: Any = {
     "inputs": {"m.caffemodel": {"bytes": 3, "sha256": "ab"}},
     "artefacts": {"results/a": {"bytes": 4, "sha256": "cd", "processor_dependent": True}},
 }
+EMPTY = {"layers": LAYERS, "verdicts": VERDICTS, "scales": RATIOS}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def swept(*targets: str) -> Evidence:
     """Return a sweep whose calibrators have two numbers of images each."""
     evidence = sweep_evidence(targets=targets or ("nv_full",))
-    more = [replace(group, images=16) for group in evidence.repeated if group.images is not None]
-    return replace(evidence, repeated=(*evidence.repeated, *more))
+    more = evidence.groups.dropna(subset=["images"]).assign(images=16)
+    groups = pd.concat([evidence.groups, more], ignore_index=True)
+    return replace(evidence, groups=groups.astype({"images": "Int64"}))
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +89,23 @@ def test_the_first_thing_is_the_answer(page: str) -> None:
     assert "snakemake --configfile a.yaml" in text
 
 
+def test_what_is_not_verified_stands_apart_from_what_is_wrong() -> None:
+    everything = ("fp16", "int8-filter", "int8-kernel-seed-0", "int8-kernel-seed-1", "int8-broken")
+    text = render_page(sweep_evidence(unverified=everything), TIMES, MANIFEST)
+    wrong, doubtful = (text.index(f"<caption>What is {kind}</caption>") for kind in ("wrong", "not verified"))
+    assert text[wrong:doubtful].count("<tr>") == 2  # The head, and the constant output.
+    assert text[doubtful:].partition("</table>")[0].count("what is operation 3?") == 5
+    sound = render_page(sweep_evidence({"int8-filter": 0}, unverified=("int8-filter",)), TIMES, MANIFEST)
+    assert "which is not verified." in sound
+
+
+def test_the_plot_says_what_is_not_verified() -> None:
+    bare, doubtful = (FIGURES["accuracy"](sweep_evidence(unverified=names)) for names in ((), ("int8-filter",)))
+    said = "int8-filter: not verified (not-understood)"
+    assert said in doubtful.to_dict()["concat"][0]["title"]["subtitle"]
+    assert said not in bare.to_dict()["concat"][0]["title"]["subtitle"]
+
+
 def test_plots_are_json(page: str) -> None:
     specifications = re.findall(r'<script type="application/json">(.*?)</script>', page)
     assert len(specifications) == 6
@@ -125,7 +146,7 @@ def test_labels_of_narrow_columns_stand_upright(variants: int, angle: int) -> No
 
 @pytest.mark.parametrize("name", ["images", "layers", "scales", "classes"])
 def test_figures_without_anything_to_draw_say_so(name: str, tmp_path: Path) -> None:
-    bare = replace(sweep_evidence({"int8-filter": 0}), layers=(), verdicts=(), scales=())
+    bare = replace(sweep_evidence({"int8-filter": 0}), **{name: typed([], schema) for name, schema in EMPTY.items()})
     write_chart(tmp_path / "figure.svg", FIGURES[name](bare))
     assert re.search("There is|No ", (tmp_path / "figure.svg").read_text())
 

@@ -6,13 +6,14 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from nvdla_quant.errors import ReportError
 from nvdla_quant.evaluation.accuracy import Accuracy, Subject, measure
+from nvdla_quant.report.evidence import summarize
 from nvdla_quant.report.plots import accuracy_chart
 from nvdla_quant.report.style import write_chart
-from nvdla_quant.report.tables import Row, summarize
 
 FP32 = Subject("lenet", "mnist", None, "fp32", "fp32", None, None, None, None, None, None, None, "onnxruntime")
 LABELS = np.arange(200) % 10
@@ -34,7 +35,7 @@ def _record(target: str, mode: str | None, scores: Any, **names: str) -> Accurac
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[Row]:
+def rows() -> pd.DataFrame:
     """One case, three targets; 20 wrong images of 200 on nv_small per-filter, and a constant output."""
     wrong = REFERENCE.copy()
     wrong[:20] = -wrong[:20]
@@ -49,12 +50,12 @@ def rows() -> list[Row]:
     )
 
 
-def _panels(rows: list[Row]) -> list[dict[str, Any]]:
+def _panels(rows: pd.DataFrame) -> list[dict[str, Any]]:
     panels: list[dict[str, Any]] = accuracy_chart(rows).to_dict()["concat"]
     return panels
 
 
-def test_two_panels_for_each_target(rows: list[Row]) -> None:
+def test_two_panels_for_each_target(rows: pd.DataFrame) -> None:
     titles = [panel["title"]["text"] for panel in _panels(rows)]
     assert titles[::2] == ["lenet on mnist, nv_full", "lenet on mnist, nv_large", "lenet on mnist, nv_small"]
     assert set(titles[1::2]) == {"Difference to fp32"}
@@ -68,17 +69,15 @@ def test_targets_with_the_same_numbers_share_their_panels() -> None:
     assert titles[::2] == ["lenet on mnist, nv_full", "lenet on mnist, nv_large, nv_small"]
 
 
-def test_bars_start_at_zero_and_differences_share_an_axis(rows: list[Row]) -> None:
+def test_bars_start_at_zero_and_differences_share_an_axis(rows: pd.DataFrame) -> None:
     panels = _panels(rows)
     assert all(panel["layer"][0]["encoding"]["x"]["scale"]["domain"] == [0, 100] for panel in panels[::2])
     domains = [panel["layer"][2]["encoding"]["x"]["scale"]["domain"] for panel in panels[1::2]]
     assert domains[0] == domains[1] == domains[2]
-    lows = [row["delta_low"] for row in rows if isinstance(row["delta_low"], float)]
-    highs = [row["delta_high"] for row in rows if isinstance(row["delta_high"], float)]
-    assert domains[0][0] < min(lows) < 0 < max(highs) < domains[0][1]
+    assert domains[0][0] < rows["delta_low"].min() < 0 < rows["delta_high"].max() < domains[0][1]
 
 
-def test_drawn_text(rows: list[Row], tmp_path: Path) -> None:
+def test_drawn_text(rows: pd.DataFrame, tmp_path: Path) -> None:
     """20 of 200 images lost: 10 points; top-1 of fp32 by counting."""
     path = tmp_path / "plot.svg"
     write_chart(path, accuracy_chart(rows))
@@ -94,14 +93,15 @@ def test_drawn_text(rows: list[Row], tmp_path: Path) -> None:
     assert {"fp16", "int8-per-filter-entropy", "int8-per-kernel-entropy"} <= set(texts)
 
 
-def test_other_references(rows: list[Row]) -> None:
-    without = [row for row in rows if row["target"] is not None]
+def test_other_references(rows: pd.DataFrame) -> None:
+    without = rows.dropna(subset=["target"])
     assert "no fp32 reference" in _panels(without)[0]["title"]["subtitle"][0]
-    broken = [{**row, "error": "all zero", "top1": None} if row["target"] is None else row for row in rows]
+    fp32 = rows["target"].isna()
+    broken = rows.assign(error=rows["error"].mask(fp32, "all zero"), top1=rows["top1"].mask(fp32))
     assert "fp32: error: all zero" in _panels(broken)[0]["title"]["subtitle"][0]
 
 
-def test_all_panels_share_one_colour_scale(rows: list[Row]) -> None:
+def test_all_panels_share_one_colour_scale(rows: pd.DataFrame) -> None:
     scales = [
         layer["encoding"]["color"]["scale"]
         for panel in _panels(rows)
@@ -111,24 +111,24 @@ def test_all_panels_share_one_colour_scale(rows: list[Row]) -> None:
     assert all(scale == scales[0] for scale in scales)
     assert scales[0]["domain"] == ["fp16", "int8 per-kernel", "int8 per-filter"]
     assert len(set(scales[0]["range"])) == 3
-    only = [row for row in rows if row["target"] in (None, "nv_full")]
+    only = rows[rows["target"].isna() | (rows["target"] == "nv_full")]
     assert _panels(only)[0]["layer"][0]["encoding"]["color"]["scale"]["domain"] == ["fp16"]
 
 
-def test_several_cases_are_drawn_apart(rows: list[Row]) -> None:
-    both = [*rows, *({**row, "model": "resnet"} for row in rows)]
+def test_several_cases_are_drawn_apart(rows: pd.DataFrame) -> None:
+    both = pd.concat([rows, rows.assign(model="resnet")])
     assert len(_panels(both)) == 12
     assert _panels(both)[6]["title"]["text"] == "resnet on mnist, nv_full"
 
 
-def test_an_empty_sweep_is_refused(rows: list[Row]) -> None:
-    for empty in ([], rows[:1]):
+def test_an_empty_sweep_is_refused(rows: pd.DataFrame) -> None:
+    for empty in (rows[:0], rows[:1]):
         with pytest.raises(ReportError, match="no variant was measured"):
             accuracy_chart(empty)
 
 
 @pytest.mark.parametrize(("suffix", "repeats"), [(".svg", 2), (".pdf", 4), (".png", 2)])
-def test_files_have_stable_bytes(rows: list[Row], tmp_path: Path, suffix: str, repeats: int) -> None:
+def test_files_have_stable_bytes(rows: pd.DataFrame, tmp_path: Path, suffix: str, repeats: int) -> None:
     """The PDF writer's order of font faces, if there are several, is random: more tries for it."""
     contents = set()
     for _ in range(repeats):
@@ -138,6 +138,6 @@ def test_files_have_stable_bytes(rows: list[Row], tmp_path: Path, suffix: str, r
     assert [path.name for path in tmp_path.iterdir()] == [f"plot{suffix}"]
 
 
-def test_unknown_format_is_refused(rows: list[Row], tmp_path: Path) -> None:
+def test_unknown_format_is_refused(rows: pd.DataFrame, tmp_path: Path) -> None:
     with pytest.raises(ReportError, match=r"'\.gif', expected one of \.svg"):
         write_chart(tmp_path / "plot.gif", accuracy_chart(rows[:2]))

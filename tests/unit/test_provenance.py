@@ -16,6 +16,7 @@ from nvdla_quant.errors import ConfigError, ReportError
 from nvdla_quant.jobs.provenance import (
     DISTRIBUTIONS,
     PACKAGE,
+    command_to_repeat,
     differences,
     file_digest,
     git_state,
@@ -106,7 +107,9 @@ def test_unknown_modules_and_scripts_are_refused(package: Path, tmp_path: Path) 
 
 def test_this_package_is_followed_and_fast() -> None:
     files = {path.relative_to(PACKAGE).as_posix() for path in source_files("nvdla_quant.runtime.dimg")}
-    assert files == {"__init__.py", "errors.py", "files.py", "runtime/__init__.py", "runtime/dimg.py"}
+    assert files == {
+        "__init__.py", "errors.py", "jobs/__init__.py", "jobs/files.py", "runtime/__init__.py", "runtime/dimg.py",
+    }  # fmt: skip
     software()
     start = time.process_time()
     for _ in range(10):
@@ -203,6 +206,15 @@ def test_distributions_are_those_of_pyproject(repository: Path) -> None:
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
     assert sorted(re.split(r"[\[<>=]", line)[0] for line in project["dependencies"]) == list(DISTRIBUTIONS)
     assert set(software()["distributions"]) == set(DISTRIBUTIONS)
+
+
+def test_the_command_to_repeat(tmp_path: Path) -> None:
+    """The default configuration is not named, one below the folder is relative, and a shell takes it as it is."""
+    default, mine = tmp_path / "config.yaml", tmp_path / "config" / "my own.yaml"
+    assert command_to_repeat([default], {}, tmp_path) == "snakemake"
+    assert command_to_repeat([default, mine, "/etc/a.yaml"], {"shards": 2, "targets": ["nv_full"]}, tmp_path) == (
+        "snakemake --configfile 'config/my own.yaml' /etc/a.yaml --config shards=2 'targets=['\"'\"'nv_full'\"'\"']'"
+    )
 
 
 def test_git_state(tmp_path: Path) -> None:

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 
 from nvdla_quant.report.recommendation import closing, glance, recommend
-from tests.unit.reported import LOST, sweep_evidence
+from tests.unit.reported import LOST, lines_of, sweep_evidence
 
 
 def test_the_best_int8_where_the_images_cannot_tell_it_from_fp16() -> None:
     """Two images of 200 lost: p = 2 * 0.5 ** 2 = 0.5 beside fp32; per-kernel loses 20 and 40."""
     (answer,) = recommend(sweep_evidence())
     assert answer.choice is not None
-    assert answer.choice.name == "int8-filter"
+    assert answer.choice["group"] == "int8-filter"
     assert answer.headline == "Use int8 per-filter with 8 calibration images (int8-filter)."
     text = " ".join(answer.reasons)
     assert "99.00 % of 200 test images right, fp32 100.00 %" in text
@@ -28,14 +28,33 @@ def test_nothing_is_ranked_that_the_images_do_not_rank() -> None:
     (answer,) = recommend(sweep_evidence({"int8-kernel": 1, "int8-filter": 2}))
     assert answer.choice is not None
     # The one that agrees with fp32 on more images, and the other will do as well.
-    assert answer.choice.name == "int8-kernel"
+    assert answer.choice["group"] == "int8-kernel"
     assert any("do not tell it from 1 of the 1 others (int8-filter" in reason for reason in answer.reasons)
+
+
+def test_what_is_not_verified_is_not_wrong() -> None:
+    """It is named, with the reason, where nothing else is as good."""
+    (answer,) = recommend(sweep_evidence(unverified=("int8-filter",)))
+    assert answer.choice is not None
+    assert answer.headline == ("Use int8 per-filter with 8 calibration images (int8-filter), which is not verified.")
+    assert any(reason.startswith("Not verified: not-understood what is operation 3?.") for reason in answer.reasons)
+    assert "Left out, since the output is wrong: int8-broken;" in " ".join(answer.reasons)
+    assert not any("Not verified" in reason for reason in recommend(sweep_evidence())[0].reasons)
+
+
+def test_what_is_verified_comes_first() -> None:
+    """The other agrees with fp32 on one image more, which these images do not tell apart; both are named."""
+    lost = {"int8-kernel": 1, "int8-filter": 2}
+    (answer,) = recommend(sweep_evidence(lost, unverified=("int8-kernel",)))
+    assert answer.choice is not None
+    assert answer.choice["group"] == "int8-filter"
+    assert any("Passed over, since they are not verified: int8-kernel;" in reason for reason in answer.reasons)
 
 
 def test_fp16_where_int8_costs_too_much() -> None:
     (answer,) = recommend(sweep_evidence({"fp16": 0, "int8-filter": 30}))
     assert answer.choice is not None
-    assert answer.choice.name == "fp16"
+    assert answer.choice["group"] == "fp16"
     assert any("int8 costs too much here: the best of it, int8-filter" in reason for reason in answer.reasons)
 
 
@@ -66,13 +85,13 @@ def test_the_bar_of_99_percent(lost: int, said: str) -> None:
 def test_more_calibration_images_where_it_makes_no_difference() -> None:
     """The same variant calibrated with 4 images agrees with fp32 no less."""
     evidence = sweep_evidence({"int8-filter": 0, "int8-kernel": 1})
-    few = [
-        replace(group, images=4, series="int8-kernel") if group.name == "int8-filter" else group
-        for group in evidence.repeated
-    ]
-    (answer,) = recommend(replace(evidence, repeated=tuple(few)))
+    few = evidence.groups["group"] == "int8-filter"
+    groups = evidence.groups.assign(
+        images=evidence.groups["images"].mask(few, 4), series=evidence.groups["series"].mask(few, "int8-kernel")
+    )
+    (answer,) = recommend(replace(evidence, groups=groups))
     assert answer.choice is not None
-    assert (answer.choice.name, answer.choice.images) == ("int8-kernel", 8)
+    assert (answer.choice["group"], answer.choice["images"]) == ("int8-kernel", 8)
 
 
 def test_the_end_of_a_run() -> None:
@@ -85,18 +104,18 @@ def test_the_end_of_a_run() -> None:
 def test_at_a_glance() -> None:
     """Targets with the same numbers share a line, though one has fp16 beside it and so other reasons."""
     both = recommend(sweep_evidence(LOST, ("nv_full", "nv_small")))
-    (line,) = glance(both).lines
+    (line,) = lines_of(glance(both))
     assert line[:7] == ("lenet on mnist", "nv_full, nv_small", "int8-filter", "200", "99.00", "100.00", "-1.00")
-    assert glance(recommend(sweep_evidence({}))).lines == (("lenet on mnist", "nv_full", "none", *[""] * 5),)
+    (line,) = lines_of(glance(recommend(sweep_evidence({}))))
+    assert line == ("lenet on mnist", "nv_full", "none", *[""] * 5)
 
 
 def test_the_best_is_the_one_that_was_compared_with() -> None:
     """Two variants with the same hits, whose means differ in the last bit in the other direction."""
     evidence = sweep_evidence({"int8-kernel": 2, "int8-filter": 2, "int8-third": 40})
-    nudged = [
-        replace(c, top1=c.top1 + 1e-12) if (c.kind, c.step, c.variant) == ("fp32", None, "int8-filter") else c
-        for c in evidence.comparisons
-    ]
-    (answer,) = recommend(replace(evidence, comparisons=tuple(nudged)))
+    pairs = evidence.comparisons
+    averaged = (pairs["kind"] == "fp32") & pairs["score_step"].isna() & (pairs["variant"] == "int8-filter")
+    nudged = pairs.assign(top1=pairs["top1"].mask(averaged, pairs["top1"] + 1e-10))
+    (answer,) = recommend(replace(evidence, comparisons=nudged))
     assert any("do not tell it from 1 of the 2 others" in reason for reason in answer.reasons)
     assert any("less accurate than the best: int8-third" in reason for reason in answer.reasons)

@@ -1,192 +1,136 @@
-"""The summary in its three forms: same rows, right units, nothing that breaks a format."""
+"""Tables for people: the same cells in each format, notes that say where numbers come from, nothing that breaks one."""
 
-import csv
-from dataclasses import replace
-from pathlib import Path
+import re
 
 import pytest
 
-from nvdla_quant.errors import ReportError
-from nvdla_quant.evaluation.accuracy import Accuracy, Deviation, Figures, Interval, Subject
-from nvdla_quant.report.sheets import backends
-from nvdla_quant.report.tables import (
-    COLUMNS,
-    VerdictRecord,
-    read_verdict,
-    render_summary,
-    summarize,
-    write_tsv,
-)
+from nvdla_quant.report.tables import pairs_sheet, seeds_sheet, sheet, sheets_of, summary_sheet
+from nvdla_quant.report.words import bounds, number, p_value
+from nvdla_quant.report.writers import to_html, to_latex, to_markdown
+from tests.unit.reported import CASE, lines_of, sweep_evidence
 
-FIGURES = Figures(
-    top1=Interval(0.98, 0.9688, 0.9873),
-    top5=Interval(1.0, 0.9962, 1.0),
-    ties=0.25,
-    ties5=0.5,
-    agreement=0.9875,
-    delta=Interval(-0.004, -0.0081, 0.0002),
-    mcnemar_p=0.125,
-    distinct_outputs=812,
-    error=None,
-)
-BROKEN = Figures(None, None, None, None, None, None, None, 1, "constant: all 1000 images\thave\nthe same scores")
-REFERENCE = Accuracy(
-    subject=Subject(
-        model="lenet_1",
-        dataset="mnist",
-        target=None,
-        variant="fp32",
-        precision="fp32",
-        mode=None,
-        calibrator=None,
-        preparation=None,
-        feeding=None,
-        unified_scales=None,
-        calibrate_backend=None,
-        compile_backend=None,
-        run_backend="onnxruntime",
-    ),
-    n=1000,
-    classes=10,
-    exactness="fp32",
-    deviation=None,
-    output=replace(FIGURES, delta=None, mcnemar_p=None, agreement=None, ties=0.0),
-    logits=None,
-)
+LINES = (("int8-x", "-0.40", ""), ("a|b", "-0.08 to +0.02", "1"))
+SHEET = sheet("a_b on d", ("name", "95 %", "95 %"), 1, LINES, ("n: 5 & more.",))
 
 
-def _variant(target: str, variant: str, output: Figures = FIGURES, **subject: str) -> Accuracy:
-    full = replace(
-        REFERENCE.subject, target=target, variant=variant, precision="int8", mode="per-filter", unified_scales=True
-    )
-    return Accuracy(replace(full, **subject), 1000, 10, "bit-exact", None, output, FIGURES)  # type: ignore[arg-type]
-
-
-RECORDS = [
-    _variant("nv_small", "int8-per-filter-entropy"),
-    _variant("nv_small", "int8-per-kernel-entropy", BROKEN),
-    _variant("nv_small", "int8-per-filter-entropy", model="resnet"),
-    REFERENCE,
-    _variant("nv_full", "fp16"),
-]
-
-
-def test_fp16_rows_say_how_they_were_run() -> None:
-    """In the TSV's cells, and in a sentence below the terminal's table and among the notes of the others."""
-    half = _variant("nv_full", "fp16", precision="fp16")
-    fast = replace(half, exactness="fast: in float32", deviation=Deviation((1, 5, 9), 0.00048828125, 0.0078125))
-    (row,) = summarize([fast])
-    assert (row["exactness"], row["checked"]) == ("fast: in float32", 3)
-    assert (row["deviation"], row["logits_deviation"]) == (0.00048828125, 0.0078125)
-    note = "nv_full fp16: fast, at most 0.00049 (0.0078 before Softmax) from bit-exact on 3 images"
-    assert f"note: {note}" in render_summary([row])
-    assert "fast, at most 0.00049 (0.0078 before Softmax) from bit-exact on 3 images" in backends(row)
-    (exact,) = summarize([half])
-    assert "note: nv_full fp16: bit-exact\n" in render_summary([exact])
-    assert exact["checked"] is None
-    assert "note:" not in render_summary(summarize([_variant("nv_small", "int8-per-filter-entropy")]))
-
-
-def test_rows_are_grouped_with_fp32_first() -> None:
-    rows = summarize(RECORDS)
-    assert [(row["model"], row["target"], row["variant"]) for row in rows] == [
-        ("lenet_1", None, "fp32"),
-        ("lenet_1", "nv_small", "int8-per-filter-entropy"),
-        ("lenet_1", "nv_small", "int8-per-kernel-entropy"),
-        ("lenet_1", "nv_full", "fp16"),
-        ("resnet", "nv_small", "int8-per-filter-entropy"),
+def test_latex_by_hand() -> None:
+    lines = to_latex(SHEET).splitlines()
+    assert lines[:2] == [r"\begin{longtable}{lrr}", r"\caption{a\_b on d} \\"]
+    assert r"int8-x & $-$0.40 &  \\" in lines
+    assert r"a|b & $-$0.08 to +0.02 & 1 \\" in lines
+    # The head stands on each page.
+    assert lines.count(r"name & 95 \% & 95 \% \\") == 2
+    assert lines[-5:] == [
+        r"{\footnotesize",
+        r"\begin{tabular}{@{}p{\linewidth}@{}}",
+        r"n: 5 \& more. \\",
+        r"\end{tabular}",
+        "}",
     ]
-    assert all(tuple(row) == COLUMNS for row in rows)
+    assert [r"\toprule" in lines, r"\midrule" in lines, r"\bottomrule" in lines] == [True] * 3
 
 
-def test_units() -> None:
-    row = summarize(RECORDS)[1]
-    assert (row["top1"], row["top1_low"], row["top1_high"]) == (98.0, 96.88, 98.73)
-    assert (row["delta"], row["delta_low"], row["delta_high"]) == (-0.4, -0.81, 0.02)
-    assert (row["ties"], row["agreement"], row["mcnemar_p"]) == (25.0, 98.75, 0.125)
-    assert row["logits_top1"] == 98.0
+def test_markdown_by_hand() -> None:
+    assert to_markdown(SHEET).splitlines() == [
+        "## a_b on d",
+        "",
+        "| name   |           95 % |   95 % |",
+        "|:-------|---------------:|-------:|",
+        "| int8-x |          -0.40 |        |",
+        "| a\\|b   | -0.08 to +0.02 |      1 |",
+        "",
+        "n: 5 & more.  ",
+    ]
 
 
-def test_errors_have_no_numbers() -> None:
-    row = summarize(RECORDS)[2]
-    assert row["error"] == "constant: all 1000 images have the same scores"
-    assert all(row[name] is None for name in ("top1", "top1_low", "delta", "top5", "ties", "agreement"))
-    assert row["distinct_outputs"] == 1
+def test_html_by_hand() -> None:
+    page = to_html(SHEET)
+    cells = re.findall("<t[dh] >(.*?)</t[dh]>", page)
+    assert cells == [
+        "name",
+        "95 %",
+        "95 %",
+        "int8-x",
+        "\N{MINUS SIGN}0.40",
+        "",
+        "a|b",
+        "\N{MINUS SIGN}0.08 to +0.02",
+        "1",
+    ]
+    assert page.startswith('<div class="sheet names-1"><table>')
+    assert "<caption>a_b on d</caption>" in page
+    assert "n: 5 &amp; more." in page
+    assert "<caption>" not in to_html(SHEET, caption=False)
 
 
-def test_two_records_for_one_row_are_refused() -> None:
-    with pytest.raises(ReportError, match="lenet_1 / mnist / nv_full / fp16"):
-        summarize([*RECORDS, RECORDS[-1]])
+def test_nothing_breaks_a_format() -> None:
+    """Headings, cells, titles and notes with what each format takes for its own."""
+    nasty = r"a & b_c % $ # {x} \y ~ ^ <b> | \"q\" é"
+    one = sheet(nasty, (nasty, "x"), 2, [(nasty, "1-2")], (nasty,))
+    latex = to_latex(one)
+    for special in ("a & b", "b_c", "% $", "{x}", r"\y"):
+        assert special not in latex
+    assert latex.count(r"a \& b\_c \% \$ \# \{x\}") == 6  # The title and the head twice, a cell, a note.
+    page = to_html(one)
+    assert "<b>" not in page
+    assert page.count("&lt;b&gt;") == 4
+    assert r"<b> \| " in to_markdown(one).splitlines()[4]
 
 
-def test_verdicts_stand_in_their_rows(tmp_path: Path) -> None:
-    (tmp_path / "verdict.json").write_text(
-        '{"subject": {"model": "lenet_1", "dataset": "mnist", "target": "nv_full", "variant": "fp16"},'
-        ' "verdict": "miscompiled", "cause": "race", "first_bad_layer": "conv1", "images": 8,'
-        ' "findings": [{"evidence": "reads what is written later"}]}'
-    )
-    verdict = read_verdict(tmp_path / "verdict.json")
-    rows = summarize(RECORDS, [verdict])
-    assert [(row["verdict"], row["cause"]) for row in rows].count(("miscompiled", "race")) == 1
-    text = render_summary(rows, width=120)
-    assert "miscompiled: nv_full fp16: race" in text.splitlines()
-    assert next(line for line in text.splitlines() if line.split()[:2] == ["nv_full", "fp16"]).endswith("miscompiled")
-    assert "verdict" not in render_summary(summarize(RECORDS))
+def test_a_sheet_without_a_line_is_written() -> None:
+    empty = sheet("t", ("name", "n"), 1, [])
+    assert r"\end{longtable}" in to_latex(empty)
+    assert "<tbody>" in to_html(empty)
 
 
-def test_verdicts_on_nothing_and_files_that_are_none_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ReportError, match="lenet_1 / mnist / nv_large / fp16, which has no accuracy"):
-        summarize(RECORDS, [VerdictRecord(("lenet_1", "mnist", "nv_large", "fp16"), "ok", None, None, None, 8)])
-    for content in ("[]", "{", '{"verdict": "ok"}'):
-        (tmp_path / "verdict.json").write_text(content)
-        with pytest.raises(ReportError, match=r"verdict\.json: not a verdict"):
-            read_verdict(tmp_path / "verdict.json")
+def test_every_number_says_n_interval_backend_and_exactness() -> None:
+    evidence = sweep_evidence()
+    shown = summary_sheet(evidence, CASE)
+    assert lines_of(shown)[0][:3] == ("-", "fp32", "200")
+    assert lines_of(shown)[1][:3] == ("nv_full", "fp16", "200")
+    assert not shown.cells.isna().any(axis=None)
+    notes = " ".join(shown.notes)
+    for text in ("run on onnxruntime", "compiled by builtin, run on emulator; bit-exact", "Wilson", "McNemar"):
+        assert text in notes
+    broken = next(line for line in lines_of(shown) if line[1] == "int8-broken")
+    assert broken[3] == "error"
+    assert "error: constant: all 200 images" in notes
 
 
-def test_tsv_is_read_back(tmp_path: Path) -> None:
-    rows = summarize(RECORDS)
-    write_tsv(tmp_path / "summary.tsv", rows)
-    with (tmp_path / "summary.tsv").open(encoding="utf-8", newline="") as file:
-        back = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    assert len(back) == len(rows)
-    assert tuple(back[0]) == COLUMNS
-    assert back[0]["target"] == ""
-    assert back[1]["top1"] == "98.0"
-    assert back[1]["unified_scales"] == "true"
-    assert back[2]["error"] == "constant: all 1000 images have the same scores"
-    assert back[2]["top1"] == ""
+def test_what_is_not_verified_says_so_beside_its_numbers() -> None:
+    shown = summary_sheet(sweep_evidence(unverified=("int8-filter",)), CASE)
+    line = next(line for line in lines_of(shown) if line[1] == "int8-filter")
+    assert (line[3], line[-2]) == ("99.00", "unknown")
+    assert [note for note in shown.notes if "not verified: not-understood what is operation 3?" in note]
+    assert not any("not verified" in note for note in summary_sheet(sweep_evidence(), CASE).notes)
 
 
-def test_terminal_table() -> None:
-    text = render_summary(summarize(RECORDS))
-    assert "\x1b" not in text
-    lines = text.splitlines()
-    assert max(map(len, lines)) <= 100
-    assert lines[0].strip() == "lenet_1 on mnist, 1000 images"
-    assert any(line.split()[:3] == ["-", "fp32", "98.00"] for line in lines)
-    row = next(line for line in lines if "nv_full" in line)
-    assert row.split() == ["nv_full", "fp16", "98.00", "[96.88,", "98.73]", "-0.40", "98.75", "25.00", "98.00"]
-    assert any(line.startswith("error: nv_small int8-per-kernel-entropy: constant") for line in lines)
-    assert "\x1b" in render_summary(summarize(RECORDS), colour=True)
+def test_pairs_and_seeds() -> None:
+    """reported.py: per-filter loses 2 of 200 images, seeds 0 and 1 of per-kernel 20 and 40."""
+    evidence = sweep_evidence()
+    (mode,) = lines_of(pairs_sheet(evidence, CASE, "mode"))
+    assert mode[:5] == ("nv_full", "int8-filter", "int8-kernel-seed-0", "200", "1")
+    assert mode[5:7] == ("99.00", "90.00")
+    assert mode[9] == "18 / 0"
+    (seeds,) = lines_of(seeds_sheet(evidence, CASE))
+    # Sample standard deviation of 90 and 80.
+    assert seeds[:6] == ("nv_full", "int8-kernel", "200", "2", "85.00", "7.07")
+    assert seeds[6] == "80.00 to 90.00"
+    assert [one.title.rpartition(": ")[2] for one in sheets_of(evidence)] == [
+        "accuracy",
+        "per-filter beside per-kernel",
+        "every variant beside the most accurate one",
+        "repeated seeds",
+    ]
 
 
-def test_terminal_table_shows_only_columns_that_differ_or_exist() -> None:
-    records = [replace(REFERENCE, n=500), replace(_variant("nv_full", "fp16", model="lenet_1"), logits=None)]
-    text = render_summary(summarize(records))
-    assert "images" not in text
-    assert "logits" not in text
-    assert any(line.split()[:3] == ["nv_full", "fp16", "1000"] for line in text.splitlines())
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.00001, "< 0.0001"), (0.00312, "0.0031"), (0.25, "0.25"), (1.0, "1.00"), (None, "")]
+)
+def test_p_values(value: float | None, text: str) -> None:
+    assert p_value(value) == text
 
 
-@pytest.mark.parametrize("width", [60, 80, 90, 200])
-def test_terminal_table_keeps_to_the_width(width: int) -> None:
-    text = render_summary(summarize(RECORDS), width=width)
-    assert max(map(len, text.splitlines())) <= width
-    assert text.count("[96.88, 98.73]") == 4
-    assert ("int8-per-filter-entropy" in text) == (width >= 90)
-
-
-def test_nothing_to_show(tmp_path: Path) -> None:
-    assert summarize([]) == []
-    write_tsv(tmp_path / "summary.tsv", [])
-    assert (tmp_path / "summary.tsv").read_text().count("\n") == 1
+def test_numbers() -> None:
+    assert (number(-0.004, sign=True), number(0.5, sign=True), number(None)) == ("0.00", "+0.50", "")
+    assert (bounds(1.0, 2.0), bounds(None, None)) == ("1.00 to 2.00", "")

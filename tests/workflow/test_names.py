@@ -1,5 +1,6 @@
 """Names and places that cannot work are refused in words."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +21,30 @@ from tests.sweeps import run
         ("calibration/typo/table.raw.json", "there is no calibrator 'typo', but entropy, minmax"),
         ("calibration/typo/fold-quantized/table.fixed.json", "there is no calibrator 'typo', but entropy, minmax"),
         ("images/calibration-typo.npz", "there is no calibrator 'typo', but entropy, minmax"),
+        ("../../typo/noise/nv_full/fp16/accuracy.json", "there is no model 'typo', but tiny"),
+        ("../typo/nv_full/fp16/accuracy.json", "there is no case 'tiny/typo', but tiny/noise"),
     ],
 )
 def test_names_that_are_not_in_the_configuration(finished: Path, path: str, said: str) -> None:
-    result = run(finished, "-n", f"results/tiny/noise/{path}")
-    assert result.returncode != 0
-    assert said in result.stdout + result.stderr
+    """The one line that a user can act on is all that is said of it, and stands last."""
+    result = run(finished, "-n", os.path.normpath(f"results/tiny/noise/{path}"))
+    assert result.returncode == 1
+    assert result.stderr.rstrip().splitlines()[-1] == f"config: {said}"
+    assert "Traceback" not in result.stderr
+    assert "Exception" not in result.stderr
+
+
+def test_a_mistake_in_the_configuration_is_one_line(finished: Path) -> None:
+    result = run(finished, "-n", "--config", "shard=2")
+    assert result.returncode == 1
+    assert result.stderr.rstrip().splitlines()[-1].startswith("config: the configuration: unknown key 'shard'")
+    assert "common.smk" not in result.stderr
+
+
+def test_targets_that_the_sweep_has_not_are_said_once(finished: Path) -> None:
+    result = run(finished, "-n", "--config", 'targets=["nv_small"]')
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stderr.count("variants[0]: no run on nv_full, which `targets` does not list") == 1
 
 
 def test_a_checkout_in_a_folder_with_a_colon(new_checkout: Callable[..., Path], tiny_config: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from nvdla_quant.config import load_configuration
+from nvdla_quant.configuration.load import load_configuration
 from tests.sweeps import plan, run
 
 

@@ -109,8 +109,36 @@ class Cube:
         return replace(self, offset=self.offset + first * self.line_stride, height=last - first)
 
     def overlaps(self, other: "Cube") -> bool:
-        """Whether the byte ranges of the two cubes meet (gaps between rows count as part of a cube)."""
-        return self.memory == other.memory and self.offset < other.end and other.offset < self.end
+        """Whether the bytes of the two cubes meet.
+
+        Windows of one tensor, which have its strides, are told apart byte by byte; of others the gaps between rows and
+        surfaces count as part of a cube.
+        """
+        if self.memory != other.memory or not (self.offset < other.end and other.offset < self.end):
+            return False
+        strides = self.surface_stride, self.line_stride
+        if strides != (other.surface_stride, other.line_stride) or not (self._is_grid and other._is_grid):
+            return True
+        surfaces, rest = divmod(other.offset - self.offset, self.surface_stride)
+        for carried in (0, 1):
+            lines, start = divmod(rest - carried * self.surface_stride, self.line_stride)
+            for more in (0, 1):
+                first = surfaces + carried, lines + more, start - more * self.line_stride
+                sizes = zip(first, self._grid, other._grid, strict=True)
+                if all(at < size and at + length > 0 for at, size, length in sizes):
+                    return True
+        return False
+
+    @property
+    def _grid(self) -> tuple[int, int, int]:
+        """Surfaces, rows, and bytes of a row."""
+        return self.surfaces, self.height, self.width * self.atom * self.element_bytes
+
+    @property
+    def _is_grid(self) -> bool:
+        """Whether rows lie within lines, and these within surfaces: then each byte has one place in the grid."""
+        _, rows, length = self._grid
+        return self.batch == 1 and length <= self.line_stride and rows * self.line_stride <= self.surface_stride
 
 
 @dataclass(frozen=True)

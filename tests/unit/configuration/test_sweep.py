@@ -8,8 +8,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nvdla_quant import sweep
-from nvdla_quant.config import Configuration, load_configuration
+from nvdla_quant.configuration import sweep
+from nvdla_quant.configuration.load import load_configuration
+from nvdla_quant.configuration.records import Configuration
 from nvdla_quant.errors import ConfigError
 
 INT8 = {"precision": "int8", "mode": "per-filter", "calibrator": "entropy"}

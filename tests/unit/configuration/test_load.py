@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from nvdla_quant.config import load_configuration, load_schema, render_markdown
+from nvdla_quant.configuration.load import load_configuration
+from nvdla_quant.configuration.readme import COMMAND, render_markdown
+from nvdla_quant.configuration.schema import load_schema
 from nvdla_quant.errors import ConfigError
 
 
@@ -91,7 +93,7 @@ def test_variant_names(config: dict[str, Any], record: dict[str, Any], name: str
         ),
         (
             {"targets": ["nv_small"], "variants": [{"precision": "fp16", "targets": ["nv_full"]}]},
-            "nv_full is not among the configuration's targets",
+            "nothing is left to run; look at targets, include and exclude",
         ),
         (
             {"calibrators": {"entropy": {"method": "percentile"}, "minmax": {"method": "minmax"}}},
@@ -112,6 +114,15 @@ def test_variant_names(config: dict[str, Any], record: dict[str, Any], name: str
 def test_mistakes_are_named(config: dict[str, Any], change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_configuration({**config, **change})
+
+
+def test_a_target_that_the_sweep_has_not_makes_no_run_and_is_named(config: dict[str, Any]) -> None:
+    """The default has fp16 on nv_full alone: a sweep without nv_full leaves it out, and says so."""
+    configuration = load_configuration({**config, "targets": ["nv_small"]})
+    assert configuration.notes == ("config: variants[0]: no run on nv_full, which `targets` does not list",)
+    assert {run.target for run in configuration.runs} == {"nv_small"}
+    assert "fp16" not in configuration.variants
+    assert load_configuration(config).notes == ()
 
 
 def test_unknown_keys_deep_inside_are_named(config: dict[str, Any]) -> None:
@@ -146,9 +157,7 @@ def test_every_key_of_the_schema_is_described() -> None:
 
 
 def test_config_readme_is_current(repository: Path) -> None:
-    assert (repository / "config" / "README.md").read_text() == render_markdown(), (
-        "run: python -m nvdla_quant.config > config/README.md"
-    )
+    assert (repository / "config" / "README.md").read_text() == render_markdown(), f"run: {COMMAND}"
 
 
 def on_device(config: dict[str, Any], scale: float, **variant: Any) -> dict[str, Any]:

@@ -1,0 +1,181 @@
+"""Every file that a configuration implies: where it lies, and which of them go into what.
+
+The header of the Snakefile has the grammar of the paths. Nothing parses them; they are made here, from names.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from nvdla_quant.configuration.records import Case, Configuration, Run
+from nvdla_quant.configuration.sources import files_of
+
+FIGURES = ("accuracy", "images", "layers", "scales", "classes")
+"""Figures of the report."""
+TABLES = ("summary.tsv", "summary.tex", "summary.md", "pairs.tsv", "seeds.tsv")
+"""Tables of the sweep."""
+
+
+@dataclass(frozen=True)
+class Artefacts:
+    """The artefacts of a configuration.
+
+    Attributes
+    ----------
+    configuration : Configuration
+        What runs.
+    results : str
+        Folder of the results.
+    """
+
+    configuration: Configuration
+    results: str
+
+    @property
+    def manifest(self) -> str:
+        """Return the path of the manifest, which lists all but itself and the report."""
+        return f"{self.results}/manifest.json"
+
+    @property
+    def page(self) -> str:
+        """Return the path of the report."""
+        return f"{self.results}/report/report.html"
+
+    def case_folder(self, case: Case) -> str:
+        """Return the folder of a case."""
+        return f"{self.results}/{case.model}/{case.dataset}"
+
+    def run_folder(self, run: Run) -> str:
+        """Return the folder of a case's target and variant."""
+        return f"{self.case_folder(run.case)}/{run.target}/{run.variant.name}"
+
+    @cached_property
+    def accuracies(self) -> list[str]:
+        """Accuracy of fp32 for each case, of TensorRT, then of every variant, in the order of the report."""
+        references = [f"{self.case_folder(case)}/reference/accuracy.json" for case in self.configuration.cases]
+        return [*references, *self._engine_files("json"), *self._of_runs("accuracy.json")]
+
+    @cached_property
+    def comparisons(self) -> list[str]:
+        """Comparisons of every variant with fp32, then those within each case."""
+        cases = [f"{self.case_folder(case)}/comparisons.json" for case in self.configuration.cases]
+        return [*self._of_runs("comparison.json"), *cases]
+
+    @property
+    def is_verified(self) -> bool:
+        """Return whether loadables are held to the float network."""
+        return bool(self.configuration.settings["verify"]["images"])
+
+    @cached_property
+    def verdicts(self) -> list[str]:
+        """Verdict on every loadable, unless the configuration skips them."""
+        return self._of_runs("verdict.json") if self.is_verified else []
+
+    @cached_property
+    def layers(self) -> list[str]:
+        """Layers of every loadable, in the order of `verdicts`."""
+        return self._of_runs("layers.tsv") if self.is_verified else []
+
+    @cached_property
+    def raw_tables(self) -> list[str]:
+        """Raw tables of the calibrators, in the order of `calibrators`."""
+        return [
+            f"{self.results}/{model}/{dataset}/calibration/{calibrator}/table.raw.json"
+            for model, dataset, calibrator in self._calibrators
+        ]
+
+    @cached_property
+    def raw_dumps(self) -> list[str]:
+        """Folders of `nvdla_runtime`-style dumps, where the configuration asks for them."""
+        wanted = self.configuration.settings["raw_dumps"]["format"] != "none"
+        return self._of_runs(*(f"dumps/{shard}.dimg" for shard in self.configuration.shards)) if wanted else []
+
+    @cached_property
+    def exact(self) -> list[str]:
+        """Artefacts that are the same bytes on every machine."""
+        paths: list[str] = []
+        for case in self.configuration.cases:
+            runs = self.configuration.runs_of(case)
+            names = [f"images/test-{shard}.npz" for shard in self.configuration.shards]
+            names += [f"images/calibration-{run.variant.calibrator}.npz" for run in runs if run.variant.calibrator]
+            names += [f"{run.target}/support.json" for run in runs]
+            folders = [f"network/{run.variant.table.network}" for run in runs]
+            names += [f"{folder}/{name}" for folder in folders for name in ("deploy.prototxt", "weights.caffemodel")]
+            paths += self._of_case(case, names)
+        return paths
+
+    @cached_property
+    def processor_dependent(self) -> list[str]:
+        """Artefacts that follow from fp32 sums, whose last bits may differ on another class of processor."""
+        paths = [f"{self.results}/{name}" for name in TABLES]
+        paths += [f"{self.results}/report/{name}.{suffix}" for name in FIGURES for suffix in ("svg", "pdf")]
+        for case in self.configuration.cases:
+            names = [f"reference/{shard}.npz" for shard in self.configuration.shards]
+            for run in self.configuration.runs_of(case):
+                if run.variant.calibrator is not None:
+                    folder = f"calibration/{run.variant.calibrator}"
+                    names += [f"{folder}/calibration.cache", f"{folder}/table.raw.json"]
+                    fixed = f"{folder}/{run.variant.table.name}"
+                    names += [f"{fixed}/table.fixed.json", f"{fixed}/changes.tsv"]
+            paths += self._of_case(case, names)
+        names = ["loadable.nvdla", "compile.json", *(f"dumps/{shard}.npz" for shard in self.configuration.shards)]
+        paths += self._of_runs(*names, *(("layers.tsv", "verdict.json") if self.is_verified else ()))
+        return paths + self._engine_files("npz") + self.accuracies + self.comparisons
+
+    @cached_property
+    def inputs(self) -> list[str]:
+        """Files of the user that the sweep reads."""
+        settings, cases = self.configuration.settings, self.configuration.cases
+        models = [settings["models"][case.model] for case in cases]
+        datasets = [settings["datasets"][case.dataset] for case in cases]
+        sources = [dataset[key] for dataset in datasets for key in ("source", "calibration_source") if key in dataset]
+        paths = [model[key] for model in models for key in ("prototxt", "caffemodel")]
+        return list(dict.fromkeys(paths + [path for source in sources for path in files_of(source)]))
+
+    @cached_property
+    def groups(self) -> list[dict[str, Any]]:
+        """Variants of the sweep, those together that differ in the calibrator's seed alone, as a report takes them."""
+        return [
+            {
+                "model": group.case.model,
+                "dataset": group.case.dataset,
+                "target": group.target,
+                "name": group.name,
+                "series": group.series,
+                "images": group.images,
+                "variants": group.variants,
+            }
+            for group in self.configuration.groups
+        ]
+
+    @property
+    def calibrators(self) -> list[dict[str, Any]]:
+        """Calibrators that each case uses, under their names without the seed where the sweep repeats it."""
+        return [
+            {"model": model, "dataset": dataset, "name": name}
+            for (model, dataset, _), name in self._calibrators.items()
+        ]
+
+    @cached_property
+    def _calibrators(self) -> dict[tuple[str, str, str], str | None]:
+        """Name without the seed of each calibrator, by model, data set and name."""
+        found: dict[tuple[str, str, str], str | None] = {}
+        for group in self.configuration.groups:
+            for run in group.runs:
+                if run.variant.calibrator is not None:
+                    found.setdefault((run.case.model, run.case.dataset, run.variant.calibrator), group.calibrator)
+        return found
+
+    def _of_runs(self, *names: str) -> list[str]:
+        """Return the files called `names` of every run."""
+        return [f"{folder}/{name}" for folder in map(self.run_folder, self.configuration.runs) for name in names]
+
+    def _of_case(self, case: Case, names: Iterable[str]) -> Iterator[str]:
+        """Yield the paths of a case's files, each once."""
+        return (f"{self.case_folder(case)}/{name}" for name in dict.fromkeys(names))
+
+    def _engine_files(self, suffix: str) -> list[str]:
+        """Return the files of TensorRT's engines that have this suffix."""
+        cases, engines = self.configuration.cases, self.configuration.engines
+        return [f"{self.case_folder(case)}/tensorrt/{engine}.{suffix}" for case in cases for engine in engines]

@@ -1,0 +1,205 @@
+"""The configuration: validated against the schema, defaults filled, names resolved into typed records."""
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import Any
+
+from nvdla_quant.configuration import sheets, sweep
+from nvdla_quant.configuration.records import Case, Configuration, Run, Table, Variant
+from nvdla_quant.configuration.schema import checked, explain, load_schema
+from nvdla_quant.configuration.sources import resolve_files
+from nvdla_quant.configuration.stock_runtime import normalize_option
+from nvdla_quant.errors import ConfigError, DatasetError
+
+EMBEDDED = {"compiler": "builtin", "runtime": "emulator"}
+"""Backends of a variant that need nothing else."""
+
+
+def load_configuration(config: Mapping[str, Any]) -> Configuration:
+    """Validate `config`, fill in defaults and resolve names.
+
+    Parameters
+    ----------
+    config : Mapping
+        As read from YAML.
+
+    Raises
+    ------
+    ConfigError
+        An unknown key, a value of the wrong kind, a name that nothing has, or one that two records have.
+    """
+    config, sampled = sheets.take(config, load_schema(), explain)
+    try:
+        return _loaded(config)
+    except ConfigError as error:
+        raise ConfigError(sampled.placed(str(error))) from error
+
+
+def _loaded(config: Mapping[str, Any]) -> Configuration:
+    """Return a configuration that holds all its records; see `load_configuration`."""
+    settings, sources = resolve_files(checked(config))
+    settings["calibrators"], families = _calibrators(settings["calibrators"])
+    cases = _cases(settings, families)
+    variants: dict[str, Variant] = {}
+    notes: list[str] = []
+    for i, record in enumerate(settings["variants"]):
+        if absent := [target for target in record.get("targets", []) if target not in settings["targets"]]:
+            notes.append(f"config: variants[{i}]: no run on {', '.join(absent)}, which `targets` does not list")
+        for variant in _variants(record, settings, families, f"variants[{i}]"):
+            if variant.name in variants:
+                raise ConfigError(f"config: variants[{i}]: two variants are called {variant.name!r}; give one a `name`")
+            variants[variant.name] = variant
+    every = (Run(*parts) for parts in product(cases, settings["targets"], variants.values()))
+    runs = _selected([run for run in every if run.target in run.variant.targets], settings, families)
+    used = {run.variant.name for run in runs}
+    configuration = Configuration(
+        settings,
+        tuple(dict.fromkeys(run.case for run in runs)),
+        {name: variant for name, variant in variants.items() if name in used},
+        families,
+        tuple(runs),
+        sources,
+        tuple(notes),
+    )
+    _check_device(configuration)
+    return configuration
+
+
+def _check_device(configuration: Configuration) -> None:
+    """Refuse runs that `nvdla_runtime`, or the device that is named, could not do when their turn comes."""
+    for run in (run for run in configuration.runs if run.variant.runtime == "nvdla_runtime"):
+        device = configuration.settings["backends"]["nvdla_runtime"]
+        if device["device"] == "virtual-platform" and run.target not in device["virtual_platform"]["modules"]:
+            where = "backends.nvdla_runtime.virtual_platform.modules"
+            raise ConfigError(f"config: {where}: names none for {run.target}, which {run.variant.name} runs on")
+        if run.variant.precision == "fp16" and run.variant.table.feeding == "quantized":
+            try:
+                normalize_option(configuration.preprocessing(run.case)["scale"])
+            except DatasetError as error:
+                case = f"{run.case.model} on {run.case.dataset}"
+                raise ConfigError(f"config: variant {run.variant.name}, {case}: {error}") from error
+
+
+def _calibrators(records: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the calibrators that `records` stand for, and the record that each comes from."""
+    found: dict[str, Any] = {}
+    families: dict[str, str] = {}
+    for family, record in records.items():
+        if ("percentile" in record) != (record["method"] in ("percentile", "tensorrt-legacy")):
+            message = "`percentile` belongs to methods percentile and tensorrt-legacy, which need it"
+            raise ConfigError(f"config: calibrators.{family}: {message}")
+        for name, single in sweep.calibrators(family, record).items():
+            if name in found:
+                raise ConfigError(f"config: calibrators: {family} and {families[name]} both make {name!r}; rename one")
+            images, batch = single["images"], single["batch_size"]
+            if single["method"].startswith("tensorrt-") and images % batch:
+                raise ConfigError(
+                    f"config: calibrators.{family}.images: {images} in batches of {batch}; TensorRT calibrates with "
+                    f"whole batches, so expected a multiple, {max(1, round(images / batch)) * batch} for example"
+                )
+            found[name], families[name] = single, family
+    return found, families
+
+
+def _cases(settings: Mapping[str, Any], families: Mapping[str, str]) -> list[Case]:
+    for i, case in enumerate(settings["cases"]):
+        for kind in ("model", "dataset"):
+            if case[kind] not in settings[f"{kind}s"]:
+                known = ", ".join(settings[f"{kind}s"])
+                raise ConfigError(f"config: cases[{i}].{kind}: no {kind} is called {case[kind]!r}; there are {known}")
+        for name in case.get("overrides", {}).get("calibrators", {}):
+            if name not in families and name not in families.values():
+                raise ConfigError(f"config: cases[{i}].overrides.calibrators: {_no_calibrator(name, families)}")
+    cases = [Case(**case) for case in settings["cases"]]
+    if twice := sorted({f"{c.model}/{c.dataset}" for c in cases if cases.count(c) > 1}):
+        raise ConfigError(f"config: cases: {', '.join(twice)} stands twice")
+    return cases
+
+
+def _no_calibrator(name: str, families: Mapping[str, str]) -> str:
+    return f"no calibrator is called {name!r}; there are {', '.join(dict.fromkeys([*families.values(), *families]))}"
+
+
+def _variants(
+    record: Mapping[str, Any], settings: Mapping[str, Any], families: Mapping[str, str], where: str
+) -> Iterator[Variant]:
+    """Yield the variants that `record` stands for: a list and the name of a family of calibrators make several."""
+    names = [record["calibrator"]] if isinstance(record.get("calibrator"), str) else record.get("calibrator", [])
+    calibrators: list[str] = []
+    for name in names:
+        members = [name] if name in families else [member for member in families if families[member] == name]
+        if not members:
+            raise ConfigError(f"config: {where}.calibrator: {_no_calibrator(name, families)}")
+        calibrators += members
+    swept = {**record, "calibrator": calibrators} if calibrators else record
+    several = list(sweep.combinations(swept, sweep.VARIANT_KEYS))
+    if "name" in record and len(several) > 1:
+        raise ConfigError(f"config: {where}.name: the record stands for {len(several)} variants; remove the name")
+    for single in several:
+        yield _variant(single, settings, where)
+
+
+def _variant(record: Mapping[str, Any], settings: Mapping[str, Any], where: str) -> Variant:
+    int8 = record["precision"] == "int8"
+    if not int8:
+        for key in ("mode", "calibrator"):
+            if key in record:
+                raise ConfigError(f"config: {where}.{key}: only an int8 variant has one; remove it")
+    calibrator = record.get("calibrator")
+    targets = tuple(record.get("targets", settings["targets"]))
+    parts = [record["precision"], *((record["mode"], calibrator) if int8 else ())]
+    if record["preparation"] != "fold":
+        parts.append(record["preparation"])
+    if record["feeding"] != "quantized":
+        parts.append(record["feeding"])
+    if not record["unify_scales"]:
+        parts.append("not-unified")
+    for key, embedded in EMBEDDED.items():
+        if record[key] != embedded:
+            if record[key] not in settings["backends"]:
+                raise ConfigError(f"config: {where}.{key}: {record[key]} needs the section backends.{record[key]}")
+            parts.append(record[key].replace("_", "-"))
+    return Variant(
+        name=record.get("name", "-".join(parts)),
+        precision=record["precision"],
+        mode=record.get("mode"),
+        calibrator=calibrator,
+        table=Table(record["preparation"], record["feeding"], record["unify_scales"]),
+        targets=targets,
+        compiler=record["compiler"],
+        runtime=record["runtime"],
+    )
+
+
+def _selected(runs: list[Run], settings: Mapping[str, Any], families: Mapping[str, str]) -> list[Run]:
+    """Return the runs that some rule of `include` picks, if there is any, and none of `exclude`."""
+    axes = {run: _axes(run, families) for run in runs}
+    for key in ("include", "exclude"):
+        for i, rule in enumerate(settings[key]):
+            if not any(sweep.matches(rule, axes[run]) for run in runs):
+                raise ConfigError(f"config: {key}[{i}]: picks none of the {len(runs)} runs; is a name spelled wrong?")
+    if settings["include"]:
+        runs = [run for run in runs if any(sweep.matches(rule, axes[run]) for rule in settings["include"])]
+    runs = [run for run in runs if not any(sweep.matches(rule, axes[run]) for rule in settings["exclude"])]
+    if not runs:
+        raise ConfigError("config: nothing is left to run; look at targets, include and exclude")
+    return runs
+
+
+def _axes(run: Run, families: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Return what a run is called, by the keys of a rule."""
+    variant = run.variant
+    calibrator = () if variant.calibrator is None else (variant.calibrator, families[variant.calibrator])
+    return {
+        "model": (run.case.model,),
+        "dataset": (run.case.dataset,),
+        "target": (run.target,),
+        "variant": (variant.name,),
+        "precision": (variant.precision,),
+        "mode": () if variant.mode is None else (variant.mode,),
+        "calibrator": calibrator,
+        "preparation": (variant.table.preparation,),
+        "feeding": (variant.table.feeding,),
+        "compiler": (variant.compiler,),
+        "runtime": (variant.runtime,),
+    }

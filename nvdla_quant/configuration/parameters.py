@@ -1,0 +1,335 @@
+"""What the job of a rule is given, by the values of the wildcards in its paths: files and parameters.
+
+Every public method can stand as an input or parameter function in a rule. Snakemake takes one path for one file and a
+list for several or none, so what a job may lack is a path or an empty list.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+from nvdla_quant.configuration.artefacts import Artefacts
+from nvdla_quant.configuration.records import Case, Configuration, Table, Variant
+from nvdla_quant.configuration.sources import files_of
+
+Record = Mapping[str, Any]
+
+ANY_NAME = "[a-z0-9-]+"
+"""Snakemake writes constraints into all its patterns and goes over those for each file of a plan, which hundreds of
+names make slow. The lookup of its record refuses a name that is not in the configuration."""
+
+
+class Wildcards(Protocol):
+    """Values of the wildcards of a path, as Snakemake gives them; each rule has some of these."""
+
+    model: str
+    dataset: str
+    target: str
+    variant: str
+    calibrator: str
+    table: str
+    network: str
+    shard: str
+    engine: str
+    digest: str
+    path: str
+
+
+def alternatives(names: Iterable[str]) -> str:
+    """Return a regular expression that matches exactly `names`; nothing where there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def those(chosen: Iterable[str], names: Collection[str]) -> str:
+    """Return `alternatives` for those of `names` that are `chosen`; where all are, any name, however many there are."""
+    chosen = list(chosen)
+    return ANY_NAME if set(chosen) == set(names) else alternatives(chosen)
+
+
+def known(kind: str, name: str, names: Collection[str]) -> str:
+    """Return `name`, if it is one of `names`; in a path that Snakemake was asked for, any may stand.
+
+    Raises
+    ------
+    SystemExit
+        It is none of them. Snakemake would wrap any other exception in its own frames, and print those around the one
+        line that a user can act on.
+    """
+    if name not in names:
+        raise SystemExit(f"config: there is no {kind} {name!r}, but {', '.join(names) or 'none at all'}")
+    return name
+
+
+@dataclass(frozen=True)
+class Job:
+    """Lookups for the rules, in the order of their stages."""
+
+    configuration: Configuration
+    artefacts: Artefacts
+
+    # Models and data sets.
+
+    def prototxt(self, wildcards: Wildcards) -> str:
+        """Return the model's prototxt."""
+        return str(self._model(wildcards)["prototxt"])
+
+    def caffemodel(self, wildcards: Wildcards) -> str:
+        """Return the model's caffemodel."""
+        return str(self._model(wildcards)["caffemodel"])
+
+    def preprocessing(self, wildcards: Wildcards) -> Record:
+        """Return how the images of the case are prepared."""
+        return self.configuration.preprocessing(self._case(wildcards))
+
+    def dataset(self, wildcards: Wildcards) -> Record:
+        """Return the data set, with what the case sets otherwise."""
+        return self.configuration.dataset(self._case(wildcards))
+
+    def test_files(self, wildcards: Wildcards) -> list[str]:
+        """Return the files that test images come from."""
+        return files_of(self.dataset(wildcards)["source"])
+
+    def calibration_files(self, wildcards: Wildcards) -> list[str]:
+        """Return the files that calibration images come from."""
+        dataset = self.dataset(wildcards)
+        return files_of(dataset.get("calibration_source", dataset["source"]))
+
+    def part(self, wildcards: Wildcards) -> Record:
+        """Return which part of the test images a shard is."""
+        shards = self.configuration.shards
+        return {"shard": shards.index(wildcards.shard), "shards": len(shards)}
+
+    def source(self, wildcards: Wildcards, output: Any) -> Record:
+        """Return where a file that is downloaded or taken out of an archive comes from."""
+        return asdict(self.configuration.sources[output[0]])
+
+    def archive_of_member(self, wildcards: Wildcards) -> str:
+        """Return the archive that a file is taken out of."""
+        return self.configuration.sources[f"downloads/{wildcards.digest}/member/{wildcards.path}"].path
+
+    def archive_of_folder(self, wildcards: Wildcards) -> str:
+        """Return the archive that a folder is taken out of."""
+        return self.configuration.sources[f"downloads/{wildcards.digest}/folder/{wildcards.path}"].path
+
+    # The network as it is compiled.
+
+    def preparation(self, wildcards: Wildcards) -> Record:
+        """Return how the form of the network is made."""
+        return self._preparation(wildcards, self.configuration.networks[wildcards.network])
+
+    def nvdla_compiler_variants(self, wildcards: Wildcards) -> Record:
+        """Return the variants that NVIDIA's compiler makes for a target, with what decides whether they come right."""
+        return {
+            variant.name: {
+                "precision": variant.precision,
+                "mode": variant.mode,
+                **self._preparation(wildcards, variant.table),
+            }
+            for variant in self.configuration.variants.values()
+            if variant.compiler == "nvdla_compiler" and wildcards.target in variant.targets
+        }
+
+    # Calibration.
+
+    def calibrator(self, wildcards: Wildcards) -> Record:
+        """Return the calibrator as the case has it."""
+        name = known("calibrator", wildcards.calibrator, self.configuration.settings["calibrators"])
+        return self.configuration.calibrator(self._case(wildcards), name)
+
+    def method(self, wildcards: Wildcards) -> Record:
+        """Return what a calibrator does with its images, whichever they are."""
+        return {key: value for key, value in self.calibrator(wildcards).items() if key not in ("images", "seed")}
+
+    def tensorrt_options(self, wildcards: Wildcards) -> list[str]:
+        """Return the options of TensorRT's program for a calibrator."""
+        return _tensorrt_options(self.calibrator(wildcards))
+
+    def engine_cache(self, wildcards: Wildcards) -> str | list[str]:
+        """Return the calibration cache of an int8 engine; the others have none."""
+        calibrator = _engine_calibrator(wildcards)
+        return [] if calibrator is None else f"{self._folder(wildcards)}/calibration/{calibrator}/calibration.cache"
+
+    def engine_options(self, wildcards: Wildcards, input: Any) -> list[str]:
+        """Return the options of TensorRT's program for an engine."""
+        calibrator = _engine_calibrator(wildcards)
+        if calibrator is None:
+            return [f"--precision={wildcards.engine}", "--batch-size=64"]
+        record = self.configuration.calibrator(self._case(wildcards), calibrator)
+        return ["--precision=int8", f"--cache={input.cache}", *_tensorrt_options(record)]
+
+    # Tables.
+
+    def table_options(self, wildcards: Wildcards) -> Record:
+        """Return how a cache becomes a fixed table."""
+        table = self.configuration.tables[wildcards.table]
+        return {"feeding": table.feeding, "unify_scales": table.unify_scales}
+
+    def table_prototxt(self, wildcards: Wildcards) -> str:
+        """Return the network that a fixed table belongs to."""
+        network = self.configuration.tables[wildcards.table].network
+        return f"{self._folder(wildcards)}/network/{network}/deploy.prototxt"
+
+    # Variants: compiling, running, judging.
+
+    def prepared_prototxt(self, wildcards: Wildcards) -> str:
+        """Return the prototxt that a variant compiles."""
+        return f"{self._folder(wildcards)}/network/{self._variant(wildcards).table.network}/deploy.prototxt"
+
+    def prepared_caffemodel(self, wildcards: Wildcards) -> str:
+        """Return the caffemodel that a variant compiles."""
+        return f"{self._folder(wildcards)}/network/{self._variant(wildcards).table.network}/weights.caffemodel"
+
+    def table(self, wildcards: Wildcards) -> str | list[str]:
+        """Return the fixed table of a variant; an fp16 variant has none."""
+        variant = self._variant(wildcards)
+        folder = f"{self._folder(wildcards)}/calibration/{variant.calibrator}/{variant.table.name}"
+        return [] if variant.calibrator is None else f"{folder}/table.fixed.json"
+
+    def compile_options(self, wildcards: Wildcards) -> Record:
+        """Return what a compiler is told of a variant."""
+        variant = self._variant(wildcards)
+        return {"precision": variant.precision, "mode": variant.mode}
+
+    def is_compiled_here(self, wildcards: Wildcards) -> bool:
+        """Return whether this package compiles the variant, and so says what its operations stand for."""
+        return self._variant(wildcards).compiler == "builtin"
+
+    def feeding(self, wildcards: Wildcards) -> Record:
+        """Return how the device is fed."""
+        variant = self._variant(wildcards)
+        return {"precision": variant.precision, "feeding": variant.table.feeding}
+
+    def is_quantized_here(self, wildcards: Wildcards) -> bool:
+        """Return whether the device input is quantized with the table's scale of the input."""
+        variant = self._variant(wildcards)
+        return variant.precision == "int8" and variant.table.feeding == "quantized"
+
+    def is_fed_raw_pixels(self, wildcards: Wildcards) -> bool:
+        """Return whether the prepared network reads pixels as they are, with the preprocessing folded in."""
+        return self._variant(wildcards).table.feeding != "quantized"
+
+    # Rows of the report.
+
+    def case(self, wildcards: Wildcards) -> Record:
+        """Return what the rows of a case share, and all that its fp32 row says before any number."""
+        return {"model": wildcards.model, "dataset": wildcards.dataset}
+
+    def subject(self, wildcards: Wildcards) -> Record:
+        """Return what the row of a variant says before any number."""
+        variant = self._variant(wildcards)
+        calibrated = variant.calibrator is not None
+        return {
+            "model": wildcards.model,
+            "dataset": wildcards.dataset,
+            "target": wildcards.target,
+            "variant": variant.name,
+            "precision": variant.precision,
+            "mode": variant.mode,
+            "calibrator": variant.calibrator,
+            "preparation": variant.table.preparation,
+            "feeding": variant.table.feeding if calibrated else None,
+            "unified_scales": variant.table.unify_scales if calibrated else None,
+            "calibrate_backend": self._calibrate_backend(variant.calibrator),
+            "compile_backend": variant.compiler,
+            "run_backend": variant.runtime,
+        }
+
+    def engine_subject(self, wildcards: Wildcards) -> Record:
+        """Return what the row of a TensorRT engine says before any number; it has no target, as fp32 has none."""
+        calibrator = _engine_calibrator(wildcards)
+        return {
+            "model": wildcards.model,
+            "dataset": wildcards.dataset,
+            "target": None,
+            "variant": f"tensorrt-{wildcards.engine}",
+            "precision": wildcards.engine if calibrator is None else "int8",
+            "mode": None,
+            "calibrator": calibrator,
+            "preparation": None,
+            "feeding": None,
+            "unified_scales": None,
+            "calibrate_backend": "tensorrt" if calibrator else None,
+            "compile_backend": "tensorrt",
+            "run_backend": "tensorrt",
+        }
+
+    def verified_subject(self, wildcards: Wildcards) -> Record:
+        """Return which row of the summary a verdict belongs to."""
+        names = {"model": wildcards.model, "dataset": wildcards.dataset, "target": wildcards.target}
+        return {**names, "variant": self._variant(wildcards).name}
+
+    def pair_with_fp32(self, wildcards: Wildcards) -> Record:
+        """Return what a comparison with fp32 says before any number."""
+        names = {"model": wildcards.model, "dataset": wildcards.dataset, "target": wildcards.target}
+        return {**names, "variant": wildcards.variant, "baseline": "fp32", "kind": "fp32"}
+
+    # A case: its variants beside each other.
+
+    def runs(self, wildcards: Wildcards) -> list[tuple[str, str]]:
+        """Return targets and variants of a case."""
+        return [(run.target, run.variant.name) for run in self.configuration.runs_of(self._case(wildcards))]
+
+    def dumps(self, wildcards: Wildcards) -> list[str]:
+        """Return the raw dumps of every run of a case, the shards of a run together, in the order of `runs`."""
+        folders = [f"{self._folder(wildcards)}/{target}/{variant}" for target, variant in self.runs(wildcards)]
+        return [f"{folder}/dumps/{shard}.npz" for folder in folders for shard in self.configuration.shards]
+
+    def comparisons(self, wildcards: Wildcards) -> list[str]:
+        """Return the comparisons with fp32 of every run of a case."""
+        folder = self._folder(wildcards)
+        return [f"{folder}/{target}/{variant}/comparison.json" for target, variant in self.runs(wildcards)]
+
+    def groups(self, wildcards: Wildcards) -> list[Record]:
+        """Return those of a case's variants together that differ in the calibrator's seed alone."""
+        case = (wildcards.model, wildcards.dataset)
+        return [group for group in self.artefacts.groups if (group["model"], group["dataset"]) == case]
+
+    def mode_pairs(self, wildcards: Wildcards) -> list[Record]:
+        """Return the variants that differ in the mode alone: per-filter beside per-kernel."""
+        pairs = self.configuration.mode_pairs(self._case(wildcards))
+        return [
+            {"target": kernel.target, "variant": filters.variant.name, "baseline": kernel.variant.name}
+            for kernel, filters in pairs
+        ]
+
+    def _folder(self, wildcards: Wildcards) -> str:
+        return f"{self.artefacts.results}/{wildcards.model}/{wildcards.dataset}"
+
+    def _model(self, wildcards: Wildcards) -> Record:
+        models: Mapping[str, Record] = self.configuration.settings["models"]
+        return models[known("model", wildcards.model, models)]
+
+    @cached_property
+    def _cases(self) -> Mapping[str, Case]:
+        return {f"{case.model}/{case.dataset}": case for case in self.configuration.cases}
+
+    def _case(self, wildcards: Wildcards) -> Case:
+        """Return the case as the configuration has it, with its overrides."""
+        return self._cases[known("case", f"{wildcards.model}/{wildcards.dataset}", self._cases)]
+
+    def _variant(self, wildcards: Wildcards) -> Variant:
+        variants = self.configuration.variants
+        return variants[known("variant", wildcards.variant, variants)]
+
+    def _preparation(self, wildcards: Wildcards, table: Table) -> Record:
+        """Return how a form is made; the stock runtime feeds raw pixels, so their preprocessing goes in too."""
+        preprocessing = self.preprocessing(wildcards)
+        pixels = None if table.feeding == "quantized" else (preprocessing["mean"], preprocessing["scale"])
+        return {"preparation": table.preparation, "pixels": pixels}
+
+    def _calibrate_backend(self, calibrator: str | None) -> str | None:
+        if calibrator is None:
+            return None
+        return "tensorrt" if calibrator in self.configuration.tensorrt_calibrators else "cpu"
+
+
+def _tensorrt_options(calibrator: Record) -> list[str]:
+    options = [f"--method={calibrator['method']}", f"--batch-size={calibrator['batch_size']}"]
+    return options + ([f"--quantile={calibrator['percentile'] / 100!r}"] if "percentile" in calibrator else [])
+
+
+def _engine_calibrator(wildcards: Wildcards) -> str | None:
+    """Return the name of the calibrator of an int8 engine; None for the others."""
+    return wildcards.engine.partition("-")[2] or None

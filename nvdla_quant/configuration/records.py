@@ -1,0 +1,211 @@
+"""What a configuration says, as typed records: cases, variants, runs, and which runs belong together."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from nvdla_quant.configuration import sweep
+from nvdla_quant.jobs.downloads import Source
+
+
+@dataclass(frozen=True)
+class Table:
+    """One way to make a fixed table from a calibration cache."""
+
+    preparation: str
+    feeding: str
+    unify_scales: bool
+
+    @property
+    def name(self) -> str:
+        """Folder of the table: preparation, feeding, and `not-unified` where scales are left alone."""
+        return f"{self.preparation}-{self.feeding}" + ("" if self.unify_scales else "-not-unified")
+
+    @property
+    def network(self) -> str:
+        """Folder of the network that it belongs to: the preparation, and the stock runtime, which feeds raw pixels."""
+        return self.preparation + ("" if self.feeding == "quantized" else f"-{self.feeding}")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to compile and run a case on a target; see the schema for the fields."""
+
+    name: str
+    precision: str
+    mode: str | None
+    calibrator: str | None
+    table: Table
+    targets: tuple[str, ...]
+    compiler: str
+    runtime: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model measured on a data set, and what it sets otherwise than their records and the calibrators'."""
+
+    model: str
+    dataset: str
+    overrides: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A case, a target and a variant: one loadable."""
+
+    case: Case
+    target: str
+    variant: Variant
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one case and target that differ in nothing but the seed of their calibrator.
+
+    Attributes
+    ----------
+    runs : tuple[Run, ...]
+        At least one, in the order of the report.
+    name : str
+        The variants' name without the seed.
+    images : int or None
+        Number of calibration images; None in fp16.
+    series : str
+        The name without the number of images either: groups that differ in that number alone share it.
+    calibrator : str or None
+        The calibrator's name without the seed.
+    """
+
+    runs: tuple[Run, ...]
+    name: str
+    images: int | None
+    series: str
+    calibrator: str | None
+
+    @property
+    def case(self) -> Case:
+        """Return the case of all runs."""
+        return self.runs[0].case
+
+    @property
+    def target(self) -> str:
+        """Return the target of all runs."""
+        return self.runs[0].target
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Return the names of the variants."""
+        return tuple(run.variant.name for run in self.runs)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A validated configuration.
+
+    Attributes
+    ----------
+    settings : Mapping
+        The configuration as the schema describes it: defaults filled, every file a path, lists of calibrators made
+        into calibrators.
+    cases : tuple[Case, ...]
+        Models on data sets, in the order of the file; those with any run.
+    variants : Mapping[str, Variant]
+        Variants by name, in the order of the file; those with any run.
+    families : Mapping[str, str]
+        Name of the record that each calibrator was made from.
+    runs : tuple[Run, ...]
+        What is compiled and measured, in the order of the report.
+    sources : Mapping[str, Source]
+        Where files come from that are downloaded or taken out of an archive, by path.
+    notes : tuple[str, ...]
+        What a user should hear once: parts of the file that nothing comes of.
+    """
+
+    settings: Mapping[str, Any]
+    cases: tuple[Case, ...]
+    variants: Mapping[str, Variant]
+    families: Mapping[str, str]
+    runs: tuple[Run, ...]
+    sources: Mapping[str, Source]
+    notes: tuple[str, ...] = ()
+
+    def preprocessing(self, case: Case) -> Mapping[str, Any]:
+        """Return how the images of `case` are prepared."""
+        return {**self.settings["models"][case.model]["preprocessing"], **case.overrides.get("preprocessing", {})}
+
+    def dataset(self, case: Case) -> Mapping[str, Any]:
+        """Return the data set of `case`, with what the case sets otherwise."""
+        return {**self.settings["datasets"][case.dataset], **case.overrides.get("dataset", {})}
+
+    def calibrator(self, case: Case, name: str) -> Mapping[str, Any]:
+        """Return a calibrator as `case` has it: what is set for its family, then for itself."""
+        changed = case.overrides.get("calibrators", {})
+        return {**self.settings["calibrators"][name], **changed.get(self.families[name], {}), **changed.get(name, {})}
+
+    def runs_of(self, case: Case) -> tuple[Run, ...]:
+        """Return the runs of one case."""
+        return tuple(run for run in self.runs if run.case == case)
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """Return the runs, those together that differ in the seed of the calibrator alone."""
+        members: dict[Any, list[Run]] = {}
+        for run in self.runs:
+            record = {} if run.variant.calibrator is None else self.calibrator(run.case, run.variant.calibrator)
+            rest = json.dumps({key: value for key, value in record.items() if key != "seed"}, sort_keys=True)
+            name = run.variant.name.replace(run.variant.calibrator or run.variant.name, "")
+            same = (run.case, run.target, replace(run.variant, name=name, calibrator=None), rest)
+            members.setdefault(same, []).append(run)
+        return tuple(self._group(runs) for runs in members.values())
+
+    def _group(self, runs: list[Run]) -> Group:
+        """Name a group after its first run."""
+        variant, calibrator = runs[0].variant, runs[0].variant.calibrator
+        if calibrator is None:
+            return Group(tuple(runs), variant.name, None, variant.name, None)
+        record = self.calibrator(runs[0].case, calibrator)
+        seedless = sweep.without(calibrator, "seed", record["seed"]) if len(runs) > 1 else calibrator
+        series = sweep.without(seedless, "images", record["images"])
+        name = variant.name.replace(calibrator, seedless)
+        return Group(tuple(runs), name, record["images"], name.replace(seedless, series), seedless)
+
+    def mode_pairs(self, case: Case) -> tuple[tuple[Run, Run], ...]:
+        """Return the runs of `case` that differ in nothing but the mode: per-kernel and per-filter."""
+        modes: dict[Any, dict[str, Run]] = {}
+        for run in self.runs_of(case):
+            mode = run.variant.mode
+            if mode is not None:
+                name = run.variant.name.replace(mode, "")
+                modes.setdefault((run.target, replace(run.variant, name=name, mode=None)), {})[mode] = run
+        return tuple((found["per-kernel"], found["per-filter"]) for found in modes.values() if len(found) == 2)
+
+    @property
+    def tables(self) -> Mapping[str, Table]:
+        """Tables that the int8 variants use, by name."""
+        return {v.table.name: v.table for v in self.variants.values() if v.calibrator is not None}
+
+    @property
+    def networks(self) -> Mapping[str, Table]:
+        """Forms of the network that the variants compile, by the name of their folder."""
+        return {v.table.network: v.table for v in self.variants.values()}
+
+    @cached_property
+    def tensorrt_calibrators(self) -> tuple[str, ...]:
+        """Names of the calibrators that TensorRT runs."""
+        records = self.settings["calibrators"].items()
+        return tuple(name for name, record in records if record["method"].startswith("tensorrt-"))
+
+    @cached_property
+    def engines(self) -> tuple[str, ...]:
+        """What TensorRT runs beside NVDLA: everything, if a variant has a calibrator of TensorRT's own."""
+        used = dict.fromkeys(v.calibrator for v in self.variants.values() if v.calibrator in self.tensorrt_calibrators)
+        return ("fp32", "fp16", *(f"int8-{name}" for name in used)) if used else ()
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """Names of the shards of a case's test images."""
+        count = self.settings["shards"]
+        return tuple(f"{i}-of-{count}" for i in range(1, count + 1))

@@ -1,0 +1,31 @@
+"""Files that a configuration names: which they are, and where those come from that are not there yet."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from nvdla_quant.jobs.downloads import Source, resolve
+
+
+def resolve_files(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Source]]:
+    """Put a path in the place of each file that is given by a URL or inside an archive."""
+    sources: dict[str, Source] = {}
+
+    def replaced(value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("sha256"), str):
+            path, source = resolve(value)
+            sources[path] = source
+            if source.url is not None:
+                sources[source.path] = replace(source, member=None)
+            return path
+        if isinstance(value, dict):
+            return {key: replaced(item) for key, item in value.items()}
+        return [replaced(item) for item in value] if isinstance(value, list) else value
+
+    return replaced(settings), sources
+
+
+def files_of(source: Mapping[str, Any]) -> list[str]:
+    """Return the files that a data set's `source` names."""
+    named = [source[key] for key in ("images", "labels", "path", "label_names") if key in source]
+    return [*named, *source.get("files", [])]

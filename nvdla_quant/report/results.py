@@ -1,0 +1,90 @@
+"""A results folder as data frames, for notebooks and scripts of one's own."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from nvdla_quant.errors import ReportError
+from nvdla_quant.evaluation.comparison import read_comparisons
+from nvdla_quant.report.evidence import changes, read_layers, read_scales, read_verdicts, together
+from nvdla_quant.report.frames import CASE, LAYERS, PAIRS, RUN, SCALES, SEEDS, SUMMARY, Row, read_tsv, records
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What a finished sweep left in its results folder; `frames` documents each column.
+
+    Attributes
+    ----------
+    summary : DataFrame
+        By `SUMMARY`: fp32 and each variant on each target.
+    pairs, seeds : DataFrame
+        By `PAIRS` and `SEEDS`: paired comparisons; variants whose calibrator has several seeds.
+    layers, verdicts : DataFrame
+        By `LAYERS` and `VERDICTS`: every tensor of every loadable; empty where ``verify.images`` was 0.
+    scales : DataFrame
+        By `SCALES`: what each calibrator found, in the raw tables.
+    classes, confusions : DataFrame
+        By `CLASSES` and `CONFUSIONS`: what changed in each comparison.
+    """
+
+    summary: pd.DataFrame
+    pairs: pd.DataFrame
+    seeds: pd.DataFrame
+    layers: pd.DataFrame
+    verdicts: pd.DataFrame
+    scales: pd.DataFrame
+    classes: pd.DataFrame
+    confusions: pd.DataFrame
+
+
+def read_results(folder: Path | str) -> Results:
+    """Read a results folder.
+
+    Parameters
+    ----------
+    folder : Path or str
+        Where a sweep ended: ``results`` by default.
+
+    Raises
+    ------
+    ReportError
+        A file is missing or damaged; the sweep did not end, or was another version's.
+
+    Examples
+    --------
+    >>> found = read_results("results")
+    >>> found.summary.pivot(index=["model", "variant"], columns="target", values="top1")
+    >>> found.layers.groupby("layer")["sqnr_fp32"].min().nsmallest(5)
+    """
+    folder = Path(folder)
+    if not (folder / "summary.tsv").is_file():
+        raise ReportError(f"{folder}: no folder of results, it has no summary.tsv; did the sweep end?")
+    summary = read_tsv(folder / "summary.tsv", SUMMARY, "accuracies")
+    runs = summary.dropna(subset=["target"])
+    judged = records(runs.dropna(subset=["verdict"]))
+    calibrated = runs.dropna(subset=["calibrator"]).drop_duplicates([*CASE, "calibrator"])
+    comparisons = [_of(folder, run, RUN) / "comparison.json" for run in records(runs)]
+    comparisons += [_of(folder, case, CASE) / "comparisons.json" for case in records(runs.drop_duplicates(list(CASE)))]
+    found = [pair for path in comparisons for pair in read_comparisons(path)]
+    return Results(
+        summary,
+        read_tsv(folder / "pairs.tsv", PAIRS, "comparisons"),
+        read_tsv(folder / "seeds.tsv", SEEDS, "seeds"),
+        together([read_layers(_of(folder, run, RUN) / "layers.tsv", run) for run in judged], LAYERS),
+        read_verdicts(_of(folder, run, RUN) / "verdict.json" for run in judged),
+        together([_scales(folder, run) for run in records(calibrated)], SCALES),
+        *changes(found),
+    )
+
+
+def _of(folder: Path, row: Row, keys: Iterable[str]) -> Path:
+    """Return where the files of a case or a run lie."""
+    return folder.joinpath(*(row[key] for key in keys))
+
+
+def _scales(folder: Path, run: Row) -> pd.DataFrame:
+    path = _of(folder, run, CASE) / "calibration" / run["calibrator"] / "table.raw.json"
+    return read_scales(path, {**run, "name": run["calibrator"]})

@@ -1,0 +1,42 @@
+"""Compile with this package's compiler."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nvdla_quant.compiler import compile_network
+from nvdla_quant.hardware.targets import target_of
+from nvdla_quant.jobs.files import write_bytes, write_json
+from nvdla_quant.network.caffe.reader import read_network
+from nvdla_quant.table.table import read_table
+
+
+def compile_loadable(
+    prototxt: str,
+    caffemodel: str,
+    table: str | None,
+    loadable: str,
+    report: str,
+    target: str,
+    options: Mapping[str, Any],
+) -> None:
+    """Compile a prepared network for a target; write the `loadable` and a `report` with the claim.
+
+    Parameters
+    ----------
+    prototxt, caffemodel : str
+        The prepared network.
+    table : str or None
+        Its fixed calibration table; fp16 has none.
+    loadable, report : str
+        What is written.
+    target : str
+        Name of the hardware.
+    options : Mapping
+        Precision and quantization mode.
+    """
+    network = read_network(Path(prototxt), Path(caffemodel))
+    scales = read_table(Path(table)) if table else None
+    compilation = compile_network(network, scales, target_of(target), **options)
+    write_bytes(loadable, compilation.data)
+    write_json(report, compilation.report)

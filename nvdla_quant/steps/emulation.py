@@ -1,0 +1,43 @@
+"""Run a loadable on the emulator."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from nvdla_quant.emulator.operations import Fp16
+from nvdla_quant.hardware.targets import target_of
+from nvdla_quant.images.preprocess import Preprocessing
+from nvdla_quant.jobs import logs
+from nvdla_quant.runtime.emulator import EmulatorRuntime, sample_size
+from nvdla_quant.steps.feeding import run_images
+
+
+def run_loadable(
+    loadable: str,
+    images: str,
+    table: str | None,
+    dumps: str,
+    target: str,
+    preprocessing: Mapping[str, Any],
+    feeding: Mapping[str, Any],
+    emulator: Mapping[str, Any],
+    part: Mapping[str, int],
+    threads: int,
+) -> None:
+    """Run a loadable as `feeding.run_images` does, on the emulator.
+
+    Parameters
+    ----------
+    loadable, images, table, dumps, preprocessing, feeding
+        See `run_images`.
+    target : str
+        Name of the hardware.
+    emulator : Mapping
+        ``emulator`` of the configuration.
+    part : Mapping
+        Which shard of how many; a sample of the images is also run exactly, its share of it in each.
+    threads : int
+        Threads that share the images.
+    """
+    fp16, batch, sample = Fp16(emulator["fp16"]), emulator.get("batch_size"), sample_size(**part)
+    runtime = EmulatorRuntime(target_of(target), threads, batch, logs.log_progress(target), fp16, sample)
+    run_images(runtime, loadable, images, table, dumps, Preprocessing.from_config(preprocessing), feeding)

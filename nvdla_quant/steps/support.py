@@ -1,0 +1,41 @@
+"""Say what a target can run of a network, before anything is compiled."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nvdla_quant.hardware.targets import COMPILED_PRECISIONS, target_of
+from nvdla_quant.jobs.files import write_json
+from nvdla_quant.network.caffe.reader import read_network
+from nvdla_quant.support.check import findings_by_precision
+from nvdla_quant.support.miscompiles import findings_by_variant
+
+
+def check_support(
+    prototxt: str,
+    caffemodel: str,
+    support: str,
+    target: str,
+    nvdla_compiler: Mapping[str, Mapping[str, Any]],
+    options: Mapping[str, str],
+) -> None:
+    """Write the findings on a network for each precision, and for each variant that NVIDIA's compiler makes.
+
+    Parameters
+    ----------
+    prototxt, caffemodel : str
+        The network.
+    support : str
+        Where the findings go.
+    target : str
+        Name of the hardware.
+    nvdla_compiler : Mapping
+        How that compiler's variants are made, by name; none where it makes none.
+    options : Mapping
+        What that compiler is told for all of them.
+    """
+    network, hardware = read_network(Path(prototxt), Path(caffemodel)), target_of(target)
+    findings = findings_by_precision(network, hardware, COMPILED_PRECISIONS)
+    if nvdla_compiler:
+        findings["nvdla_compiler"] = findings_by_variant(network, hardware, nvdla_compiler, options)
+    write_json(support, findings)

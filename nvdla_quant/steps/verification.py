@@ -1,0 +1,68 @@
+"""Hold a loadable to the float network on a few test images."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nvdla_quant.compiler.claim_file import read_claim
+from nvdla_quant.hardware.targets import target_of
+from nvdla_quant.images.preprocess import Preprocessing, normalise
+from nvdla_quant.images.selection import read_images
+from nvdla_quant.loadable.reader import read_loadable
+from nvdla_quant.network.caffe.reader import read_network
+from nvdla_quant.table.table import read_table
+from nvdla_quant.verification.verify import verify_in_sweep, write_layers, write_verdict
+
+
+def verify_loadable(
+    loadable: str,
+    report: str | None,
+    prototxt: str,
+    caffemodel: str,
+    table: str | None,
+    images: str,
+    verdict: str,
+    layers: str,
+    target: str,
+    subject: Mapping[str, str],
+    preprocessing: Mapping[str, Any] | None,
+    count: int,
+) -> None:
+    """Verify a loadable and write its `verdict` and `layers`.
+
+    Parameters
+    ----------
+    loadable : str
+        NVIDIA's or ours.
+    report : str or None
+        The ``compile.json`` that claims what its operations stand for; NVIDIA's compiler makes no claim.
+    prototxt, caffemodel : str
+        The prepared network.
+    table : str or None
+        Its fixed calibration table; fp16 has none.
+    images : str
+        Prepared test images, of which the first `count` are run.
+    verdict, layers : str
+        What is written.
+    target : str
+        Name of the hardware.
+    subject : Mapping
+        Which row of the summary the verdict belongs to.
+    preprocessing : Mapping or None
+        Mean and scale of the pixels; None where the prepared network has them.
+    count : int
+        Number of images.
+    """
+    pixels = read_images(Path(images)).pixels[:count]
+    if preprocessing is None:
+        inputs = pixels.astype(np.float32)
+    else:
+        inputs = normalise(pixels, Preprocessing.from_config(preprocessing))
+    network = read_network(Path(prototxt), Path(caffemodel))
+    scales = read_table(Path(table)) if table else None
+    claim = read_claim(Path(report)) if report else None
+    found = verify_in_sweep(read_loadable(Path(loadable)), network, scales, inputs, target_of(target), claim)
+    write_verdict(Path(verdict), found, subject)
+    write_layers(Path(layers), found)

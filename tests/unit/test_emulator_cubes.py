@@ -1,0 +1,34 @@
+"""Which bytes cubes share: held to the bytes themselves."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nvdla_quant.emulator.operations import Cube
+
+
+@st.composite
+def windows(draw: st.DrawFn) -> tuple[Cube, Cube]:
+    """Two cubes of the same strides, as windows of one tensor have."""
+    line = draw(st.integers(2, 6))
+    surface = line * draw(st.integers(1, 4)) + draw(st.integers(0, 4))
+
+    def cube() -> Cube:
+        rows, columns = draw(st.integers(1, surface // line)), draw(st.integers(1, line // 2))
+        return Cube(1, draw(st.integers(0, 60)), draw(st.integers(1, 6)), rows, columns, 2, 1, line, surface)
+
+    return cube(), cube()
+
+
+def bytes_of(cube: Cube) -> set[int]:
+    return {
+        cube.offset + surface * cube.surface_stride + row * cube.line_stride + byte
+        for surface in range(cube.surfaces)
+        for row in range(cube.height)
+        for byte in range(cube.width * cube.atom * cube.element_bytes)
+    }
+
+
+@given(windows())
+def test_windows_of_one_tensor_overlap_where_they_share_a_byte(pair: tuple[Cube, Cube]) -> None:
+    one, other = pair
+    assert one.overlaps(other) == other.overlaps(one) == bool(bytes_of(one) & bytes_of(other))
