@@ -10,7 +10,6 @@ import logging
 import posixpath
 import shutil
 import tarfile
-import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -20,8 +19,6 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
-
-import requests
 
 from nvdla_quant.errors import ConfigError, DownloadError
 from nvdla_quant.jobs.files import atomic_path
@@ -35,12 +32,7 @@ PLACED = f"{FOLDER}/placed"
 UNKNOWN = "unknown"
 """Stands for a digest that nobody has recorded; getting the file ends with an error that says what it is."""
 CHUNK = 1 << 16
-"""Bytes handled at once; where a transfer breaks off, fewer than that are lost."""
-TIMEOUT = 30
-"""Seconds without any byte."""
-ATTEMPTS = 5
-FIRST_WAIT = 1.0
-"""Seconds before the second attempt; doubled for each further one."""
+"""Bytes copied at once."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +124,12 @@ def obtain(source: Source, path: Path, placed: Path = Path(PLACED), progress: Pr
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
+    # Here: planning names files and gets none, and requests is slow to import.
+    from nvdla_quant.jobs.transfer import RequestException, download
+
     try:
-        _download(source.url, part, progress)
-    except requests.RequestException as error:
+        download(source.url, part, progress)
+    except RequestException as error:
         kept = f" ({part.stat().st_size} bytes are kept in {part})" if part.exists() else ""
         raise DownloadError(
             f"{source.url}: cannot be downloaded: {error}{kept}. Without a network, put the file into {at_hand} "
@@ -156,54 +151,6 @@ def _check_digest(path: Path, source: Source, advice: str) -> None:
         )
     if found != source.sha256:
         raise DownloadError(f"{path}: SHA-256 is {found}, expected {source.sha256}; {advice}")
-
-
-def _download(url: str, part: Path, progress: Progress | None) -> None:
-    """Fetch `url` into `part`, going on where it ends; a part that the server cannot go on with is removed."""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            _transfer(url, part, progress)
-        except requests.RequestException as error:
-            status = None if error.response is None else error.response.status_code
-            final = status is not None and 400 <= status < 500 and status not in (408, 429)
-            if final or attempt == ATTEMPTS:
-                raise
-            wait = FIRST_WAIT * 2 ** (attempt - 1)
-            logger.warning("%s: %s; attempt %d of %d in %g s", url, error, attempt + 1, ATTEMPTS, wait)
-            time.sleep(wait)
-        else:
-            return
-
-
-def _transfer(url: str, part: Path, progress: Progress | None) -> None:
-    done = part.stat().st_size if part.exists() else 0
-    # Content as it is stored: a digest is of that, and ranges count its bytes.
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
-    with requests.get(url, stream=True, timeout=TIMEOUT, headers=headers) as response:
-        if response.status_code == requests.codes.requested_range_not_satisfiable:
-            # All has come already, or the file is another one now; the digest will tell.
-            if response.headers.get("Content-Range") == f"bytes */{done}":
-                return
-            part.unlink()
-            raise requests.ConnectionError(f"the server has no byte {done}; what had come was thrown away")
-        response.raise_for_status()
-        resumed = response.status_code == requests.codes.partial_content
-        length = response.headers.get("Content-Length")
-        done = done if resumed else 0
-        total = None if length is None else done + int(length)
-        try:
-            with part.open("ab" if resumed else "wb") as stream:
-                for chunk in response.iter_content(CHUNK):
-                    stream.write(chunk)
-                    done += len(chunk)
-                    if progress is not None and total is not None:
-                        progress(done, total)
-            if total is not None and done != total:
-                raise requests.ConnectionError(f"ended after {done} of {total} bytes")
-        except BaseException:
-            if not (resumed or response.headers.get("Accept-Ranges") == "bytes"):
-                part.unlink(missing_ok=True)
-            raise
 
 
 def take_member(source: Source, archive: Path, path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from nvdla_quant.errors import ConfigError, DownloadError
-from nvdla_quant.jobs import downloads
+from nvdla_quant.jobs import downloads, transfer
 from nvdla_quant.jobs.downloads import UNKNOWN, Source, obtain, resolve, take_folder, take_member
 
 CONTENT = bytes(range(256)) * 4096
@@ -36,7 +36,7 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(downloads, "FIRST_WAIT", 0.0)
+    monkeypatch.setattr(transfer, "FIRST_WAIT", 0.0)
     state = Server()
 
     class Handler(BaseHTTPRequestHandler):
@@ -86,7 +86,7 @@ def test_a_file_arrives(server: Server, tmp_path: Path) -> None:
 
 
 def test_errors_of_the_server_are_tried_again(server: Server, tmp_path: Path) -> None:
-    server.failures = downloads.ATTEMPTS - 1
+    server.failures = transfer.ATTEMPTS - 1
     obtain(Source(DIGEST, server.url), tmp_path / "data.bin", tmp_path / "placed")
     assert (tmp_path / "data.bin").read_bytes() == CONTENT
 
@@ -109,7 +109,7 @@ def test_a_broken_transfer_goes_on(server: Server, tmp_path: Path) -> None:
 
 
 def test_the_next_run_goes_on_too(server: Server, tmp_path: Path) -> None:
-    server.cut = [100_000] + [0] * downloads.ATTEMPTS
+    server.cut = [100_000] + [0] * transfer.ATTEMPTS
     with pytest.raises(DownloadError, match=r"65536 bytes are kept in .*data\.bin\.part"):
         obtain(Source(DIGEST, server.url), tmp_path / "data.bin", tmp_path / "placed")
     assert files_below(tmp_path) == ["data.bin.part"]
@@ -132,7 +132,7 @@ def test_a_part_longer_than_the_file_is_thrown_away(server: Server, tmp_path: Pa
 
 
 def test_a_server_that_cannot_go_on_leaves_no_part(server: Server, tmp_path: Path) -> None:
-    server.ranges, server.cut = False, [1000] * downloads.ATTEMPTS
+    server.ranges, server.cut = False, [1000] * transfer.ATTEMPTS
     with pytest.raises(DownloadError, match="cannot be downloaded"):
         obtain(Source(DIGEST, server.url), tmp_path / "data.bin", tmp_path / "placed")
     assert files_below(tmp_path) == []
@@ -166,7 +166,7 @@ def test_a_placed_file_needs_no_network(tmp_path: Path) -> None:
 
 
 def test_offline_the_message_says_where_to_put_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(downloads, "FIRST_WAIT", 0.0)
+    monkeypatch.setattr(transfer, "FIRST_WAIT", 0.0)
     with pytest.raises(DownloadError, match=r"put the file into .*placed/data\.bin"):
         obtain(Source(DIGEST, "http://127.0.0.1:1/data.bin"), tmp_path / "data.bin", tmp_path / "placed")
     assert files_below(tmp_path) == []
