@@ -1,5 +1,8 @@
 """Compiled loops: the machine code is cached where it can be, and works where it cannot."""
 
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
@@ -23,3 +26,32 @@ def test_without_a_place_for_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(numba, "njit", refuse)
     assert jit(double)(21) == 42
+
+
+@jit
+def quadruple(x: int) -> int:
+    return doubled(doubled(x))
+
+
+@jit
+def doubled(x: int) -> int:
+    return x * 2
+
+
+def test_a_compiled_function_calls_another() -> None:
+    """By its global name, whether or not that was compiled before, and whichever stands first in the file."""
+    assert quadruple(3) == 12
+    assert doubled(3) == 6
+
+
+def test_threads_share_what_was_compiled() -> None:
+    made = jit(double)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(made, range(16)))
+    assert results == [2 * x for x in range(16)]
+    assert len({id(made.dispatcher()) for _ in range(4)}) == 1  # type: ignore[attr-defined]
+
+
+def test_importing_a_kernel_does_not_import_numba() -> None:
+    code = "import sys, nvdla_quant.emulator.run as run; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
