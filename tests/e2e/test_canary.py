@@ -30,8 +30,8 @@ from nvdla_quant.runtime.on_device import device_of
 from tests.e2e.test_tools import tools_config
 from tests.fakes import CANARY, NASTY, install
 from tests.sweeps import run, tiny_network
-from tests.unit.test_nvdla_compiler import TABLE
-from tests.unit.test_nvdla_runtime import Bench
+from tests.unit.compiler.test_nvdla_compiler import TABLE
+from tests.unit.runtime.test_nvdla_runtime import Bench
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("canary")]
 

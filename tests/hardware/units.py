@@ -6,8 +6,8 @@ import numpy as np
 
 from nvdla_quant.compiler.operations import PoolingStep
 from nvdla_quant.compiler.tile import pooling_columns
-from nvdla_quant.emulator import fp16_floats as floats
 from nvdla_quant.emulator.cpu import run_cpu, to_half
+from nvdla_quant.emulator.fp16 import floats
 from nvdla_quant.emulator.fp16.mac import DIRECT, accumulate, convolve, to_single, weight_blocks
 from nvdla_quant.emulator.fp16.pdp import pool_halves
 from nvdla_quant.emulator.integer.cdp import normalise

@@ -16,7 +16,7 @@ from nvdla_quant.report.evidence import read_verdicts, reasons, summarize
 from nvdla_quant.report.frames import SUMMARY, VERDICTS, Column, described, read_tsv, records, typed, write_tsv
 from nvdla_quant.report.terminal import render_summary
 from nvdla_quant.report.words import backends
-from tests.unit.reported import verdict
+from tests.unit.report.reported import verdict
 
 FIGURES = Figures(
     top1=Interval(0.98, 0.9688, 0.9873),

@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[3]
 
 
 def test_the_documentation_has_the_table_that_is_printed() -> None:

@@ -26,7 +26,7 @@ from nvdla_quant.network.graph import Convolution, InnerProduct, Network, Poolin
 from nvdla_quant.network.passes import for_hardware
 from nvdla_quant.verification.verdicts import Judgement
 from tests.networks import GALLERY
-from tests.unit.test_gallery import VARIANTS, compiled
+from tests.unit.verification.test_gallery import VARIANTS, compiled
 from tests.verified import Case, first_change, with_bytes, with_field, written
 
 Change = Callable[[Case, Program, random.Random], Case | None]

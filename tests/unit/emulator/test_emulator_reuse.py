@@ -17,8 +17,17 @@ from nvdla_quant.errors import EmulationError
 from nvdla_quant.hardware.targets import NV_FULL, Target
 from nvdla_quant.loadable.records import Loadable, TensorDescriptor
 from tests.descriptors import loadable_of
-from tests.unit import test_emulator_winograd as winograd
-from tests.unit.test_emulator_descriptors import INPUT, OUTPUT, WEIGHTS, Case, cases, expected_of, inputs_of, parts_of
+from tests.unit.emulator import test_emulator_winograd as winograd
+from tests.unit.emulator.test_emulator_descriptors import (
+    INPUT,
+    OUTPUT,
+    WEIGHTS,
+    Case,
+    cases,
+    expected_of,
+    inputs_of,
+    parts_of,
+)
 
 Parts = tuple[list[Any], dict[int, Any], TensorDescriptor, TensorDescriptor]
 LEAVES = {"skip_data_rls": 1, "skip_weight_rls": 1}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nvdla_quant.emulator import fp16_floats as floats
+from nvdla_quant.emulator.fp16 import floats
 from nvdla_quant.emulator.fp16.cdp import normalise_halves
 from nvdla_quant.emulator.fp16.mac import DIRECT, KERNELS, accumulate, convolve, to_single
 from nvdla_quant.emulator.fp16.pdp import pool_halves

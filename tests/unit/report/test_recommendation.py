@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from nvdla_quant.report.recommendation import closing, glance, recommend
-from tests.unit.reported import LOST, lines_of, sweep_evidence
+from tests.unit.report.reported import LOST, lines_of, sweep_evidence
 
 
 def test_the_best_int8_where_the_images_cannot_tell_it_from_fp16() -> None:

@@ -12,7 +12,7 @@ from nvdla_quant.jobs.files import write_json
 from nvdla_quant.report import read_results
 from nvdla_quant.report.evidence import Evidence, pair_rows, seed_rows
 from nvdla_quant.report.frames import LAYER_FILE, PAIRS, RUN, SEEDS, SUMMARY, records, where, write_tsv
-from tests.unit.reported import sweep_evidence
+from tests.unit.report.reported import sweep_evidence
 
 LABELS = np.arange(20) % 4
 SCORES = np.eye(4, dtype=np.float32)[LABELS]

@@ -18,7 +18,7 @@ from nvdla_quant.report.evidence import (
 )
 from nvdla_quant.report.frames import LAYER_FILE, PAIRS, RUN, SCALES, SEEDS, records, to_tsv, typed, where
 from nvdla_quant.report.times import read_times
-from tests.unit.reported import sweep_evidence
+from tests.unit.report.reported import sweep_evidence
 
 RUN_OF_LAYERS = dict(zip(RUN, ("m", "d", "nv_full", "v"), strict=True))
 CELLS: Any = {"values": 10, "saturated": 0, "zeros": 5, "scale": 0.5}

@@ -7,7 +7,7 @@ import pytest
 from nvdla_quant.report.tables import pairs_sheet, seeds_sheet, sheet, sheets_of, summary_sheet
 from nvdla_quant.report.words import bounds, number, p_value
 from nvdla_quant.report.writers import to_html, to_latex, to_markdown
-from tests.unit.reported import CASE, lines_of, sweep_evidence
+from tests.unit.report.reported import CASE, lines_of, sweep_evidence
 
 LINES = (("int8-x", "-0.40", ""), ("a|b", "-0.08 to +0.02", "1"))
 SHEET = sheet("a_b on d", ("name", "95 %", "95 %"), 1, LINES, ("n: 5 & more.",))
