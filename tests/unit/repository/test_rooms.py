@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "__main__": {"cli"},
 }
-"""From below: a room imports only from rooms further up in this list, and only these; every room may import `errors`."""
+"""From below: a room imports only from rooms further up in this list, and only these; each may import `errors`."""
 JUDGED_AND_JUDGE = {"errors", "hardware", "loadable", "jobs"}
 """All that the compiler and the emulator share, by whatever way: one judges the other."""
 LOOSE = {"__init__.py", "__main__.py", "errors.py", "py.typed"}
