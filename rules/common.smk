@@ -3,16 +3,26 @@ import gc
 import re
 import shlex
 import sys
+from os import PathLike
 from pathlib import Path
 
 from snakemake.settings.types import DeploymentMethod
 from snakemake.shell import shell
+
+try:
+    import nvdla_quant
+except ModuleNotFoundError:
+    sys.exit(
+        "nvdla-quant: the package is not installed where Snakemake runs, and every rule calls it, those of a module too: "
+        "pip install the checkout, or git+URL@VERSION with the URL and version that the module is taken from"
+    )
 
 from nvdla_quant.configuration.artefacts import Artefacts
 from nvdla_quant.configuration.parameters import ANY_NAME, Job, alternatives, those
 from nvdla_quant.configuration.load import load_configuration
 from nvdla_quant.errors import ConfigError
 from nvdla_quant.jobs import provenance
+from nvdla_quant.jobs.files import folder_of_one
 from nvdla_quant.jobs.programs import bind_into_containers
 
 try:
@@ -23,7 +33,15 @@ except ConfigError as error:
 SETTINGS = CONFIGURATION.settings
 SWEEP = Artefacts(CONFIGURATION, workflow.pathvars.apply("<results>"))
 JOB = Job(CONFIGURATION, SWEEP)
-CHECKOUT = Path(workflow.current_basedir).parent
+
+# A module that Snakemake reads from a repository has no checkout: its jobs take the package that is installed, out of a
+# folder that holds nothing else, since an environment must not see what is installed beside it.
+BASE = workflow.current_basedir
+if isinstance(BASE, PathLike):
+    CHECKOUT = Path(BASE).parent
+else:
+    CHECKOUT = folder_of_one(Path(nvdla_quant.__file__).parent, Path(".snakemake/nvdla-quant").absolute())
+PACKAGE = CHECKOUT / "nvdla_quant"
 
 if workflow.is_main_process and CONFIGURATION.notes:
     print(*CONFIGURATION.notes, sep="\n", file=sys.stderr)
@@ -45,7 +63,7 @@ shell.prefix(
 # Containers see the working directory by themselves, but not the checkout, nor files elsewhere.
 if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
     models = [Path(model[key]) for model in SETTINGS["models"].values() for key in ("prototxt", "caffemodel")]
-    bind_into_containers([CHECKOUT, Path(SWEEP.results), Path("downloads"), *models])
+    bind_into_containers([CHECKOUT, PACKAGE, Path(SWEEP.results), Path("downloads"), *models])
 
 
 wildcard_constraints:
@@ -65,12 +83,12 @@ wildcard_constraints:
 
 def code_of(rule_name):
     """Digest of a script and of every module of the package that it imports: editing one reruns its rule."""
-    return provenance.source_digest(CHECKOUT / "scripts" / f"{rule_name}.py", package=CHECKOUT / "nvdla_quant")
+    return provenance.source_digest(Path(workflow.source_path(f"../scripts/{rule_name}.py")), package=PACKAGE)
 
 
 def digest_of(module):
     """The same of a program of the package."""
-    return provenance.source_digest(module, package=CHECKOUT / "nvdla_quant")
+    return provenance.source_digest(module, package=PACKAGE)
 
 
 def backend(name):

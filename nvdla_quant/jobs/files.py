@@ -137,3 +137,13 @@ def read_npz(*paths: Path) -> dict[str, NDArray[Any]]:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     except ValueError as error:
         raise DumpError(f"{', '.join(map(str, paths))}: arrays that do not fit together ({error})") from error
+
+
+def folder_of_one(place: Path, folder: Path) -> Path:
+    """Return `folder`, which has a link to `place` under its name; made where it is not there yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    link = folder / place.name
+    if link.resolve() != place.resolve():
+        link.unlink(missing_ok=True)
+        link.symlink_to(place.resolve(), target_is_directory=True)
+    return folder

@@ -109,10 +109,14 @@ def test_the_program_uses_no_method_that_python_3_8_lacks() -> None:
 
 def test_the_environments_pin_what_was_measured(repository: Path) -> None:
     conda = yaml.safe_load((repository / "envs" / "tensorrt-8.5.yaml").read_text())
-    assert conda["dependencies"][:2] == ["python =3.10", "numpy =1.26.4"]
+    assert conda["dependencies"][:3] == ["python =3.10", "numpy =1.26.4", "pycuda =2022.2.2"]
     assert conda["dependencies"][-1] == {"pip": ["tensorrt==8.5.3.1"]}
     lines = (repository / "envs" / "tensorrt-8.5.txt").read_text().splitlines()
-    assert [line for line in lines if not line.startswith("#")] == ["numpy==1.26.4", "tensorrt==8.5.3.1"]
+    assert [line for line in lines if not line.startswith("#")] == [
+        "numpy==1.26.4",
+        "pycuda==2022.2.2",
+        "tensorrt==8.5.3.1",
+    ]
 
 
 # ---- the job
