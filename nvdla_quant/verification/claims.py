@@ -220,7 +220,14 @@ class _Judge:
         else:
             expected = self._floats.compute(piece, source, others, one.size, weights.found, weights.factors)
             leeways = weights.leeways
-        local = local_of(one.operations, values, expected, scale_out, leeways, added=self._added(piece))
+        local = local_of(
+            one.operations,
+            values,
+            expected,
+            scale_out,
+            leeways,
+            added=self._added(piece, source * np.float32(scale_in)),
+        )
         layer = self._owner[piece.runs[0].operation]
         suspect = one.operations[-1].index
         if weights is not None and weights.suspect is not None:
@@ -263,8 +270,8 @@ class _Judge:
     def _is_softmax(self, layer: str) -> bool:
         return isinstance(self._floats.layer(layer).operation, Softmax)
 
-    def _added(self, piece: Piece) -> NDArray[np.float64]:
-        """Return the size of what the network adds to each channel of a piece, biases and offsets."""
+    def _added(self, piece: Piece, source: Floats) -> NDArray[np.float64]:
+        """Return the size of what is added up in each channel of a piece: biases, offsets, values of an average."""
         channels = piece.writes.channels
         total = np.zeros(channels[1] - channels[0])
         for stage in piece.stages:
@@ -272,6 +279,8 @@ class _Judge:
                 total += np.abs(bias)
             elif isinstance(stage, Affine) and (parts := affine_of(self._floats.layer(stage.layer).operation)):
                 total += np.abs(parts[1])
+            elif isinstance(stage, Whole) and self._floats.layer(stage.layer).kind == "Pooling":
+                total += np.abs(source).max(axis=(0, 2, 3))
         return total
 
     def _weights(

@@ -111,34 +111,41 @@ class Cube:
     def overlaps(self, other: "Cube") -> bool:
         """Whether the bytes of the two cubes meet.
 
-        Windows of one tensor, which have its strides, are told apart byte by byte; of others the gaps between rows and
-        surfaces count as part of a cube.
+        Windows of one tensor, which have its strides, are told apart byte by byte, and surface by surface where only
+        the lines' strides differ; of others the gaps between rows and surfaces count as part of a cube.
         """
         if self.memory != other.memory or not (self.offset < other.end and other.offset < self.end):
             return False
-        strides = self.surface_stride, self.line_stride
-        if strides != (other.surface_stride, other.line_stride) or not (self._is_grid and other._is_grid):
-            return True
-        surfaces, rest = divmod(other.offset - self.offset, self.surface_stride)
-        for carried in (0, 1):
-            lines, start = divmod(rest - carried * self.surface_stride, self.line_stride)
-            for more in (0, 1):
-                first = surfaces + carried, lines + more, start - more * self.line_stride
-                sizes = zip(first, self._grid, other._grid, strict=True)
-                if all(at < size and at + length > 0 for at, size, length in sizes):
-                    return True
-        return False
+        for strides in ((self.surface_stride, self.line_stride), (self.surface_stride,)):
+            one, same = self._grid(len(strides)), other._grid(len(strides))
+            if one is not None and same is not None and other._strides[: len(strides)] == strides:
+                return _share(other.offset - self.offset, strides, one, same)
+        return True
 
     @property
-    def _grid(self) -> tuple[int, int, int]:
-        """Surfaces, rows, and bytes of a row."""
-        return self.surfaces, self.height, self.width * self.atom * self.element_bytes
+    def _strides(self) -> tuple[int, int]:
+        return self.surface_stride, self.line_stride
 
-    @property
-    def _is_grid(self) -> bool:
-        """Whether rows lie within lines, and these within surfaces: then each byte has one place in the grid."""
-        _, rows, length = self._grid
-        return self.batch == 1 and length <= self.line_stride and rows * self.line_stride <= self.surface_stride
+    def _grid(self, levels: int) -> tuple[int, ...] | None:
+        """Surfaces, rows and bytes of a row, or (one level) surfaces and bytes of one; None where lines overlap."""
+        row = self.width * self.atom * self.element_bytes
+        span = (self.height - 1) * self.line_stride + row
+        if self.batch > 1 or row > self.line_stride or span > self.surface_stride:
+            return None
+        return (self.surfaces, self.height, row) if levels > 1 else (self.surfaces, span)
+
+
+def _share(apart: int, strides: tuple[int, ...], one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two boxes of a grid share a byte, the other one beginning so many bytes behind the first."""
+    if not strides:
+        return apart < one[0] and apart + other[0] > 0
+    steps, rest = divmod(apart, strides[0])
+    return any(
+        steps + carried < one[0]
+        and steps + carried + other[0] > 0
+        and _share(rest - carried * strides[0], strides[1:], one[1:], other[1:])
+        for carried in (0, 1)
+    )
 
 
 @dataclass(frozen=True)
