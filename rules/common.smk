@@ -13,8 +13,8 @@ try:
     import nvdla_quant
 except ModuleNotFoundError:
     sys.exit(
-        "nvdla-quant: the package is not installed where Snakemake runs, and every rule calls it, those of a module too: "
-        "pip install the checkout, or git+URL@VERSION with the URL and version that the module is taken from"
+        "nvdla-quant: the package is not installed where Snakemake runs, which a module of another workflow needs too; pip "
+        "install the checkout, or the repository that the module is taken from, at the same version"
     )
 
 from nvdla_quant.configuration.artefacts import Artefacts
