@@ -154,8 +154,9 @@ def _table(operation: ConvOperation, channel: int, component: Component) -> NDAr
     source, converter = source_type(operation), operation.converter
     if converter is None or source is Precision.FP16:
         return None
-    offset = converter.offset if operation.means is None else operation.means[channel]
-    return _converted(replace(converter, offset=offset), component.bits, operation.signed, source, operation.precision)
+    if operation.means is not None:
+        converter = replace(converter, offset=operation.means[channel])
+    return _converted(converter, component.bits, operation.signed, source, operation.precision)
 
 
 @lru_cache(maxsize=256)

@@ -41,12 +41,16 @@ from nvdla_quant.network.graph import (
 
 Images = NDArray[np.float32]
 
+LARGE = 1 << 20
+"""Bytes from which on a constant is handed to the session beside the model: protobuf copies it several times."""
 _OPSET = 17
 _IR_VERSION = 8
 """Old enough for every onnxruntime from 1.18 on, and the first pair that has all operators used here."""
 
 
-def to_onnx(network: Network, outputs: Sequence[str] | None = None) -> onnx.ModelProto:
+def to_onnx(
+    network: Network, outputs: Sequence[str] | None = None, apart: dict[str, Weights] | None = None
+) -> onnx.ModelProto:
     """ONNX model of the network, each value named as our tensor, with a free batch size.
 
     Parameters
@@ -55,6 +59,8 @@ def to_onnx(network: Network, outputs: Sequence[str] | None = None) -> onnx.Mode
         With its weights.
     outputs : Sequence[str], optional
         Names of the tensors to return, network inputs not among them; the network's outputs where not given.
+    apart : dict, optional
+        Takes the large constants, by name, which then are not in the model: a session gets them without a copy.
 
     Raises
     ------
@@ -64,7 +70,7 @@ def to_onnx(network: Network, outputs: Sequence[str] | None = None) -> onnx.Mode
     names = [tensor.name for tensor in network.outputs] if outputs is None else list(outputs)
     if unknown := [name for name in names if name not in network.by_name]:
         raise NetworkError(f"no layer writes {', '.join(map(repr, unknown))}; expected layer names of the network")
-    graph = _Graph(network)
+    graph = _Graph(network, apart)
     for layer in network.layers:
         graph.add(layer.operation, layer)
     return helper.make_model(
@@ -94,6 +100,8 @@ class Reference:
         Threads of onnxruntime.
     batch_size : int
         Images computed at once; it bounds the memory.
+    packed : bool
+        Whether weights are copied once into the order in which they are multiplied: worth it for many images.
 
     Raises
     ------
@@ -102,7 +110,13 @@ class Reference:
     """
 
     def __init__(
-        self, network: Network, tensors: Sequence[str] | None = None, *, threads: int = 1, batch_size: int = 64
+        self,
+        network: Network,
+        tensors: Sequence[str] | None = None,
+        *,
+        threads: int = 1,
+        batch_size: int = 64,
+        packed: bool = True,
     ) -> None:
         self.network = network
         self.input = network.only_input
@@ -117,15 +131,22 @@ class Reference:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.use_deterministic_compute = True
+        if not packed:
+            options.add_session_config_entry("session.disable_prepacking", "1")
         options.log_severity_level = 3
-        # A model needs an output, even where only the input is asked for.
-        model = self._model(self._computed or None)
+        # A model needs an output, even where only the input is asked for. What stands apart is kept, as the session
+        # reads it in place.
+        model, self._apart = self._model(self._computed or None)
+        if self._apart:
+            held = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._apart.values()]
+            options.add_external_initializers(list(self._apart), held)
         self._session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
 
-    def _model(self, outputs: Sequence[str] | None) -> onnx.ModelProto:
-        return to_onnx(self.network, outputs)
+    def _model(self, outputs: Sequence[str] | None) -> tuple[onnx.ModelProto, dict[str, Weights]]:
+        apart: dict[str, Weights] = {}
+        return to_onnx(self.network, outputs, apart), apart
 
     def batches(self, images: Images) -> Iterator[dict[str, NDArray[np.float32]]]:
         """Tensors of `batch_size` images at a time (fewer at the end), in order: for what does not fit in memory.
@@ -220,8 +241,8 @@ def _value(network: Network, name: str) -> onnx.ValueInfoProto:
 class _Graph:
     """Nodes and constants of an ONNX graph, added one layer at a time."""
 
-    def __init__(self, network: Network) -> None:
-        self.network = network
+    def __init__(self, network: Network, apart: dict[str, Weights] | None = None) -> None:
+        self.network, self._apart = network, apart
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
         self._names = set(network.tensors)
@@ -236,7 +257,14 @@ class _Graph:
 
     def _constant(self, layer: Layer, what: str, array: NDArray[np.generic]) -> str:
         name = self._fresh(layer, what)
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        if self._apart is not None and array.dtype == np.float32 and array.nbytes >= LARGE:
+            self._apart[name] = np.ascontiguousarray(array, np.float32)
+            held = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=array.shape)
+            held.data_location = TensorProto.EXTERNAL
+            held.external_data.add(key="location", value="memory")
+            self.constants.append(held)
+        else:
+            self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 
     def _node(self, kind: str, inputs: Sequence[str], output: str, **attributes: object) -> str:

@@ -43,6 +43,8 @@ class Simulation(Reference):
         Images computed at once; it bounds the memory.
     rounded : Sequence[str], optional
         Tensors that are rounded to int8; what `quantized_tensors` returns where not given.
+    packed : bool
+        As of `fp32.Reference`.
 
     Raises
     ------
@@ -62,16 +64,18 @@ class Simulation(Reference):
         threads: int = 1,
         batch_size: int = 64,
         rounded: Sequence[str] | None = None,
+        packed: bool = True,
     ) -> None:
         check_complete(network, table)
         self._table, self._mode = table, mode
         self._rounded = quantized_tensors(network) if rounded is None else tuple(rounded)
-        super().__init__(network, tensors, threads=threads, batch_size=batch_size)
+        super().__init__(network, tensors, threads=threads, batch_size=batch_size, packed=packed)
 
-    def _model(self, outputs: Sequence[str] | None) -> onnx.ModelProto:
-        model = to_onnx(quantize_weights(self.network, self._mode), outputs)
+    def _model(self, outputs: Sequence[str] | None) -> tuple[onnx.ModelProto, dict[str, Weights]]:
+        apart: dict[str, Weights] = {}
+        model = to_onnx(quantize_weights(self.network, self._mode), outputs, apart)
         _insert_steps(model.graph, {name: self._table[name] for name in self._rounded})
-        return model
+        return model, apart
 
 
 def quantized_tensors(network: Network) -> tuple[str, ...]:

@@ -80,7 +80,7 @@ class _Judge:
         self._owner = self._owners()
         places = ((name, claim.place_of(name)) for name in subject.network.by_name)
         self._places = {name: place for name, place in places if place is not None}
-        self._reference = Reference(subject.network, list(self._places), batch_size=REFERENCE_IMAGES)
+        self._reference = Reference(subject.network, list(self._places), batch_size=REFERENCE_IMAGES, packed=False)
 
     def _owners(self) -> dict[int, str]:
         """Return the tensor of the network that each piece contributes to, by its first operation.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ from nvdla_quant.verification.weights import WeightCheck
 
 REFERENCE_IMAGES = 2
 """Images whose tensors the references hold at a time: it bounds the memory."""
+SIMULATED_VALUES, SIMULATED_IMAGES = 1 << 23, 4
+"""Values that the simulation makes, of so many images at least: of large networks it takes not all."""
 SCORES = 2
 """Tensors at the end of a network among which its scores are: a softmax, and what it reads."""
 
@@ -356,11 +359,15 @@ def compare_with_references(
         there = [name for name in names if name in folded.by_name]
         steps = (folded.only_input.name, *(name for name in dict.fromkeys(rounded) if name in folded.by_name))
         references.append(
-            Simulation(folded, subject.table, mode, there, rounded=steps, batch_size=reference.batch_size)
+            Simulation(folded, subject.table, mode, there, rounded=steps, batch_size=reference.batch_size, packed=False)
         )
     compared = [tuple(Comparing(values.shape[1]) for _ in range(3)) for _, values, _ in tensors]
     first = 0
-    for floats, *simulated in zip(*(one.batches(subject.images) for one in references), strict=True):
+    values_of_one = sum(values[0].size for _, values, _ in tensors)
+    some = max(SIMULATED_VALUES // values_of_one, SIMULATED_IMAGES)
+    shown = subject.images, subject.images[:some]
+    batches = (one.batches(images) for one, images in zip(references, shown, strict=False))
+    for floats, *simulated in zip_longest(*batches, fillvalue={}):
         for number, (name, values, scale) in enumerate(tensors):
             beside_fp32, beside_simulated, of_table = compared[number]
             part = values[first : first + reference.batch_size]

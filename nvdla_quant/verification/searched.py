@@ -54,7 +54,7 @@ def examine_by_search(subject: Subject, seconds: float) -> Examination:
     expanded = expand(network)
     wrote = _run(program, subject.fed)
     few = slice(0, MAPPED_IMAGES)
-    reference = Reference(expanded, list(expanded.tensors), batch_size=REFERENCE_IMAGES)
+    reference = Reference(expanded, list(expanded.tensors), batch_size=REFERENCE_IMAGES, packed=False)
     fp32 = reference.run(subject.images[few])
     found = Examination(program, network, table, None, subject.device, subject.clipped)
     try:

@@ -112,7 +112,7 @@ def check_weights(
         return None
     found = np.full(expected.shape, np.nan)
     for first, operation in convolutions:
-        kernels = unpacked(program, operation)
+        kernels = unpacked(program, operation).astype(np.float64)
         part = found[first : first + len(kernels)]
         if kernels.shape[1:3] != part.shape[1:3] or kernels.shape[3] < part.shape[3] or len(part) != len(kernels):
             return None
@@ -130,10 +130,10 @@ def compared(layer: str, operation: int, expected: Floats, found: Floats, half: 
     return WeightCheck(layer, operation, expected, found, fitted.factors, fitted.leeway, wrong)
 
 
-def unpacked(program: Program, operation: ConvOperation) -> Floats:
+def unpacked(program: Program, operation: ConvOperation) -> NDArray[Any]:
     """Return the weights of a convolution, (kernels, height, width, channels), in the loadable's steps."""
     packed = weights_of(operation, program.constant, program.target)
-    return unpack_weights(operation, packed, program.target).astype(np.float64)
+    return unpack_weights(operation, packed, program.target)
 
 
 @dataclass(frozen=True, eq=False)
