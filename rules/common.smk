@@ -13,8 +13,8 @@ try:
     import nvdla_quant
 except ModuleNotFoundError:
     sys.exit(
-        "nvdla-quant: the package is not installed where Snakemake runs, and every rule calls it, those of a module too: "
-        "pip install the checkout, or git+URL@VERSION with the URL and version that the module is taken from"
+        "nvdla-quant: the package is not installed where Snakemake runs, which a module of another workflow needs too; "
+        "pip install the checkout, or the repository that the module is taken from, at the same version"
     )
 
 from nvdla_quant.configuration.artefacts import Artefacts
@@ -57,7 +57,7 @@ if ":" in str(CHECKOUT):
 # The one place where jobs learn where the package is: before each command, within its environment or container, which
 # need not have it.
 shell.prefix(
-    "set -euo pipefail; export PYTHONPATH=" + shlex.quote(str(CHECKOUT)).replace("{", "{{").replace("}", "}}") + "; "
+    f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(CHECKOUT))}; ".replace("{", "{{").replace("}", "}}")
 )
 
 # Containers see the working directory by themselves, but not the checkout, nor files elsewhere.

@@ -6,7 +6,7 @@
 
 rule download_file:
     output:
-        file="downloads/{digest}/file/{file}",
+        file=ensure("downloads/{digest}/file/{file}", sha256=JOB.sha256),
     log:
         "<logs>/download_file/{digest}-{file}.log",
     benchmark:

@@ -105,6 +105,10 @@ class Job:
         """Return where a file that is downloaded or taken out of an archive comes from."""
         return asdict(self.configuration.sources[output[0]])
 
+    def sha256(self, wildcards: Wildcards) -> str:
+        """Return what a downloaded file's digest must be; its path begins with it."""
+        return str(wildcards.digest)
+
     def archive_of_member(self, wildcards: Wildcards) -> str:
         """Return the archive that a file is taken out of."""
         return self.configuration.sources[f"downloads/{wildcards.digest}/member/{wildcards.path}"].path

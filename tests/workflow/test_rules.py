@@ -130,6 +130,13 @@ def test_snakefile_is_a_table_of_contents(repository: Path) -> None:
     assert len((repository / "Snakefile").read_text().splitlines()) <= 60
 
 
+def test_both_snakefiles_are_alike(repository: Path) -> None:
+    """Snakemake cannot include files beside a Snakefile in the top folder of a repository that it reads from afar."""
+    top, other = ((repository / name).read_text() for name in ("Snakefile", "workflow/Snakefile"))
+    begin = "from snakemake.utils"
+    assert other.partition(begin)[2].replace('"../', '"') == top.partition(begin)[2]
+
+
 def test_what_the_rules_share_is_a_page_of_wiring(repository: Path) -> None:
     assert len((repository / "rules" / "common.smk").read_text().splitlines()) < 150
 
