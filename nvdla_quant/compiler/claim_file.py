@@ -70,6 +70,8 @@ _STAGE = {
     ]
 }
 
+MESSAGE = 200
+"""Characters of what is wrong that a message quotes."""
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {
@@ -147,9 +149,9 @@ def claim_from_json(content: Any, where: str) -> Claim:
     try:
         jsonschema.validate(content, SCHEMA)
     except jsonschema.ValidationError as error:
-        best = jsonschema.exceptions.best_match([error]) or error
-        path = "/".join(map(str, best.absolute_path)) or "the top"
-        raise ClaimError(f"{where}: claim: at {path}: {best.message}; compile again for a claim") from error
+        path = "/".join(map(str, error.absolute_path)) or "the top"
+        found = error.message if len(error.message) < MESSAGE else f"{error.message[:MESSAGE]} ..."
+        raise ClaimError(f"{where}: claim: at {path}: {found}; compile again for a claim") from error
     return Claim(
         content["target"],
         content["precision"],

@@ -137,10 +137,12 @@ class Program:
         source, found = last.source, dict[int, Operation]()
         for operation in reversed(self.operations[:-1]):
             cube = operation.destination
-            surface, rest = divmod(cube.offset - source.offset, source.surface_stride or 1)
-            fits = cube.memory == source.memory and cube.shape[1:] == source.shape[1:] and rest == 0
-            if fits and 0 <= surface < source.surfaces and surface not in found:
-                found[surface] = operation
+            if (cube.memory, cube.shape[1:]) != (source.memory, source.shape[1:]):
+                continue
+            # The channels of one pixel stand side by side, atom by atom; more pixels come from one operation.
+            first = (cube.offset - source.offset) // source.element_bytes
+            if first == 0 or (0 < first < source.channels and source.shape[1:] == (1, 1)):
+                found.setdefault(first, operation)
             if sum(one.destination.channels for one in found.values()) >= source.channels:
                 return tuple(operation for _, operation in sorted(found.items()))
         return ()

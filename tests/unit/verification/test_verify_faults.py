@@ -5,6 +5,7 @@ more than rounding, the verdict names the first operation that writes something 
 """
 
 import itertools
+import json
 import random
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,11 +19,11 @@ from nvdla_quant.compiler.claim import Claim, Gathering, Piece, Rectifying, Stag
 from nvdla_quant.compiler.claim_file import claim_as_json, claim_from_json
 from nvdla_quant.emulator.decode.program import Program
 from nvdla_quant.emulator.operations import ConvOperation, Operation, PdpOperation, SdpOperation
-from nvdla_quant.errors import NvdlaQuantError
+from nvdla_quant.errors import ClaimError, NvdlaQuantError
 from nvdla_quant.loadable import structs
 from nvdla_quant.loadable.structs import Engine, PoolMode
 from nvdla_quant.loadable.tasks import Window
-from nvdla_quant.network.graph import Convolution, InnerProduct, Network, Pooling
+from nvdla_quant.network.graph import LRN, Convolution, InnerProduct, Network, Pooling
 from nvdla_quant.network.passes import for_hardware
 from nvdla_quant.verification.verdicts import Judgement
 from tests.networks import GALLERY
@@ -161,9 +162,9 @@ def has_negative(network: Network, stage: Stage) -> bool:
 
 
 def copies(network: Network, piece: Piece) -> bool:
-    """Whether a piece is a pooling of single pixels, which copies them."""
+    """Whether a piece is a pooling of single pixels, which copies them, or a normalisation, which may change little."""
     operation = network.by_name[piece.layers[-1]].operation
-    return isinstance(operation, Pooling) and operation.kernel == (1, 1)
+    return isinstance(operation, LRN) or (isinstance(operation, Pooling) and operation.kernel == (1, 1))
 
 
 def mutations(network: Network, claim: Claim, rng: random.Random) -> Iterator[tuple[str, Claim]]:
@@ -261,4 +262,8 @@ def test_a_claim_comes_back_from_its_file(name: str) -> None:
     case = compiled(name, "nv_full")
     assert case is not None
     assert case.claim is not None
-    assert claim_from_json(claim_as_json(case.claim), "compile.json") == case.claim
+    content = json.loads(json.dumps(claim_as_json(case.claim)))
+    assert claim_from_json(content, "compile.json") == case.claim
+    del content["pieces"][0]["stages"][0]["kind"]
+    with pytest.raises(ClaimError, match=r"^compile\.json: claim: at pieces/0/stages/0: .{1,250}$"):
+        claim_from_json(content, "compile.json")
