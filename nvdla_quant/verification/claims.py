@@ -56,7 +56,7 @@ from nvdla_quant.verification.weights import Fit, WeightCheck, compared, fit, un
 
 COMPOSED_IMAGES = 1
 """Images that the pieces are computed on in floating point."""
-LOOKED_AT = 1 << 20
+LOOKED_AT = 1 << 18
 """Values of a piece that are looked at, of whole images, two at least: where one has many, others tell no more."""
 COMPOSED = 1e-3
 """Share of a channel's largest value, and of the tensor's root mean square, that sums in another order may cost."""

@@ -25,7 +25,7 @@ from nvdla_quant.verification.weights import WeightCheck
 
 REFERENCE_IMAGES = 2
 """Images whose tensors the references hold at a time: it bounds the memory."""
-SIMULATED_VALUES, SIMULATED_IMAGES = 1 << 23, 4
+SIMULATED_VALUES, SIMULATED_IMAGES = 1 << 23, 2
 """Values that the simulation makes, of so many images at least: of large networks it takes not all."""
 SCORES = 2
 """Tensors at the end of a network among which its scores are: a softmax, and what it reads."""

@@ -67,7 +67,7 @@ GALLERY: Mapping[str, Entry] = MappingProxyType(
         "densenet121": Entry(residual.densenet121, 224, 32, 1 / 8),
         "unet": Entry(residual.unet, 224, 32, 1 / 4),
         "slopes": Entry(kinds.slopes, 32, 16),
-        "eltwise": Entry(kinds.eltwise, 16, 12),
+        "eltwise": Entry(kinds.eltwise, 12, 12),
         "functions": Entry(kinds.functions, 28, 28),
         "between": Entry(kinds.between, 16, 16),
         "wide-inner-product": Entry(kinds.wide_inner_product, 64, 48),
