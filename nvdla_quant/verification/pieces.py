@@ -195,7 +195,11 @@ class FloatPieces:
         for stage in piece.stages:
             if isinstance(stage, Weighting | Gathering):
                 kernels = self.weights(stage, source.shape[1]) if weights is None else weights
-                values = convolve(values, kernels, stage, size)
+                values = (
+                    _gathered(values, kernels)
+                    if isinstance(stage, Gathering)
+                    else convolve(values, kernels, stage, size)
+                )
                 if factors is not None:
                     values *= factors.astype(np.float32)[None, :, None, None]
                 bias = self.bias(stage)
@@ -291,6 +295,16 @@ def _convolution(stride: Pair, dilation: Pair, pads: tuple[int, int, int, int]) 
     graph = helper.make_graph([node], "convolution", [x, w], [y])
     opset = [helper.make_opsetid("", _OPSET)]
     return session_of(helper.make_model(graph, opset_imports=opset, ir_version=_IR_VERSION).SerializeToString())
+
+
+def _gathered(values: Floats, weights: Weights) -> Floats:
+    """Return sums of channels; most gather one channel each, which is no work for a convolution."""
+    matrix = weights[:, :, 0, 0]
+    if (np.count_nonzero(matrix, axis=1) == 1).all() and matrix.shape[1] == values.shape[1]:
+        channels = np.abs(matrix).argmax(axis=1)
+        picked: Floats = values[:, channels] * matrix[np.arange(len(matrix)), channels][None, :, None, None]
+        return picked
+    return convolve(values, weights, Gathering(len(weights), ()), (values.shape[2], values.shape[3]))
 
 
 def _gathering(stage: Gathering, channels: int) -> Weights:
