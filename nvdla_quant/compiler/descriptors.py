@@ -35,7 +35,6 @@ from nvdla_quant.loadable.structs import (
     Activation,
     EmuFormat,
     EmuOperation,
-    Engine,
     MemoryType,
     PoolMode,
     ProcessorPrecision,
@@ -341,8 +340,3 @@ def cpu(operation: CpuOperation, plan: Plan, records: tuple[np.void, np.void]) -
     for name, window in (("src_data", operation.source), ("dst_data", operation.destination)):
         _cube(buffers[name], plan, window)
         buffers[name]["format"] = emu_format
-
-
-def empty_records(engine: Engine) -> tuple[np.ndarray[tuple[int], np.dtype[np.void]], ...]:
-    """Zeroed operation and surfaces of `engine`, one of each."""
-    return np.zeros(1, structs.OPERATIONS[engine]), np.zeros(1, structs.SURFACES[engine])

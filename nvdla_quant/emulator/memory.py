@@ -68,11 +68,6 @@ class DeviceMemory:
         """Return the raw bytes of a region, ``(n or 1, size)``."""
         return self._bytes[memory]
 
-    def readable(self, source: Cube, destination: Cube) -> NDArray[np.int8]:
-        """Return the raw bytes of the memory of `source`, copied where writing `destination` would change them."""
-        values = self._bytes[source.memory]
-        return values.copy() if source.overlaps(destination) else values
-
     def view(self, cube: Cube, dtype: np.dtype[_Element]) -> NDArray[_Element]:
         """Return `cube` in place as ``(n, surfaces, height, width, atom)``; writing to it writes the memory."""
         return cube_view(self._bytes[cube.memory], cube, dtype)

@@ -364,17 +364,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def with_holm(comparisons: Sequence[Comparison]) -> list[tuple[Comparison, float]]:
-    """Return `comparisons` with p-values corrected for the number of the same kind on the same case and target."""
-    families: dict[tuple[str, ...], list[int]] = {}
-    for i, found in enumerate(comparisons):
-        families.setdefault((found.model, found.dataset, found.target, found.kind), []).append(i)
-    corrected: dict[int, float] = {}
-    for places in families.values():
-        corrected |= dict(zip(places, holm([comparisons[i].p for i in places]), strict=True))
-    return [(found, corrected[i]) for i, found in enumerate(comparisons)]
-
-
 @dataclass(frozen=True)
 class Spread:
     """A figure over repeated seeds: mean, sample standard deviation (None for one seed), least and largest."""

@@ -226,7 +226,7 @@ class _Judge:
             expected,
             scale_out,
             leeways,
-            added=self._added(piece, source * np.float32(scale_in)),
+            added=self._added(piece, source * np.float32(scale_in)) if self._half else None,
         )
         layer = self._owner[piece.runs[0].operation]
         suspect = one.operations[-1].index

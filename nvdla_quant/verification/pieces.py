@@ -195,11 +195,8 @@ class FloatPieces:
         for stage in piece.stages:
             if isinstance(stage, Weighting | Gathering):
                 kernels = self.weights(stage, source.shape[1]) if weights is None else weights
-                values = (
-                    _gathered(values, kernels)
-                    if isinstance(stage, Gathering)
-                    else convolve(values, kernels, stage, size)
-                )
+                gathers = isinstance(stage, Gathering)
+                values = _gathered(values, kernels) if gathers else convolve(values, kernels, stage, size)
                 if factors is not None:
                     values *= factors.astype(np.float32)[None, :, None, None]
                 bias = self.bias(stage)
