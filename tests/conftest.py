@@ -20,7 +20,7 @@ settings.register_profile("long", settings.get_profile("short"), max_examples=LO
 settings.load_profile("short")
 # `pytest --hypothesis-profile long` runs the property tests that name no number of their own for hours, not seconds.
 
-WORKFLOW = ("Snakefile", "rules", "scripts", "envs", "schemas", "report", "profiles", "nvdla_quant")
+WORKFLOW = ("Snakefile", "config.yaml", "rules", "scripts", "envs", "schemas", "report", "profiles", "nvdla_quant")
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
 

@@ -48,8 +48,9 @@ def tiny_network(seed: int) -> Network:
 
 
 def plan(checkout: Path, config: dict[str, Any]) -> Jobs:
-    """Jobs that a dry run in `checkout` lists, by rule, without `all`."""
+    """Jobs that a dry run in `checkout` lists, by rule, without `all`; its configuration is afterwards as before."""
     configfile = checkout / "config.yaml"
+    configured = configfile.read_bytes()
     configfile.write_text(yaml.safe_dump(config))
     printed = io.StringIO()
     quiet = {Quietness.HOST, Quietness.REASON}
@@ -68,6 +69,7 @@ def plan(checkout: Path, config: dict[str, Any]) -> Jobs:
             )
             workflow.dag(DAGSettings()).execute_workflow(executor="dryrun")
     finally:
+        configfile.write_bytes(configured)
         os.chdir(before)
         sys.path[:] = path
     table = printed.getvalue().rpartition("Job stats:")[2]

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture(scope="module")
 def results(new_checkout: Callable[..., Path]) -> Path:
-    checkout = new_checkout("resources", "config", "config.yaml")
+    checkout = new_checkout("resources", "config")
     finished = run(checkout, "--configfile", "config/quick.yaml")
     assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-4000:]
     assert "int8-per-filter-entropy" in finished.stdout, "no summary on the terminal"

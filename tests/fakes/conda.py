@@ -27,8 +27,10 @@ match sys.argv[1:]:
     case ["env", "create", "--quiet", "--no-default-packages", "--file", file, "--prefix", prefix]:
         listed = yaml.safe_load(Path(file).read_text())["dependencies"]
         pins = [item.split(" =") for item in listed if isinstance(item, str)]
-        names = [ON_PYPI.get(name, name) for name, _ in pins if name not in ("python", "pip")]
-        has_tensorrt = {"pip": ["tensorrt==8.5.3.1"]} in listed
-        bare_interpreter(Path(prefix), names, *(fake_gpu() if has_tensorrt else []))
+        stand_ins = fake_gpu() if {"pip": ["tensorrt==8.5.3.1"]} in listed else []
+        elsewhere = {"python", "pip", *(path.stem for path in stand_ins)}
+        bare_interpreter(
+            Path(prefix), [ON_PYPI.get(name, name) for name, _ in pins if name not in elsewhere], *stand_ins
+        )
     case other:
         sys.exit(f"fake conda: {other}")
