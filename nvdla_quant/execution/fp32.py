@@ -4,6 +4,7 @@ The same images, batch size and processor class give the same bytes; another bat
 last bits, since the order of the sums does.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import singledispatchmethod
 from math import prod
@@ -15,14 +16,19 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nvdla_quant.errors import NetworkError
 from nvdla_quant.network.graph import (
+    GELU,
     LRN,
     BatchNorm,
+    Clip,
     Concat,
     Convolution,
     Deconvolution,
     Dropout,
     Eltwise,
     Flatten,
+    Gather,
+    HardSigmoid,
+    HardSwish,
     InnerProduct,
     Layer,
     Network,
@@ -35,6 +41,7 @@ from nvdla_quant.network.graph import (
     Scale,
     Sigmoid,
     Softmax,
+    Swish,
     TanH,
     Weights,
 )
@@ -276,6 +283,14 @@ class _Graph:
         rank = len(self.network.tensors[layer.inputs[0]].shape)
         return self._constant(layer, what, array.reshape(-1, *[1] * (rank - 1)))
 
+    def _of_rank(self, layer: Layer, name: str) -> str:
+        """Value of tensor `name` with as many axes as what the layer writes: a vector as channels of one pixel."""
+        rank, shape = len(self.network.tensors[layer.name].shape), self.network.tensors[name].shape
+        if len(shape) == rank:
+            return name
+        axes = self._constant(layer, "axes", np.array([-1, *shape, *[1] * (rank - len(shape))], np.int64))
+        return self._node("Reshape", [name, axes], self._fresh(layer, f"{name} as pixel"))
+
     def _learned(self, layer: Layer, weights: Weights, bias: Weights | None) -> list[str]:
         names = [layer.inputs[0], self._constant(layer, "weights", weights)]
         return names if bias is None else [*names, self._constant(layer, "bias", bias)]
@@ -287,15 +302,20 @@ class _Graph:
 
     @add.register
     def _(self, operation: Convolution | Deconvolution, layer: Layer) -> None:
+        (top, bottom), (left, right) = operation.sides
+        appended = {}
+        if min(bottom, right) < 0:
+            appended = {"output_padding": [max(-bottom, 0), max(-right, 0)]}
         self._node(
             "Conv" if isinstance(operation, Convolution) else "ConvTranspose",
             self._learned(layer, operation.weights, operation.bias),
             layer.name,
             kernel_shape=operation.weights.shape[2:],
             strides=operation.stride,
-            pads=operation.pad * 2,
+            pads=[top, left, max(bottom, 0), max(right, 0)],
             dilations=operation.dilation,
             group=operation.group,
+            **appended,
         )
 
     @add.register
@@ -309,15 +329,18 @@ class _Graph:
         """Pad the far sides explicitly, so that no rounding is left to ONNX, then correct clipped averages."""
         size = self.network.tensors[layer.inputs[0]].chw[1:]
         result = self.network.tensors[layer.name].chw[1:]
-        axes = list(zip(size, result, operation.kernel, operation.stride, operation.pad, strict=True))
+        axes = list(zip(size, result, operation.kernel, operation.stride, operation.sides, strict=True))
         # What the last window covers beyond the image; nothing where the windows leave a rest, which ONNX skips too.
-        far = [max(0, (n - 1) * s + k - p - i) for i, n, k, s, p in axes]
+        far = [max(0, (n - 1) * s + k - p - i) for i, n, k, s, (p, _) in axes]
         window = {"kernel_shape": operation.kernel, "strides": operation.stride, "pads": [*operation.pad, *far]}
         if operation.method == "max":
             self._node("MaxPool", layer.inputs, layer.name, **window)
             return
+        if operation.area == "image":
+            self._node("AveragePool", layer.inputs, layer.name, count_include_pad=0, **window)
+            return
         # ONNX divides by the whole kernel here, Caffe by the window clipped to the padded image.
-        clipped = [np.minimum(np.arange(n) * s + k, i + 2 * p) - np.arange(n) * s for i, n, k, s, p in axes]
+        clipped = [np.minimum(np.arange(n) * s + k, i + sum(pads)) - np.arange(n) * s for i, n, k, s, pads in axes]
         counts = np.outer(*clipped)
         kernel = operation.kernel[0] * operation.kernel[1]
         if (counts == kernel).all():
@@ -345,6 +368,49 @@ class _Graph:
     @add.register
     def _(self, operation: TanH, layer: Layer) -> None:
         self._node("Tanh", layer.inputs, layer.name)
+
+    @add.register
+    def _(self, operation: Clip, layer: Layer) -> None:
+        bounds = [("low", operation.low), ("high", operation.high)]
+        names = [
+            "" if bound is None else self._constant(layer, what, np.array(bound, np.float32)) for what, bound in bounds
+        ]
+        self._node("Clip", [*layer.inputs, *names], layer.name)
+
+    @add.register
+    def _(self, operation: HardSigmoid, layer: Layer) -> None:
+        self._node("HardSigmoid", layer.inputs, layer.name, alpha=operation.alpha, beta=operation.beta)
+
+    @add.register
+    def _(self, operation: HardSwish, layer: Layer) -> None:
+        self._node("HardSwish", layer.inputs, layer.name)
+
+    @add.register
+    def _(self, operation: Swish, layer: Layer) -> None:
+        gate = self._node("Sigmoid", layer.inputs, self._fresh(layer, "gate"))
+        self._node("Mul", [*layer.inputs, gate], layer.name)
+
+    @add.register
+    def _(self, operation: GELU, layer: Layer) -> None:
+        """Write what opset 20's ``Gelu`` stands for, for older readers."""
+        x = layer.inputs[0]
+
+        def after(kind: str, value: str, number: float) -> str:
+            constant = self._constant(layer, kind, np.array(number, np.float32))
+            return self._node(kind, [value, constant], self._fresh(layer, f"{kind} result"))
+
+        if operation.approximate:
+            cubic = after("Mul", after("Pow", x, 3), 0.044715)
+            inner = after("Mul", self._node("Add", [x, cubic], self._fresh(layer, "inner")), math.sqrt(2 / math.pi))
+        else:
+            inner = after("Mul", x, math.sqrt(0.5))
+        share = self._node("Tanh" if operation.approximate else "Erf", [inner], self._fresh(layer, "share"))
+        self._node("Mul", [after("Mul", x, 0.5), after("Add", share, 1)], layer.name)
+
+    @add.register
+    def _(self, operation: Gather, layer: Layer) -> None:
+        channels = self._constant(layer, "channels", np.array(operation.channels, np.int64))
+        self._node("Gather", [*layer.inputs, channels], layer.name, axis=1)
 
     @add.register
     def _(self, operation: Softmax, layer: Layer) -> None:
@@ -395,16 +461,16 @@ class _Graph:
     @add.register
     def _(self, operation: Eltwise, layer: Layer) -> None:
         if operation.operation == "prod":
-            value = layer.inputs[0]
-            for name in layer.inputs[1:-1]:
+            value, *others = [self._of_rank(layer, name) for name in layer.inputs]
+            for name in others[:-1]:
                 value = self._node("Mul", [value, name], self._fresh(layer, "product"))
-            self._node("Mul", [value, layer.inputs[-1]], layer.name)
+            self._node("Mul", [value, others[-1]], layer.name)
             return
         values = list(layer.inputs)
         for index, coefficient in enumerate(operation.coefficients):
             constant = self._constant(layer, "coefficient", np.array(coefficient, np.float32))
             values[index] = self._node("Mul", [values[index], constant], self._fresh(layer, "weighted"))
-        self._node("Max" if operation.operation == "max" else "Sum", values, layer.name)
+        self._node({"max": "Max", "min": "Min", "sum": "Sum"}[operation.operation], values, layer.name)
 
     @add.register
     def _(self, operation: Concat, layer: Layer) -> None:

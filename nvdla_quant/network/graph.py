@@ -50,8 +50,24 @@ class Tensor:
         return (prod(self.shape), 1, 1)
 
 
+class _Padded:
+    """What has padding: `pad` is the rows above and the columns on the left, `far` those below and on the right.
+
+    `far` is None where it is `pad`, as always in Caffe.
+    """
+
+    pad: Pair
+    far: Pair | None
+
+    @property
+    def sides(self) -> tuple[Pair, Pair]:
+        """Padding (before, after) along the height and along the width."""
+        after = self.pad if self.far is None else self.far
+        return (self.pad[0], after[0]), (self.pad[1], after[1])
+
+
 @dataclass(frozen=True, eq=False)
-class Convolution:
+class Convolution(_Padded):
     """2-D convolution; `weights` is (outputs, inputs / group, height, width), `bias` (outputs,)."""
 
     kind: ClassVar[str] = "Convolution"
@@ -61,11 +77,16 @@ class Convolution:
     pad: Pair = (0, 0)
     dilation: Pair = (1, 1)
     group: int = 1
+    far: Pair | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class Deconvolution:
-    """Transposed convolution; `weights` is (inputs, outputs / group, height, width) as in Caffe."""
+class Deconvolution(_Padded):
+    """Transposed convolution; `weights` is (inputs, outputs / group, height, width) as in Caffe.
+
+    Padding takes rows and columns of the output away. A negative `far` appends some, which is ONNX's
+    ``output_padding``.
+    """
 
     kind: ClassVar[str] = "Deconvolution"
     weights: Weights
@@ -74,6 +95,7 @@ class Deconvolution:
     pad: Pair = (0, 0)
     dilation: Pair = (1, 1)
     group: int = 1
+    far: Pair | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,13 +108,14 @@ class InnerProduct:
 
 
 @dataclass(frozen=True)
-class Pooling:
-    """Pooling with Caffe's rounding of the output size, see `caffe_pooling_size`.
+class Pooling(_Padded):
+    """Pooling, with the output size of `pooling_size`.
 
-    `rounding` is ``down`` where the prototxt says so (``round_mode: FLOOR``) and that makes a difference.
+    `rounding` is ``down`` where the file says so (``round_mode: FLOOR``, ``ceil_mode = 0``) and that makes a
+    difference. `kernel` is the whole input of a global pooling.
 
-    `kernel` is the whole input where the prototxt says ``global_pooling``. Averages divide by the window clipped to
-    the padded image, as Caffe does.
+    Averages divide by what of the window lies on `area`: the ``padded`` image (Caffe, ONNX's ``count_include_pad``), or
+    the ``image`` alone.
     """
 
     kind: ClassVar[str] = "Pooling"
@@ -101,6 +124,8 @@ class Pooling:
     stride: Pair = (1, 1)
     pad: Pair = (0, 0)
     rounding: Rounding = "up"
+    far: Pair | None = None
+    area: Literal["padded", "image"] = "padded"
 
 
 @dataclass(frozen=True)
@@ -131,6 +156,54 @@ class TanH:
     """Hyperbolic tangent."""
 
     kind: ClassVar[str] = "TanH"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """min(max(x, low), high); at least one of the bounds is there, and `low` is below `high`."""
+
+    kind: ClassVar[str] = "Clip"
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class HardSigmoid:
+    """max(0, min(1, alpha * x + beta))."""
+
+    kind: ClassVar[str] = "HardSigmoid"
+    alpha: float = 0.2
+    beta: float = 0.5
+
+
+@dataclass(frozen=True)
+class HardSwish:
+    """x * max(0, min(1, x / 6 + 1 / 2))."""
+
+    kind: ClassVar[str] = "HardSwish"
+
+
+@dataclass(frozen=True)
+class Swish:
+    """x / (1 + exp(-x)), also called SiLU."""
+
+    kind: ClassVar[str] = "Swish"
+
+
+@dataclass(frozen=True)
+class GELU:
+    """x times the normal distribution's share below x; `approximate`: by a hyperbolic tangent.
+
+    That is x / 2 * (1 + erf(x / sqrt(2))), or x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3))), as ONNX's
+    ``Gelu``.
+    """
+
+    kind: ClassVar[str] = "GELU"
+    approximate: bool = False
+
+
+Tabulated = Sigmoid | TanH | HardSigmoid | HardSwish | Swish | GELU
+"""Operations that the hardware has a look-up table for: functions of one value."""
 
 
 @dataclass(frozen=True)
@@ -193,10 +266,13 @@ class Power:
 
 @dataclass(frozen=True)
 class Eltwise:
-    """Element-wise combination of two or more inputs; `coefficients` only with ``sum``."""
+    """Element-wise combination of two or more inputs; `coefficients` only with ``sum``.
+
+    Of the inputs of a ``prod``, those of one pixel multiply all pixels of the others.
+    """
 
     kind: ClassVar[str] = "Eltwise"
-    operation: Literal["sum", "max", "prod"]
+    operation: Literal["sum", "max", "min", "prod"]
     coefficients: tuple[float, ...] = ()
 
 
@@ -205,6 +281,14 @@ class Concat:
     """Concatenation along the channels."""
 
     kind: ClassVar[str] = "Concat"
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Some channels of the input, in this order: a slice, one part of a split, or a shuffle."""
+
+    kind: ClassVar[str] = "Gather"
+    channels: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -227,6 +311,11 @@ Operation = (
     | PReLU
     | Sigmoid
     | TanH
+    | Clip
+    | HardSigmoid
+    | HardSwish
+    | Swish
+    | GELU
     | Softmax
     | Dropout
     | Flatten
@@ -236,6 +325,7 @@ Operation = (
     | Power
     | Eltwise
     | Concat
+    | Gather
     | LRN
 )
 
@@ -339,25 +429,28 @@ def _only(tensors: tuple[Tensor, ...], what: str) -> Tensor:
     return tensors[0]
 
 
-def convolution_size(size: int, kernel: int, stride: int, pad: int, dilation: int = 1) -> int:
-    """Output size of a convolution along one axis (Caffe rounds down)."""
-    return (size + 2 * pad - (dilation * (kernel - 1) + 1)) // stride + 1
+def convolution_size(size: int, kernel: int, stride: int, pad: int, dilation: int = 1, far: int | None = None) -> int:
+    """Output size of a convolution along one axis, rounded down; `far` is the padding after, `pad` where not given."""
+    return (size + pad + (pad if far is None else far) - (dilation * (kernel - 1) + 1)) // stride + 1
 
 
-def deconvolution_size(size: int, kernel: int, stride: int, pad: int, dilation: int = 1) -> int:
-    """Output size of a transposed convolution along one axis."""
-    return stride * (size - 1) + dilation * (kernel - 1) + 1 - 2 * pad
+def deconvolution_size(size: int, kernel: int, stride: int, pad: int, dilation: int = 1, far: int | None = None) -> int:
+    """Output size of a transposed convolution along one axis; `far` as in `convolution_size`."""
+    return stride * (size - 1) + dilation * (kernel - 1) + 1 - pad - (pad if far is None else far)
 
 
-def caffe_pooling_size(size: int, kernel: int, stride: int, pad: int, rounding: Rounding = "up") -> int:
-    """Output size of a pooling along one axis.
+def pooling_size(
+    size: int, kernel: int, stride: int, pad: int, rounding: Rounding = "up", far: int | None = None
+) -> int:
+    """Output size of a pooling along one axis; `far` as in `convolution_size`.
 
-    Caffe rounds up, then drops a last window that would start in the padding (only where there is padding). Rounding
-    down, every window lies inside of the padded image, and there is none to drop.
+    Rounding up, as Caffe does, a last window that would start in the padding after the image is dropped, but only
+    where there is padding. Rounding down, every window lies inside of the padded image, and there is none to drop.
     """
+    after = pad if far is None else far
     if rounding == "down":
-        return convolution_size(size, kernel, stride, pad)
-    count = -((size + 2 * pad - kernel) // -stride) + 1
-    if pad and (count - 1) * stride >= size + pad:
+        return convolution_size(size, kernel, stride, pad, far=after)
+    count = -((size + pad + after - kernel) // -stride) + 1
+    if (pad or after) and (count - 1) * stride >= size + pad:
         count -= 1
     return count

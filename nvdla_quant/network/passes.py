@@ -27,7 +27,7 @@ from nvdla_quant.network.graph import (
     Rounding,
     Scale,
     Weights,
-    caffe_pooling_size,
+    pooling_size,
 )
 from nvdla_quant.network.shapes import assemble
 from nvdla_quant.network.views import readers, sole_reader
@@ -278,9 +278,9 @@ def _nested(kernel: int, stride: int, pad: int, size: int, output: int, rounding
         if kernel % first or stride % first:
             continue
         # Windows beyond the ones that count may come out of rounding up; they must not make a further output.
-        between = caffe_pooling_size(size, first, first, 0, rounding)
+        between = pooling_size(size, first, first, 0, rounding)
         rest_kernel, rest_stride = kernel // first, stride // first
-        if caffe_pooling_size(between, rest_kernel, rest_stride, 0, rounding) != output:
+        if pooling_size(between, rest_kernel, rest_stride, 0, rounding) != output:
             continue
         rest = _nested(rest_kernel, rest_stride, 0, between, output, rounding)
         if rest is not None:
@@ -295,7 +295,7 @@ def _overlapping(kernel: int, stride: int, pad: int, size: int, output: int, rou
     for first in range(MAX_POOLING_WINDOW, max(pad, 1), -1):
         between, left = size + 2 * pad - (first - 1), kernel - (first - 1)
         # Rounding up may let the last window begin behind what so large a first one leaves.
-        if caffe_pooling_size(between, left, stride, 0, rounding) != output or (output - 1) * stride >= between:
+        if pooling_size(between, left, stride, 0, rounding) != output or (output - 1) * stride >= between:
             continue
         rest = _overlapping(left, stride, 0, between, output, rounding)
         if rest is not None:

@@ -8,23 +8,26 @@ from nvdla_quant.errors import NetworkError
 from nvdla_quant.network.graph import (
     LRN,
     BatchNorm,
+    Clip,
     Concat,
     Convolution,
     Deconvolution,
     Eltwise,
     Flatten,
+    Gather,
     InnerProduct,
     Layer,
     Network,
     Operation,
+    Pair,
     Pooling,
     PReLU,
     Reshape,
     Scale,
     Tensor,
-    caffe_pooling_size,
     convolution_size,
     deconvolution_size,
+    pooling_size,
 )
 
 Shape = tuple[int, ...]
@@ -101,9 +104,9 @@ def _(operation: Convolution, shapes: Sequence[Shape]) -> Shape:
             f"channels, the input {shapes[0]} has {channels}"
         )
     spans = [d * (k - 1) + 1 for d, k in zip(operation.dilation, kernel, strict=True)]
-    check_window(size, spans, operation.stride, operation.pad)
-    axes = zip(size, kernel, operation.stride, operation.pad, operation.dilation, strict=True)
-    return (outputs, *(convolution_size(*axis) for axis in axes))
+    check_window(size, spans, operation.stride, operation.sides)
+    axes = zip(size, kernel, operation.stride, operation.sides, operation.dilation, strict=True)
+    return (outputs, *(convolution_size(n, k, s, near, d, far) for n, k, s, (near, far), d in axes))
 
 
 @_shape.register
@@ -117,11 +120,11 @@ def _(operation: Deconvolution, shapes: Sequence[Shape]) -> Shape:
         )
     if min(operation.stride) < 1:
         raise NetworkError(f"stride {operation.stride}, expected 1 or more")
-    axes = zip(size, kernel, operation.stride, operation.pad, operation.dilation, strict=True)
-    result = tuple(deconvolution_size(*axis) for axis in axes)
+    axes = zip(size, kernel, operation.stride, operation.sides, operation.dilation, strict=True)
+    result = tuple(deconvolution_size(n, k, s, near, d, far) for n, k, s, (near, far), d in axes)
     if min(result) < 1:
         raise NetworkError(
-            f"padding {operation.pad} leaves nothing of the output of input {shapes[0]}; lower the padding"
+            f"padding {_padding(operation.sides)} leaves nothing of the output of input {shapes[0]}; lower the padding"
         )
     return (group_outputs * operation.group, *result)
 
@@ -139,15 +142,16 @@ def _(operation: InnerProduct, shapes: Sequence[Shape]) -> Shape:
 @_shape.register
 def _(operation: Pooling, shapes: Sequence[Shape]) -> Shape:
     channels, *size = image(shapes[0])
-    check_window(size, operation.kernel, operation.stride, operation.pad)
-    if any(pad >= kernel for pad, kernel in zip(operation.pad, operation.kernel, strict=True)):
-        raise NetworkError(f"padding {operation.pad}, expected less than the kernel {operation.kernel}")
-    axes = list(zip(size, operation.kernel, operation.stride, operation.pad, strict=True))
-    result = tuple(caffe_pooling_size(*axis, operation.rounding) for axis in axes)
+    check_window(size, operation.kernel, operation.stride, operation.sides)
+    padding = _padding(operation.sides)
+    if any(max(sides) >= kernel for sides, kernel in zip(operation.sides, operation.kernel, strict=True)):
+        raise NetworkError(f"padding {padding}, expected less than the kernel {operation.kernel}")
+    axes = list(zip(size, operation.kernel, operation.stride, operation.sides, strict=True))
+    result = tuple(pooling_size(n, k, s, near, operation.rounding, far) for n, k, s, (near, far) in axes)
     # Without padding Caffe keeps a last window that rounding up has put wholly outside of the image (stride > kernel).
-    if any((count - 1) * stride - pad >= size for count, (size, _, stride, pad) in zip(result, axes, strict=True)):
+    if any((count - 1) * stride - pad >= size for count, (size, _, stride, (pad, _)) in zip(result, axes, strict=True)):
         raise NetworkError(
-            f"the last window (kernel {operation.kernel}, stride {operation.stride}, padding {operation.pad}) lies "
+            f"the last window (kernel {operation.kernel}, stride {operation.stride}, padding {padding}) lies "
             f"outside of the input {shapes[0]}, where Caffe's result is undefined; change the stride or the kernel"
         )
     return (channels, *result)
@@ -197,9 +201,29 @@ def _(operation: PReLU, shapes: Sequence[Shape]) -> Shape:
 
 
 @_shape.register
+def _(operation: Clip, shapes: Sequence[Shape]) -> Shape:
+    low, high = operation.low, operation.high
+    if (low is None and high is None) or (low is not None and high is not None and low >= high):
+        raise NetworkError(f"clips to at least {low} and at most {high}, expected one bound, or a lower and a higher")
+    return shapes[0]
+
+
+@_shape.register
+def _(operation: Gather, shapes: Sequence[Shape]) -> Shape:
+    if wrong := [channel for channel in operation.channels if not 0 <= channel < shapes[0][0]]:
+        raise NetworkError(f"takes channel {wrong[0]}, the input {shapes[0]} has {shapes[0][0]}")
+    if not operation.channels:
+        raise NetworkError("takes no channels")
+    return (len(operation.channels), *shapes[0][1:])
+
+
+@_shape.register
 def _(operation: Eltwise, shapes: Sequence[Shape]) -> Shape:
     if len(shapes) < 2:
         raise NetworkError("reads 1 tensor, expected 2 or more")
+    if operation.operation == "prod":
+        largest = max(shapes, key=prod)
+        shapes = [largest if prod(shape) == shape[0] == largest[0] else shape for shape in shapes]
     if len(set(shapes)) > 1:
         raise NetworkError(f"inputs have the shapes {', '.join(map(str, shapes))}, expected equal ones")
     if operation.coefficients and len(operation.coefficients) != len(shapes):
@@ -242,8 +266,10 @@ def image(shape: Shape) -> tuple[int, int, int]:
     return shape
 
 
-def check_window(size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int]) -> None:
+def check_window(size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], sides: Sequence[Pair]) -> None:
     """Check that a window of `kernel` pixels fits into the padded image at least once, and that it moves.
+
+    `sides` is the padding (before, after) along each axis.
 
     Raises
     ------
@@ -252,12 +278,18 @@ def check_window(size: Sequence[int], kernel: Sequence[int], stride: Sequence[in
     """
     if min(kernel) < 1 or min(stride) < 1:
         raise NetworkError(f"kernel {tuple(kernel)}, stride {tuple(stride)}, expected 1 or more")
-    padded = tuple(s + 2 * p for s, p in zip(size, pad, strict=True))
+    padded = tuple(length + sum(pads) for length, pads in zip(size, sides, strict=True))
     if any(k > p for k, p in zip(kernel, padded, strict=True)):
         raise NetworkError(
             f"a kernel that spans {tuple(kernel)} pixels is larger than the padded input {padded} "
-            f"(input {tuple(size)}, padding {tuple(pad)})"
+            f"(input {tuple(size)}, padding {_padding(sides)})"
         )
+
+
+def _padding(sides: Sequence[Pair]) -> str:
+    """Return padding as text: (vertical, horizontal), or where the sides differ as ONNX has it: before, then after."""
+    before, after = zip(*sides, strict=True)
+    return str(before) if before == after else str((*before, *after))
 
 
 def _check_groups(group: int, channels: int, outputs: int) -> None:

@@ -30,7 +30,7 @@ from nvdla_quant.network.graph import (
     Sigmoid,
     Softmax,
     TanH,
-    caffe_pooling_size,
+    pooling_size,
 )
 from nvdla_quant.network.passes import prepare
 from nvdla_quant.network.views import sole_reader, viewed
@@ -185,7 +185,7 @@ def _pooling(layer: Layer, network: Network) -> Iterator[Finding]:
         )
         yield Finding(layer.name, "pooling-window", "error", message, "use preparation fold, which takes it apart")
     axes = zip(network.tensors[layer.inputs[0]].chw[1:], layer.operation.kernel, layer.operation.stride, strict=True)
-    upward = [caffe_pooling_size(*axis, pad) for axis, pad in zip(axes, layer.operation.pad, strict=True)]
+    upward = [pooling_size(*axis, pad) for axis, pad in zip(axes, layer.operation.pad, strict=True)]
     if network.tensors[layer.name].chw[1:] != tuple(upward):
         message = "round_mode: FLOOR (or ceil_mode: false): its Caffe parser does not read it and rounds the size up"
         yield Finding(layer.name, "pooling-rounding", "error", message, "the builtin compiler rounds down")

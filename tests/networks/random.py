@@ -28,9 +28,9 @@ from nvdla_quant.network.graph import (
     Scale,
     Sigmoid,
     TanH,
-    caffe_pooling_size,
     convolution_size,
     deconvolution_size,
+    pooling_size,
 )
 from nvdla_quant.support.check import check
 from tests.networks.builder import Builder
@@ -217,7 +217,7 @@ class _Grower:
         if any(size + 2 * p < k for size, k, p in zip(sides, kernel, pad, strict=True)):
             kernel, pad = (1, 1), (0, 0)
         stride = self.pair(1, max(1, min(*kernel, 8)))
-        outside = any(caffe_pooling_size(*axis) < 1 for axis in zip(sides, kernel, stride, pad, strict=True))
+        outside = any(pooling_size(*axis) < 1 for axis in zip(sides, kernel, stride, pad, strict=True))
         if outside:
             stride = (1, 1)
         name = self.builder.pool(self.named("pool"), source, self.method(), kernel, stride, pad)

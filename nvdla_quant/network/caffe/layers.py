@@ -34,8 +34,8 @@ from nvdla_quant.network.graph import (
     Softmax,
     TanH,
     Weights,
-    caffe_pooling_size,
     convolution_size,
+    pooling_size,
 )
 from nvdla_quant.network.shapes import Shape, check_window, image
 
@@ -189,11 +189,11 @@ def _pooling(layer: pb.LayerParameter, shapes: Sequence[Shape], blobs: Blobs) ->
             )
         return Pooling(methods[parameter.pool], size)
     kernel = _pair(parameter, "kernel_size", "kernel", 0)
-    check_window(size, kernel, stride, pad)
+    check_window(size, kernel, stride, [(length, length) for length in pad])
     down = parameter.round_mode == pb.PoolingParameter.FLOOR or not parameter.ceil_mode or parameter.torch_pooling
     axes = list(zip(size, kernel, stride, pad, strict=True))
     # Where both ways of rounding agree there is nothing to say, and nvdla_compiler can compile it.
-    differs = any(convolution_size(*axis) != caffe_pooling_size(*axis) for axis in axes)
+    differs = any(convolution_size(*axis) != pooling_size(*axis) for axis in axes)
     return Pooling(methods[parameter.pool], kernel, stride, pad, "down" if down and differs else "up")
 
 
@@ -343,6 +343,8 @@ def _eltwise(layer: pb.LayerParameter, shapes: Sequence[Shape], blobs: Blobs) ->
         pb.EltwiseParameter.PROD: "prod",
     }
     operation, coefficients = operations[parameter.operation], tuple(parameter.coeff)
+    if len(set(shapes)) > 1:
+        raise NetworkError(f"inputs have the shapes {', '.join(map(str, shapes))}, expected equal ones")
     if coefficients and operation != "sum":
         raise NetworkError(f"coeff with operation {operation.upper()}; Caffe takes coefficients with SUM only")
     if coefficients and len(coefficients) != len(shapes):

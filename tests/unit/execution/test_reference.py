@@ -26,7 +26,7 @@ from nvdla_quant.network.graph import (
     Pooling,
     Rounding,
     Tensor,
-    caffe_pooling_size,
+    pooling_size,
 )
 from nvdla_quant.network.shapes import assemble
 from tests.caffe_networks import ALL_OPERATIONS, layer, prototxt, randomized, write_random
@@ -79,7 +79,7 @@ def caffe_pooling(operation: Pooling, image: Array) -> Array:
     """Pooling as Caffe's loops define it: each window clipped, averages over the window clipped to the padded image."""
     (height, width), (kh, kw), (sh, sw), (ph, pw) = image.shape[1:], operation.kernel, operation.stride, operation.pad
     rounding = operation.rounding
-    rows, columns = (caffe_pooling_size(*axis, rounding) for axis in ((height, kh, sh, ph), (width, kw, sw, pw)))
+    rows, columns = (pooling_size(*axis, rounding) for axis in ((height, kh, sh, ph), (width, kw, sw, pw)))
     result = np.empty((len(image), rows, columns), np.float64)
     for row in range(rows):
         for column in range(columns):

@@ -69,7 +69,8 @@ def test_generated_stub_has_every_message(repository: Path) -> None:
 
 def test_every_reader_has_an_operation_of_its_kind(tmp_path: Path) -> None:
     kinds = {item.kind for item in structure(tmp_path, ALL_OPERATIONS).layers}
-    assert kinds == set(READERS) == {item.kind for item in Operation.__args__}
+    onnx_only = {"Clip", "GELU", "Gather", "HardSigmoid", "HardSwish", "Swish"}
+    assert kinds == set(READERS) == {item.kind for item in Operation.__args__} - onnx_only
 
 
 # --- structure --------------------------------------------------------------------------------------------------------
