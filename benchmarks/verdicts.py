@@ -18,8 +18,8 @@ from nvdla_quant.errors import NvdlaQuantError
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.table.table import read_table
-from nvdla_quant.verification.measures import Comparison
-from nvdla_quant.verification.verdicts import Verdict, Weight
+from nvdla_quant.verification.judgement.verdicts import Verdict, Weight
+from nvdla_quant.verification.measures.comparison import Comparison
 from nvdla_quant.verification.verify import Verification, verify
 
 HEAD = ("loadable", "verdict", "first bad layer", "causes", "fp32", "simulated int8", "largest local error")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
 from nvdla_quant.compiler import compile_network
-from nvdla_quant.compiler.claim import Claim
+from nvdla_quant.compiler.claim.records import Claim
 from nvdla_quant.emulator.decode.program import Program, decode
 from nvdla_quant.emulator.operations import Fp16
 from nvdla_quant.emulator.run import run
@@ -41,7 +41,7 @@ from nvdla_quant.network.shapes import assemble
 from nvdla_quant.table.consistency import unify
 from nvdla_quant.table.fix import fix_table
 from nvdla_quant.table.table import CalibrationTable, read_table
-from nvdla_quant.verification.diagnosis import NEAR_COSINE
+from nvdla_quant.verification.judgement.diagnosis import NEAR_COSINE
 from nvdla_quant.verification.verify import Verification, verify
 
 

@@ -9,15 +9,15 @@ import typer
 from rich.console import Console
 
 from nvdla_quant.cli.options import AsJson, Caffemodel, LoadableFile, Prototxt, RunTarget, existing, read_array
-from nvdla_quant.compiler.claim_file import read_claim
+from nvdla_quant.compiler.claim.file import read_claim
 from nvdla_quant.emulator.decode.program import default_target
 from nvdla_quant.errors import DatasetError
 from nvdla_quant.hardware.targets import target_of
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.table.table import read_table
+from nvdla_quant.verification.judgement.verdicts import Judgement
 from nvdla_quant.verification.text import PLAIN_WIDTH, render_verification
-from nvdla_quant.verification.verdicts import Judgement
 from nvdla_quant.verification.verify import SEARCH_SECONDS, write_layers
 from nvdla_quant.verification.verify import verify as verify_loadable
 

@@ -7,16 +7,16 @@ from functools import cached_property
 from typing import Any
 
 from nvdla_quant import __version__
-from nvdla_quant.compiler.claim import Claim, claim_of
-from nvdla_quant.compiler.claim_file import claim_as_json
-from nvdla_quant.compiler.descriptors import Place, Plan
-from nvdla_quant.compiler.emit import Bindable, Shared, emit, share
-from nvdla_quant.compiler.halves import convert_convolution, convert_points, half_scales
-from nvdla_quant.compiler.layout import Surface, offset_in, surfaces_of
-from nvdla_quant.compiler.lower import lower
-from nvdla_quant.compiler.luts import half_normalisation_table, normalisation_table
-from nvdla_quant.compiler.memory import PAGE, Pool, allocate, largest_live, lay_out
-from nvdla_quant.compiler.operations import (
+from nvdla_quant.compiler.claim.builder import claim_of
+from nvdla_quant.compiler.claim.file import claim_as_json
+from nvdla_quant.compiler.claim.records import Claim
+from nvdla_quant.compiler.emission.descriptors import Place, Plan
+from nvdla_quant.compiler.emission.emit import Bindable, Shared, emit, share
+from nvdla_quant.compiler.emission.memory import PAGE, Pool, allocate, largest_live, lay_out
+from nvdla_quant.compiler.emission.pack import pack_image_weights, pack_operands, pack_weights
+from nvdla_quant.compiler.lowering.layout import Surface, offset_in, surfaces_of
+from nvdla_quant.compiler.lowering.lower import lower
+from nvdla_quant.compiler.lowering.operations import (
     ENGINE_OF,
     CdpProgram,
     Converter,
@@ -28,11 +28,17 @@ from nvdla_quant.compiler.operations import (
     PointStep,
     SdpProgram,
 )
-from nvdla_quant.compiler.pack import pack_image_weights, pack_operands, pack_weights
-from nvdla_quant.compiler.quantize import QuantizedConvolution, effective_scales, quantize_convolution, quantize_points
-from nvdla_quant.compiler.schedule import Schedule, written
-from nvdla_quant.compiler.split import split
-from nvdla_quant.compiler.tile import ConvolutionTiling, operations_of, tile_convolution, work_of
+from nvdla_quant.compiler.lowering.schedule import Schedule, written
+from nvdla_quant.compiler.lowering.split import split
+from nvdla_quant.compiler.lowering.tile import ConvolutionTiling, operations_of, tile_convolution, work_of
+from nvdla_quant.compiler.numbers.halves import convert_convolution, convert_points, half_scales
+from nvdla_quant.compiler.numbers.luts import half_normalisation_table, normalisation_table
+from nvdla_quant.compiler.numbers.quantize import (
+    QuantizedConvolution,
+    effective_scales,
+    quantize_convolution,
+    quantize_points,
+)
 from nvdla_quant.errors import CompileError, ConfigError
 from nvdla_quant.hardware.targets import Precision, QuantizationMode, Target
 from nvdla_quant.loadable.records import Loadable
@@ -67,7 +73,7 @@ class TensorReport:
     shape : tuple[int, int, int]
         Channels, height, width, without what pads an image to four channels.
     scale : float
-        Real value of one integer step; in fp16 that of 1: a power of two, see `quantize.half_scales`.
+        Real value of one integer step; in fp16 that of 1: a power of two, see `halves.half_scales`.
     operation : int or None
         Number of the last operation that writes it; None for a network input.
     """

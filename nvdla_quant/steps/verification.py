@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nvdla_quant.compiler.claim_file import read_claim
+from nvdla_quant.compiler.claim.file import read_claim
 from nvdla_quant.hardware.targets import target_of
 from nvdla_quant.images.preprocess import Preprocessing, normalise
 from nvdla_quant.images.selection import read_images

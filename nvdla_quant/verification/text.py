@@ -6,8 +6,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from nvdla_quant.verification.measures import Comparison
-from nvdla_quant.verification.verdicts import Finding, Judgement
+from nvdla_quant.verification.judgement.verdicts import Finding, Judgement
+from nvdla_quant.verification.measures.comparison import Comparison
 from nvdla_quant.verification.verify import Row, Verification
 
 PLAIN_WIDTH = 160

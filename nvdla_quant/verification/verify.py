@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.compiler import compile_network
-from nvdla_quant.compiler.claim import Claim
+from nvdla_quant.compiler.claim.records import Claim
 from nvdla_quant.emulator.decode.program import Program, decode
 from nvdla_quant.emulator.operations import ConvOperation, SdpOperation
 from nvdla_quant.errors import CompileError, NvdlaQuantError, TableError
@@ -21,14 +21,14 @@ from nvdla_quant.loadable.records import Loadable
 from nvdla_quant.network.graph import Network
 from nvdla_quant.table.consistency import check_complete
 from nvdla_quant.table.table import CalibrationTable
-from nvdla_quant.verification.claims import examine_claimed
-from nvdla_quant.verification.diagnosis import diagnose, unknown
-from nvdla_quant.verification.doing import describe_operation
-from nvdla_quant.verification.examination import Examination, Held, subject_of
-from nvdla_quant.verification.mapping import base_name
-from nvdla_quant.verification.measures import Comparison
-from nvdla_quant.verification.searched import examine_by_search
-from nvdla_quant.verification.verdicts import Finding, Verdict
+from nvdla_quant.verification.claimed.claims import examine_claimed
+from nvdla_quant.verification.judgement.diagnosis import diagnose, unknown
+from nvdla_quant.verification.judgement.verdicts import Finding, Verdict
+from nvdla_quant.verification.measures.comparison import Comparison
+from nvdla_quant.verification.measures.examination import Examination, Held, subject_of
+from nvdla_quant.verification.search.doing import describe_operation
+from nvdla_quant.verification.search.mapping import base_name
+from nvdla_quant.verification.search.unclaimed import examine_by_search
 
 SEARCH_SECONDS = 60.0
 """Time that the search for what operations compute may take, where no claim says it."""

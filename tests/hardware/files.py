@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.compiler.operations import ConvolutionStep
-from nvdla_quant.compiler.quantize import quantize_convolution
+from nvdla_quant.compiler.lowering.operations import ConvolutionStep
+from nvdla_quant.compiler.numbers.quantize import quantize_convolution
 from nvdla_quant.hardware.targets import QuantizationMode
 from nvdla_quant.loadable import structs
 from nvdla_quant.loadable.layout import Layouts

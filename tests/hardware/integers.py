@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nvdla_quant.compiler.fixed import factorise
+from nvdla_quant.compiler.numbers.fixed import factorise
 from nvdla_quant.emulator.integer.lut import look_up
 from nvdla_quant.emulator.integer.rounding import shift_left, shift_right
 from nvdla_quant.emulator.integer.sdp import constant_operands, integer_chain

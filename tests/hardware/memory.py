@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.compiler.layout import feature_surface, image_surface
-from nvdla_quant.compiler.pack import pack_image_weights, pack_weights
-from nvdla_quant.compiler.tile import post_extension
+from nvdla_quant.compiler.emission.pack import pack_image_weights, pack_weights
+from nvdla_quant.compiler.lowering.layout import feature_surface, image_surface
+from nvdla_quant.compiler.lowering.tile import post_extension
 from nvdla_quant.emulator.operations import (
     ConvOperation,
     Cube,

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nvdla_quant.compiler.operations import PoolingStep
-from nvdla_quant.compiler.tile import pooling_columns
+from nvdla_quant.compiler.lowering.operations import PoolingStep
+from nvdla_quant.compiler.lowering.tile import pooling_columns
 from nvdla_quant.emulator.cpu import run_cpu, to_half
 from nvdla_quant.emulator.fp16 import floats
 from nvdla_quant.emulator.fp16.mac import DIRECT, accumulate, convolve, to_single, weight_blocks

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nvdla_quant.compiler import compile_network
-from nvdla_quant.compiler.lower import lower
-from nvdla_quant.compiler.memory import ALIGNMENT, allocate, largest_live
-from nvdla_quant.compiler.operations import (
+from nvdla_quant.compiler.emission.memory import ALIGNMENT, allocate, largest_live
+from nvdla_quant.compiler.emission.pack import pack_image_weights, pack_operands, pack_weights
+from nvdla_quant.compiler.lowering.lower import lower
+from nvdla_quant.compiler.lowering.operations import (
     ConvolutionStep,
     ConvOperation,
     Join,
@@ -25,16 +26,15 @@ from nvdla_quant.compiler.operations import (
     SoftmaxStep,
     Window,
 )
-from nvdla_quant.compiler.pack import pack_image_weights, pack_operands, pack_weights
-from nvdla_quant.compiler.quantize import (
+from nvdla_quant.compiler.lowering.schedule import Schedule, reads, written
+from nvdla_quant.compiler.lowering.tile import post_extension
+from nvdla_quant.compiler.numbers.quantize import (
     effective_scales,
     factorise,
     quantize_convolution,
     quantize_points,
     weight_scales,
 )
-from nvdla_quant.compiler.schedule import Schedule, reads, written
-from nvdla_quant.compiler.tile import post_extension
 from nvdla_quant.errors import CompileError, ConfigError, TableError
 from nvdla_quant.hardware.cbuf import Division, Shortage, Work, divide, feature_entries, image_entries, weight_banks
 from nvdla_quant.hardware.targets import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode, Target

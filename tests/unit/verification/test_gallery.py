@@ -13,7 +13,7 @@ from nvdla_quant.hardware.targets import NV_FULL, NV_LARGE, NV_SMALL, TARGETS, P
 from nvdla_quant.network.graph import Network, Sigmoid, TanH
 from nvdla_quant.support.check import check
 from nvdla_quant.table.table import CalibrationTable
-from nvdla_quant.verification.verdicts import Judgement
+from nvdla_quant.verification.judgement.verdicts import Judgement
 from tests.networks import GALLERY
 from tests.verified import (
     Case,

@@ -27,8 +27,8 @@ from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.network.passes import prepare
 from nvdla_quant.table.fix import fix_table
 from nvdla_quant.table.table import CalibrationTable
-from nvdla_quant.verification.local import local_of
-from nvdla_quant.verification.verdicts import Cause, Judgement, Verdict
+from nvdla_quant.verification.judgement.verdicts import Cause, Judgement, Verdict
+from nvdla_quant.verification.measures.local import local_of
 from nvdla_quant.verification.verify import write_layers, write_verdict
 from tests.verified import (
     Case,

@@ -15,8 +15,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from nvdla_quant.compiler.claim import Claim, Gathering, Piece, Rectifying, Stage, Weighting, Whole
-from nvdla_quant.compiler.claim_file import claim_as_json, claim_from_json
+from nvdla_quant.compiler.claim.file import claim_as_json, claim_from_json
+from nvdla_quant.compiler.claim.records import Claim, Gathering, Piece, Rectifying, Stage, Weighting, Whole
 from nvdla_quant.emulator.decode.program import Program
 from nvdla_quant.emulator.operations import ConvOperation, Operation, PdpOperation, SdpOperation
 from nvdla_quant.errors import ClaimError, NvdlaQuantError
@@ -25,7 +25,7 @@ from nvdla_quant.loadable.structs import Engine, PoolMode
 from nvdla_quant.loadable.tasks import Window
 from nvdla_quant.network.graph import LRN, Convolution, InnerProduct, Network, Pooling
 from nvdla_quant.network.passes import for_hardware
-from nvdla_quant.verification.verdicts import Judgement
+from nvdla_quant.verification.judgement.verdicts import Judgement
 from tests.networks import GALLERY
 from tests.unit.verification.test_gallery import VARIANTS, compiled
 from tests.verified import Case, first_change, with_bytes, with_field, written

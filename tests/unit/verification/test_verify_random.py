@@ -2,7 +2,7 @@
 
 from hypothesis import given, settings
 
-from nvdla_quant.verification.verdicts import Cause, Judgement
+from nvdla_quant.verification.judgement.verdicts import Cause, Judgement
 from tests.networks.random import Drawn, Variant, drawn_case, has_long_product, networks, variants
 from tests.profiles import examples
 from tests.verified import table_is_bad

@@ -1,0 +1,1 @@
+"""From operations to bytes: addresses, packed weights, descriptors, the loadable's lists."""

@@ -1,0 +1,213 @@
+"""Tiling: what one run of a unit can take at once, and the operations that a step becomes.
+
+A convolution whose input does not fit into the CBUF runs in several chunks of rows and columns, a pooling whose output
+is wider than the PDP's line buffer in several chunks of columns (software splits; chunks read overlapping windows).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import ceil
+
+from nvdla_quant.compiler.lowering.layout import Surface, whole
+from nvdla_quant.compiler.lowering.operations import (
+    CdpOperation,
+    ConvolutionStep,
+    ConvOperation,
+    CpuOperation,
+    InterleaveStep,
+    NormalisationStep,
+    Operation,
+    PdpOperation,
+    PointStep,
+    PoolingStep,
+    PowerStep,
+    SdpOperation,
+    SoftmaxStep,
+    Step,
+    Window,
+)
+from nvdla_quant.hardware.cbuf import IMAGE_CHANNELS, Division, Shortage, Work, divide
+from nvdla_quant.hardware.targets import Target
+from nvdla_quant.network.graph import Tensor
+
+MAX_HEIGHT = 8192
+"""Height of a cube (13 bits)."""
+PDP_LINE_BUFFER_BITS = 7 * 1024 * 8
+PDP_BITS_PER_BYTE = 14
+"""Line buffer of the PDP and the bits that it keeps for each byte of an element (nvdla/sw ``PDPNode.cpp``)."""
+PDP_OVERLAP_LINES = (1, 1, 2, 4, 4, 8, 8, 8, 8)
+"""Lines that the PDP keeps, by the number of windows that share an input line (nvdla/sw ``PDPNode.cpp``)."""
+
+
+@dataclass(frozen=True)
+class ConvolutionTiling:
+    """How one convolution step uses the CBUF.
+
+    Attributes
+    ----------
+    work : Work
+        What it asks for.
+    division : Division
+        What it gets: banks and runs.
+    post_extension : int
+        Log2 of the kernel rows that one MAC step takes (images).
+    """
+
+    work: Work
+    division: Division
+    post_extension: int
+
+
+def work_of(step: ConvolutionStep, source: Tensor, output: Tensor, image: bool, element_bytes: int) -> Work:
+    """Return what `step` asks of the CBUF."""
+    kernels, channels, *kernel = step.weights.shape
+    return Work(
+        kernels=kernels,
+        channels=IMAGE_CHANNELS if image else channels,
+        kernel=(kernel[0], kernel[1]),
+        extent=step.extent,
+        stride=step.stride,
+        pad=step.pad,
+        source=source.chw[1:],
+        output=output.chw[1:],
+        element_bytes=element_bytes,
+        image=image,
+    )
+
+
+def tile_convolution(step: ConvolutionStep, work: Work, target: Target) -> ConvolutionTiling:
+    """Divide the CBUF for `step`, which `split` has made fit."""
+    division = divide(target, work)
+    assert not isinstance(division, Shortage)
+    height, width = work.kernel
+    vector = width * IMAGE_CHANNELS
+    extension = post_extension(target, height, vector, step.stride[1]) if work.image else 0
+    return ConvolutionTiling(work, division, extension)
+
+
+def post_extension(target: Target, kernel_rows: int, vector: int, stride: int) -> int:
+    """Log2 of the kernel rows that one MAC step takes from an image.
+
+    The condition is that of NVIDIA's compiler (docs/hardware/weights.md, "Images"). Its weights go wrong where it
+    packs by another number than this one (miscompile A of docs/verify.md); ours are packed by this number.
+
+    Parameters
+    ----------
+    target : Target
+        The hardware.
+    kernel_rows : int
+        Height of the kernel.
+    vector : int
+        Channels of one kernel row: four components times its width.
+    stride : int
+        Horizontal stride.
+    """
+    if 4 * stride > vector:
+        return 0
+    for exponent in (2, 1):
+        factor = 1 << exponent
+        if (factor - 1) * 4 * stride + vector <= target.atomic_c and vector * factor <= target.atomic_c:
+            return exponent if kernel_rows >= 2 * factor else 0
+    return 0
+
+
+def _chunks(count: int, most: int) -> Iterator[tuple[int, int]]:
+    """(first, number) of chunks of at most `most`."""
+    for first in range(0, count, most):
+        yield first, min(most, count - first)
+
+
+def operations_of(
+    index: int, step: Step, surfaces: Mapping[str, Surface], target: Target, tiling: ConvolutionTiling | None
+) -> Iterator[Operation]:
+    """Operations that run `step`, in order.
+
+    Parameters
+    ----------
+    index : int
+        Number of the step.
+    step : Step
+        The step.
+    surfaces : Mapping[str, Surface]
+        Surface of every tensor.
+    target : Target
+        The hardware.
+    tiling : ConvolutionTiling or None
+        Where the step is a convolution.
+    """
+    source, output = surfaces[step.source], surfaces[step.output]
+    match step:
+        case ConvolutionStep():
+            assert tiling is not None
+            yield from _convolution(index, step, tiling)
+        case PointStep():
+            addend = None if step.join is None else whole(step.join.tensor, surfaces[step.join.tensor])
+            yield SdpOperation(index, whole(step.source, source), addend, whole(step.output, output))
+        case InterleaveStep():
+            # Rows together are one column of pixels, equally far apart, where they fill the output's evenly.
+            even = output.width == step.stride * source.width
+            for first, count in _chunks(source.height, MAX_HEIGHT // source.width if even else 1):
+                read = Window(step.source, first, count, 0, source.width)
+                yield SdpOperation(index, read, None, Window(step.output, first, count, 0, output.width))
+        case PoolingStep():
+            yield from _pooling(index, step, source, output, target)
+        case NormalisationStep():
+            yield CdpOperation(index, whole(step.source, source), whole(step.output, output))
+        case SoftmaxStep() | PowerStep():
+            yield CpuOperation(index, whole(step.source, source), whole(step.output, output))
+
+
+def _convolution(index: int, step: ConvolutionStep, tiling: ConvolutionTiling) -> Iterator[Operation]:
+    for down in tiling.division.rows:
+        for across in tiling.division.columns:
+            addend = None
+            if step.join is not None:
+                addend = Window(step.join.tensor, down.first, down.count, across.first, across.count)
+            source = Window(step.source, down.start, down.inputs, across.start, across.inputs)
+            pads = down.before, down.after, across.before, across.after
+            yield ConvOperation(index, source, down.count, across.count, *pads)
+            destination = Window(step.output, down.first, down.count, across.first, across.count)
+            yield SdpOperation(index, None, addend, destination)
+
+
+def pooling_columns(target: Target, step: PoolingStep, element_bytes: int) -> int:
+    """Output columns that one run of the PDP can produce."""
+    lines = PDP_OVERLAP_LINES[ceil(step.kernel[0] / step.stride[0])]
+    return PDP_LINE_BUFFER_BITS // (lines * target.kernels_per_group(element_bytes) * PDP_BITS_PER_BYTE * element_bytes)
+
+
+def _pooling(index: int, step: PoolingStep, source: Surface, output: Surface, target: Target) -> Iterator[PdpOperation]:
+    most = pooling_columns(target, step, source.element_bytes)
+    for first_row, rows, kernel_height in _windows(step, 0, source.height, output.height):
+        top, row, read_rows, below = _span(step, 0, first_row, rows, kernel_height, source.height)
+        for start, columns, kernel_width in _windows(step, 1, source.width, output.width):
+            for first, count in _chunks(columns, most):
+                left, column, read_columns, right = _span(step, 1, start + first, count, kernel_width, source.width)
+                read = Window(step.source, row, read_rows, column, read_columns)
+                written = Window(step.output, first_row, rows, start + first, count)
+                yield PdpOperation(index, read, written, (kernel_height, kernel_width), left, right, top, below)
+
+
+def _windows(step: PoolingStep, axis: int, size: int, count: int) -> list[tuple[int, int, int]]:
+    """(first, number, kernel) of output positions with windows of one size.
+
+    Caffe divides an average by the part of the window inside the padded input, the hardware by the whole window; so
+    a last window that reaches beyond gets an operation of its own, with a smaller kernel.
+    """
+    kernel = step.kernel[axis]
+    beyond = (count - 1) * step.stride[axis] + kernel - (size + 2 * step.pad[axis])
+    if step.method == "max" or beyond <= 0:
+        return [(0, count, kernel)]
+    last = (count - 1, 1, kernel - beyond)
+    return [last] if count == 1 else [(0, count - 1, kernel), last]
+
+
+def _span(step: PoolingStep, axis: int, first: int, count: int, kernel: int, size: int) -> tuple[int, int, int, int]:
+    """Return (padding before, first input, inputs, padding after) of output positions `first` to `first + count`.
+
+    The padding after is what the output size asks for; where that is negative, the last inputs are never read.
+    """
+    start = first * step.stride[axis] - step.pad[axis]
+    end = start + (count - 1) * step.stride[axis] + kernel
+    inside = max(start, 0)
+    return max(-start, 0), inside, min(end, size) - inside, max(end - size, 0)

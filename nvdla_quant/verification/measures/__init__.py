@@ -1,0 +1,1 @@
+"""What is measured of a loadable: values, weights and roundings, step by step."""

@@ -1,0 +1,1 @@
+"""A loadable without a claim: what its operations compute is searched for."""
