@@ -102,7 +102,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class Joining:
-    """A second tensor: ``sum``, ``max`` or ``product`` with it, times `gain`."""
+    """A second tensor: ``sum``, ``max``, ``min`` or ``product`` with it, times `gain`."""
 
     kind: ClassVar[str] = "joining"
     how: str

@@ -5,13 +5,14 @@ another tensor, slopes of negative values, a function from a table, ReLU. A fuse
 layer, so the scale of that layer counts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, assert_never
+from typing import assert_never
 
 import numpy as np
 
 from nvdla_quant.compiler.lowering.operations import (
+    Combination,
     ConvolutionStep,
     Derived,
     Function,
@@ -38,6 +39,7 @@ from nvdla_quant.network.graph import (
     Dropout,
     Eltwise,
     Flatten,
+    Gather,
     InnerProduct,
     Layer,
     Network,
@@ -57,6 +59,8 @@ from nvdla_quant.network.passes import affine_of
 from nvdla_quant.network.views import sole_reader, viewed
 from nvdla_quant.support.check import image_inputs, runs_from_table
 
+INPUT = -1
+"""Step that an input of the network is complete behind: none."""
 PRODUCT_RANGE = 127.0
 """Steps of the product of two scales in one step of an intermediate product: its range holds any two int8 values."""
 
@@ -83,6 +87,7 @@ class _Lowering:
     def __init__(self, network: Network, target: Target, precision: Precision) -> None:
         self._network, self._target, self._precision = network, target, precision
         self._images = image_inputs(network)
+        self._atom = target.feature_atom_bytes // (2 if precision is Precision.FP16 else 1)
         self._outputs = tuple(dict.fromkeys(viewed(network, tensor.name) for tensor in network.outputs))
         self._steps: list[Step] = []
         self._writer: dict[str, int] = {}
@@ -129,10 +134,11 @@ class _Lowering:
             case Eltwise():
                 self._eltwise(layer, operation, names)
             case Pooling():
-                pooling = operation.method, operation.kernel, operation.stride, operation.pad
-                self._append(PoolingStep((layer.name,), names[0], layer.name, *pooling))
+                self._append(_pooling(layer.name, operation, names[0]))
             case Concat():
                 self._concat(layer, names)
+            case Gather():
+                self._gather(layer, operation, names[0])
             case Softmax():
                 self._append(SoftmaxStep((layer.name,), names[0], layer.name))
             case LRN():
@@ -210,7 +216,7 @@ class _Lowering:
     def _eltwise(self, layer: Layer, operation: Eltwise, names: tuple[str, ...]) -> None:
         """Join two tensors at a time, what is between in tensors of its own."""
         gains = operation.coefficients or (1.0,) * len(names)
-        kind: Literal["sum", "max", "product"] = "product" if operation.operation == "prod" else operation.operation
+        kind: Combination = "product" if operation.operation == "prod" else operation.operation
         first, gain = names[0], gains[0]
         for number, (second, other) in enumerate(zip(names[1:], gains[1:], strict=True), start=1):
             output = layer.name
@@ -231,7 +237,7 @@ class _Lowering:
         self,
         layer: Layer,
         output: str,
-        kind: Literal["sum", "max", "product"],
+        kind: Combination,
         first: tuple[str, float],
         second: tuple[str, float],
     ) -> None:
@@ -263,7 +269,7 @@ class _Lowering:
                 continue
             index, step = found
             # The other branch is read while the convolution runs, so it must be complete by then.
-            complete = self._complete.get(other[0], -1) < index and branch != other[0]
+            complete = self._complete.get(other[0], INPUT) < index and branch != other[0]
             free = isinstance(step, ConvolutionStep) and not (step.join or step.slopes is not None or step.transposed)
             if complete and free:
                 assert isinstance(step, ConvolutionStep)
@@ -277,7 +283,7 @@ class _Lowering:
         Each input has atoms of its own. Where it does not end with an atom, a convolution that multiplies by one puts
         the channels next to each other.
         """
-        atom = self._target.feature_atom_bytes // (2 if self._precision is Precision.FP16 else 1)
+        atom = self._atom
         counts = [self._network.tensors[name].chw[0] for name in names]
         gaps = any(count % atom for count in counts[:-1])
         whole = layer.name
@@ -298,7 +304,23 @@ class _Lowering:
         if gaps:
             tensor = self._added[whole]
             self._added[whole] = replace(tensor, shape=(channel, *tensor.chw[1:]))
-            self._append(gather((layer.name,), whole, layer.name, dict.fromkeys(places, 1.0), channel))
+            self._append(gather((layer.name,), whole, layer.name, places, channel))
+
+    def _gather(self, layer: Layer, operation: Gather, source: str) -> None:
+        """Let channels that stand next to each other in whole atoms be read where they are; copy others.
+
+        What is bound as the network's output has memory of its own.
+        """
+        first, count = operation.channels[0], len(operation.channels)
+        total = self._network.tensors[source].chw[0]
+        end = first + count
+        together = operation.channels == tuple(range(first, end))
+        atoms = first % self._atom == 0 and (end % self._atom == 0 or end == total)
+        if together and atoms and layer.name not in self._outputs:
+            self._inside[layer.name] = source, first
+            self._complete[layer.name] = self._complete.get(source, INPUT)
+        else:
+            self._append(gather((layer.name,), source, layer.name, operation.channels, total))
 
     def _placeable(self, tensor: str) -> bool:
         """Whether `tensor` can be written into another, at the other's scale."""
@@ -319,25 +341,28 @@ class _Lowering:
 
 def _scaled(step: ConvolutionStep, gain: float) -> ConvolutionStep:
     """Return `step` with its weights and bias times `gain`."""
-    assert step.origin is not None
     return replace(
         step,
         weights=step.weights * np.float32(gain),
         bias=None if step.bias is None else step.bias * np.float32(gain),
-        origin=replace(step.origin, factor=step.origin.factor * gain),
+        origin=None if step.origin is None else replace(step.origin, factor=step.origin.factor * gain),
     )
 
 
-def gather(
-    layers: tuple[str, ...], source: str, output: str, places: Mapping[int, float], channels: int
-) -> ConvolutionStep:
-    """Convolution of one pixel that writes, one after another, the channels `places` of `source` times a factor.
+def gather(layers: tuple[str, ...], source: str, output: str, places: Sequence[int], channels: int) -> ConvolutionStep:
+    """Convolution of one pixel that writes, one after another, the channels `places` of the `channels` of `source`.
 
-    Exact in int8, and in fp16 for factors of one: weights of other channels are zero.
+    Exact: weights of other channels are zero.
     """
     weights = np.zeros((len(places), channels, 1, 1), np.float32)
-    weights[np.arange(len(places)), list(places), 0, 0] = list(places.values())
+    weights[np.arange(len(places)), places, 0, 0] = 1
     return ConvolutionStep(layers, source, output, weights, None)
+
+
+def _pooling(name: str, operation: Pooling, source: str) -> PoolingStep:
+    near, far = zip(*operation.sides, strict=True)
+    window = operation.method, operation.kernel, operation.stride
+    return PoolingStep((name,), source, name, *window, near, far, operation.area)
 
 
 def _deconvolution(layer: Layer, operation: Deconvolution, source: str) -> ConvolutionStep:

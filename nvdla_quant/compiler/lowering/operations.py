@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from nvdla_quant.loadable.structs import Activation, Engine, SdpAlu, SdpMode, SdpType
 from nvdla_quant.network.graph import LRN, Pair, Power, Sigmoid, TanH, Tensor, Weights
 
+Combination = Literal["sum", "max", "min", "product"]
+"""What is made of two tensors."""
+
 
 @dataclass(frozen=True)
 class Join:
@@ -23,14 +26,14 @@ class Join:
     ----------
     tensor : str
         The tensor.
-    kind : {"sum", "max", "product"}
+    kind : {"sum", "max", "min", "product"}
         What is computed.
     gain : float
         Coefficient of the tensor in a sum; not zero, and 1 in fp16.
     """
 
     tensor: str
-    kind: Literal["sum", "max", "product"] = "sum"
+    kind: Combination = "sum"
     gain: float = 1.0
 
 
@@ -183,7 +186,17 @@ class PowerStep:
 
 @dataclass(frozen=True)
 class PoolingStep:
-    """Pooling; the output keeps the scale of the source."""
+    """Pooling; the output keeps the scale of the source.
+
+    Attributes
+    ----------
+    layers, source, output
+        As of a convolution.
+    method, kernel, stride, area
+        As in the network.
+    pad, far : Pair
+        Rows and columns of padding before and after.
+    """
 
     layers: tuple[str, ...]
     source: str
@@ -192,6 +205,8 @@ class PoolingStep:
     kernel: Pair
     stride: Pair
     pad: Pair
+    far: Pair
+    area: Literal["padded", "image"]
 
 
 @dataclass(frozen=True)

@@ -134,10 +134,10 @@ class _Splitting:
             basis = (step.output,) if block.join is None else (step.output, block.join.tensor)
             whole = f"{block.output}#apart"
             self._temporary(whole, len(runs) * self._atom, size, Derived(basis))
-            places: dict[int, float] = {}
+            places: list[int] = []
             for number, (start, end) in enumerate(runs):
                 begin = number * self._atom
-                places |= {begin + index: 1.0 for index in range(end - start)}
+                places += range(begin, begin + end - start)
                 output = self._channels(whole, begin, begin + end - start)
                 yield replace(self._kernels(plain, start, end, sliced=False), output=output)
             last = gather(step.layers, whole, block.output, places, len(runs) * self._atom)

@@ -21,7 +21,7 @@ from nvdla_quant.compiler.lowering.operations import (
     SoftmaxStep,
 )
 from nvdla_quant.compiler.numbers.luts import half_function_table
-from nvdla_quant.compiler.numbers.quantize import QuantizedConvolution
+from nvdla_quant.compiler.numbers.quantize import ALU_OF, QuantizedConvolution
 from nvdla_quant.errors import CompileError
 from nvdla_quant.loadable.structs import Activation, SdpAlu, SdpMode, SdpType
 
@@ -144,8 +144,7 @@ def convert_points(step: PointStep, scales: Mapping[str, float]) -> SdpProgram:
 
 def _half_join(join: Join, act: Activation) -> SdpUnit:
     kind = SdpType.MUL if join.kind == "product" else SdpType.ADD
-    alu = SdpAlu.MAX if join.kind == "max" else SdpAlu.SUM
-    return SdpUnit(kind, SdpMode.PER_POINT, act=act, alu=alu, tensor=join.tensor)
+    return SdpUnit(kind, SdpMode.PER_POINT, act=act, alu=ALU_OF.get(join.kind, SdpAlu.SUM), tensor=join.tensor)
 
 
 def _half_slopes(slopes: NDArray[np.float32], where: str) -> SdpUnit:

@@ -8,11 +8,13 @@ NVIDIA's compiler where that is right (docs/hardware/calibration-table.md).
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.compiler.lowering.operations import (
+    Combination,
     Converter,
     ConvolutionStep,
     Lowered,
@@ -42,6 +44,9 @@ SMALLEST_SCALE = 2.0**-100
 
 ADDEND_SHIFT = 8
 """Fraction bits that a sum of two tensors is computed with."""
+
+ALU_OF: Mapping[Combination, SdpAlu] = MappingProxyType({"sum": SdpAlu.SUM, "max": SdpAlu.MAX, "min": SdpAlu.MIN})
+"""What an SDP's ALU does for a combination of two tensors; a product is the multiplier's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,7 +273,7 @@ def _second(step: ConvolutionStep, where: str) -> SdpUnit | None:
         return _slopes(step.slopes, where)
     if step.join is None:
         return SdpUnit(SdpType.NONE, SdpMode.PER_LAYER, act=relu) if step.relu else None
-    alu = SdpAlu.MAX if step.join.kind == "max" else SdpAlu.SUM
+    alu = ALU_OF[step.join.kind]
     return SdpUnit(SdpType.ADD, SdpMode.PER_POINT, ADDEND_SHIFT, act=relu, alu=alu, tensor=step.join.tensor)
 
 
@@ -324,7 +329,7 @@ def quantize_points(step: PointStep, scales: Mapping[str, float]) -> SdpProgram:
         fraction = _fraction(abs(step.gain) * source / addend)
         common = math.ldexp(addend, -fraction)
         factor = _signed_factor(sign * step.gain * source / common, where)
-        alu = SdpAlu.MAX if step.join.kind == "max" else SdpAlu.SUM
+        alu = ALU_OF[step.join.kind]
         first = SdpUnit(SdpType.MUL, SdpMode.PER_LAYER, 0, factor.shift, factor.scale)
         second = SdpUnit(SdpType.ADD, SdpMode.PER_POINT, fraction, act=relu, alu=alu, tensor=step.join.tensor)
         return _ending(step, scales, (first, second), common, where)

@@ -1,7 +1,8 @@
 """What a claimed piece computes, in floating point: a few stages between places of tensors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,6 +49,10 @@ from nvdla_quant.verification.measures.sessions import session_of
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
+_COMBINED: Mapping[str, Callable[[Floats, Floats], Floats]] = MappingProxyType(
+    {"sum": np.add, "max": np.maximum, "min": np.minimum, "product": np.multiply}
+)
+"""What the stages that join two tensors compute."""
 _OPSET, _IR_VERSION = 17, 8
 """As `fp32.to_onnx`."""
 
@@ -224,9 +229,7 @@ class FloatPieces:
                 other = others[stage.reads] * np.float32(stage.gain)
                 if other.shape != values.shape:
                     raise ClaimError(f"it joins {_shape(other)} with {_shape(values)}")
-                if stage.how == "sum":
-                    return values + other
-                return np.maximum(values, other) if stage.how == "max" else values * other
+                return _COMBINED[stage.how](values, other)
             case Slopes():
                 operation = self.layer(stage.layer, ReLU, PReLU).operation
                 slopes = operation.slope if isinstance(operation, PReLU) else np.array([operation.negative_slope])  # type: ignore[union-attr]
