@@ -15,17 +15,17 @@ from nvdla_quant.hardware.targets import (
 from nvdla_quant.network.findings import Finding
 from nvdla_quant.network.graph import (
     LRN,
+    TABULATED,
     Concat,
     Convolution,
     Deconvolution,
+    HardSigmoid,
     InnerProduct,
     Layer,
     Network,
     Pooling,
     Power,
-    Sigmoid,
     Softmax,
-    TanH,
 )
 from nvdla_quant.network.passes import for_hardware
 from nvdla_quant.network.views import VIEWS, readers, viewed
@@ -274,6 +274,8 @@ def _table(layer: Layer, network: Network, target: Target, precision: Precision)
         able = ", ".join(name for name, other in TARGETS.items() if other.has_lut)
         message = f"{target.name}'s SDP has no look-up table; targets that have one: {able}"
         yield Finding(layer.name, "no-table", "error", message, "train with ReLU or PReLU")
+    if isinstance(layer.operation, HardSigmoid) and layer.operation.alpha == 0:
+        yield Finding(layer.name, "function", "error", "alpha is 0: it is a constant", "leave the layer out")
 
 
 def _power(layer: Layer, network: Network, target: Target, precision: Precision) -> Iterator[Finding]:
@@ -307,8 +309,7 @@ _RULES: dict[type, Callable[[Layer, Network, Target, Precision], Iterator[Findin
     Softmax: _softmax,
     Concat: _concat,
     Deconvolution: _deconvolution,
-    Sigmoid: _table,
-    TanH: _table,
+    **dict.fromkeys(TABULATED, _table),
     Power: _power,
     LRN: _normalisation,
 }

@@ -56,6 +56,7 @@ _STAGE_FIELDS: Mapping[str, Mapping[str, Any]] = {
     "slopes": {"layer": _STRING, "kernels": _PAIR},
     "lookup": {"layer": _STRING, "unit": {"type": "number", "exclusiveMinimum": 0}},
     "rectifying": {},
+    "bounding": {"layer": _STRING, "sides": {"type": "array", "items": {"enum": ["low", "high"]}, "minItems": 1}},
 }
 
 _STAGE = {

@@ -31,8 +31,10 @@ from nvdla_quant.errors import CompileError
 from nvdla_quant.hardware.cbuf import round_up
 from nvdla_quant.hardware.targets import Precision, Target
 from nvdla_quant.network.graph import (
+    GELU,
     LRN,
     BatchNorm,
+    Clip,
     Concat,
     Convolution,
     Deconvolution,
@@ -40,6 +42,8 @@ from nvdla_quant.network.graph import (
     Eltwise,
     Flatten,
     Gather,
+    HardSigmoid,
+    HardSwish,
     InnerProduct,
     Layer,
     Network,
@@ -51,6 +55,8 @@ from nvdla_quant.network.graph import (
     Scale,
     Sigmoid,
     Softmax,
+    Swish,
+    Tabulated,
     TanH,
     Tensor,
     Weights,
@@ -129,6 +135,10 @@ class _Lowering:
                 self._relu(layer, names[0])
             case ReLU():
                 self._slopes(layer, names[0], np.array([operation.negative_slope], np.float32))
+            case Clip(low=0.0, high=None):
+                self._relu(layer, names[0])
+            case Clip():
+                self._clip(layer, operation, names[0])
             case PReLU():
                 self._slopes(layer, names[0], operation.slope)
             case Eltwise():
@@ -143,7 +153,7 @@ class _Lowering:
                 self._append(SoftmaxStep((layer.name,), names[0], layer.name))
             case LRN():
                 self._append(NormalisationStep((layer.name,), names[0], layer.name, operation))
-            case Sigmoid() | TanH():
+            case Sigmoid() | TanH() | HardSigmoid() | HardSwish() | Swish() | GELU():
                 self._function(layer, operation, names[0])
             case Power() if operation.power != 1:
                 if runs_from_table(operation, self._target, self._precision):
@@ -177,10 +187,15 @@ class _Lowering:
         if index is None or tensor in self._added or sole_reader(self._network, tensor) is None:
             return None
         step = self._steps[index]
-        if not isinstance(step, ConvolutionStep | PointStep) or step.relu or step.function is not None:
+        if not isinstance(step, ConvolutionStep | PointStep) or step.ended:
             return None
         # A negative coefficient is computed with its sign turned round until the very end.
         return None if step.join is not None and step.join.gain < 0 else (index, step)
+
+    @staticmethod
+    def _is_bare(step: ConvolutionStep | PointStep) -> bool:
+        """Whether a step is a convolution with the SDP's second unit to spare."""
+        return isinstance(step, ConvolutionStep) and step.join is None and step.slopes is None
 
     def _extend(self, index: int, step: ConvolutionStep | PointStep) -> None:
         del self._writer[self._steps[index].output], self._complete[self._steps[index].output]
@@ -195,16 +210,37 @@ class _Lowering:
         index, step = found
         self._extend(index, replace(step, layers=(*step.layers, layer.name), output=layer.name, relu=True))
 
+    def _clip(self, layer: Layer, operation: Clip, source: str) -> None:
+        """Fuse bounds of 0 and more where the SDP's second unit is free; others take passes of their own.
+
+        A unit has one operation before its multiplier, and in int8 a bound that is not 0 takes a finer unit than the
+        source's steps. So two such bounds are two passes there.
+        """
+        name, low, high = layer.name, operation.low, operation.high
+        if low == 0:
+            found = self._fusable(source)
+            if found is not None and self._is_bare(found[1]):
+                index, step = found
+                self._extend(index, replace(step, layers=(*step.layers, name), output=name, relu=True, most=high))
+            else:
+                self._append(PointStep((name,), source, name, relu=True, most=high))
+            return
+        if low is not None and high is not None and self._precision is Precision.INT8:
+            raised = self._temporary(layer, f"{name}#raised", Derived((name,)))
+            self._append(PointStep((name,), source, raised, least=low))
+            source, low = raised, None
+        self._append(PointStep((name,), source, name, least=low, most=high))
+
     def _slopes(self, layer: Layer, source: str, slopes: Weights) -> None:
         slopes = np.broadcast_to(slopes, self._network.tensors[layer.name].chw[:1])
         found = self._fusable(source)
-        if found is None or not isinstance(found[1], ConvolutionStep) or found[1].join or found[1].slopes is not None:
+        if found is None or not self._is_bare(found[1]):
             self._append(PointStep((layer.name,), source, layer.name, slopes=slopes))
             return
         index, step = found
         self._extend(index, replace(step, layers=(*step.layers, layer.name), output=layer.name, slopes=slopes))
 
-    def _function(self, layer: Layer, operation: Sigmoid | TanH | Power, source: str) -> None:
+    def _function(self, layer: Layer, operation: Tabulated | Power, source: str) -> None:
         function = Function(operation, source)
         found = self._fusable(source)
         if found is None or not isinstance(found[1], ConvolutionStep):
@@ -214,7 +250,8 @@ class _Lowering:
         self._extend(index, replace(step, layers=(*step.layers, layer.name), output=layer.name, function=function))
 
     def _eltwise(self, layer: Layer, operation: Eltwise, names: tuple[str, ...]) -> None:
-        """Join two tensors at a time, what is between in tensors of its own."""
+        """Join two tensors at a time, what is between in tensors of its own; tensors of one pixel come last."""
+        names = tuple(sorted(names, key=lambda name: self._is_spread(layer, name)))
         gains = operation.coefficients or (1.0,) * len(names)
         kind: Combination = "product" if operation.operation == "prod" else operation.operation
         first, gain = names[0], gains[0]
@@ -227,6 +264,10 @@ class _Lowering:
                 output = self._temporary(layer, f"{layer.name}#{number}", derived)
             self._join(layer, output, kind, (first, gain), (second, other))
             first, gain = output, 1.0
+
+    def _is_spread(self, layer: Layer, name: str) -> bool:
+        """Whether one pixel of a factor multiplies all of the others'."""
+        return self._network.tensors[name].chw != self._network.tensors[layer.name].chw
 
     def _temporary(self, layer: Layer, name: str, derived: Derived) -> str:
         self._added[name] = replace(self._network.tensors[layer.name], name=name)
@@ -254,7 +295,9 @@ class _Lowering:
             other, factor = scaled, 1.0
         found = None if kind == "product" or output != layer.name else self._joinable((source, gain), (other, factor))
         if found is None:
-            self._append(PointStep((layer.name,), source, output, gain=gain, join=Join(other, kind, factor)))
+            spread = kind == "product" and self._is_spread(layer, other)
+            join = Join(other, kind, factor, spread)
+            self._append(PointStep((layer.name,), source, output, gain=gain, join=join))
             return
         index, step, (other, factor) = found
         joined = replace(step, layers=(*step.layers, layer.name), output=output, join=Join(other, kind, factor))

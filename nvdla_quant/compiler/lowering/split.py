@@ -161,7 +161,7 @@ class _Splitting:
             whole, total = f"{block.output}#sums", len(chunks) * halves * room
             self._temporary(whole, total, size, Derived(basis, factor=1.0 if self._half else FINE))
             adding = np.zeros((kernels, total, 1, 1), np.float32)
-            plain = replace(block, join=None, relu=False, slopes=None, function=None)
+            plain = replace(block, join=None, relu=False, most=None, slopes=None, function=None)
             for number, (start, end) in enumerate(chunks):
                 assert plain.origin is not None
                 offset = plain.origin.channels[0]

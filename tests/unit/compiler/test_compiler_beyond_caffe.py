@@ -10,27 +10,44 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from nvdla_quant.compiler.claim.records import Claim, Gathering, Joining, Stage
+from nvdla_quant.compiler import compile_network
+from nvdla_quant.compiler.claim.records import Bounding, Claim, Gathering, Joining, Lookup, Stage
+from nvdla_quant.compiler.numbers.luts import evaluate
+from nvdla_quant.emulator.decode.program import decode
+from nvdla_quant.emulator.operations import SdpOperation
+from nvdla_quant.emulator.run import run
 from nvdla_quant.hardware.targets import TARGETS, QuantizationMode, Target
+from nvdla_quant.loadable.reader import parse_loadable
 from nvdla_quant.network.graph import (
+    GELU,
+    Clip,
     Concat,
     Convolution,
     Deconvolution,
     Eltwise,
     Gather,
+    HardSigmoid,
+    HardSwish,
+    InnerProduct,
     Layer,
     Network,
     Operation,
     Pooling,
     ReLU,
+    Sigmoid,
+    Swish,
+    Tabulated,
     Tensor,
 )
 from nvdla_quant.network.shapes import assemble
+from nvdla_quant.support.check import check
+from nvdla_quant.table.table import CalibrationTable
 from nvdla_quant.verification.judgement.verdicts import Judgement
 from tests.layered import (
     FP16,
     INT8,
     VARIANTS,
+    WITH_TABLES,
     chain,
     compiled,
     convolution,
@@ -274,3 +291,204 @@ def test_other_channels_than_are_claimed_fail() -> None:
     inside = {"g0": replace(found.claim.inside["g0"], channels=(0, 32))}
     is_called_wrong(found, replace(found.claim, inside=inside))
     assert all(after.runs[0].operation > before.runs[0].operation for before, after in pairwise(found.claim.pieces))
+
+
+# Bounds
+
+CLIPS = [Clip(0.0, 1.5), Clip(0.0, 6.0), Clip(-1.0, 1.0), Clip(-0.7, None), Clip(None, 0.9), Clip(0.25, 2.0)]
+
+
+@pytest.mark.parametrize(("target", "mode"), VARIANTS)
+@pytest.mark.parametrize("operation", CLIPS)
+def test_bounds(target: Target, mode: QuantizationMode | None, operation: Clip) -> None:
+    """Behind a convolution, whose rounded weights cost three steps of its range of 4, and twice as many of what bounds
+    leave of that; alone: a rounding, and the bound's in 2**-8 of a step.
+    """
+    rng = np.random.default_rng(11)
+    behind = chain((8, 7, 6), convolution(rng, 20, 8), operation)
+    follows(behind, target, mode, 8.0)
+    is_called_right(behind, target, mode)
+    alone = chain((20, 7, 6), Pooling("max", (1, 1)), operation)
+    follows(alone, target, mode, 0.52)
+    is_called_right(alone, target, mode)
+
+
+@pytest.mark.parametrize(("target", "mode"), VARIANTS)
+def test_bounds_in_other_units(target: Target, mode: QuantizationMode | None) -> None:
+    """A table that is much wider than the bounds, so that saturation does nothing: the bounds come out as they are."""
+    rng = np.random.default_rng(12)
+    operations = convolution(rng, 20, 8), Clip(0.0, 1.0), Pooling("max", (1, 1)), Clip(-5.0, 0.5)
+    network = chain((8, 7, 6), *operations)
+    images = np.clip(np.rint(rng.normal(0, 40, (2, 8, 7, 6))), -127, 127).astype(np.float32) / 32
+    table = CalibrationTable({"data": 1 / 32, "l0": 0.05, "l1": 0.02, "l2": 0.02, "l3": 0.03})
+    compilation = compile_network(network, table, target, INT8 if mode else FP16, mode)
+    program = decode(parse_loadable(compilation.data), target)
+    given = (images * 32).astype(np.int8) if mode else images.astype(np.float16)
+    result = run(program, given).astype(np.float64)
+    # round(0.5 / 0.02) is 25 steps of l2; 0.5 is 16.67 steps of l3.
+    assert result.max() == (17 if mode else 0.5)
+    assert result.min() == 0
+
+
+def test_a_bound_that_saturation_holds_costs_nothing() -> None:
+    """ReLU6 of a calibrated scale of 6 / 127 is ReLU; beyond that it is a unit of the same operation."""
+    rng = np.random.default_rng(13)
+    network = chain((8, 7, 6), convolution(rng, 20, 8), Clip(0.0, 6.0))
+    for scale, units in ((6 / 127, 1), (6 / 126.4, 2), (0.06, 2)):
+        table = CalibrationTable({"data": 1 / 32, "l0": 0.1, "l1": scale})
+        compilation = compile_network(network, table, TARGETS["nv_small"], INT8, QuantizationMode.PER_FILTER)
+        assert compilation.facts.units == {"CONV": 1, "SDP": 1}
+        (operation,) = decode(parse_loadable(compilation.data), TARGETS["nv_small"]).operations
+        assert isinstance(operation, SdpOperation)
+        assert len(operation.units) == units, scale
+
+
+@pytest.mark.parametrize(("target", "mode"), VARIANTS)
+def test_bounds_behind_a_sum_and_a_function(target: Target, mode: QuantizationMode | None) -> None:
+    """The second unit of the SDP is taken by the sum, so they take a pass of their own; a step of 1 / 127 is small."""
+    network = two_branches(np.random.default_rng(14), (12, 6, 5), Eltwise("sum"))
+    layers = [*network.layers, Layer("clip", Clip(0.0, 1.0), ("join",)), Layer("relu", ReLU(), ("clip",))]
+    network = assemble("n", network.inputs, layers)
+    follows(network, target, mode, 8.0)
+    is_called_right(network, target, mode)
+
+
+@pytest.mark.parametrize("operation", CLIPS[:4])
+def test_bounds_that_are_claimed_otherwise_fail(operation: Clip) -> None:
+    network = chain((8, 7, 6), convolution(np.random.default_rng(11), 20, 8), operation, Clip(-9.0, 9.0))
+    found = case(network, TARGETS["nv_small"], QuantizationMode.PER_KERNEL)
+    assert found.claim is not None
+    assert found.verify().verdict.verdict is Judgement.OK
+    is_called_wrong(found, changed(found.claim, Bounding, layer="l2"))
+    if operation.high is not None:
+        is_called_wrong(found, changed(found.claim, Bounding, sides=("high",)))
+
+
+# Functions of one value
+
+FUNCTIONS = [HardSigmoid(), HardSigmoid(1 / 6), HardSigmoid(-0.3, 0.4), HardSwish(), Swish(), GELU(), GELU(True)]
+
+
+@pytest.mark.parametrize(("target", "mode"), WITH_TABLES)
+@pytest.mark.parametrize("operation", FUNCTIONS)
+def test_functions(target: Target, mode: QuantizationMode | None, operation: Operation) -> None:
+    """Alone an entry for each value: one rounding. Behind a convolution its rounded weights count, times the slope."""
+    rng = np.random.default_rng(15)
+    alone = chain((20, 7, 6), Pooling("max", (1, 1)), operation)
+    follows(alone, target, mode, 0.51)
+    is_called_right(alone, target, mode)
+    fused = chain((8, 7, 6), convolution(rng, 20, 8), operation)
+    assert follows(fused, target, mode, 6.0).facts.units == {"CONV": 1, "SDP": 1}
+    is_called_right(fused, target, mode)
+
+
+@pytest.mark.parametrize("operation", FUNCTIONS)
+def test_functions_in_fp16_reach_as_far_as_halves_do(operation: Tabulated) -> None:
+    """From -30,000 to 30,000: the table's error as `luts.HALF_RANGES` has it, and roundings to 11 bits.
+
+    Those are of entries, products, their sum and the result (docs/hardware/fp16.md, "Tables"): three units of 2**-11.
+    """
+    values = np.concatenate([np.linspace(-20, 20, 3971), np.geomspace(20, 30000, 60), -np.geomspace(20, 30000, 60)])
+    halves = values.astype(np.float16).reshape(1, 1, 1, -1)
+    network = chain((1, 1, halves.shape[3]), operation)
+    compilation = compile_network(network, None, TARGETS["nv_full"], FP16)
+    result = run(decode(parse_loadable(compilation.data), TARGETS["nv_full"]), halves).astype(np.float64)
+    expected = evaluate(operation, halves.astype(np.float64).ravel())
+    table = {HardSigmoid: 0.0, HardSwish: 4.1e-5, Swish: 2.5e-4, GELU: 1.0e-4}[type(operation)]
+    assert np.all(np.abs(result.ravel() - expected) <= table + 3 * 2.0**-11 * np.abs(expected))
+
+
+@pytest.mark.parametrize("operation", [Sigmoid(), *FUNCTIONS])
+def test_functions_need_a_table(operation: Operation) -> None:
+    """All that lack one are named at once."""
+    network = chain((8, 3, 3), operation, ReLU(), operation)
+    findings = check(network, TARGETS["nv_small"], INT8)
+    assert [(finding.layer, finding.rule) for finding in findings] == [("l0", "no-table"), ("l2", "no-table")]
+
+
+def test_another_function_than_is_claimed_fails() -> None:
+    last = HardSwish(), Pooling("max", (1, 1)), Swish()
+    network = chain((8, 7, 6), convolution(np.random.default_rng(15), 20, 8), *last)
+    found = case(network, TARGETS["nv_full"], QuantizationMode.PER_KERNEL)
+    assert found.claim is not None
+    is_called_wrong(found, changed(found.claim, Lookup, layer="l3"))
+
+
+# Products with one pixel
+
+
+def excited(gate: Operation | None, channels: int = 40, more: bool = False) -> Network:
+    """Squeeze and excitation: a convolution times what an average of it makes."""
+    rng = np.random.default_rng(16)
+    squeeze = InnerProduct(random_weights(rng, channels, channels), rng.normal(0, 0.3, channels).astype(np.float32))
+    layers = [
+        Layer("conv", convolution(rng, channels, 3), ("data",)),
+        Layer("relu", ReLU(), ("conv",)),
+        Layer("pool", Pooling("average", (7, 6)), ("relu",)),
+        Layer("fc", squeeze, ("pool",)),
+        *([Layer("gate", gate, ("fc",))] if gate is not None else []),
+        *([Layer("other", Pooling("max", (3, 3), (1, 1), (1, 1)), ("relu",))] if more else []),
+    ]
+    last = layers[-2 if more else -1].name
+    # The pixel first: what stands first does not matter.
+    layers.append(Layer("prod", Eltwise("prod"), (last, "relu", *(["other", "pool"] if more else []))))
+    return assemble("excited", [Tensor("data", (3, 7, 6), "data")], layers)
+
+
+@pytest.mark.parametrize(("target", "mode"), VARIANTS)
+@pytest.mark.parametrize("channels", [40, 32, 5])
+def test_one_pixel_times_all(target: Target, mode: QuantizationMode | None, channels: int) -> None:
+    """One operation of the SDP with an operand a channel; the factors' own roundings count, and the weights'."""
+    network = excited(Clip(0.0, 1.0), channels)
+    compilation = follows(network, target, mode, 8.0)
+    assert compilation.facts.units["SDP"] == 3
+    is_called_right(network, target, mode)
+
+
+@pytest.mark.parametrize(("target", "mode"), WITH_TABLES)
+def test_a_gate_from_a_table(target: Target, mode: QuantizationMode | None) -> None:
+    network = excited(HardSigmoid(1 / 6))
+    follows(network, target, mode, 4.0)
+    is_called_right(network, target, mode)
+
+
+@pytest.mark.parametrize(("target", "mode"), VARIANTS)
+def test_several_factors_of_one_pixel_and_of_all(target: Target, mode: QuantizationMode | None) -> None:
+    """Intermediate products keep few steps in int8 (docs/compiler.md), so the correlation is lower."""
+    network = excited(None, 12, more=True)
+    follows(network, target, mode, 60.0, 0.6 if mode else 0.999)
+
+
+def test_a_product_with_another_pixel_than_is_claimed_fails() -> None:
+    found = case(excited(Clip(0.0, 1.0)), TARGETS["nv_small"], QuantizationMode.PER_KERNEL)
+    assert found.claim is not None
+    is_called_wrong(found, changed(found.claim, Joining, reads=found.claim.place_of("pool")))
+
+
+def test_a_pixel_is_no_operand_of_a_sum() -> None:
+    """The claim may spread a pixel over a product alone."""
+    found = case(excited(Clip(0.0, 1.0)), TARGETS["nv_small"], QuantizationMode.PER_KERNEL)
+    assert found.claim is not None
+    is_called_wrong(found, changed(found.claim, Joining, how="sum"))
+
+
+# Without a claim
+
+
+@pytest.mark.parametrize("mode", [QuantizationMode.PER_FILTER, None], ids=["int8", "fp16"])
+@pytest.mark.parametrize(
+    "network",
+    [
+        excited(HardSigmoid(1 / 6)),
+        excited(Clip(0.0, 1.0)),
+        two_branches(np.random.default_rng(5), (12, 6, 5), Eltwise("min")),
+        gathering(SHUFFLED, last=ReLU()),
+        gathering(HALVES[1], last=ReLU()),
+        chain((3, 9, 8), convolution(np.random.default_rng(4), 12, 3), Pooling("average", (3, 3), area="image")),
+        chain((3, 9, 8), convolution(np.random.default_rng(4), 12, 3), HardSwish(), Pooling("max", (2, 2))),
+    ],
+    ids=["gate", "clipped-gate", "minimum", "shuffled", "half", "average", "function"],
+)
+def test_what_they_compute_is_found_without_a_claim(network: Network, mode: QuantizationMode | None) -> None:
+    found = replace(case(network, TARGETS["nv_full"], mode), claim=None)
+    assert found.verify().verdict.verdict is Judgement.OK
