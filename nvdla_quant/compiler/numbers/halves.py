@@ -104,7 +104,7 @@ def convert_convolution(step: ConvolutionStep, scales: Mapping[str, float]) -> Q
     elif step.join is not None:
         second = _half_join(step.join, relu)
     elif step.most is not None:
-        second = _half_bound(SdpAlu.MIN, step.most, scales[step.output], where)
+        second = _half_bound(SdpAlu.MIN, step.most / scales[step.output], where)
     table = None if step.function is None else half_function_table(step.function.operation)
     return QuantizedConvolution(
         _half(step.weights * np.float32(scales[step.source] / scales[step.output]), f"{where}: weights"),
@@ -140,8 +140,8 @@ def convert_points(step: PointStep, scales: Mapping[str, float]) -> SdpProgram:
     if step.slopes is not None:
         units.append(_half_slopes(step.slopes, where))
     for alu, bound in ((SdpAlu.MAX, step.least), (SdpAlu.MIN, step.most)):
-        if bound is not None:
-            units.append(_half_bound(alu, bound, output, where))
+        if bound is not None and (unit := _half_bound(alu, bound / output, where)):
+            units.append(unit)
     if not units:
         units.append(SdpUnit(SdpType.NONE, SdpMode.PER_LAYER))
     if relu:
@@ -150,8 +150,11 @@ def convert_points(step: PointStep, scales: Mapping[str, float]) -> SdpProgram:
     return SdpProgram(units[0], units[1] if len(units) > 1 else None, None, table)
 
 
-def _half_bound(alu: SdpAlu, bound: float, scale: float, where: str) -> SdpUnit:
-    operand = float(_half(np.float32(bound / scale), f"{where}: bound"))
+def _half_bound(alu: SdpAlu, bound: float, where: str) -> SdpUnit | None:
+    """Return the unit for a bound, in the output's units; None where halves are no larger anyway."""
+    if (bound >= HALF_LARGEST) if alu is SdpAlu.MIN else (bound <= -HALF_LARGEST):
+        return None
+    operand = float(_half(np.float32(bound), f"{where}: bound"))
     return SdpUnit(SdpType.ADD, SdpMode.PER_LAYER, alu=alu, addend=operand)
 
 
