@@ -16,6 +16,7 @@ from onnx_ir.passes import common
 
 from nvdla_quant.errors import NetworkError
 from nvdla_quant.network.onnx.files.load import one_line
+from nvdla_quant.network.onnx.graphs.patterns import join_functions
 
 _MOST_FOLDED = 2**27
 """Values of all inputs and outputs of a node that is computed ahead: a weight of 512 MiB in fp32."""
@@ -54,6 +55,8 @@ def normalise(model: onnx.ModelProto) -> ir.Model:
                 common.RemoveUnusedNodesPass()(graph)
                 if not changed:
                     break
+            join_functions(graph.graph)
+            common.RemoveUnusedNodesPass()(graph)
         except NetworkError:
             raise
         except Exception as error:  # Whatever the passes raise on a file that is not what they expect.
