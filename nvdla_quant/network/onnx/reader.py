@@ -82,9 +82,7 @@ def read_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> Importe
     return _read(path, loaded, model, inputs, remarks)
 
 
-def _read(
-    path: Path, loaded: Loaded, model: ir.Model, inputs: Sequence[Input], remarks: Sequence[str]
-) -> Imported:
+def _read(path: Path, loaded: Loaded, model: ir.Model, inputs: Sequence[Input], remarks: Sequence[str]) -> Imported:
     reading = Reading(batch=inputs[0].shape[0])
     reading.remarks.extend(remarks)
     _add_inputs(model.graph, inputs, reading)
@@ -121,10 +119,12 @@ def _add_inputs(graph: ir.Graph, inputs: Sequence[Input], reading: Reading) -> N
     for item in inputs:
         value = values[item.name]
         if item.shape[0] != reading.batch:
-            message = f"input {item.name!r} has a batch of {item.shape[0]}, another one {reading.batch}; expected the same"
+            message = (
+                f"input {item.name!r} has a batch of {item.shape[0]}, another one {reading.batch}; expected the same"
+            )
             reading.problems.append(Problem("", "structure", message))
         if len(item.shape) == 4 and takes_channels_last(value):
-            batch, height, width, channels = item.shape
+            _, height, width, channels = item.shape
             axes = along(item.shape, 3)
             reading.add_input(item.name, (channels, height, width), View(item.name, axes))
             reading.remarks.append(

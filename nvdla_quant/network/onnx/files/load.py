@@ -97,7 +97,7 @@ def _parse(path: Path) -> onnx.ModelProto:
 
 def _opset(model: onnx.ModelProto) -> int:
     """Return the version of the ONNX operators that the model uses, checked."""
-    versions = [item.version for item in model.opset_import if item.domain in ("", "ai.onnx")]
+    versions: list[int] = [item.version for item in model.opset_import if item.domain in ("", "ai.onnx")]
     if not versions and model.ir_version < 3:  # The specification's default, of files older than the field.
         versions = [1]
     if len(versions) != 1:

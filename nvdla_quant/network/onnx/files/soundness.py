@@ -58,9 +58,7 @@ def _reads(node: onnx.NodeProto) -> Iterator[str]:
 def _sort(graph: onnx.GraphProto) -> None:
     """Put the nodes into an order of execution; as it is where it is one."""
     writer = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
-    needs = [
-        [writer[name] for name in (*_reads(node), *_captured(node)) if name in writer] for node in graph.node
-    ]
+    needs = [[writer[name] for name in (*_reads(node), *_captured(node)) if name in writer] for node in graph.node]
     if all(before < index for index, nodes in enumerate(needs) for before in nodes):
         return
     try:

@@ -24,9 +24,7 @@ def takes_channels_last(value: ir.Value) -> bool:
                 return False
             if node.op_type == "Transpose":
                 order = node.attributes.get("perm")
-                if order is None or tuple(order.as_ints()) != (0, 3, 1, 2):
-                    return False
-                return True
+                return order is not None and tuple(order.as_ints()) == (0, 3, 1, 2)
             if node.op_type == "Reshape":
                 return _moves_one_channel(current, node.outputs[0])
             if node.op_type == "MatMul":

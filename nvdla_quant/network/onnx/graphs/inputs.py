@@ -32,7 +32,9 @@ class Input:
     type: str
 
 
-def fix_inputs(graph: onnx.GraphProto, input_shape: tuple[int, ...] | None) -> tuple[tuple[Input, ...], tuple[str, ...]]:
+def fix_inputs(
+    graph: onnx.GraphProto, input_shape: tuple[int, ...] | None
+) -> tuple[tuple[Input, ...], tuple[str, ...]]:
     """Give every input a fixed shape, in place, and forget all other shapes, which follow.
 
     Parameters
@@ -139,5 +141,7 @@ def _fixed(
 
 
 def _told(dims: Sequence[int | None], symbols: Sequence[str]) -> str:
-    sizes = (str(size) if size else symbol or "?" for size, symbol in zip(dims, symbols or [""] * len(dims), strict=True))
+    sizes = (
+        str(size) if size else symbol or "?" for size, symbol in zip(dims, symbols or [""] * len(dims), strict=True)
+    )
     return f"({', '.join(sizes)})"

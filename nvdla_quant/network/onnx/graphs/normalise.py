@@ -38,7 +38,7 @@ def normalise(model: onnx.ModelProto) -> ir.Model:
 
     with _quiet("onnx_ir", "onnxscript"):
         try:
-            graph = ir.from_proto(model)
+            graph: ir.Model = ir.from_proto(model)
             common.InlinePass()(graph)
             common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
             absorb_identities(graph.graph)
@@ -70,10 +70,16 @@ def normalise(model: onnx.ModelProto) -> ir.Model:
 
 def _is_bounded(node: ir.Node) -> bool:
     """Whether the results of a node are known to be small enough to be computed here."""
-    sizes = [value.shape for value in (*node.inputs, *node.outputs) if value is not None]
-    if any(shape is None or not all(isinstance(dim, int) for dim in shape) for shape in sizes):
-        return False
-    return sum(prod(int(dim) for dim in shape) for shape in sizes if shape is not None) <= _MOST_FOLDED
+    total = 0
+    for value in (*node.inputs, *node.outputs):
+        if value is None:
+            continue
+        shape = value.shape
+        sizes = () if shape is None else tuple(dim for dim in shape if isinstance(dim, int))
+        if shape is None or len(sizes) != len(shape):
+            return False
+        total += prod(sizes)
+    return total <= _MOST_FOLDED
 
 
 def is_part(inner: str | None, whole: str | None) -> bool:

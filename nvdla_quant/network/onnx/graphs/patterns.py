@@ -37,7 +37,7 @@ def join_functions(graph: ir.Graph) -> None:
         kind, source, attributes = found
         old = node.outputs[0]
         new = ir.Node("", kind, [source], attributes, name=node.name)
-        new.outputs[0].shape, new.outputs[0].dtype = old.shape, old.dtype
+        new.outputs[0].shape, new.outputs[0].type = old.shape, old.type
         graph.insert_after(node, new)
         name = old.name
         ir.convenience.replace_all_uses_with(old, new.outputs[0], replace_graph_outputs=True)
@@ -106,7 +106,7 @@ def _close(number: float, expected: float) -> bool:
 
 
 def _number(value: ir.Value | None) -> float | None:
-    """The number that a value always is, None where it is several or none."""
+    """Return the number that a value always is, None where it is several or none."""
     array = constant(value)
     return float(array.ravel()[0]) if array is not None and array.size == 1 else None
 
@@ -193,7 +193,9 @@ def _bounded(value: ir.Value) -> tuple[ir.Value, float | None, float | None]:
             break
         match node.op_type:
             case "Clip":
-                given = [node.attributes[name].as_float() if name in node.attributes else None for name in ("min", "max")]
+                given = [
+                    node.attributes[name].as_float() if name in node.attributes else None for name in ("min", "max")
+                ]
                 for index in (1, 2):
                     if index < len(node.inputs) and node.inputs[index] is not None:
                         given[index - 1] = _number(node.inputs[index])

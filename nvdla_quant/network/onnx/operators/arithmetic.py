@@ -19,7 +19,7 @@ from nvdla_quant.network.onnx.operators.constants import check_broadcast, is_sca
 from nvdla_quant.network.onnx.operators.poolings import Whole
 from nvdla_quant.network.onnx.operators.products import Product, bias_of
 from nvdla_quant.network.onnx.values.layouts import View
-from nvdla_quant.network.onnx.values.nodes import Array, Node, constant, finite, shape_of
+from nvdla_quant.network.onnx.values.nodes import Array, Node, constant, finite, shape_of, shortest
 from nvdla_quant.network.onnx.values.reading import Reading
 
 Combination = Literal["sum", "max", "min", "prod"]
@@ -67,14 +67,11 @@ class Multiplied:
 
 def _within(inner: ir.Value, outer: ir.Value) -> bool:
     """Whether two values are of one layer as our writer names them: ``<layer>:<what>``, and such or the layer."""
-    layer, _, what = (inner.name or "").rpartition(":")
-    layer = layer if what else layer.rstrip(":")
+    layer = (inner.name or "").rstrip(":").rpartition(":")[0]
     return bool(layer) and (outer.name == layer or (outer.name or "").startswith(f"{layer}:"))
 
 
-def scale(
-    reading: Reading, value: ir.Value, source: ir.Value, axis: int, gamma: Weights, beta: Weights | None
-) -> None:
+def scale(reading: Reading, value: ir.Value, source: ir.Value, axis: int, gamma: Weights, beta: Weights | None) -> None:
     """Add a Scale along an axis of `source`."""
     reading.emit(value, Scale(gamma, beta), reading.image(source, axis), axis=axis)
 
@@ -148,7 +145,7 @@ def _frozen(array: Weights) -> Weights:
 
 def _number(array: Array, what: str) -> float:
     """Return the value of a constant, in the fewest digits that say so in float32."""
-    return float(str(finite(array, what).ravel()[0]))
+    return shortest(float(finite(array, what).ravel()[0]))
 
 
 def multiply(node: Node, reading: Reading) -> None:
@@ -270,7 +267,7 @@ def extreme(kind: Literal["max", "min"], node: Node, reading: Reading) -> None:
 
 def clip_between(reading: Reading, value: ir.Value, source: ir.Value, low: float | None, high: float | None) -> None:
     """Bound a tensor; from 0 on alone it is a ReLU."""
-    low, high = (None if bound is None or abs(bound) > _BOUNDLESS else float(str(np.float32(bound))) for bound in (low, high))
+    low, high = (None if bound is None or abs(bound) > _BOUNDLESS else shortest(bound) for bound in (low, high))
     if low is None and high is None:
         reading.show(value, reading.view(source))
         return

@@ -136,9 +136,7 @@ def conv_transpose(node: Node, reading: Reading) -> None:
         sides = [(pads[0], pads[2]), (pads[1], pads[3])]
     near = sides[0][0], sides[1][0]
     after = sides[0][1] - appended[0], sides[1][1] - appended[1]
-    operation = Deconvolution(
-        weights, bias, stride, near, dilation, node.integer("group", 1), far_of(near, after)
-    )
+    operation = Deconvolution(weights, bias, stride, near, dilation, node.integer("group", 1), far_of(near, after))
     reading.emit(node.output, operation, tensor)
 
 
@@ -251,4 +249,3 @@ def _repeats(node: Node, size: int, result: int) -> bool:
         if min(max(nearest, 0), size - 1) != x // (result // size):
             return False
     return True
-

@@ -20,7 +20,8 @@ from nvdla_quant.network.onnx.operators.convolutions import Padding, padded_by
 from nvdla_quant.network.onnx.operators.windows import Sides, check_flat, far_of, pair, sides_of
 from nvdla_quant.network.onnx.values.nodes import Array, Node, shape_of
 from nvdla_quant.network.onnx.values.reading import Reading
-from nvdla_quant.network.shapes import image, shape_of as result_shape
+from nvdla_quant.network.shapes import image
+from nvdla_quant.network.shapes import shape_of as result_shape
 
 Reader = Callable[[Node, Reading], None]
 Method = Literal["max", "average"]
@@ -118,7 +119,7 @@ def _pool(node: Node, reading: Reading, method: Method, area: Area) -> None:
 
 
 def _is_never_the_maximum(padding: Padding, reading: Reading) -> bool:
-    """Whether padding may be left out of maxima; each window has pixels of the image, at its edge where it leaves it."""
+    """Whether padding may be left out of maxima; a window that leaves the image has the pixels at its edge."""
     if padding.number is None or padding.number <= _LOWEST:
         return True
     return padding.number == 0 and reading.is_nonnegative(padding.source)
@@ -182,9 +183,7 @@ def divisors(window: Window, size: Pair, result: Pair) -> Counts:
     return np.outer(*counts)
 
 
-def _divisors_of(
-    found: Pooling, size: Pair, result: Pair
-) -> Counts:
+def _divisors_of(found: Pooling, size: Pair, result: Pair) -> Counts:
     return divisors(Window(found.method, found.kernel, found.stride, found.sides, found.area), size, result)
 
 

@@ -32,13 +32,14 @@ def shape_of(value: ir.Value) -> tuple[int, ...]:
         It is not known.
     """
     shape = value.shape
-    if shape is None or not all(isinstance(dim, int) for dim in shape):
+    sizes = () if shape is None else tuple(dim for dim in shape if isinstance(dim, int))
+    if shape is None or len(sizes) != len(shape):
         told = "unknown" if shape is None else f"({', '.join(map(str, shape))})"
         raise UnsupportedError(
             f"the shape of {value.name!r} is {told}, expected one that follows from the input's; export the network "
             "with fixed sizes"
         )
-    return tuple(int(dim) for dim in shape)
+    return sizes
 
 
 @dataclass(frozen=True)

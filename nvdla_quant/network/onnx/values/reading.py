@@ -30,7 +30,8 @@ from nvdla_quant.network.onnx.values.layouts import View, along, channels_of, is
 from nvdla_quant.network.onnx.values.names import Names
 from nvdla_quant.network.onnx.values.nodes import shape_of
 from nvdla_quant.network.problems import Problem
-from nvdla_quant.network.shapes import assemble, shape_of as result_shape
+from nvdla_quant.network.shapes import assemble
+from nvdla_quant.network.shapes import shape_of as result_shape
 
 MOVED = (
     "its axes are exchanged in a way that NVDLA cannot: a tensor is channels of whole images; keep NCHW or NHWC "
@@ -86,7 +87,7 @@ class Reading:
         return self._views[name]
 
     def pending(self, value: ir.Value | None) -> Pending | None:
-        """What is put off for a value; who takes it into itself calls `take` as well."""
+        """Return what is put off for a value; who takes it into itself calls `take` as well."""
         return None if value is None else self._pending.get(value.name or "")
 
     def take(self, value: ir.Value) -> None:
@@ -310,5 +311,3 @@ def _is_nonnegative(tensor: str, layers: Mapping[str, Layer]) -> bool:
 
 def _is_static(value: ir.Value) -> bool:
     return value.shape is not None and all(isinstance(dim, int) for dim in value.shape)
-
-
