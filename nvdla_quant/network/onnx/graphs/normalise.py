@@ -17,6 +17,7 @@ from onnx_ir.passes import common
 from nvdla_quant.errors import NetworkError
 from nvdla_quant.network.onnx.files.load import one_line
 from nvdla_quant.network.onnx.graphs.patterns import join_functions
+from nvdla_quant.network.onnx.values.names import is_within
 
 _MOST_FOLDED = 2**27
 """Values of all inputs and outputs of a node that is computed ahead: a weight of 512 MiB in fp32."""
@@ -82,11 +83,6 @@ def _is_bounded(node: ir.Node) -> bool:
     return total <= _MOST_FOLDED
 
 
-def is_part(inner: str | None, whole: str | None) -> bool:
-    """Whether a value is one that a layer needs within itself, by its name: our writer calls it ``<layer>:<what>``."""
-    return bool(whole) and str(inner).startswith(f"{whole}:")
-
-
 def absorb_identities(graph: ir.Graph) -> None:
     """Let the writer of what an ``Identity`` passes on write the Identity's own result, where only the name differs.
 
@@ -99,7 +95,7 @@ def absorb_identities(graph: ir.Graph) -> None:
         inner, outer = node.inputs[0], node.outputs[0]
         if inner is None or inner.producer() is None or inner.is_graph_output() or len(inner.uses()) != 1:
             continue
-        if inner.producer().graph is not graph or not (outer.is_graph_output() or is_part(inner.name, outer.name)):  # type: ignore[union-attr]
+        if inner.producer().graph is not graph or not (outer.is_graph_output() or is_within(inner.name, outer.name)):  # type: ignore[union-attr]
             continue
         name = outer.name
         ir.convenience.replace_all_uses_with(outer, inner, replace_graph_outputs=True)

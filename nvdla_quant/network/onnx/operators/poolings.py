@@ -18,6 +18,7 @@ from nvdla_quant.errors import NetworkError, UnsupportedError
 from nvdla_quant.network.graph import Pair, Pooling, Rounding
 from nvdla_quant.network.onnx.operators.convolutions import Padding, padded_by
 from nvdla_quant.network.onnx.operators.windows import Sides, check_flat, far_of, pair, sides_of
+from nvdla_quant.network.onnx.values.names import is_within
 from nvdla_quant.network.onnx.values.nodes import Array, Node, shape_of
 from nvdla_quant.network.onnx.values.reading import Reading
 from nvdla_quant.network.shapes import image
@@ -112,7 +113,8 @@ def _pool(node: Node, reading: Reading, method: Method, area: Area) -> None:
             source, axis = padding.source, padding.source_axis
             window = window._replace(sides=added, area="padded")
     whole = Whole(node.output, source, axis, window, "up" if node.integer("ceil_mode", 0) else "down")
-    if method == "average" and any(user.op_type == "Mul" for user in node.output.consumers()):
+    users = node.output.consumers() if method == "average" else ()
+    if any(user.op_type == "Mul" and is_within(node.output.name, user.outputs[0].name) for user in users):
         reading.put_off(node.output, whole)
     else:
         whole.emit(reading)

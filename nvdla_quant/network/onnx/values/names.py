@@ -31,3 +31,12 @@ def safe(name: str) -> str:
     if len(printable) <= LONGEST:
         return printable
     return f"{printable[: LONGEST - 9]}_{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def is_within(inner: str | None, outer: str | None) -> bool:
+    """Whether a value is one that the layer of another needs within itself, by its name.
+
+    Our writer calls such values ``<layer>:<what>``; `outer` is the layer's own value, or another such one.
+    """
+    layer = (inner or "").rstrip(":").rpartition(":")[0]
+    return bool(layer) and (outer == layer or (outer or "").startswith(f"{layer}:"))

@@ -271,16 +271,17 @@ class Reading:
         """Let a value be an output of the network: a tensor of our own, with another order of axes if need be."""
         self.settle(value)
         view = self.view(value)
-        if self.is_whole(view) or view.is_contiguous:
-            return
-        found = self._channels(view, len(view.axes) - 1)
-        if found is None or found[0] is not None:
-            self.image(value)
-            return
-        self.remarks.append(
-            f"output {value.name!r}: {view.shape[1:]} in the file, channels last; here {self.shape(view.source)}, "
-            "channels first"
-        )
+        if not self.is_whole(view) and not view.is_contiguous:
+            found = self._channels(view, len(view.axes) - 1)
+            if found is None or found[0] is not None:
+                self.image(value)
+                return
+            self.remarks.append(
+                f"output {value.name!r}: {view.shape[1:]} in the file, channels last; here "
+                f"{self.shape(view.source)}, channels first"
+            )
+        if self.names[view.source] != value.name:
+            self.remarks.append(f"output {value.name!r}: it is the tensor {view.source!r} here")
 
     def network(self, name: str) -> Network | None:
         """Return what could be read; None where that is nothing."""

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from nvdla_quant.execution.fp32 import to_onnx
 from nvdla_quant.network.graph import (
     GELU,
+    LRN,
     BatchNorm,
     Clip,
     Concat,
@@ -23,7 +24,6 @@ from nvdla_quant.network.graph import (
     HardSigmoid,
     HardSwish,
     Layer,
-    LRN,
     Network,
     Operation,
     Pooling,
@@ -45,8 +45,10 @@ from tests.networks.builder import Builder
 from tests.networks.random import Drawn, networks
 
 
-def does_nothing(layer: Layer) -> bool:
-    """Whether a layer is written as an Identity, of which nothing is left."""
+def does_nothing(network: Network, layer: Layer) -> bool:
+    """Whether nothing is left of a layer: it is written as an Identity, or its view is that of its input."""
+    if isinstance(layer.operation, Flatten | Reshape):
+        return network.tensors[layer.name].shape == network.tensors[layer.inputs[0]].shape
     return isinstance(layer.operation, Dropout) or layer.operation == Power()
 
 
@@ -57,7 +59,7 @@ def without_identities(network: Network) -> Network:
     layers: list[Layer] = []
     for layer in network.layers:
         inputs = tuple(network_of[name] for name in layer.inputs)
-        if not does_nothing(layer):
+        if not does_nothing(network, layer):
             layers.append(replace(layer, inputs=inputs))
             network_of[layer.name] = layer.name
         elif layer.name in outputs and layers and layers[-1].name == inputs[0]:
