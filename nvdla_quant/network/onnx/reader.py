@@ -91,6 +91,11 @@ def _read(path: Path, loaded: Loaded, model: ir.Model, inputs: Sequence[Input], 
     if not reading.problems:
         for output in model.graph.outputs:
             _read_output(output, reading)
+    for name, layers in reading.preprocessing().items():
+        told = ", ".join(map(repr, layers))
+        reading.remarks.append(
+            f"input {name!r}: the network itself shifts and scales it ({told}); feed it what it expects"
+        )
     network = _network(model, reading)
     if reading.problems or network is None:
         problems = reading.problems or [Problem("", "structure", "the graph computes nothing from its input")]
@@ -143,6 +148,7 @@ def _read_node(node: Node, reading: Reading) -> None:
     if reader is None:
         message = f"operator {node.kind!r} is not supported"
         reading.problems.append(Problem(node.name, "layer-type", message, advice(node.kind)))
+        _stand_in(node, reading)
         return
     needed = [value for value in node.node.inputs if value is not None and value.const_value is None]
     if any(not reading.is_known(value) for value in needed):
@@ -150,6 +156,16 @@ def _read_node(node: Node, reading: Reading) -> None:
     try:
         reader(node, reading)
     except NetworkError as error:
+        reading.problems.append(Problem(node.name, rule_of(error), str(error), kind=node.kind))
+        _stand_in(node, reading)
+
+
+def _stand_in(node: Node, reading: Reading) -> None:
+    """Let what reads the results of a node be read all the same, to tell all problems at once."""
+    try:
+        for value in node.node.outputs:
+            reading.stand_in(node.given(0), value)
+    except NetworkError as error:  # Of what was put off for the input of the node.
         reading.problems.append(Problem(node.name, rule_of(error), str(error), kind=node.kind))
 
 

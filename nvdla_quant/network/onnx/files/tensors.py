@@ -177,8 +177,8 @@ def _read(where: str, path: Path, offset: int, length: int) -> bytes:
             f"{where} has its data in {path.name!r} beside the model, which cannot be read "
             f"({getattr(error, 'strerror', None) or error}); keep the files of the export together"
         ) from error
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise NetworkError(f"{where} has its data in {path.name!r}, which is no regular file")
         if offset + length > status.st_size:
@@ -186,5 +186,8 @@ def _read(where: str, path: Path, offset: int, length: int) -> bytes:
                 f"{where} has its data in {path.name!r}, bytes {offset} to {offset + length}, and the file has "
                 f"{status.st_size}; the file is cut off or of another model"
             )
-        file.seek(offset)
-        return file.read(length)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            file.seek(offset)
+            return file.read(length)
+    finally:
+        os.close(handle)

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from nvdla_quant.errors import NetworkError, UnsupportedError
 from nvdla_quant.network.graph import (
+    BatchNorm,
     Clip,
     Concat,
+    Dropout,
     Eltwise,
     Flatten,
     Gather,
@@ -20,8 +22,10 @@ from nvdla_quant.network.graph import (
     Network,
     Operation,
     Pooling,
+    Power,
     ReLU,
     Reshape,
+    Scale,
     Sigmoid,
     Softmax,
     Tensor,
@@ -72,6 +76,7 @@ class Reading:
         self._tensors: dict[str, Tensor] = {}
         self._views: dict[str, View] = {}
         self._pending: dict[str, Pending] = {}
+        self._ghosts: set[str] = set()
 
     # What values are.
 
@@ -265,6 +270,31 @@ class Reading:
             return tensor
         return self.inner(value, "image", Reshape((channels, height, width)), tensor)
 
+    # What could not be read.
+
+    def stand_in(self, source: ir.Value | None, value: ir.Value) -> None:
+        """Let something of the right shape be the result of a node that could not be read, so that others can be.
+
+        It is a layer that does nothing where the node keeps the shape of what it reads; any other is a tensor from
+        nowhere, and what depends on it is not in the network in the end.
+        """
+        name = value.name or ""
+        if self.is_known(value) or not name or not _is_static(value):
+            return
+        shape = shape_of(value)
+        if not shape or shape[0] != self.batch or min(shape) < 1:
+            return
+        if source is not None and self.is_known(source) and name not in self._tensors:
+            view = self.view(source)
+            if view.shape == shape and self.is_whole(view):
+                self.emit(value, Dropout(), view.source, view=view)
+                return
+        ghost = self._free.take(f"{name}_unread")
+        sizes = shape[1:] if len(shape) in (2, 4) else (prod(shape[1:]),)
+        self._tensors[ghost] = Tensor(ghost, sizes, name)
+        self._ghosts.add(ghost)
+        self._views[name] = View(ghost, plain(shape))
+
     # The end.
 
     def output(self, value: ir.Value) -> None:
@@ -288,7 +318,27 @@ class Reading:
         if not self._inputs or not self._layers:
             return None
         blobs = {tensor.name: tensor.blob for tensor in self._tensors.values()}
-        return assemble(name, self._inputs, self._layers, blobs)
+        missing, layers = set(self._ghosts), []
+        for layer in self._layers:
+            if missing & set(layer.inputs):
+                missing.add(layer.name)
+            else:
+                layers.append(layer)
+        return assemble(name, self._inputs, layers, blobs) if layers else None
+
+    def preprocessing(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the layers that shift and scale the values of each input before anything else does, if any do."""
+        found = {}
+        for tensor in self._inputs:
+            last, names = tensor.name, []
+            while len(users := [layer for layer in self._layers if last in layer.inputs]) == 1:
+                if not isinstance(users[0].operation, Scale | Power | BatchNorm):
+                    break
+                last = users[0].name
+                names.append(last)
+            if names:
+                found[tensor.name] = tuple(names)
+        return found
 
 
 def _is_nonnegative(tensor: str, layers: Mapping[str, Layer]) -> bool:
