@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from nvdla_quant.errors import NetworkError, UnsupportedError
 from nvdla_quant.network.onnx.files.soundness import check_graph, expanded_nodes
@@ -90,9 +90,24 @@ def _parse(path: Path) -> onnx.ModelProto:
         raise NetworkError(
             f"{path}: not an ONNX model, or cut off ({error}); compare its size with the original's"
         ) from error
+    if (text := _undecodable(model)) is not None:
+        raise NetworkError(f"{path}: not an ONNX model, or damaged: the text {text[:40]!r} is not UTF-8")
     if not model.HasField("graph") or not model.graph.node:
         raise NetworkError(f"{path}: holds no graph with nodes; expected an ONNX model (.onnx)")
     return model
+
+
+def _undecodable(message: Message) -> bytes | None:
+    """Return a text of the message that is not UTF-8, which protobuf hands over as bytes; None where there is none."""
+    for field, value in message.ListFields():
+        if field.type not in (field.TYPE_STRING, field.TYPE_MESSAGE):
+            continue
+        for item in (value,) if isinstance(value, str | bytes | Message) else value:
+            if isinstance(item, bytes):
+                return item
+            if isinstance(item, Message) and (found := _undecodable(item)) is not None:
+                return found
+    return None
 
 
 def _opset(model: onnx.ModelProto) -> int:

@@ -27,9 +27,7 @@ def cast(node: Node, reading: Reading) -> None:
     floats = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16)
     wanted, source = ir.DataType(node.integer("to", 0)), node.input().dtype
     if wanted not in floats:
-        raise UnsupportedError(
-            f"to {wanted.name} rounds values, expected to FLOAT: networks here are of float32"
-        )
+        raise UnsupportedError(f"to {wanted.name} rounds values, expected to FLOAT: networks here are of float32")
     if source is not None and source not in floats and not node.input().is_graph_input():
         raise UnsupportedError(f"from {source.name}, expected from a type of real numbers, or the network's input")
     if source is not None and source != wanted:
