@@ -85,10 +85,18 @@ class Reading:
         return value.name in self._views or value.name in self._pending
 
     def view(self, value: ir.Value) -> View:
-        """Return where a value lies, once what is pending for it is a layer."""
+        """Return where a value lies, once what is pending for it is a layer.
+
+        Raises
+        ------
+        UnsupportedError
+            It is a constant.
+        """
         name = value.name or ""
         if name in self._pending:
             self._pending.pop(name).emit(self)
+        if name not in self._views:
+            raise UnsupportedError(f"reads the constant {name!r}, expected what the network computes from its input")
         return self._views[name]
 
     def pending(self, value: ir.Value | None) -> Pending | None:

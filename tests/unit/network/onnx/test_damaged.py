@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
-from nvdla_quant.errors import NetworkError, NvdlaQuantError, UnsupportedError
+from nvdla_quant.errors import NetworkError, UnsupportedError
 from nvdla_quant.network.onnx.files.load import MOST_NODES
 from nvdla_quant.network.onnx.reader import read_onnx
 from nvdla_quant.network.problems import LayersError
@@ -165,11 +165,7 @@ def test_no_protobuf(content: bytes, tmp_path: Path) -> None:
 def test_cut_off(tmp_path: Path) -> None:
     whole = good().SerializeToString()
     for length in range(0, len(whole), 7):
-        try:
-            (tmp_path / "net.onnx").write_bytes(whole[:length])
-            read_onnx(tmp_path / "net.onnx")
-        except NvdlaQuantError as error:
-            assert len(str(error).splitlines()) == 1
+        refused(tmp_path / "net.onnx", whole[:length])
 
 
 @pytest.mark.parametrize("what", ["missing", "folder"])
@@ -208,7 +204,7 @@ def test_nodes_in_another_order(tmp_path: Path) -> None:
     assert [layer.name for layer in read_onnx(tmp_path / "net.onnx").network.layers] == ["c", "y"]
 
 
-# --- sizes --------------------------------------------------------------------------------------------------------------
+# --- sizes ------------------------------------------------------------------------------------------------------------
 
 
 def test_open_sizes_are_asked_for(tmp_path: Path) -> None:
@@ -232,7 +228,7 @@ def test_an_input_without_a_shape(tmp_path: Path) -> None:
     assert read_onnx(path, (6, 8, 9)).network.only_input.shape == (6, 8, 9)
 
 
-# --- external data ------------------------------------------------------------------------------------------------------
+# --- external data ----------------------------------------------------------------------------------------------------
 
 
 def external(folder: Path, location: str, **more: str) -> Path:
@@ -314,7 +310,7 @@ def test_external_data_that_would_wait(tmp_path: Path) -> None:
         read_onnx(external(tmp_path, "pipe"))
 
 
-# --- what is not supported ------------------------------------------------------------------------------------------------
+# --- what is not supported --------------------------------------------------------------------------------------------
 
 
 def test_all_that_is_not_supported_is_told(tmp_path: Path) -> None:
@@ -430,7 +426,7 @@ def test_constants_are_not_computed_without_bounds(kind: str, tmp_path: Path) ->
     refused(tmp_path / "net.onnx", built)
 
 
-# --- names ----------------------------------------------------------------------------------------------------------------
+# --- names ------------------------------------------------------------------------------------------------------------
 
 
 def test_names_are_made_safe_and_unique(tmp_path: Path) -> None:

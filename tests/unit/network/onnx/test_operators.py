@@ -385,8 +385,8 @@ PATTERNS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         ["Flatten", "InnerProduct", "InnerProduct", "Eltwise"],
     ),
     "by shape": (
-        "s = Shape(x) b = Gather<axis=0>(s, zero) u = Unsqueeze(b, zeros) c = Concat<axis=0>(u, rest) f = Reshape(x, c) "
-        "y = Gemm<transB=1>(f, w)",
+        "s = Shape(x) b = Gather<axis=0>(s, zero) u = Unsqueeze(b, zeros) c = Concat<axis=0>(u, rest) "
+        "f = Reshape(x, c) y = Gemm<transB=1>(f, w)",
         {"zero": np.array(0), "zeros": np.array([0]), "rest": np.array([-1]), "w": normal(5, 432)},
         ["InnerProduct"],
     ),
@@ -435,7 +435,8 @@ LAST: dict[str, tuple[str, dict[str, Any]]] = {
         {"q": np.array([0, 0, 0, 0, 0, 1, 1, 0]), "w": normal(4, 6, 3, 3)},
     ),
     "bias on the last axis": (
-        f"a = {TO}(x) c = Conv(a, w) d = {BACK}(c) e = Add(d, b) r = Relu(e) f = {TO}(r) y = MaxPool<kernel_shape=[2, 2]>(f)",
+        f"a = {TO}(x) c = Conv(a, w) d = {BACK}(c) e = Add(d, b) r = Relu(e) f = {TO}(r) "
+        "y = MaxPool<kernel_shape=[2, 2]>(f)",
         {"w": normal(4, 6, 3, 3), "b": normal(4)},
     ),
     "concat": (
@@ -451,7 +452,8 @@ LAST: dict[str, tuple[str, dict[str, Any]]] = {
         {"w": normal(4, 6, 3, 3), "v": normal(4, 5)},
     ),
     "gate": (
-        f"a = {TO}(x) c = Conv(a, w) d = {BACK}(c) f = ReduceMean<axes=[1, 2]>(d) s = Sigmoid(f) g = Mul(d, s) y = {TO}(g)",
+        f"a = {TO}(x) c = Conv(a, w) d = {BACK}(c) f = ReduceMean<axes=[1, 2]>(d) s = Sigmoid(f) g = Mul(d, s) "
+        f"y = {TO}(g)",
         {"w": normal(4, 6, 3, 3)},
     ),
     "pixels by weights": (
