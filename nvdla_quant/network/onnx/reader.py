@@ -15,6 +15,7 @@ from nvdla_quant.network.onnx.graphs.inputs import Input, fix_inputs
 from nvdla_quant.network.onnx.graphs.normalise import normalise
 from nvdla_quant.network.onnx.operators.table import READERS, advice
 from nvdla_quant.network.onnx.values.layouts import View, along
+from nvdla_quant.network.onnx.values.names import printable
 from nvdla_quant.network.onnx.values.nodes import Node
 from nvdla_quant.network.onnx.values.reading import Reading
 from nvdla_quant.network.problems import LayersError, Problem, rule_of
@@ -105,7 +106,7 @@ def _read(path: Path, loaded: Loaded, model: ir.Model, inputs: Sequence[Input], 
         MappingProxyType(dict(reading.names)),
         tuple(dict.fromkeys(reading.remarks)),
         loaded.opset,
-        " ".join(part for part in (model.producer_name, model.producer_version) if part),
+        printable(" ".join(part for part in (model.producer_name, model.producer_version) if part)),
         loaded.files,
     )
 

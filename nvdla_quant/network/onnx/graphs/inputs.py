@@ -7,6 +7,7 @@ import onnx
 from onnx import TensorProto
 
 from nvdla_quant.errors import NetworkError, UnsupportedError
+from nvdla_quant.network.onnx.values.names import printable
 
 MOST_ELEMENTS = 2**28
 """Values of one image's tensor: 1 GiB in fp32, far beyond what a convolution buffer is fed with."""
@@ -67,7 +68,7 @@ def fix_inputs(
     for item in fed:
         _check_type(item)
         dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in item.type.tensor_type.shape.dim]
-        symbols = [dim.dim_param for dim in item.type.tensor_type.shape.dim]
+        symbols = [printable(dim.dim_param) for dim in item.type.tensor_type.shape.dim]
         known = item.type.tensor_type.HasField("shape")
         shape = _fixed(item.name, dims if known else None, symbols, input_shape)
         if known and not dims[0]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -107,12 +106,19 @@ class Node:
         Raises
         ------
         NetworkError
-            It is left out, has other axes, or is not finite.
+            It is left out, empty or not finite.
+        UnsupportedError
+            It has another number of axes, or the network computes it.
         """
         array = self.constant(index)
-        if array is None or array.ndim != rank or not prod(array.shape):
-            got = "missing" if array is None else f"of the shape {array.shape}"
-            raise NetworkError(f"input {index} is {got}, expected {rank} axes")
+        if array is None or not array.size:
+            raise NetworkError(f"input {index} is {'missing' if array is None else 'empty'}")
+        if array.ndim != rank:
+            raise UnsupportedError(
+                f"input {index} has the shape {array.shape}, expected {rank} axes: images have height and width"
+                if rank == 4
+                else f"input {index} has the shape {array.shape}, expected {rank} axes"
+            )
         return finite(array, f"input {index} ({self.input(index).name!r})")
 
     def integers(self, name: str, default: Sequence[int] = ()) -> tuple[int, ...]:

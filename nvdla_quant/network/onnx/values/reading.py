@@ -175,11 +175,15 @@ class Reading:
             self.show(value, View(name, along(full, axis), moved=axis != 1))
 
     def inner(self, value: ir.Value, what: str, operation: Operation, *sources: str) -> str:
-        """Add a layer that is the first part of what writes `value`, and return its name."""
+        """Add a layer that is the first part of what writes `value`, and return its name.
+
+        A view is no part: it shares the scale of what it shows rather than that of what reads it.
+        """
         shape = result_shape(operation, [self.shape(source) for source in sources])
         name = self._free.take(f"{value.name}_{what}")
         self._tensors[name] = Tensor(name, shape, value.name or name)
-        self._layers.append(Layer(name, operation, sources, inner=True))
+        is_view = isinstance(operation, Flatten | Reshape)
+        self._layers.append(Layer(name, operation, sources, inner=not is_view))
         return name
 
     def add_input(self, name: str, shape: tuple[int, ...], axes: View | None = None) -> str:
