@@ -16,7 +16,7 @@ from nvdla_quant.network.onnx.graphs.normalise import normalise
 from nvdla_quant.network.onnx.operators.table import READERS, advice
 from nvdla_quant.network.onnx.values.layouts import View, along
 from nvdla_quant.network.onnx.values.names import printable
-from nvdla_quant.network.onnx.values.nodes import Node
+from nvdla_quant.network.onnx.values.nodes import Node, check_sizes
 from nvdla_quant.network.onnx.values.reading import Reading
 from nvdla_quant.network.problems import LayersError, Problem, rule_of
 
@@ -155,6 +155,7 @@ def _read_node(node: Node, reading: Reading) -> None:
     if any(not reading.is_known(value) for value in needed):
         return
     try:
+        check_sizes(node.node.outputs)
         reader(node, reading)
     except NetworkError as error:
         reading.problems.append(Problem(node.name, rule_of(error), str(error), kind=node.kind))

@@ -36,8 +36,8 @@ def check_graph(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         if not node.op_type.isidentifier() or not node.domain.isprintable():
             raise NetworkError(
-                f"node {_called(node)!r} has the operator {node.op_type!r} of {node.domain!r}, expected a name; the file "
-                "is damaged"
+                f"node {_called(node)!r} has the operator {node.op_type!r} of {node.domain!r}, expected a name; the "
+                "file is damaged"
             )
         if missing := [name for name in _reads(node) if name not in known]:
             raise NetworkError(

@@ -8,9 +8,8 @@ from onnx import TensorProto
 
 from nvdla_quant.errors import NetworkError, UnsupportedError
 from nvdla_quant.network.onnx.values.names import printable
+from nvdla_quant.network.onnx.values.nodes import MOST_ELEMENTS
 
-MOST_ELEMENTS = 2**28
-"""Values of one image's tensor: 1 GiB in fp32, far beyond what a convolution buffer is fed with."""
 _TYPES = (TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT8, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 

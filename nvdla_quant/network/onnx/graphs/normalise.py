@@ -19,8 +19,8 @@ from nvdla_quant.network.onnx.files.load import one_line
 from nvdla_quant.network.onnx.graphs.patterns import join_functions
 from nvdla_quant.network.onnx.values.names import is_within
 
-_MOST_FOLDED = 2**27
-"""Values of all inputs and outputs of a node that is computed ahead: a weight of 512 MiB in fp32."""
+_MOST_FOLDED = 2**28
+"""Values of all constants together that are computed ahead: 1 GiB of fp32, more than VGG has."""
 _ROUNDS = 4
 """Foldings behind one another; each may make shapes known that the next one needs."""
 
@@ -44,13 +44,14 @@ def normalise(model: onnx.ModelProto) -> ir.Model:
             common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
             absorb_identities(graph.graph)
             common.ShapeInferencePass(check_type=False, strict_mode=False)(graph)
+            budget = _Budget()
             for _ in range(_ROUNDS):
                 changed = optimizer.fold_constants_ir(
                     graph,
                     onnx_shape_inference=True,
                     input_size_limit=_MOST_FOLDED,
                     output_size_limit=_MOST_FOLDED,
-                    should_fold=_is_bounded,
+                    should_fold=budget.allows,
                 ).modified
                 common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
                 common.RemoveUnusedNodesPass()(graph)
@@ -69,18 +70,25 @@ def normalise(model: onnx.ModelProto) -> ir.Model:
     return graph
 
 
-def _is_bounded(node: ir.Node) -> bool:
-    """Whether the results of a node are known to be small enough to be computed here."""
-    total = 0
-    for value in (*node.inputs, *node.outputs):
-        if value is None:
-            continue
-        shape = value.shape
-        sizes = () if shape is None else tuple(dim for dim in shape if isinstance(dim, int))
-        if shape is None or len(sizes) != len(shape):
+class _Budget:
+    """How much may still be computed ahead: a few bytes of a file can ask for any number of values."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_FOLDED
+
+    def allows(self, node: ir.Node) -> bool:
+        """Whether the sizes of a node's results are known and not too large; they count from now on."""
+        total = 0
+        for value in node.outputs:
+            shape = value.shape
+            sizes = () if shape is None else tuple(dim for dim in shape if isinstance(dim, int))
+            if shape is None or len(sizes) != len(shape):
+                return False
+            total += prod(sizes)
+        if total > self._left:
             return False
-        total += prod(sizes)
-    return total <= _MOST_FOLDED
+        self._left -= total
+        return True
 
 
 def absorb_identities(graph: ir.Graph) -> None:

@@ -1,7 +1,8 @@
 """A node of an ONNX graph as the operators' readers see it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from nvdla_quant.errors import NetworkError, UnsupportedError
 
 Array = NDArray[Any]
+MOST_ELEMENTS = 2**28
+"""Values of one tensor: 1 GiB in fp32, far beyond what fits beside NVDLA."""
 
 
 def constant(value: ir.Value | None) -> Array | None:
@@ -39,6 +42,20 @@ def shape_of(value: ir.Value) -> tuple[int, ...]:
             "with fixed sizes"
         )
     return sizes
+
+
+def check_sizes(values: Iterable[ir.Value]) -> None:
+    """Check that values are not larger than any that could run.
+
+    Raises
+    ------
+    UnsupportedError
+        One is.
+    """
+    for value in values:
+        sizes = [dim for dim in value.shape or () if isinstance(dim, int)]
+        if prod(sizes) > MOST_ELEMENTS:
+            raise UnsupportedError(f"writes {value.name!r} of shape {tuple(sizes)}, more than {MOST_ELEMENTS} values")
 
 
 @dataclass(frozen=True)

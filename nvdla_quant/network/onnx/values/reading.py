@@ -32,7 +32,7 @@ from nvdla_quant.network.graph import (
 )
 from nvdla_quant.network.onnx.values.layouts import View, along, channels_of, is_batch, plain
 from nvdla_quant.network.onnx.values.names import Names
-from nvdla_quant.network.onnx.values.nodes import shape_of
+from nvdla_quant.network.onnx.values.nodes import MOST_ELEMENTS, shape_of
 from nvdla_quant.network.problems import Problem
 from nvdla_quant.network.shapes import assemble
 from nvdla_quant.network.shapes import shape_of as result_shape
@@ -294,7 +294,7 @@ class Reading:
         if self.is_known(value) or not name or not _is_static(value):
             return
         shape = shape_of(value)
-        if not shape or shape[0] != self.batch or min(shape) < 1:
+        if not shape or shape[0] != self.batch or min(shape) < 1 or prod(shape) > MOST_ELEMENTS:
             return
         if source is not None and self.is_known(source) and name not in self._tensors:
             view = self.view(source)

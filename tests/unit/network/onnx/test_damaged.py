@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 
 from nvdla_quant.errors import NetworkError, UnsupportedError
 from nvdla_quant.network.onnx.files.load import MOST_NODES
+from nvdla_quant.network.onnx.graphs import normalise
 from nvdla_quant.network.onnx.reader import read_onnx
 from nvdla_quant.network.problems import LayersError
 from tests.unit.network.onnx.test_operators import model, node, normal, text
@@ -424,6 +425,36 @@ def test_constants_are_not_computed_without_bounds(kind: str, tmp_path: Path) ->
     }
     built = text(f"{bodies[kind]} m = ReduceMean<keepdims=0>(c) y = Add(x, m)", constants)
     refused(tmp_path / "net.onnx", built)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        'y = Resize<mode="nearest">(x, , sizes)',
+        "y = Pad(x, pads)",
+        "y = ConvTranspose<strides=[1000000, 1000000]>(x, w)",
+        "c = Conv<pads=[100000, 100000, 100000, 100000]>(x, v) y = Relu(c)",
+        "a = MaxPool<kernel_shape=[2, 2]>(x) y = Pad(a, pads)",
+    ],
+)
+def test_no_tensor_is_giant(body: str, tmp_path: Path) -> None:
+    constants = {
+        "sizes": np.array([1, 1, 2**30, 2**30], np.float32),
+        "pads": np.array([0, 2**33, 0, 0, 0, 0, 0, 0]),
+        "w": normal(6, 1, 1, 1),
+        "v": normal(1, 6, 3, 3),
+    }
+    assert "more than 268435456 values" in refused(tmp_path / "net.onnx", text(body, constants))
+
+
+def test_no_number_of_nodes_makes_constants_giant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is small, all together are not: some are left, and refused."""
+    monkeypatch.setattr(normalise, "_MOST_FOLDED", 2**20)
+    nodes = [node("ConstantOfShape", "size", f"c{i}") for i in range(9)]
+    sums = [node("Add", f"c{i} {f's{i - 1}' if i else 'c0'}", f"s{i}") for i in range(9)]
+    nodes += [*sums, node("ReduceMean", "s8", "m", keepdims=0), node("Add", "x m")]
+    message = refused(tmp_path / "net.onnx", model(nodes, {"size": np.array([2**9, 2**8])}))
+    assert "'ConstantOfShape' is not supported" in message
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

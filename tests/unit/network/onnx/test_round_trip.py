@@ -8,7 +8,8 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from nvdla_quant.execution.fp32 import to_onnx
+from nvdla_quant.execution.fp32 import scores, to_onnx
+from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.network.graph import (
     GELU,
     LRN,
@@ -217,6 +218,16 @@ def test_combinations(tmp_path: Path) -> None:
 )
 def test_small_networks(network: Network, tmp_path: Path) -> None:
     assert_same(written_and_read(network, tmp_path), network)
+
+
+@pytest.mark.parametrize("name", ["lenet-mnist", "resnet20-cifar10", "resnet20-fashion-mnist"])
+def test_shipped_models(name: str, repository: Path, tmp_path: Path) -> None:
+    folder = repository / "resources" / name
+    network = read_network(next(folder.glob("*.prototxt")), next(folder.glob("*.caffemodel")))
+    got = written_and_read(network, tmp_path)
+    assert [layer.name for layer in got.layers] == [layer.name for layer in network.layers]
+    images = normal(4, *network.only_input.shape)
+    np.testing.assert_allclose(scores(got, images), scores(network, images), rtol=1e-5, atol=1e-7)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
