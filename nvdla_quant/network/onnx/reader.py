@@ -14,7 +14,7 @@ from nvdla_quant.network.onnx.graphs.edges import takes_channels_last
 from nvdla_quant.network.onnx.graphs.inputs import Input, fix_inputs
 from nvdla_quant.network.onnx.graphs.normalise import normalise
 from nvdla_quant.network.onnx.operators.table import READERS, advice
-from nvdla_quant.network.onnx.values.layouts import View, along
+from nvdla_quant.network.onnx.values.layouts import View, along, plain
 from nvdla_quant.network.onnx.values.names import printable
 from nvdla_quant.network.onnx.values.nodes import Node, check_sizes
 from nvdla_quant.network.onnx.values.reading import Reading
@@ -137,6 +137,9 @@ def _add_inputs(graph: ir.Graph, inputs: Sequence[Input], reading: Reading) -> N
                 f"input {item.name!r}: {item.shape[1:]} in the file, channels last; here {(channels, height, width)}, "
                 "channels first"
             )
+        elif len(item.shape) == 3:
+            reading.add_input(item.name, (1, *item.shape[1:]), View(item.name, plain(item.shape)))
+            reading.remarks.append(f"input {item.name!r}: {item.shape[1:]} in the file, here an image of one channel")
         else:
             reading.add_input(item.name, item.shape[1:])
         if item.type != "FLOAT":

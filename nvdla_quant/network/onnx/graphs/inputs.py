@@ -104,10 +104,10 @@ def _fixed(
     how = "give it by --input-shape on the command line, or as the model's input_shape in the configuration"
     if dims is None and given is None:
         raise NetworkError(f"input {name!r} has no shape; {how} (without the batch, such as 3,224,224)")
-    if dims is not None and len(dims) not in (2, 4):
+    if dims is not None and len(dims) not in (2, 3, 4):
         raise UnsupportedError(
             f"input {name!r} has {len(dims)} axes, {_told(dims, symbols)}, expected 4 (batch, channels, height, width; "
-            "or channels last) or 2 (batch, features)"
+            "or channels last), 3 (batch, height, width) or 2 (batch, features)"
         )
     if given is not None:
         if dims is None:

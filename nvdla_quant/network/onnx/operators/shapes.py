@@ -39,6 +39,8 @@ def dropout(node: Node, reading: Reading) -> None:
     """Read Dropout as nothing, which it is at inference."""
     if len(node.node.outputs) > 1 and node.node.outputs[1].uses():
         raise UnsupportedError("its mask is read, which is for training; export the model for inference (model.eval())")
+    if node.given(2) is not None:
+        reading.remarks.append(f"node {node.name!r}: Dropout in its form for training is read as nothing")
     same(node, reading)
 
 

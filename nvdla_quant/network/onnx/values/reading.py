@@ -192,7 +192,9 @@ class Reading:
         self._inputs.append(Tensor(ours, shape, name))
         self._tensors[ours] = self._inputs[-1]
         self.names[ours] = name
-        self._views[name] = View(ours, plain((self.batch, *shape))) if axes is None else View(ours, axes.axes, True)
+        self._views[name] = (
+            View(ours, plain((self.batch, *shape))) if axes is None else View(ours, axes.axes, moved=True)
+        )
         return ours
 
     def _add(self, onnx_name: str, operation: Operation, sources: Sequence[str], shape: tuple[int, ...]) -> str:

@@ -255,6 +255,45 @@ def test_a_network_of_each_opset(opset: int, tmp_path: Path) -> None:
     assert kinds(imported) == ["Convolution", "ReLU", "Deconvolution", "Pooling", "InnerProduct", "Softmax"]
 
 
+OLD: dict[str, tuple[onnx.NodeProto, dict[str, Any], Sequence[int], list[str]]] = {
+    "pad": (node("Pad", "x", pads=[0, 0, 1, 0, 0, 0, 2, 3]), {}, SHAPE, ["Convolution"]),
+    "slice": (node("Slice", "x", starts=[1], ends=[5], axes=[1]), {}, SHAPE, ["Gather"]),
+    "split": (node("Split", "x", "y z", axis=1, split=[2, 4]), {}, SHAPE, ["Gather", "Gather"]),
+    "softmax": (node("Softmax", "x"), {}, (6, 1, 1), ["Softmax"]),
+    "softmax of a vector": (node("Softmax", "x"), {}, (6,), ["Softmax"]),
+    "average": (
+        node("AveragePool", "x", kernel_shape=[3, 3], pads=[1] * 4, count_include_pad=1),
+        {},
+        SHAPE,
+        ["Pooling"],
+    ),
+    "gemm": (node("Gemm", "x w c", alpha=2.0), {"w": normal(6, 5), "c": normal(1, 5)}, (6,), ["InnerProduct"]),
+    "prelu": (node("PRelu", "x s"), {"s": normal(6, 1, 1)}, SHAPE, ["PReLU"]),
+    "dropout": (node("Dropout", "x", "y", ratio=0.5), {}, SHAPE, []),
+    "sum": (node("Sum", "x x x"), {}, SHAPE, ["Eltwise"]),
+    "largest": (node("Max", "x x"), {}, SHAPE, ["Eltwise"]),
+    "unsqueezed": (node("Unsqueeze", "x", axes=[2, 3]), {}, (6,), ["Reshape"]),
+}
+
+
+@pytest.mark.parametrize("name", OLD)
+@pytest.mark.parametrize("opset", [7, 8, 9])
+def test_old_operators(name: str, opset: int, tmp_path: Path) -> None:
+    one, constants, shape, expected = OLD[name]
+    nodes = [node("Relu", "x", "r"), node("Sigmoid", "r", "x1"), one]
+    one = onnx.NodeProto.FromString(one.SerializeToString())
+    one.input[:] = ["x1" if source == "x" else source for source in one.input]
+    imported = compare(tmp_path, model([*nodes[:2], one], constants, shape, opset, list(one.output)))
+    assert kinds(imported) == ["ReLU", "Sigmoid", *expected]
+
+
+def test_the_newest_opset(tmp_path: Path) -> None:
+    """No onnxruntime may know it yet."""
+    nodes = [node("Conv", "x w b", "c"), node("Relu", "c", "r"), node("MaxPool", "r", kernel_shape=[2, 2])]
+    onnx.save(model(nodes, CONV, opset=onnx.defs.onnx_opset_version()), tmp_path / "net.onnx")
+    assert kinds(read_onnx(tmp_path / "net.onnx")) == ["Convolution", "ReLU", "Pooling"]
+
+
 def test_newest_functions(tmp_path: Path) -> None:
     nodes = [node("Gelu", "x", "a"), node("Gelu", "a", "y", approximate="tanh")]
     assert kinds(compare(tmp_path, model(nodes, opset=20))) == ["GELU", "GELU"]
@@ -488,6 +527,19 @@ def test_one_channel_is_reshaped(tmp_path: Path) -> None:
     imported = compare(tmp_path, built, layout="NHWC")
     assert kinds(imported) == ["Convolution"]
     assert imported.network.only_input.shape == (1, 8, 9)
+
+
+@pytest.mark.parametrize("shape", ["n, 8, 9", "n, 8, 9, 1"])
+def test_images_that_are_flattened_at_once(shape: str, tmp_path: Path) -> None:
+    built = text("f = Reshape(x, s) y = MatMul(f, w)", {"s": np.array([-1, 72]), "w": normal(72, 5)}, shape)
+    path = tmp_path / "net.onnx"
+    onnx.save(built, path)
+    imported = read_onnx(path)
+    assert kinds(imported) == ["InnerProduct"]
+    images = normal(2, 1, 8, 9)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, {"x": images.reshape(2, 8, 9, *[1] * (shape.count(",") - 2))})
+    np.testing.assert_allclose(Reference(imported.network).run(images)["y"], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_bytes(tmp_path: Path) -> None:
