@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from nvdla_quant.errors import NetworkError, UnsupportedError
 from nvdla_quant.network.onnx.files.load import MOST_NODES
 from nvdla_quant.network.onnx.graphs import normalise
+from nvdla_quant.network.onnx.operators.table import ADVICE, READERS
 from nvdla_quant.network.onnx.reader import read_onnx
 from nvdla_quant.network.problems import LayersError
 from tests.unit.network.onnx.test_operators import model, node, normal, text
@@ -477,6 +478,14 @@ def test_names_are_made_safe_and_unique(tmp_path: Path) -> None:
     assert len(names[3]) == 200
     assert list(imported.names.values()) == ["x", "/layer1/relu:0", "a\tb", "a_b", long, "y"]
     assert [tensor.blob for tensor in imported.network.tensors.values()] == list(imported.names.values())
+
+
+def test_tables_name_operators() -> None:
+    known = {schema.name for schema in onnx.defs.get_all_schemas() if not schema.domain}
+    assert {*READERS, *ADVICE} - {"Swish"} <= known
+    assert not READERS.keys() & ADVICE.keys()
+    assert list(READERS) == sorted(READERS)
+    assert list(ADVICE) == sorted(ADVICE)
 
 
 def test_unsupported_is_a_network_error() -> None:
