@@ -1,0 +1,1 @@
+"""ONNX files: read into the graph of `network.graph`."""
