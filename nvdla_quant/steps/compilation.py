@@ -34,7 +34,7 @@ def compile_loadable(
     options : Mapping
         Precision and quantization mode.
     """
-    from nvdla_quant.compiler import compile_network
+    from nvdla_quant.compiler.compile import compile_network
 
     network = read_network(Path(prototxt), Path(caffemodel))
     scales = read_table(Path(table)) if table else None

@@ -13,7 +13,7 @@ from tests.conftest import REPOSITORY
 
 SLOW = {"altair", "jsonschema", "numba", "numpy", "onnx", "onnxruntime", "pandas", "PIL", "requests", "rich"}
 SLOW |= {"scipy", "typer", "vl_convert", "yaml"}
-SLOW |= {"nvdla_quant.loadable.schema_generated", "nvdla_quant.emulator.run"}
+SLOW |= {"nvdla_quant.loadable.schema_generated", "nvdla_quant.compiler.compile", "nvdla_quant.emulator.run"}
 SLOW |= {"nvdla_quant.verification.verify", "nvdla_quant.report.evidence"}
 """Libraries and modules of this package that take long to import; the rooms that compute stand for their own."""
 
