@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"jobs", "configuration", "table", "evaluation"},
     "steps": {
         *("hardware", "loadable", "jobs", "network", "images", "support", "table", "emulator", "compiler"),
-        *("execution", "calibration", "runtime", "verification", "evaluation"),
+        *("execution", "calibration", "runtime", "verification", "evaluation", "report"),
     },
     "cli": {
         *("hardware", "loadable", "jobs", "network", "support", "table", "emulator", "compiler"),
