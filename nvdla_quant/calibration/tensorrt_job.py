@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nvdla_quant.execution.fp32 import to_onnx
 from nvdla_quant.images.preprocess import Preprocessing, normalise
 from nvdla_quant.jobs.files import write_bytes, write_json
 from nvdla_quant.network.graph import Network
+from nvdla_quant.network.onnx.writer import to_onnx
 from nvdla_quant.table.naming import tensor_names
 
 if TYPE_CHECKING:

@@ -1,0 +1,179 @@
+"""What ONNX can say and Caffe cannot, said otherwise: the same values, held to OpenCV's Caffe importer."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nvdla_quant.errors import UnsupportedError
+from nvdla_quant.execution.fp32 import Reference
+from nvdla_quant.network.caffe.reader import read_network
+from nvdla_quant.network.caffe.rewrites import for_caffe, not_in_caffe
+from nvdla_quant.network.caffe.writer import write_caffemodel, write_prototxt
+from nvdla_quant.network.graph import (
+    GELU,
+    Clip,
+    Convolution,
+    Deconvolution,
+    Eltwise,
+    Gather,
+    HardSigmoid,
+    HardSwish,
+    InnerProduct,
+    Layer,
+    Network,
+    Operation,
+    Pooling,
+    Sigmoid,
+    Swish,
+    Tensor,
+)
+from nvdla_quant.network.shapes import assemble
+from tests.caffe_networks import assert_equal
+
+RNG = np.random.default_rng(0)
+SHAPE = (6, 11, 9)
+
+
+def weights(*shape: int) -> np.ndarray:
+    return RNG.normal(0, 0.5, shape).astype(np.float32)
+
+
+def network_of(*operations: Operation | Layer, shape: tuple[int, ...] = SHAPE) -> Network:
+    """Operations behind one another on `data`; the last layer is called `it`."""
+    layers: list[Layer] = []
+    for index, operation in enumerate(operations):
+        name = "it" if index == len(operations) - 1 else f"l{index}"
+        if isinstance(operation, Layer):
+            layers.append(operation)
+        else:
+            layers.append(Layer(name, operation, (layers[-1].name if layers else "data",)))
+    return assemble("net", [Tensor("data", shape, "data")], layers)
+
+
+def joined(operation: Operation) -> tuple[Layer, ...]:
+    return (
+        Layer("a", Convolution(weights(6, 6, 1, 1), None), ("data",)),
+        Layer("it", operation, ("data", "a")),
+    )
+
+
+SQUEEZED = (
+    Layer("mean", Pooling("average", (11, 9)), ("data",)),
+    Layer("gate", Sigmoid(), ("mean",)),
+)
+CASES: Mapping[str, Network] = {
+    "clip from 0": network_of(Clip(0.0, 6.0)),
+    "clip from -1 to 0.5": network_of(Clip(-1.0, 0.5)),
+    "clip from 0.25 to 0.5": network_of(Clip(0.25, 0.5)),
+    "clip above": network_of(Clip(None, 0.3)),
+    "clip below": network_of(Clip(-0.3, None)),
+    "hard sigmoid": network_of(HardSigmoid(0.2, 0.5)),
+    "hard swish": network_of(HardSwish()),
+    "swish": network_of(Swish()),
+    "gelu by tanh": network_of(GELU(approximate=True)),
+    "least of two": network_of(*joined(Eltwise("min"))),
+    "gather channels": network_of(Gather((5, 0, 0, 3))),
+    "gather features": network_of(InnerProduct(weights(7, 594), None), Gather((6, 2, 2))),
+    "gate by pixel": network_of(*SQUEEZED, Layer("it", Eltwise("prod"), ("data", "gate"))),
+    "gate by vector": network_of(
+        SQUEEZED[0],
+        Layer("fc", InnerProduct(weights(6, 6), None), ("mean",)),
+        Layer("it", Eltwise("prod"), ("fc", "data")),
+    ),
+    "convolution padded after": network_of(Convolution(weights(4, 6, 3, 3), weights(4), (2, 2), far=(1, 1))),
+    "convolution padded before": network_of(Convolution(weights(4, 6, 3, 2), None, (1, 2), (2, 1), far=(0, 0))),
+    "convolution padded above and left": network_of(
+        Convolution(weights(6, 1, 4, 4), weights(6), (1, 1), (2, 1), group=6, far=(1, 2))
+    ),
+    "dilated convolution": network_of(Convolution(weights(4, 3, 3, 3), None, (1, 1), (4, 2), (2, 2), 2, far=(2, 2))),
+    "deconvolution with output padding": network_of(
+        Deconvolution(weights(6, 2, 3, 3), weights(4), (2, 2), (1, 1), group=2, far=(0, 0))
+    ),
+    "deconvolution longer than its windows": network_of(
+        Deconvolution(weights(6, 4, 2, 2), None, (2, 2), far=(-1, -1)),
+    ),
+    "deconvolution cropped": network_of(Deconvolution(weights(6, 4, 4, 4), None, (2, 2), (0, 1), far=(2, 1))),
+    **{
+        f"maximum {kernel} / {stride}, {pad} {far} {rounding}": network_of(
+            Pooling("max", (kernel, kernel), (stride, stride), pad, rounding, far)  # type: ignore[arg-type]
+        )
+        for kernel, stride, pad, far, rounding in (
+            (3, 2, (0, 0), (1, 1), "down"),
+            (3, 2, (1, 1), (0, 0), "down"),
+            (2, 1, (0, 0), (1, 1), "down"),
+            (3, 1, (0, 1), (2, 0), "down"),
+            (4, 2, (0, 2), (3, 1), "up"),
+        )
+    },
+    **{
+        f"average of {area} {kernel} / {stride}, {pad} {far} {rounding}": network_of(
+            Pooling("average", (kernel, kernel), (stride, stride), pad, rounding, far, area)  # type: ignore[arg-type]
+        )
+        for kernel, stride, pad, far, rounding, area in (
+            (3, 1, (1, 1), None, "down", "image"),
+            (3, 2, (1, 1), None, "up", "image"),
+            (2, 2, (0, 0), None, "up", "image"),
+            (3, 2, (0, 1), (1, 0), "down", "image"),
+            (4, 3, (0, 1), (1, 2), "up", "image"),
+            (3, 2, (0, 1), (1, 0), "down", "padded"),
+        )
+    },
+    "average of one window": network_of(
+        Pooling("average", (13, 11), (1, 1), (1, 1), "down", area="image"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_same_values_by_caffe_s_layers(case: str, tmp_path: Path) -> None:
+    """Tensors keep their names; the files read back as the rewritten network, and OpenCV computes the same of them."""
+    cv2 = pytest.importorskip("cv2", reason="opencv-python-headless (extra: dev) is not installed")
+    network = CASES[case]
+    rewritten = for_caffe(network)
+    assert set(network.tensors) <= set(rewritten.tensors)
+    assert not not_in_caffe(network)
+    assert for_caffe(rewritten) is rewritten
+    x = RNG.normal(0, 2, (3, *SHAPE)).astype(np.float32)
+    names = [layer.name for layer in network.layers]
+    expected = Reference(network, names).run(x)
+    got = Reference(rewritten, names).run(x)
+    for name in names:
+        np.testing.assert_allclose(got[name], expected[name], rtol=1e-5, atol=2e-6, err_msg=name)
+    paths = tmp_path / "deploy.prototxt", tmp_path / "model.caffemodel"
+    write_prototxt(rewritten, paths[0])
+    write_caffemodel(rewritten, paths[1])
+    assert_equal(read_network(*paths), rewritten)
+    theirs = cv2.dnn.readNetFromCaffe(*map(str, paths))
+    theirs.setInput(x)
+    np.testing.assert_allclose(theirs.forward("it").reshape(expected["it"].shape), expected["it"], rtol=1e-4, atol=1e-5)
+
+
+def test_what_caffe_has_stays_as_it_is() -> None:
+    network = network_of(Convolution(weights(4, 6, 3, 3), None), Pooling("average", (3, 3), (2, 2), (1, 1)))
+    assert for_caffe(network) is network
+
+
+def test_names_do_not_collide() -> None:
+    network = network_of(Layer("it_gate", Sigmoid(), ("data",)), Layer("it", Swish(), ("it_gate",)))
+    assert [layer.name for layer in for_caffe(network).layers] == ["it_gate", "it_gate_", "it"]
+
+
+def test_all_that_caffe_lacks_is_refused_at_once() -> None:
+    network = network_of(
+        Convolution(weights(4, 6, 3, 3), None, (1, 1), (2, 2), (2, 2), far=(1, 1)),
+        GELU(),
+        Deconvolution(weights(4, 4, 3, 3), None, (1, 1), (2, 2), (2, 2), far=(1, 1)),
+    )
+    assert [finding.layer for finding in not_in_caffe(network)] == ["l0", "l1", "it"]
+    with pytest.raises(UnsupportedError, match=r"'l0': Convolution.*'l1': GELU.*'it': Deconvolution"):
+        for_caffe(network)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_nothing_is_written_that_caffe_does_not_mean(case: str, tmp_path: Path) -> None:
+    network = CASES[case]
+    if for_caffe(network) is not network:
+        with pytest.raises(UnsupportedError, match="Caffe has no such layer"):
+            write_prototxt(network, tmp_path / "deploy.prototxt")
