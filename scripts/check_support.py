@@ -5,5 +5,5 @@ from nvdla_quant.steps.support import check_support
 
 with logs.capture(snakemake.log[0]):
     given, params = snakemake.input, snakemake.params
-    files = given.prototxt, given.caffemodel, snakemake.output.support
+    files = given.network, snakemake.output.support
     check_support(*files, params.target, params.nvdla_compiler, params.options)

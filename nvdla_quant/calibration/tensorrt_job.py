@@ -1,7 +1,8 @@
 """What TensorRT is given of a network, decided here, where the network is known: names, input values, an ONNX model.
 
-TensorRT's Caffe parser reads the original files. Versions without it get an ONNX model whose values have the names that
-the Caffe parser would have given them, so that a calibration cache is the same text whichever way it came.
+TensorRT's Caffe parser reads the original files of a Caffe model. Versions without it get an ONNX model whose values
+have the names that the Caffe parser would have given them, so that a calibration cache is the same text whichever way
+it came. Of an ONNX model, every version gets what it was read to.
 """
 
 from pathlib import Path

@@ -80,7 +80,13 @@ def explain(error: Any) -> str:
         return f"{where}: missing {', '.join(map(repr, missing))}"
     if error.validator == "oneOf":
         choices = [" and ".join(choice["required"]) for choice in error.validator_value]
-        return f"{where}: give exactly one of {', '.join(choices)}"
+        every = {
+            key: None
+            for choice in error.validator_value
+            for key in (*choice["required"], *choice.get("properties", ()))
+        }
+        given = ", ".join(key for key in every if key in error.instance) or "none"
+        return f"{where}: give exactly one of {', '.join(choices)}; there is {given}"
     if error.validator == "pattern" and error.validator_value in _PATTERNS:
         allowed, character = _PATTERNS[error.validator_value]
         wrong = dict.fromkeys(part for part in error.instance if not re.fullmatch(character, part))

@@ -65,14 +65,39 @@ def model_of(network: Network) -> "onnx.ModelProto":
     return model
 
 
-def as_written(model: "onnx.ModelProto") -> Network | None:
-    """Return the network that a model was written from; None where `write_onnx` did not write it, or not like this."""
+def read_written(path: Path) -> Network | str | None:
+    """Return the network that a file was written from; what to say where it was edited since; None for any other file.
+
+    Raises
+    ------
+    NetworkError
+        The file says which layers it holds, but not in this way.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load_model_from_string(path.read_bytes())
+    except (OSError, DecodeError):
+        return None  # Whoever reads it as any other file says what is wrong.
+    try:
+        return as_written(model)
+    except NetworkError as error:
+        raise NetworkError(f"{path}: {error}") from error
+
+
+def as_written(model: "onnx.ModelProto") -> Network | str | None:
+    """Return what `read_written` does of a model."""
     said = {entry.key: entry.value for entry in model.metadata_props}
-    if LAYERS not in said or said.get(DIGEST) != _digest(model):
+    if LAYERS not in said:
         return None
+    if said.get(DIGEST) != _digest(model):
+        return (
+            f"its graph was edited after nvdla-quant wrote it, so that the layers in its metadata, {LAYERS}, are not it"
+        )
     try:
         return _network(model, json.loads(said[LAYERS]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise NetworkError(
             f"the metadata {LAYERS} is damaged ({error!r}); remove it, or write the file again"
         ) from error
@@ -107,7 +132,9 @@ def _described(network: Network, layer: Layer, held: Mapping[str, str]) -> dict[
 def _network(model: "onnx.ModelProto", content: Mapping[str, Any]) -> Network:
     from onnx import numpy_helper
 
-    held = {constant.name: constant for constant in model.graph.initializer}
+    # What is to be read elsewhere is none of ours, and may lie anywhere.
+    constants = (constant for constant in model.graph.initializer if not constant.external_data)
+    held = {constant.name: constant for constant in constants}
     inputs = [Tensor(item["name"], tuple(item["shape"]), item["blob"]) for item in content["inputs"]]
     layers: list[Layer] = []
     for item in content["layers"]:
