@@ -9,7 +9,7 @@ that an edited file is read like anybody else's.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -51,6 +51,17 @@ def write_onnx(network: Network, path: Path) -> None:
             "2 GiB, and NVDLA's address space no more than that either"
         )
     path.write_bytes(content)
+
+
+def as_onnx(network: Network) -> Network:
+    """Return a network of Caffe's as the ONNX file has it: each tensor by itself, under its layer's name.
+
+    So that names in a calibration cache are those of the values in the file.
+    """
+    layers = tuple(replace(layer, inner=False) for layer in network.layers)
+    tensors = {name: replace(tensor, blob=name) for name, tensor in network.tensors.items()}
+    inputs = tuple(tensors[tensor.name] for tensor in network.inputs)
+    return Network(network.name, inputs, layers, tensors)
 
 
 def model_of(network: Network) -> "onnx.ModelProto":
