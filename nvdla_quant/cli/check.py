@@ -18,9 +18,9 @@ from nvdla_quant.cli.options import (
     structure_of,
 )
 from nvdla_quant.hardware.targets import target_of
-from nvdla_quant.network.caffe.reader import LayersError, unreadable
 from nvdla_quant.network.findings import Finding
 from nvdla_quant.network.graph import Network
+from nvdla_quant.network.problems import LayersError, unreadable
 from nvdla_quant.support.check import check as check_support
 
 NOT_SUPPORTED = 3
@@ -48,7 +48,7 @@ def command(
     except LayersError as error:
         if not all(problem.is_unsupported for problem in error.problems):
             raise
-        network, unread = error.known, unreadable(error.problems)
+        network, unread = error.known, unreadable(error.problems, error.supported)
     findings = (*unread, *(() if network is None else check_support(network, target, cprecision)))
     if as_json:
         print(json.dumps({"findings": [vars(finding) for finding in findings]}, indent=2))

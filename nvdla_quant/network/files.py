@@ -95,11 +95,12 @@ def import_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> "Impo
         As `onnx.reader.read_onnx`.
     """
     from nvdla_quant.network.onnx.reader import Imported, read_onnx
+    from nvdla_quant.network.onnx.writer import OPSET, PRODUCER
     from nvdla_quant.network.onnx.written import read_written
 
     written = read_written(path)
     if isinstance(written, Network):
-        return Imported(written, {name: name for name in written.tensors}, ())
+        return Imported(written, {name: name for name in written.tensors}, (), OPSET, PRODUCER, (path,))
     imported = read_onnx(path, input_shape)
     return imported if written is None else replace(imported, remarks=(*imported.remarks, written))
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 PRODUCER = "nvdla-quant"
 LARGE = 1 << 20
 """Bytes from which on a constant is handed to the session beside the model: protobuf copies it several times."""
-_OPSET = 17
+OPSET = 17
 _IR_VERSION = 8
 """Old enough for every onnxruntime from 1.18 on, and the first pair that has all operators used here."""
 
@@ -118,7 +118,7 @@ class Graph:
                 [_value(network, name) for name in names],
                 self.constants,
             ),
-            opset_imports=[helper.make_opsetid("", _OPSET)],
+            opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=_IR_VERSION,
             producer_name=PRODUCER,
         )

@@ -1,0 +1,44 @@
+"""The edge of a graph: whether its images have their channels last."""
+
+from collections import deque
+
+import onnx_ir as ir
+
+_PASSING = frozenset({"Add", "Cast", "Clip", "Div", "Dropout", "Identity", "Mul", "Pad", "Sub"})
+"""Operators of a network's own preprocessing, which leave the axes as they are."""
+_MOST = 64
+"""Nodes to look at: preprocessing is short."""
+
+
+def takes_channels_last(value: ir.Value) -> bool:
+    """Whether a network moves the last axis of its input to the front before anything else looks at axes.
+
+    That is what tf2onnx leaves of TensorFlow's NHWC. Of one channel it may be a Reshape.
+    """
+    waiting, seen = deque([value]), 0
+    while waiting:
+        current = waiting.popleft()
+        for node in current.consumers():
+            seen += 1
+            if seen > _MOST:
+                return False
+            if node.op_type == "Transpose":
+                order = node.attributes.get("perm")
+                if order is None or tuple(order.as_ints()) != (0, 3, 1, 2):
+                    return False
+                return True
+            if node.op_type == "Reshape":
+                return _moves_one_channel(current, node.outputs[0])
+            if node.op_type == "MatMul":
+                return True
+            if node.op_type not in _PASSING:
+                return False
+            waiting.append(node.outputs[0])
+    return False
+
+
+def _moves_one_channel(before: ir.Value, after: ir.Value) -> bool:
+    if before.shape is None or after.shape is None or len(before.shape) != 4 or len(after.shape) != 4:
+        return False
+    batch, height, width, channels = before.shape
+    return channels == 1 and tuple(after.shape) == (batch, 1, height, width) and (height, width) != (1, 1)

@@ -1,0 +1,112 @@
+"""Take out of an ONNX graph what exporters leave in it, by the passes of onnx-ir and onnxscript.
+
+Functions are written out, shapes inferred, what depends on constants alone is computed, and what nothing reads is
+dropped. Their rewrites that fuse operators are not used: each would take the name of a tensor away, which calibration
+caches are keyed by.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from nvdla_quant.errors import NetworkError
+from nvdla_quant.network.onnx.files.load import one_line
+
+_MOST_FOLDED = 2**27
+"""Values of all inputs and outputs of a node that is computed ahead: a weight of 512 MiB in fp32."""
+_ROUNDS = 4
+"""Foldings behind one another; each may make shapes known that the next one needs."""
+
+
+def normalise(model: onnx.ModelProto) -> ir.Model:
+    """Return the model, whose inputs have fixed shapes, without exporter noise.
+
+    Every value that is left has the name that it has in the file.
+
+    Raises
+    ------
+    NetworkError
+        A pass failed on the model.
+    """
+    from onnxscript import optimizer  # Here: it takes a while, and only this function needs it.
+
+    with _quiet("onnx_ir", "onnxscript"):
+        try:
+            graph = ir.from_proto(model)
+            common.InlinePass()(graph)
+            common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
+            absorb_identities(graph.graph)
+            common.ShapeInferencePass(check_type=False, strict_mode=False)(graph)
+            for _ in range(_ROUNDS):
+                changed = optimizer.fold_constants_ir(
+                    graph,
+                    onnx_shape_inference=True,
+                    input_size_limit=_MOST_FOLDED,
+                    output_size_limit=_MOST_FOLDED,
+                    should_fold=_is_bounded,
+                ).modified
+                common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
+                common.RemoveUnusedNodesPass()(graph)
+                if not changed:
+                    break
+        except NetworkError:
+            raise
+        except Exception as error:  # Whatever the passes raise on a file that is not what they expect.
+            cause = error.__cause__ or error
+            raise NetworkError(
+                f"cannot be normalised by onnx-ir and onnxscript: {one_line(error)}"
+                + (f" ({one_line(cause)})" if isinstance(cause, Exception) and cause is not error else "")
+            ) from error
+    return graph
+
+
+def _is_bounded(node: ir.Node) -> bool:
+    """Whether the results of a node are known to be small enough to be computed here."""
+    sizes = [value.shape for value in (*node.inputs, *node.outputs) if value is not None]
+    if any(shape is None or not all(isinstance(dim, int) for dim in shape) for shape in sizes):
+        return False
+    return sum(prod(int(dim) for dim in shape) for shape in sizes if shape is not None) <= _MOST_FOLDED
+
+
+def is_part(inner: str | None, whole: str | None) -> bool:
+    """Whether a value is one that a layer needs within itself, by its name: our writer calls it ``<layer>:<what>``."""
+    return bool(whole) and str(inner).startswith(f"{whole}:")
+
+
+def absorb_identities(graph: ir.Graph) -> None:
+    """Let the writer of what an ``Identity`` passes on write the Identity's own result, where only the name differs.
+
+    That is where nothing else reads it, and it is a part of the layer that the result is named after, or the result is
+    an output of the graph. Any other Identity is dropped by the constant folding, and its name with it.
+    """
+    for node in list(graph):
+        if node.op_type != "Identity" or node.domain not in ("", "ai.onnx") or len(node.outputs) != 1:
+            continue
+        inner, outer = node.inputs[0], node.outputs[0]
+        if inner is None or inner.producer() is None or inner.is_graph_output() or len(inner.uses()) != 1:
+            continue
+        if inner.producer().graph is not graph or not (outer.is_graph_output() or is_part(inner.name, outer.name)):  # type: ignore[union-attr]
+            continue
+        name = outer.name
+        ir.convenience.replace_all_uses_with(outer, inner, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
+        inner.name = name
+
+
+@contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """Keep libraries from logging what they try in vain: what comes of it is told by the reader."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
