@@ -4,15 +4,18 @@
 # Makes: network/{network}/deploy.prototxt, weights.caffemodel; {target}/support.json.
 #        Of an ONNX model network/imported/network.onnx, names.json, remarks.txt, which stands for it everywhere else, and
 #        network/{network}/network.onnx; that form as Caffe's files only where something reads no other (nvdla_compiler).
+#
+# Outputs are spelled out, since constraints do not reach the wildcards of a pathvar: Caffe models and ONNX models have
+# rules of their own.
 
 
 rule import_network:
     input:
         model=JOB.model_files,
     output:
-        network="<case>/network/imported/network.onnx",
-        names="<case>/network/imported/names.json",
-        remarks="<case>/network/imported/remarks.txt",
+        network="<results>/{model}/{dataset}/network/imported/network.onnx",
+        names="<results>/{model}/{dataset}/network/imported/names.json",
+        remarks="<results>/{model}/{dataset}/network/imported/remarks.txt",
     log:
         "<case_logs>/import_network.log",
     benchmark:
@@ -38,8 +41,8 @@ rule prepare_network:
     input:
         network=JOB.network,
     output:
-        prototxt="<case>/network/{network}/deploy.prototxt",
-        caffemodel="<case>/network/{network}/weights.caffemodel",
+        prototxt="<results>/{model}/{dataset}/network/{network}/deploy.prototxt",
+        caffemodel="<results>/{model}/{dataset}/network/{network}/weights.caffemodel",
     log:
         "<case_logs>/prepare_network/{network}.log",
     benchmark:
@@ -65,7 +68,7 @@ rule prepare_onnx_network:
     input:
         network=JOB.network,
     output:
-        network="<case>/network/{network}/network.onnx",
+        network="<results>/{model}/{dataset}/network/{network}/network.onnx",
     log:
         "<case_logs>/prepare_onnx_network/{network}.log",
     benchmark:
@@ -91,8 +94,8 @@ rule convert_network:
     input:
         network="<case>/network/{network}/network.onnx",
     output:
-        prototxt="<case>/network/{network}/deploy.prototxt",
-        caffemodel="<case>/network/{network}/weights.caffemodel",
+        prototxt="<results>/{model}/{dataset}/network/{network}/deploy.prototxt",
+        caffemodel="<results>/{model}/{dataset}/network/{network}/weights.caffemodel",
     log:
         "<case_logs>/convert_network/{network}.log",
     benchmark:

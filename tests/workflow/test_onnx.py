@@ -1,0 +1,112 @@
+"""A sweep whose model is an ONNX file."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import yaml
+
+from nvdla_quant.network.files import read_model
+from nvdla_quant.network.onnx.writer import to_onnx
+from tests.sweeps import plan, run, tiny_network
+from tests.workflow.test_staleness import REPORT
+
+Case = tuple[Path, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def case(new_checkout: Callable[..., Path], tiny_config: dict[str, Any]) -> Case:
+    """Return a checkout with the tiny network as ONNX, and the configuration of a sweep over it; nothing has run."""
+    checkout = new_checkout()
+    model = to_onnx(tiny_network(0))
+    model.graph.node[0].output[0] = model.graph.node[1].input[0] = "features/conv 1"  # No name of a layer in Caffe.
+    onnx.save(model, checkout / "inputs" / "tiny.onnx")
+    config = copy.deepcopy(tiny_config)
+    config["models"]["tiny"] = {"onnx": "inputs/tiny.onnx", "preprocessing": {"channels": "gray", "scale": 0.00390625}}
+    (checkout / "config.yaml").write_text(yaml.safe_dump(config))
+    return checkout, config
+
+
+def test_the_plan_is_known_before_the_model_is_read(case: Case) -> None:
+    assert plan(*case) == {
+        "import_network": 1,
+        "select_calibration_images": 1,
+        "select_test_images": 1,
+        "prepare_onnx_network": 1,
+        "check_support": 2,
+        "compute_reference": 1,
+        "calibrate": 1,
+        "convert_cache": 1,
+        "fix_table": 1,
+        "compile_loadable": 3,
+        "run_loadable": 3,
+        "score_reference": 1,
+        "score_variant": 3,
+        "verify_loadable": 3,
+        **REPORT,
+    }
+
+
+def test_caffe_s_files_are_made_where_something_reads_no_others(case: Case) -> None:
+    """And a table of their layers: some of the network's may be several in Caffe."""
+    checkout, config = case
+    config = copy.deepcopy(config)
+    config["backends"] = {"nvdla_compiler": {"path": "nvdla_compiler"}}
+    config["variants"].append({**config["variants"][1], "compiler": "nvdla_compiler"})
+    jobs = plan(checkout, config)
+    assert {name: jobs[name] for name in ("convert_network", "fix_table", "compile_with_nvdla_compiler")} == {
+        "convert_network": 1,
+        "fix_table": 2,
+        "compile_with_nvdla_compiler": 2,
+    }
+
+
+def test_a_sweep_runs_to_the_report(case: Case) -> None:
+    checkout, config = case
+    result = run(checkout)
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    folder = checkout / "results" / "tiny" / "noise"
+    names = json.loads((folder / "network" / "imported" / "names.json").read_text())
+    assert "features/conv 1" in names.values()
+    verdicts = [json.loads(path.read_text())["verdict"] for path in folder.glob("*/*/verdict.json")]
+    assert verdicts == ["ok"] * 3
+    network = read_model([folder / "network" / "fold" / "network.onnx"])
+    assert [layer.kind for layer in network.layers] == ["Convolution", "ReLU", "Pooling", "InnerProduct", "Softmax"]
+    manifest = json.loads((checkout / "results" / "manifest.json").read_text())
+    assert list(manifest["inputs"]) == ["inputs/noise.npz", "inputs/tiny.onnx"]
+    made = {name.partition("noise/")[2] for name in manifest["artefacts"]}
+    assert {"network/imported/network.onnx", "network/imported/remarks.txt", "network/fold/network.onnx"} <= made
+    assert plan(checkout, config) == {}
+
+
+def test_caffe_s_files_of_a_form(case: Case) -> None:
+    checkout, _ = case
+    pair = [f"results/tiny/noise/network/fold/{name}" for name in ("deploy.prototxt", "weights.caffemodel")]
+    result = run(checkout, *pair)
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    network = read_model([checkout / path for path in pair])
+    assert [layer.kind for layer in network.layers] == ["Convolution", "ReLU", "Pooling", "InnerProduct", "Softmax"]
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({}, "models.tiny: missing 'prototxt', 'caffemodel'; or give the model as `onnx`"),
+        ({"prototxt": "a"}, "models.tiny: missing 'caffemodel'; or give the model as `onnx`"),
+        ({"onnx": "a", "caffemodel": "b"}, "models.tiny.caffemodel: `onnx` is there as well"),
+        ({"prototxt": "a", "caffemodel": "b", "input_shape": [1, 1, 8, 8]}, "models.tiny.input_shape: it goes with"),
+    ],
+)
+def test_a_model_is_one(case: Case, record: dict[str, Any], said: str) -> None:
+    from nvdla_quant.configuration.load import load_configuration
+    from nvdla_quant.errors import ConfigError
+
+    config = copy.deepcopy(case[1])
+    config["models"]["tiny"] = {**record, "preprocessing": {"channels": "gray"}}
+    with pytest.raises(ConfigError) as caught:
+        load_configuration(config)
+    assert str(caught.value).startswith(f"config: {said}")
