@@ -12,10 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.errors import NetworkError
-from nvdla_quant.network.graph import (
-    Network,
-    Weights,
-)
+from nvdla_quant.network.graph import Network, Weights
 from nvdla_quant.network.onnx.writer import to_onnx
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ def plot_figures(
     figures : Mapping
         Where each goes, by its name and format: ``accuracy_svg``.
     """
+    from nvdla_quant.report.charts.figures import FIGURES
+    from nvdla_quant.report.charts.style import write_chart
     from nvdla_quant.report.evidence import read_evidence
-    from nvdla_quant.report.figures import FIGURES
-    from nvdla_quant.report.style import write_chart
 
     evidence = read_evidence(groups=groups, calibrators=calibrators, **files)
     charts = {name: draw(evidence) for name, draw in FIGURES.items()}
