@@ -94,10 +94,17 @@ class Work:
         """Bytes of one kernel."""
         return self.channels * self.kernel[0] * self.kernel[1] * self.element_bytes
 
+    @property
+    def far(self) -> Pair:
+        """Rows and columns of padding below and on the right, where all outputs are computed in one run."""
+        (down,), (across,) = (spans(self, axis, self.source[axis], self.output[axis]) for axis in (0, 1))
+        return down.after, across.after
+
     def entries(self, target: Target, columns: int) -> int:
         """Entries of one row of `columns` input pixels."""
         if self.image:
-            return image_entries(target, columns, 2 * self.pad[1], self.element_bytes)
+            (across,) = spans(self, 1, self.source[1], self.output[1])
+            return image_entries(target, columns, across.before + across.after, self.element_bytes)
         return feature_entries(target, self.channels, columns, self.element_bytes)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from types import MappingProxyType
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -204,6 +204,7 @@ class GELU:
 
 Tabulated = Sigmoid | TanH | HardSigmoid | HardSwish | Swish | GELU
 """Operations that the hardware has a look-up table for: functions of one value."""
+TABULATED: tuple[type[Tabulated], ...] = get_args(Tabulated)
 
 
 @dataclass(frozen=True)

@@ -224,7 +224,7 @@ def split_pooling(network: Network) -> Network:
     A window of a * b without padding is a window of a, then one of b over the results. A maximum of any size is a
     chain of overlapping maxima. Both kinds of chain compute the same; the new layers are called ``<name>_part1`` and so
     on, and have the scale of the pooling's input. Any other average becomes a convolution of each channel by itself
-    with equal weights, where Caffe divides all windows by the same number. What cannot be replaced so stays;
+    with equal weights, where all windows are divided by the same number. What cannot be replaced so stays;
     `support.check` reports it.
     """
     layers: list[Layer] = []
@@ -245,35 +245,40 @@ def split_pooling(network: Network) -> Network:
     return _assembled(network, layers)
 
 
-_Axis = tuple[int, int, int]
-"""(kernel, stride, padding) along one axis."""
+_Axis = tuple[int, int, Pair]
+"""(kernel, stride, padding before and after) along one axis."""
+_UNPADDED = (0, 0)
 
 
 def _parts(pooling: Pooling, size: Pair, output: Pair) -> list[Pooling] | None:
     """Poolings that one after another compute `pooling`, or None."""
     axes = [
         _nested(*axis, pooling.rounding) or (_overlapping(*axis, pooling.rounding) if pooling.method == "max" else None)
-        for axis in zip(pooling.kernel, pooling.stride, pooling.pad, size, output, strict=True)
+        for axis in zip(pooling.kernel, pooling.stride, pooling.sides, size, output, strict=True)
     ]
     if any(axis is None for axis in axes):
         return None
     rows, columns = (axis or [] for axis in axes)
     length = max(len(rows), len(columns))
-    rows, columns = (axis + [(1, 1, 0)] * (length - len(axis)) for axis in (rows, columns))
-    return [
-        Pooling(pooling.method, (row[0], column[0]), (row[1], column[1]), (row[2], column[2]), pooling.rounding)
-        for row, column in zip(rows, columns, strict=True)
-    ]
+    rows, columns = (axis + [(1, 1, _UNPADDED)] * (length - len(axis)) for axis in (rows, columns))
+    return [_part(pooling, row, column) for row, column in zip(rows, columns, strict=True)]
 
 
-def _nested(kernel: int, stride: int, pad: int, size: int, output: int, rounding: Rounding) -> list[_Axis] | None:
+def _part(pooling: Pooling, row: _Axis, column: _Axis) -> Pooling:
+    """Pooling of these windows that is otherwise as `pooling`."""
+    near, far = zip(row[2], column[2], strict=True)
+    window = replace(pooling, kernel=(row[0], column[0]), stride=(row[1], column[1]))
+    return replace(window, pad=near, far=None if far == near else far)
+
+
+def _nested(kernel: int, stride: int, pad: Pair, size: int, output: int, rounding: Rounding) -> list[_Axis] | None:
     """Poolings along one axis whose windows stand side by side, each within the limit, or None."""
-    if pad or (output - 1) * stride + kernel > size:
+    if pad != _UNPADDED or (output - 1) * stride + kernel > size:
         return None
     if output == 1 and kernel > size - kernel:
         stride = kernel  # Of the only window; any that keeps a second one out will do.
     if kernel <= MAX_POOLING_WINDOW:
-        return [(kernel, stride, 0)]
+        return [(kernel, stride, _UNPADDED)]
     for first in range(MAX_POOLING_WINDOW, 1, -1):
         if kernel % first or stride % first:
             continue
@@ -282,36 +287,38 @@ def _nested(kernel: int, stride: int, pad: int, size: int, output: int, rounding
         rest_kernel, rest_stride = kernel // first, stride // first
         if pooling_size(between, rest_kernel, rest_stride, 0, rounding) != output:
             continue
-        rest = _nested(rest_kernel, rest_stride, 0, between, output, rounding)
+        rest = _nested(rest_kernel, rest_stride, _UNPADDED, between, output, rounding)
         if rest is not None:
-            return [(first, first, 0), *rest]
+            return [(first, first, _UNPADDED), *rest]
     return None
 
 
-def _overlapping(kernel: int, stride: int, pad: int, size: int, output: int, rounding: Rounding) -> list[_Axis] | None:
+def _overlapping(kernel: int, stride: int, pad: Pair, size: int, output: int, rounding: Rounding) -> list[_Axis] | None:
     """Maxima along one axis whose windows overlap, each within the limit, or None."""
     if kernel <= MAX_POOLING_WINDOW:
         return [(kernel, stride, pad)]
-    for first in range(MAX_POOLING_WINDOW, max(pad, 1), -1):
-        between, left = size + 2 * pad - (first - 1), kernel - (first - 1)
+    for first in range(MAX_POOLING_WINDOW, max(*pad, 1), -1):
+        between, left = size + sum(pad) - (first - 1), kernel - (first - 1)
         # Rounding up may let the last window begin behind what so large a first one leaves.
         if pooling_size(between, left, stride, 0, rounding) != output or (output - 1) * stride >= between:
             continue
-        rest = _overlapping(left, stride, 0, between, output, rounding)
+        rest = _overlapping(left, stride, _UNPADDED, between, output, rounding)
         if rest is not None:
             return [(first, 1, pad), *rest]
     return None
 
 
 def _averaging(pooling: Pooling, shape: tuple[int, int, int], output: Pair) -> Convolution | None:
-    """Convolution that computes an average, where each window lies inside of the padded image."""
-    axes = list(zip(pooling.kernel, pooling.stride, pooling.pad, shape[1:], output, strict=True))
-    if pooling.method == "max" or any((n - 1) * s + k > size + 2 * pad for k, s, pad, size, n in axes):
+    """Convolution that computes an average, where each window lies inside of what it divides by."""
+    axes = list(zip(pooling.kernel, pooling.stride, pooling.sides, shape[1:], output, strict=True))
+    if pooling.method == "max" or any((n - 1) * s + k > size + sum(pad) for k, s, pad, size, n in axes):
+        return None
+    if pooling.area == "image" and any(pad != _UNPADDED for _, _, pad, _, _ in axes):
         return None
     height, width = pooling.kernel
     weights = np.full((shape[0], 1, height, width), 1 / (height * width), np.float32)
-    strides = [1 if size + 2 * pad == k else s for k, s, pad, size, _ in axes]  # One window has no stride.
-    sizes = [(size + 2 * pad - k) // s + 1 for (k, _, pad, size, _), s in zip(axes, strides, strict=True)]
+    strides = [1 if size + sum(pad) == k else s for k, s, pad, size, _ in axes]  # One window has no stride.
+    sizes = [(size + sum(pad) - k) // s + 1 for (k, _, pad, size, _), s in zip(axes, strides, strict=True)]
     if sizes != list(output):
         return None
-    return Convolution(weights, None, (strides[0], strides[1]), pooling.pad, group=shape[0])
+    return Convolution(weights, None, (strides[0], strides[1]), pooling.pad, group=shape[0], far=pooling.far)

@@ -15,17 +15,17 @@ from nvdla_quant.hardware.targets import (
 from nvdla_quant.network.findings import Finding
 from nvdla_quant.network.graph import (
     LRN,
+    TABULATED,
     Concat,
     Convolution,
     Deconvolution,
+    HardSigmoid,
     InnerProduct,
     Layer,
     Network,
     Pooling,
     Power,
-    Sigmoid,
     Softmax,
-    TanH,
 )
 from nvdla_quant.network.passes import for_hardware
 from nvdla_quant.network.views import VIEWS, readers, viewed
@@ -38,8 +38,8 @@ MAX_KERNEL = 32
 """Kernel height and width, and dilation: 5 bits, minus one (NVDLA_CSC_D_WEIGHT_SIZE_EXT_0, _DILATION_EXT)."""
 MAX_STRIDE = 8
 """Convolution strides: 3 bits, minus one (NVDLA_CDMA_D_CONV_STRIDE). Pooling strides: the firmware's check (pdp.c)."""
-MAX_PAD = 31
-"""Padding on the left and above: 5 bits (NVDLA_CDMA_D_ZERO_PADDING)."""
+MAX_PAD, MAX_FAR_PAD = 31, 63
+"""Padding on the left and above: 5 bits; on the right and below: 6 (NVDLA_CDMA_D_ZERO_PADDING)."""
 NORMALISATION_SIZES = (3, 5, 7, 9)
 """Channels that the CDP sums over: NVDLA_CDP_D_LRN_CFG has 2 bits (kmd/firmware/cdp.c ``map_local_size``)."""
 
@@ -225,6 +225,7 @@ def _fits(layer: Layer, work: Work, dilation: tuple[int, int], target: Target) -
         ("kernel", max(work.kernel[0], 1 if work.image else work.kernel[1]), MAX_KERNEL),
         ("stride", max(work.stride), MAX_STRIDE),
         ("padding", max(work.pad), MAX_PAD),
+        ("padding on the right or below", max(work.far), MAX_FAR_PAD),
         ("dilation", max(dilation), MAX_KERNEL),
         ("channels of one kernel row", vector, MAX_SIZE),
     ]
@@ -273,6 +274,8 @@ def _table(layer: Layer, network: Network, target: Target, precision: Precision)
         able = ", ".join(name for name, other in TARGETS.items() if other.has_lut)
         message = f"{target.name}'s SDP has no look-up table; targets that have one: {able}"
         yield Finding(layer.name, "no-table", "error", message, "train with ReLU or PReLU")
+    if isinstance(layer.operation, HardSigmoid) and layer.operation.alpha == 0:
+        yield Finding(layer.name, "function", "error", "alpha is 0: it is a constant", "leave the layer out")
 
 
 def _power(layer: Layer, network: Network, target: Target, precision: Precision) -> Iterator[Finding]:
@@ -306,8 +309,7 @@ _RULES: dict[type, Callable[[Layer, Network, Target, Precision], Iterator[Findin
     Softmax: _softmax,
     Concat: _concat,
     Deconvolution: _deconvolution,
-    Sigmoid: _table,
-    TanH: _table,
+    **dict.fromkeys(TABULATED, _table),
     Power: _power,
     LRN: _normalisation,
 }

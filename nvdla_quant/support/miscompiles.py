@@ -16,9 +16,13 @@ from nvdla_quant.network.caffe.rewrites import for_caffe, not_in_caffe
 from nvdla_quant.network.findings import Finding
 from nvdla_quant.network.graph import (
     LRN,
+    TABULATED,
     BatchNorm,
+    Clip,
     Convolution,
+    Deconvolution,
     Eltwise,
+    Gather,
     InnerProduct,
     Layer,
     Network,
@@ -187,10 +191,31 @@ def _pooling(layer: Layer, network: Network) -> Iterator[Finding]:
         )
         yield Finding(layer.name, "pooling-window", "error", message, "use preparation fold, which takes it apart")
     axes = zip(network.tensors[layer.inputs[0]].chw[1:], layer.operation.kernel, layer.operation.stride, strict=True)
-    upward = [pooling_size(*axis, pad) for axis, pad in zip(axes, layer.operation.pad, strict=True)]
+    upward = [pooling_size(*axis, near, far=far) for axis, (near, far) in zip(axes, layer.operation.sides, strict=True)]
     if network.tensors[layer.name].chw[1:] != tuple(upward):
         message = "round_mode: FLOOR (or ceil_mode: false): its Caffe parser does not read it and rounds the size up"
         yield Finding(layer.name, "pooling-rounding", "error", message, "the builtin compiler rounds down")
+
+
+def _area(layer: Layer, network: Network) -> Iterator[Finding]:
+    operation = layer.operation
+    assert isinstance(operation, Pooling)
+    padded = any(side for sides in operation.sides for side in sides)
+    if operation.method == "average" and operation.area == "image" and padded:
+        message = "an average that leaves padding out: Caffe's counts it, and its Caffe parser reads nothing else"
+        yield Finding(layer.name, "pooling-area", "error", message, "the builtin compiler divides by the image alone")
+
+
+def _far(layer: Layer, network: Network) -> Iterator[Finding]:
+    operation = layer.operation
+    assert isinstance(operation, Convolution | Deconvolution | Pooling)
+    if any(near != far for near, far in operation.sides):
+        (top, bottom), (left, right) = operation.sides
+        message = (
+            f"padding of {top} and {bottom} rows, {left} and {right} columns: its Caffe parser reads one number for "
+            "both sides"
+        )
+        yield Finding(layer.name, "padding", "error", message, "the builtin compiler pads each side by itself")
 
 
 def _leaky(layer: Layer, network: Network) -> Iterator[Finding]:
@@ -208,6 +233,16 @@ def _eltwise(layer: Layer, network: Network) -> Iterator[Finding]:
             f"{len(layer.inputs)} inputs with coefficients {operation.coefficients or 1}: two are read, as they are"
         )
         yield Finding(layer.name, "eltwise", "error", message, "sums of two, without coefficients")
+
+
+def _combination(layer: Layer, network: Network) -> Iterator[Finding]:
+    assert isinstance(layer.operation, Eltwise)
+    if layer.operation.operation == "min":
+        message = "a minimum: its Caffe parser knows sums, maxima and products"
+        yield Finding(layer.name, "eltwise", "error", message, "the builtin compiler")
+    if len({network.tensors[name].chw for name in layer.inputs}) > 1:
+        message = "one pixel times all of an image: it joins tensors of one size alone"
+        yield Finding(layer.name, "eltwise", "error", message, "the builtin compiler")
 
 
 def _product(layer: Layer, network: Network) -> Iterator[Finding]:
@@ -250,13 +285,18 @@ def _unknown(layer: Layer, network: Network) -> Iterator[Finding]:
 
 _Rule = Callable[[Layer, Network], Iterator[Finding]]
 _BOTH: dict[type, tuple[_Rule, ...]] = {
-    Pooling: (_pooling,),
+    Convolution: (_far,),
+    Deconvolution: (_far,),
+    Pooling: (_pooling, _area, _far),
     ReLU: (_leaky,),
-    Eltwise: (_eltwise,),
+    Eltwise: (_eltwise, _combination),
     Power: (_power,),
     Softmax: (_softmax,),
     PReLU: (_unknown,),
     Reshape: (_unknown,),
+    Clip: (_unknown,),
+    Gather: (_unknown,),
+    **{kind: (_unknown,) for kind in TABULATED if kind not in (Sigmoid, TanH)},
 }
 _INT8: dict[type, tuple[_Rule, ...]] = {
     Convolution: (_group,),

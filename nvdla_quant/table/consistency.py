@@ -31,7 +31,7 @@ class Bond:
     Attributes
     ----------
     rule : str
-        ``pooling``, ``concat`` or ``eltwise``.
+        ``pooling``, ``gather``, ``concat`` or ``eltwise``.
     layer : str
         The layer.
     sources : tuple[str, ...]
@@ -54,15 +54,18 @@ class Bond:
 def bonds(network: Network) -> tuple[Bond, ...]:
     """Return what must agree in `network`, in network order.
 
-    Pooling: the output is at the input's scale. Concat: all inputs and the output. Element-wise sum and maximum: the
-    inputs. Each input is the tensor that the layer reads, hence the last fused one of its branch; Dropout, Flatten and
-    Reshape are looked through.
+    Pooling: the output is at the input's scale. Gather: likewise, since its channels are read where they stand, or are
+    copied as they are. Concat: all inputs and the output. Element-wise sum, maximum and minimum: the inputs. Each input
+    is the tensor that the layer reads, hence the last fused one of its branch; Dropout, Flatten and Reshape are looked
+    through.
     """
     found = []
     for layer in network.layers:
         sources = tuple(dict.fromkeys(viewed(network, name) for name in layer.inputs))
         if layer.kind == "Pooling":
             found.append(Bond("pooling", layer.name, sources, layer.name))
+        elif layer.kind == "Gather":
+            found.append(Bond("gather", layer.name, sources, layer.name))
         elif layer.kind == "Concat":
             found.append(Bond("concat", layer.name, sources, layer.name))
         elif layer.kind == "Eltwise" and layer.operation.operation != "prod":  # type: ignore[union-attr]
@@ -76,8 +79,9 @@ def unify(
     """Make the scales of `table` consistent for the hardware.
 
     Tensors that are bound to one another, through any number of layers, form a group. The group's scale is that of
-    its pinned tensor; else the largest one of its tensors, since a smaller one would clip, those of poolings left out,
-    since a pooling takes its input's. A final Softmax gets 1/127. Entries that fusion swallows stay as they are.
+    its pinned tensor; else the largest one of its tensors, since a smaller one would clip, those of poolings and of
+    gathered channels left out, since they take their input's. A final Softmax gets 1/127. Entries that fusion swallows
+    stay as they are.
 
     Parameters
     ----------
@@ -102,11 +106,11 @@ def unify(
     """
     check_complete(network, table)
     every_bond = bonds(network)
-    poolings = {bond.output for bond in every_bond if bond.rule == "pooling"}
+    keepers = {bond.output for bond in every_bond if bond.rule in ("pooling", "gather")}
     scales = dict(table.scales)
     changes: dict[str, Change] = {}
     for group in _groups(every_bond):
-        decider = _decider(group, table, poolings, pinned)
+        decider = _decider(group, table, keepers, pinned)
         for name in group:
             if scales[name] != table[decider]:
                 bond = _closest(every_bond, name)
@@ -198,7 +202,7 @@ def _groups(every_bond: Iterable[Bond]) -> list[list[str]]:
     return list({id(group): group for group in group_of.values()}.values())
 
 
-def _decider(group: list[str], table: CalibrationTable, poolings: set[str | None], pinned: frozenset[str]) -> str:
+def _decider(group: list[str], table: CalibrationTable, keepers: set[str | None], pinned: frozenset[str]) -> str:
     """Return the tensor whose scale a group takes."""
     fixed = [name for name in group if name in pinned]
     if len({table[name] for name in fixed}) > 1:
@@ -207,7 +211,7 @@ def _decider(group: list[str], table: CalibrationTable, poolings: set[str | None
             f"calibration table: {each} must be at one scale, since the layers between them cannot rescale, but "
             "they are given from outside; feed them alike"
         )
-    candidates = fixed or [name for name in group if name not in poolings]
+    candidates = fixed or [name for name in group if name not in keepers]
     return max(candidates, key=lambda name: table[name])
 
 

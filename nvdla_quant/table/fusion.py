@@ -1,9 +1,9 @@
 """Which layers stand for one operation: the chains that a compiler fuses (docs/hardware/calibration-table.md)."""
 
-from nvdla_quant.network.graph import Network
+from nvdla_quant.network.graph import TABULATED, Network
 from nvdla_quant.network.views import sole_reader
 
-FUSED_AFTER = frozenset({"BatchNorm", "Scale", "Power", "ReLU", "PReLU", "Sigmoid", "TanH"})
+FUSED_AFTER = frozenset({"BatchNorm", "Scale", "Power", "ReLU", "PReLU", "Clip", *(kind.kind for kind in TABULATED)})
 """Element-wise layers that join the operation before them where nothing else reads what that wrote."""
 
 FUSION_STARTS = frozenset({"Convolution", "Deconvolution", "InnerProduct", "Eltwise"}) | FUSED_AFTER

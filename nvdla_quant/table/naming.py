@@ -40,9 +40,17 @@ _TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "Eltwise": ("ElementWise",),
         "Concat": ("Concatenation",),
         "LRN": ("LRN",),
+        "Clip": ("Activation",),
+        "HardSigmoid": ("Activation",),
+        "HardSwish": ("Activation",),
+        "Swish": ("Activation",),
+        "GELU": ("Activation",),
+        "Gather": ("Gather",),
     }
 )
-"""TensorRT's layers of each Caffe layer; the last writes the layer's tensor. The names of PReLU's are not measured."""
+"""TensorRT's layers of each Caffe layer; the last writes the layer's tensor. The names of PReLU's are not measured.
+
+Those from Clip on are no layers of Caffe, so only our own caches have names for them."""
 
 _UNNAMED = re.compile(r"\(Unnamed Layer\* \d+\) \[(?P<type>[^\]]*)\]_output\Z")
 _BEFORE_FUSION = re.compile(r"TRT-\d+-(EntropyCalibration2|MinMaxCalibration)\Z|nvdla-quant-")
@@ -203,7 +211,8 @@ def _names_by_layer(network: Network) -> Mapping[str, str]:
 def _scales_by_rule(network: Network, scales: Mapping[str, float]) -> dict[str, float]:
     """Return scales of layers that a table by layers may leave out, since what they read says them.
 
-    A ReLU and a pooling write no larger values than they read, and a final Softmax has a scale of its own.
+    A ReLU, a pooling and gathered channels have no larger values than what they read, and a final Softmax has a scale
+    of its own.
     """
     found: dict[str, float] = {}
     known = dict(scales)
@@ -211,7 +220,7 @@ def _scales_by_rule(network: Network, scales: Mapping[str, float]) -> dict[str, 
         source = viewed(network, layer.inputs[0])
         if layer.name in known or isinstance(layer.operation, VIEWS):
             continue
-        if layer.kind in ("ReLU", "Pooling") and source in known:
+        if layer.kind in ("ReLU", "Pooling", "Gather") and source in known:
             found[layer.name] = known[layer.name] = known[source]
         elif layer.kind == "Softmax" and not network.consumers[layer.name]:
             found[layer.name] = known[layer.name] = SOFTMAX_SCALE

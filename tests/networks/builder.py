@@ -1,5 +1,6 @@
 """Builds networks layer by layer, with He-random weights from a seed."""
 
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from nvdla_quant.network.graph import (
     Convolution,
     Deconvolution,
     Eltwise,
+    Gather,
     InnerProduct,
     Layer,
     Network,
@@ -19,6 +21,7 @@ from nvdla_quant.network.graph import (
     Pooling,
     PReLU,
     ReLU,
+    Rounding,
     Scale,
     Softmax,
     Tensor,
@@ -105,6 +108,7 @@ class Builder:
         stride: int | Pair = 1,
         *,
         pad: int | Pair | None = None,
+        far: Pair | None = None,
         group: int = 1,
         dilation: int | Pair = 1,
         bias: bool = True,
@@ -121,7 +125,7 @@ class Builder:
         shape = (outputs, self.channels(source) // group, *kernel)
         weights = self.normal(shape, gain * float(np.sqrt(2 / np.prod(shape[1:]))))
         added = self.normal((outputs,), 0.05) if bias else None
-        return self.add(name, Convolution(weights, added, pair(stride), pair(pad), dilation, group), source)
+        return self.add(name, Convolution(weights, added, pair(stride), pair(pad), dilation, group, far), source)
 
     def conv_relu(self, name: str, source: str, outputs: int, kernel: int, stride: int = 1, **more: int) -> str:
         """Convolution and ReLU; `more` as of `conv`."""
@@ -152,6 +156,7 @@ class Builder:
         stride: int | Pair,
         *,
         pad: int | Pair = 0,
+        far: Pair | None = None,
         group: int = 1,
         dilation: int | Pair = 1,
         bias: bool = True,
@@ -163,7 +168,7 @@ class Builder:
         taps = inputs // group * max(1.0, float(np.prod(kernel)) / float(np.prod(stride)))
         weights = self.normal((inputs, outputs // group, *kernel), gain * float(np.sqrt(2 / taps)))
         added = self.normal((outputs,), 0.05) if bias else None
-        operation = Deconvolution(weights, added, stride, pair(pad), pair(dilation), group)
+        operation = Deconvolution(weights, added, stride, pair(pad), pair(dilation), group, far)
         return self.add(name, operation, source)
 
     def fc(self, name: str, source: str, outputs: int, *, bias: bool = True, gain: float = 1.0) -> str:
@@ -195,9 +200,13 @@ class Builder:
         kernel: int | Pair,
         stride: int | Pair = 1,
         pad: int | Pair = 0,
+        *,
+        rounding: Rounding = "up",
+        far: Pair | None = None,
+        area: Literal["padded", "image"] = "padded",
     ) -> str:
         """Pooling."""
-        return self.add(name, Pooling(method, pair(kernel), pair(stride), pair(pad)), source)
+        return self.add(name, Pooling(method, pair(kernel), pair(stride), pair(pad), rounding, far, area), source)
 
     def global_average(self, name: str, source: str) -> str:
         """Average of all pixels, as ``global_pooling`` has it."""
@@ -208,14 +217,25 @@ class Builder:
         """Normalisation across channels with AlexNet's exponent."""
         return self.add(name, LRN(size, alpha, 0.75, 1.0), source)
 
+    def gather(self, name: str, source: str, channels: Iterable[int]) -> str:
+        """Some channels, in this order."""
+        return self.add(name, Gather(tuple(channels)), source)
+
+    def excited(self, name: str, source: str, inner: int, activation: Operation, gate: Operation) -> str:
+        """Squeeze and excitation (Hu et al. 2018): all pixels times a gate that their average makes, a channel."""
+        squeezed = self.conv(f"{name}_squeeze", self.global_average(f"{name}_average", source), inner, 1)
+        last = self.add(f"{name}_inner", activation, squeezed)
+        gated = self.add(f"{name}_gate", gate, self.conv(f"{name}_excite", last, self.channels(source), 1))
+        return self.eltwise(name, "prod", gated, source)
+
     def concat(self, name: str, *sources: str) -> str:
         """Concatenation of channels."""
         return self.add(name, Concat(), *sources)
 
     def eltwise(
-        self, name: str, kind: Literal["sum", "max", "prod"], *sources: str, coefficients: tuple[float, ...] = ()
+        self, name: str, kind: Literal["sum", "max", "min", "prod"], *sources: str, coefficients: tuple[float, ...] = ()
     ) -> str:
-        """Element-wise sum, maximum or product."""
+        """Element-wise sum, maximum, minimum or product."""
         return self.add(name, Eltwise(kind, coefficients), *sources)
 
     def softmax(self, source: str) -> str:

@@ -17,16 +17,24 @@ from hypothesis import strategies as st
 from nvdla_quant.errors import CompileError, NetworkError
 from nvdla_quant.hardware.targets import NV_FULL, TARGETS, Precision, QuantizationMode, Target
 from nvdla_quant.network.graph import (
+    GELU,
     BatchNorm,
+    Clip,
     Dropout,
     Eltwise,
     Flatten,
+    HardSigmoid,
+    HardSwish,
     Network,
+    Operation,
     Pair,
     Power,
+    ReLU,
     Reshape,
+    Rounding,
     Scale,
     Sigmoid,
+    Swish,
     TanH,
     convolution_size,
     deconvolution_size,
@@ -84,7 +92,7 @@ class Drawn:
 
 @st.composite
 def networks(draw: st.DrawFn, longest: int = 6, functions: bool = True) -> Drawn:
-    """Networks of up to `longest` links, and what ends them; with sigmoid and tanh where `functions` are allowed."""
+    """Networks of up to `longest` links, and what ends them; with those of the table where `functions` are allowed."""
     channels, side = draw(st.sampled_from(CHANNELS)), st.integers(1, 20)
     shape = (channels, draw(side), draw(side))
     seed = draw(st.integers(0, 2**16))
@@ -106,7 +114,7 @@ class _Grower:
     def __init__(self, draw: st.DrawFn, builder: Builder, functions: bool) -> None:
         self.draw, self.builder = draw, builder
         self.size = {"data": 1.0}
-        self._count = 0
+        self._count, self._functions = 0, functions
         # Of the same size as their input, so that branches of them can be joined.
         self.inner: list[_Link] = [
             self.same_convolution,
@@ -117,6 +125,9 @@ class _Grower:
             self.lrn,
             self.power,
             self.dropout,
+            self.clip,
+            self.gather,
+            self.excitation,
             self.branches,
             *([self.function] if functions else []),
         ]
@@ -161,11 +172,11 @@ class _Grower:
         kernel, dilation, stride = self.pair(1, 5), self.pair(1, 3), self.pair(1, 3)
         extent = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
         pad = self.pair(0, max(extent) - 1)
-        if any(convolution_size(*axis) < 1 for axis in zip(sides, kernel, stride, pad, dilation, strict=True)):
-            kernel, dilation, pad = (1, 1), (1, 1), (0, 0)
-        if self.too_large(
-            outputs, [convolution_size(*x) for x in zip(sides, kernel, stride, pad, dilation, strict=True)]
-        ):
+        far = self.far(pad, 0, max(extent) - 1)
+        made = [convolution_size(*axis) for axis in zip(sides, kernel, stride, pad, dilation, far, strict=True)]
+        if min(made) < 1:
+            kernel, dilation, pad, far, made = (1, 1), (1, 1), (0, 0), (0, 0), sides
+        if self.too_large(outputs, made):
             outputs = group
         bias = self.draw(st.booleans())
         name = self.named("conv")
@@ -176,6 +187,7 @@ class _Grower:
             kernel,
             stride,
             pad=pad,
+            far=far,
             group=group,
             dilation=dilation,
             bias=bias,
@@ -196,14 +208,15 @@ class _Grower:
         channels, *sides = self.builder.chw(source)
         kernel, stride = self.pair(1, 4), self.pair(1, 3)
         pad = self.pair(0, min(kernel) - 1)
+        far = self.far(pad, 1 - min(stride), min(kernel) - 1)
         depthwise = self.draw(st.booleans()) and channels <= 40
         outputs = channels if depthwise else self.draw(st.sampled_from([n for n in CHANNELS if n <= 24]))
-        made = [deconvolution_size(*axis) for axis in zip(sides, kernel, stride, pad, strict=True)]
+        made = [deconvolution_size(*axis) for axis in zip(sides, kernel, stride, pad, (1, 1), far, strict=True)]
         if min(made) < 1 or max(made) > LARGEST_SIDE or self.too_large(outputs, made):
             return self.relu(source, depth)
         name, group, bias = self.named("deconv"), channels if depthwise else 1, self.draw(st.booleans())
         self.builder.deconv(
-            name, source, outputs, kernel, stride, pad=pad, group=group, bias=bias, gain=self.gain(source)
+            name, source, outputs, kernel, stride, pad=pad, far=far, group=group, bias=bias, gain=self.gain(source)
         )
         return self.written(name, 1.4)
 
@@ -214,13 +227,18 @@ class _Grower:
         if self.draw(st.booleans()):
             kernel = self.pair(1, 6)
         pad = self.pair(0, min(kernel) - 1)
-        if any(size + 2 * p < k for size, k, p in zip(sides, kernel, pad, strict=True)):
-            kernel, pad = (1, 1), (0, 0)
+        far = self.far(pad, 0, min(kernel) - 1)
+        if any(size + near + after < k for size, k, near, after in zip(sides, kernel, pad, far, strict=True)):
+            kernel, pad, far = (1, 1), (0, 0), (0, 0)
         stride = self.pair(1, max(1, min(*kernel, 8)))
-        outside = any(pooling_size(*axis) < 1 for axis in zip(sides, kernel, stride, pad, strict=True))
-        if outside:
-            stride = (1, 1)
-        name = self.builder.pool(self.named("pool"), source, self.method(), kernel, stride, pad)
+        rounding: Rounding = self.draw(st.sampled_from(["up", "down"]))
+        axes = zip(sides, kernel, stride, pad, (rounding,) * 2, far, strict=True)
+        # A last window that lies in the padding altogether has no value.
+        if any((pooling_size(*axis) - 1) * axis[2] - axis[3] >= axis[0] for axis in axes):
+            stride, far = (1, 1), pad
+        area: Literal["padded", "image"] = self.draw(st.sampled_from(["padded", "image"]))
+        name = self.named("pool")
+        self.builder.pool(name, source, self.method(), kernel, stride, pad, rounding=rounding, far=far, area=area)
         return self.written(name, self.size[source])
 
     def same_pooling(self, source: str, depth: int) -> str:
@@ -229,6 +247,10 @@ class _Grower:
 
     def method(self) -> Literal["max", "average"]:
         return self.draw(st.sampled_from(["max", "average"]))
+
+    def far(self, near: Pair, low: int, high: int) -> Pair:
+        """Padding on the far sides: more often than not that of the near ones."""
+        return self.draw(st.one_of(st.just(near), st.tuples(st.integers(low, high), st.integers(low, high))))
 
     def relu(self, source: str, depth: int) -> str:
         return self.written(self.builder.relu(self.named("relu"), source), self.size[source])
@@ -267,8 +289,41 @@ class _Grower:
         return self.written(name, (abs(scale) * size + abs(shift)) ** power)
 
     def function(self, source: str, depth: int) -> str:
-        operation = self.draw(st.sampled_from([Sigmoid(), TanH()]))
-        return self.written(self.builder.add(self.named("function"), operation, source), 0.7)
+        bounded = [Sigmoid(), TanH(), HardSigmoid(), HardSigmoid(1 / 6)]
+        operation = self.draw(st.sampled_from([*bounded, HardSwish(), Swish(), GELU(), GELU(True)]))
+        size = 0.7 if operation in bounded else self.size[source]
+        return self.written(self.builder.add(self.named("function"), operation, source), size)
+
+    def clip(self, source: str, depth: int) -> str:
+        """Bounds within what the values are, or beyond."""
+        low, high = self.draw(
+            st.sampled_from([(0.0, 1.0), (0.0, 0.5), (0.0, 9.0), (-0.7, 0.9), (-0.3, None), (None, 0.4)])
+        )
+        size = self.size[source]
+        clip = Clip(None if low is None else low * size, None if high is None else high * size)
+        return self.written(self.builder.add(self.named("clip"), clip, source), size)
+
+    def gather(self, source: str, depth: int) -> str:
+        """A part of the channels, all of them shuffled, or any."""
+        count = self.builder.channels(source)
+        first = self.draw(st.integers(0, count - 1))
+        groups = self.draw(st.sampled_from([n for n in range(1, count + 1) if count % n == 0]))
+        channels = self.draw(
+            st.one_of(
+                st.just(tuple(range(first, count))),
+                st.just(tuple(range(first + 1))),
+                st.just(tuple(np.arange(count).reshape(groups, -1).T.ravel().tolist())),
+                st.lists(st.integers(0, count - 1), min_size=1, max_size=8).map(tuple),
+            )
+        )
+        return self.written(self.builder.gather(self.named("gather"), source, channels), self.size[source])
+
+    def excitation(self, source: str, depth: int) -> str:
+        """All pixels times a gate, which an average of them makes."""
+        gates: list[Operation] = [Clip(0.0, 1.0), *([HardSigmoid(), Sigmoid()] if self._functions else [])]
+        inner, gate = self.draw(st.sampled_from(CHANNELS)), self.draw(st.sampled_from(gates))
+        name = self.builder.excited(self.named("excited"), source, inner, ReLU(), gate)
+        return self.written(name, self.size[source])
 
     def dropout(self, source: str, depth: int) -> str:
         return self.written(self.builder.add(self.named("drop"), Dropout(), source), self.size[source])
@@ -293,14 +348,16 @@ class _Grower:
         product = 1.0
         for size in sizes:
             product *= size
-        kinds: list[Literal["sum", "max", "prod"]] = ["sum", "max", *(["prod"] if product < LARGEST_SIZE else [])]  # type: ignore[list-item]
+        kinds: list[Literal["sum", "max", "min", "prod"]] = ["sum", "max", "min"]
+        if product < LARGEST_SIZE:
+            kinds.append("prod")
         kind = self.draw(st.sampled_from(kinds))
         coefficients: tuple[float, ...] = ()
         # Of one tensor, coefficients may come to 0, and a tensor of zeros has no scale.
         if kind == "sum" and len(set(ends)) == len(ends) and self.draw(st.booleans()):
             coefficients = tuple(self.draw(st.sampled_from([1.0, -1.0, 0.5, -1.25, 2.0])) for _ in ends)
         name = self.builder.eltwise(self.named(kind), kind, *ends, coefficients=coefficients)
-        return self.written(name, {"sum": 1.5 * max(sizes), "max": max(sizes), "prod": product}[kind])
+        return self.written(name, {"sum": 1.5 * max(sizes), "prod": product}.get(kind, max(sizes)))
 
     def end(self, source: str) -> None:
         """Scores, with a softmax or without; or a last convolution, whose output is an image."""

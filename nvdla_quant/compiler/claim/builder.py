@@ -8,6 +8,7 @@ import numpy as np
 
 from nvdla_quant.compiler.claim.records import (
     Affine,
+    Bounding,
     Claim,
     Gain,
     Gathering,
@@ -36,7 +37,7 @@ from nvdla_quant.compiler.lowering.operations import (
 )
 from nvdla_quant.compiler.numbers.quantize import table_unit
 from nvdla_quant.hardware.targets import Precision, QuantizationMode, Target
-from nvdla_quant.network.graph import Network, PReLU, ReLU
+from nvdla_quant.network.graph import Clip, Network, PReLU, ReLU
 
 Scales = Mapping[str, float]
 
@@ -125,8 +126,17 @@ def _stages(step: Step, network: Network, lowered: Lowered, scales: Scales, half
     if step.function is not None:
         unit = 1.0 if half else table_unit(step, scales)
         yield Lookup(_layer_of(step, network, type(step.function.operation)), unit)
-    if step.relu:
+    if sides := _bounds(step):
+        yield Bounding(_layer_of(step, network, Clip), sides)
+    elif step.relu:
         yield Rectifying()
+
+
+def _bounds(step: ConvolutionStep | PointStep) -> tuple[str, ...]:
+    """Return which bounds of a Clip a step has; where there is a high one, `relu` is the low one."""
+    least = step.least is not None if isinstance(step, PointStep) else False
+    low = least or (step.relu and step.most is not None)
+    return (*(["low"] if low else []), *(["high"] if step.most is not None else []))
 
 
 def _weighting(step: ConvolutionStep) -> Stage:

@@ -52,10 +52,11 @@ _STAGE_FIELDS: Mapping[str, Mapping[str, Any]] = {
     "whole": {"layer": _STRING},
     "affine": {"layer": _STRING},
     "gain": {"factor": _NUMBER},
-    "joining": {"how": {"enum": ["sum", "max", "product"]}, "gain": _NUMBER, "reads": _PLACE},
+    "joining": {"how": {"enum": ["sum", "max", "min", "product"]}, "gain": _NUMBER, "reads": _PLACE},
     "slopes": {"layer": _STRING, "kernels": _PAIR},
     "lookup": {"layer": _STRING, "unit": {"type": "number", "exclusiveMinimum": 0}},
     "rectifying": {},
+    "bounding": {"layer": _STRING, "sides": {"type": "array", "items": {"enum": ["low", "high"]}, "minItems": 1}},
 }
 
 _STAGE = {

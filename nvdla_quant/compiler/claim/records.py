@@ -7,7 +7,7 @@ guess what an operation is for; a claim that is wrong fails there.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 from nvdla_quant.network.graph import Pair
 
@@ -102,7 +102,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class Joining:
-    """A second tensor: ``sum``, ``max`` or ``product`` with it, times `gain`."""
+    """A second tensor, or its only pixel: ``sum``, ``max``, ``min`` or ``product`` with it, times `gain`."""
 
     kind: ClassVar[str] = "joining"
     how: str
@@ -121,7 +121,7 @@ class Slopes:
 
 @dataclass(frozen=True)
 class Lookup:
-    """The function of one value that a Sigmoid, TanH or Power is; `unit` is the real value of 1 at its table."""
+    """The function of one value that a layer is (a Sigmoid, a Power); `unit` is the real value of 1 at its table."""
 
     kind: ClassVar[str] = "lookup"
     layer: str
@@ -135,11 +135,18 @@ class Rectifying:
     kind: ClassVar[str] = "rectifying"
 
 
-Stage = Weighting | Gathering | Whole | Affine | Gain | Joining | Slopes | Lookup | Rectifying
+@dataclass(frozen=True)
+class Bounding:
+    """Bounds of a Clip: ``low``, ``high`` or both, in `sides`."""
 
-STAGES: Mapping[str, type[Stage]] = {
-    stage.kind: stage for stage in (Weighting, Gathering, Whole, Affine, Gain, Joining, Slopes, Lookup, Rectifying)
-}
+    kind: ClassVar[str] = "bounding"
+    layer: str
+    sides: tuple[str, ...]
+
+
+Stage = Weighting | Gathering | Whole | Affine | Gain | Joining | Slopes | Lookup | Rectifying | Bounding
+
+STAGES: Mapping[str, type[Stage]] = {stage.kind: stage for stage in get_args(Stage)}
 
 
 @dataclass(frozen=True)

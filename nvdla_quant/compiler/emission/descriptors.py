@@ -201,10 +201,11 @@ def convolution(
 
 def _unit(record: np.void, unit: SdpUnit, plan: Plan) -> None:
     half = plan.precision is Precision.FP16
-    int8_point = unit.tensor is not None and not half
+    int8_tensor = unit.tensor is not None and not half
     wide = ProcessorPrecision.FP16 if half else ProcessorPrecision.INT16
     # Registers of an X unit hold the 16 bits of a half; where nothing is multiplied, it is 1 as in int8.
     multiplier = np.float16(unit.multiplier).view(np.int16) if half and unit.multiplier != 1 else int(unit.multiplier)
+    addend = np.float16(unit.addend).view(np.int16) if half else int(unit.addend)
     _fill(
         record,
         enable=1,
@@ -214,13 +215,14 @@ def _unit(record: np.void, unit: SdpUnit, plan: Plan) -> None:
         act=unit.act,
         shift_value=unit.shift,
         truncate=unit.truncate,
-        precision=ProcessorPrecision.INT8 if int8_point else wide,
+        precision=ProcessorPrecision.INT8 if int8_tensor else wide,
+        alu_operand=addend,
         mul_operand=multiplier,
     )
 
 
 def _operands(cube: np.void, unit: SdpUnit, addend: Window | None, place: Place | None, plan: Plan) -> None:
-    if unit.mode is SdpMode.PER_POINT:
+    if unit.tensor is not None:
         assert addend is not None
         _cube(cube, plan, addend)
     elif unit.mode is SdpMode.PER_KERNEL:

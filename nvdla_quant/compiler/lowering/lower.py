@@ -5,13 +5,14 @@ another tensor, slopes of negative values, a function from a table, ReLU. A fuse
 layer, so the scale of that layer counts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, assert_never
+from typing import assert_never
 
 import numpy as np
 
 from nvdla_quant.compiler.lowering.operations import (
+    Combination,
     ConvolutionStep,
     Derived,
     Function,
@@ -30,14 +31,19 @@ from nvdla_quant.errors import CompileError
 from nvdla_quant.hardware.cbuf import round_up
 from nvdla_quant.hardware.targets import Precision, Target
 from nvdla_quant.network.graph import (
+    GELU,
     LRN,
     BatchNorm,
+    Clip,
     Concat,
     Convolution,
     Deconvolution,
     Dropout,
     Eltwise,
     Flatten,
+    Gather,
+    HardSigmoid,
+    HardSwish,
     InnerProduct,
     Layer,
     Network,
@@ -49,6 +55,8 @@ from nvdla_quant.network.graph import (
     Scale,
     Sigmoid,
     Softmax,
+    Swish,
+    Tabulated,
     TanH,
     Tensor,
     Weights,
@@ -57,6 +65,8 @@ from nvdla_quant.network.passes import affine_of
 from nvdla_quant.network.views import sole_reader, viewed
 from nvdla_quant.support.check import image_inputs, runs_from_table
 
+INPUT = -1
+"""Step that an input of the network is complete behind: none."""
 PRODUCT_RANGE = 127.0
 """Steps of the product of two scales in one step of an intermediate product: its range holds any two int8 values."""
 
@@ -83,6 +93,7 @@ class _Lowering:
     def __init__(self, network: Network, target: Target, precision: Precision) -> None:
         self._network, self._target, self._precision = network, target, precision
         self._images = image_inputs(network)
+        self._atom = target.feature_atom_bytes // (2 if precision is Precision.FP16 else 1)
         self._outputs = tuple(dict.fromkeys(viewed(network, tensor.name) for tensor in network.outputs))
         self._steps: list[Step] = []
         self._writer: dict[str, int] = {}
@@ -124,20 +135,25 @@ class _Lowering:
                 self._relu(layer, names[0])
             case ReLU():
                 self._slopes(layer, names[0], np.array([operation.negative_slope], np.float32))
+            case Clip(low=0.0, high=None):
+                self._relu(layer, names[0])
+            case Clip():
+                self._clip(layer, operation, names[0])
             case PReLU():
                 self._slopes(layer, names[0], operation.slope)
             case Eltwise():
                 self._eltwise(layer, operation, names)
             case Pooling():
-                pooling = operation.method, operation.kernel, operation.stride, operation.pad
-                self._append(PoolingStep((layer.name,), names[0], layer.name, *pooling))
+                self._append(_pooling(layer.name, operation, names[0]))
             case Concat():
                 self._concat(layer, names)
+            case Gather():
+                self._gather(layer, operation, names[0])
             case Softmax():
                 self._append(SoftmaxStep((layer.name,), names[0], layer.name))
             case LRN():
                 self._append(NormalisationStep((layer.name,), names[0], layer.name, operation))
-            case Sigmoid() | TanH():
+            case Sigmoid() | TanH() | HardSigmoid() | HardSwish() | Swish() | GELU():
                 self._function(layer, operation, names[0])
             case Power() if operation.power != 1:
                 if runs_from_table(operation, self._target, self._precision):
@@ -171,10 +187,15 @@ class _Lowering:
         if index is None or tensor in self._added or sole_reader(self._network, tensor) is None:
             return None
         step = self._steps[index]
-        if not isinstance(step, ConvolutionStep | PointStep) or step.relu or step.function is not None:
+        if not isinstance(step, ConvolutionStep | PointStep) or step.ended:
             return None
         # A negative coefficient is computed with its sign turned round until the very end.
         return None if step.join is not None and step.join.gain < 0 else (index, step)
+
+    @staticmethod
+    def _is_bare(step: ConvolutionStep | PointStep) -> bool:
+        """Whether a step is a convolution with the SDP's second unit to spare."""
+        return isinstance(step, ConvolutionStep) and step.join is None and step.slopes is None
 
     def _extend(self, index: int, step: ConvolutionStep | PointStep) -> None:
         del self._writer[self._steps[index].output], self._complete[self._steps[index].output]
@@ -189,16 +210,37 @@ class _Lowering:
         index, step = found
         self._extend(index, replace(step, layers=(*step.layers, layer.name), output=layer.name, relu=True))
 
+    def _clip(self, layer: Layer, operation: Clip, source: str) -> None:
+        """Fuse bounds of 0 and more where the SDP's second unit is free; others take passes of their own.
+
+        A unit has one operation before its multiplier, and in int8 a bound that is not 0 takes a finer unit than the
+        source's steps. So two such bounds are two passes there.
+        """
+        name, low, high = layer.name, operation.low, operation.high
+        if low == 0:
+            found = self._fusable(source)
+            if found is not None and self._is_bare(found[1]):
+                index, step = found
+                self._extend(index, replace(step, layers=(*step.layers, name), output=name, relu=True, most=high))
+            else:
+                self._append(PointStep((name,), source, name, relu=True, most=high))
+            return
+        if low is not None and high is not None and self._precision is Precision.INT8:
+            raised = self._temporary(layer, f"{name}#raised", Derived((name,)))
+            self._append(PointStep((name,), source, raised, least=low))
+            source, low = raised, None
+        self._append(PointStep((name,), source, name, least=low, most=high))
+
     def _slopes(self, layer: Layer, source: str, slopes: Weights) -> None:
         slopes = np.broadcast_to(slopes, self._network.tensors[layer.name].chw[:1])
         found = self._fusable(source)
-        if found is None or not isinstance(found[1], ConvolutionStep) or found[1].join or found[1].slopes is not None:
+        if found is None or not self._is_bare(found[1]):
             self._append(PointStep((layer.name,), source, layer.name, slopes=slopes))
             return
         index, step = found
         self._extend(index, replace(step, layers=(*step.layers, layer.name), output=layer.name, slopes=slopes))
 
-    def _function(self, layer: Layer, operation: Sigmoid | TanH | Power, source: str) -> None:
+    def _function(self, layer: Layer, operation: Tabulated | Power, source: str) -> None:
         function = Function(operation, source)
         found = self._fusable(source)
         if found is None or not isinstance(found[1], ConvolutionStep):
@@ -208,9 +250,10 @@ class _Lowering:
         self._extend(index, replace(step, layers=(*step.layers, layer.name), output=layer.name, function=function))
 
     def _eltwise(self, layer: Layer, operation: Eltwise, names: tuple[str, ...]) -> None:
-        """Join two tensors at a time, what is between in tensors of its own."""
+        """Join two tensors at a time, what is between in tensors of its own; tensors of one pixel come last."""
+        names = tuple(sorted(names, key=lambda name: self._is_spread(layer, name)))
         gains = operation.coefficients or (1.0,) * len(names)
-        kind: Literal["sum", "max", "product"] = "product" if operation.operation == "prod" else operation.operation
+        kind: Combination = "product" if operation.operation == "prod" else operation.operation
         first, gain = names[0], gains[0]
         for number, (second, other) in enumerate(zip(names[1:], gains[1:], strict=True), start=1):
             output = layer.name
@@ -222,6 +265,10 @@ class _Lowering:
             self._join(layer, output, kind, (first, gain), (second, other))
             first, gain = output, 1.0
 
+    def _is_spread(self, layer: Layer, name: str) -> bool:
+        """Whether one pixel of a factor multiplies all of the others'."""
+        return self._network.tensors[name].chw != self._network.tensors[layer.name].chw
+
     def _temporary(self, layer: Layer, name: str, derived: Derived) -> str:
         self._added[name] = replace(self._network.tensors[layer.name], name=name)
         self._derived[name] = derived
@@ -231,7 +278,7 @@ class _Lowering:
         self,
         layer: Layer,
         output: str,
-        kind: Literal["sum", "max", "product"],
+        kind: Combination,
         first: tuple[str, float],
         second: tuple[str, float],
     ) -> None:
@@ -248,7 +295,9 @@ class _Lowering:
             other, factor = scaled, 1.0
         found = None if kind == "product" or output != layer.name else self._joinable((source, gain), (other, factor))
         if found is None:
-            self._append(PointStep((layer.name,), source, output, gain=gain, join=Join(other, kind, factor)))
+            spread = kind == "product" and self._is_spread(layer, other)
+            join = Join(other, kind, factor, spread)
+            self._append(PointStep((layer.name,), source, output, gain=gain, join=join))
             return
         index, step, (other, factor) = found
         joined = replace(step, layers=(*step.layers, layer.name), output=output, join=Join(other, kind, factor))
@@ -263,7 +312,7 @@ class _Lowering:
                 continue
             index, step = found
             # The other branch is read while the convolution runs, so it must be complete by then.
-            complete = self._complete.get(other[0], -1) < index and branch != other[0]
+            complete = self._complete.get(other[0], INPUT) < index and branch != other[0]
             free = isinstance(step, ConvolutionStep) and not (step.join or step.slopes is not None or step.transposed)
             if complete and free:
                 assert isinstance(step, ConvolutionStep)
@@ -277,7 +326,7 @@ class _Lowering:
         Each input has atoms of its own. Where it does not end with an atom, a convolution that multiplies by one puts
         the channels next to each other.
         """
-        atom = self._target.feature_atom_bytes // (2 if self._precision is Precision.FP16 else 1)
+        atom = self._atom
         counts = [self._network.tensors[name].chw[0] for name in names]
         gaps = any(count % atom for count in counts[:-1])
         whole = layer.name
@@ -298,7 +347,23 @@ class _Lowering:
         if gaps:
             tensor = self._added[whole]
             self._added[whole] = replace(tensor, shape=(channel, *tensor.chw[1:]))
-            self._append(gather((layer.name,), whole, layer.name, dict.fromkeys(places, 1.0), channel))
+            self._append(gather((layer.name,), whole, layer.name, places, channel))
+
+    def _gather(self, layer: Layer, operation: Gather, source: str) -> None:
+        """Let channels that stand next to each other in whole atoms be read where they are; copy others.
+
+        What is bound as the network's output has memory of its own.
+        """
+        first, count = operation.channels[0], len(operation.channels)
+        total = self._network.tensors[source].chw[0]
+        end = first + count
+        together = operation.channels == tuple(range(first, end))
+        atoms = first % self._atom == 0 and (end % self._atom == 0 or end == total)
+        if together and atoms and layer.name not in self._outputs:
+            self._inside[layer.name] = source, first
+            self._complete[layer.name] = self._complete.get(source, INPUT)
+        else:
+            self._append(gather((layer.name,), source, layer.name, operation.channels, total))
 
     def _placeable(self, tensor: str) -> bool:
         """Whether `tensor` can be written into another, at the other's scale."""
@@ -319,25 +384,28 @@ class _Lowering:
 
 def _scaled(step: ConvolutionStep, gain: float) -> ConvolutionStep:
     """Return `step` with its weights and bias times `gain`."""
-    assert step.origin is not None
     return replace(
         step,
         weights=step.weights * np.float32(gain),
         bias=None if step.bias is None else step.bias * np.float32(gain),
-        origin=replace(step.origin, factor=step.origin.factor * gain),
+        origin=None if step.origin is None else replace(step.origin, factor=step.origin.factor * gain),
     )
 
 
-def gather(
-    layers: tuple[str, ...], source: str, output: str, places: Mapping[int, float], channels: int
-) -> ConvolutionStep:
-    """Convolution of one pixel that writes, one after another, the channels `places` of `source` times a factor.
+def gather(layers: tuple[str, ...], source: str, output: str, places: Sequence[int], channels: int) -> ConvolutionStep:
+    """Convolution of one pixel that writes, one after another, the channels `places` of the `channels` of `source`.
 
-    Exact in int8, and in fp16 for factors of one: weights of other channels are zero.
+    Exact: weights of other channels are zero.
     """
     weights = np.zeros((len(places), channels, 1, 1), np.float32)
-    weights[np.arange(len(places)), list(places), 0, 0] = list(places.values())
+    weights[np.arange(len(places)), places, 0, 0] = 1
     return ConvolutionStep(layers, source, output, weights, None)
+
+
+def _pooling(name: str, operation: Pooling, source: str) -> PoolingStep:
+    near, far = zip(*operation.sides, strict=True)
+    window = operation.method, operation.kernel, operation.stride
+    return PoolingStep((name,), source, name, *window, near, far, operation.area)
 
 
 def _deconvolution(layer: Layer, operation: Deconvolution, source: str) -> ConvolutionStep:

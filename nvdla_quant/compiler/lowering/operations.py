@@ -12,7 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.loadable.structs import Activation, Engine, SdpAlu, SdpMode, SdpType
-from nvdla_quant.network.graph import LRN, Pair, Power, Sigmoid, TanH, Tensor, Weights
+from nvdla_quant.network.graph import LRN, Pair, Power, Tabulated, Tensor, Weights
+
+Combination = Literal["sum", "max", "min", "product"]
+"""What is made of two tensors."""
 
 
 @dataclass(frozen=True)
@@ -23,15 +26,18 @@ class Join:
     ----------
     tensor : str
         The tensor.
-    kind : {"sum", "max", "product"}
+    kind : {"sum", "max", "min", "product"}
         What is computed.
     gain : float
         Coefficient of the tensor in a sum; not zero, and 1 in fp16.
+    spread : bool
+        Whether the tensor has one pixel that all pixels are multiplied by.
     """
 
     tensor: str
-    kind: Literal["sum", "max", "product"] = "sum"
+    kind: Combination = "sum"
     gain: float = 1.0
+    spread: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class Origin:
 class Function:
     """A function of one value, from a table: what it is, and the tensor whose scale its input has."""
 
-    operation: Sigmoid | TanH | Power
+    operation: Tabulated | Power
     source: str
 
 
@@ -93,6 +99,8 @@ class ConvolutionStep:
         What a table computes.
     relu : bool
         Whether max(0, x) comes last.
+    most : float or None
+        Upper bound behind that; what is in its place in the SDP (`join`, `slopes`) is absent then.
     origin : Origin or None
         Which weights of the first layer these are; None where they are no layer's but put channels together.
     kernels : Pair or None
@@ -113,6 +121,7 @@ class ConvolutionStep:
     slopes: Weights | None = None
     function: Function | None = None
     relu: bool = False
+    most: float | None = None
     origin: Origin | None = None
     kernels: Pair | None = None
 
@@ -121,6 +130,11 @@ class ConvolutionStep:
         """Rows and columns that one kernel spans."""
         height, width = self.weights.shape[2:]
         return (height - 1) * self.dilation[0] + 1, (width - 1) * self.dilation[1] + 1
+
+    @property
+    def ended(self) -> bool:
+        """Whether the SDP can do nothing more behind what is fused."""
+        return self.relu or self.function is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,8 +149,10 @@ class PointStep:
         Factor of all values.
     affine : tuple[Weights, Weights] or None
         Factor and offset of each channel.
-    join, slopes, function, relu
+    join, slopes, function, relu, most
         As of a convolution.
+    least : float or None
+        Lower bound, where it is not the 0 of `relu`.
     """
 
     layers: tuple[str, ...]
@@ -148,6 +164,13 @@ class PointStep:
     slopes: Weights | None = None
     function: Function | None = None
     relu: bool = False
+    least: float | None = None
+    most: float | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the SDP can do nothing more behind what is fused."""
+        return self.relu or self.function is not None or self.least is not None or self.most is not None
 
 
 @dataclass(frozen=True)
@@ -183,7 +206,17 @@ class PowerStep:
 
 @dataclass(frozen=True)
 class PoolingStep:
-    """Pooling; the output keeps the scale of the source."""
+    """Pooling; the output keeps the scale of the source.
+
+    Attributes
+    ----------
+    layers, source, output
+        As of a convolution.
+    method, kernel, stride, area
+        As in the network.
+    pad, far : Pair
+        Rows and columns of padding before and after.
+    """
 
     layers: tuple[str, ...]
     source: str
@@ -192,6 +225,8 @@ class PoolingStep:
     kernel: Pair
     stride: Pair
     pad: Pair
+    far: Pair
+    area: Literal["padded", "image"]
 
 
 @dataclass(frozen=True)
@@ -301,14 +336,14 @@ class SdpUnit:
         What the ALU does.
     shift, truncate : int
         Left shift of the ALU's operand; right shift of the product.
-    multiplier : float
-        Multiplier where `mode` is per layer; whole in int8.
+    multiplier, addend : float
+        Multiplier, and operand of the ALU, where `mode` is per layer; whole in int8.
     act : Activation
         None, max(0, x), or multiplying negative values alone (PRELU).
     operands : NDArray or None
         Per kernel: one a channel, or (addend, multiplier) pairs; int16 or float16.
     tensor : str or None
-        Per point: the tensor of operands.
+        Per point: the tensor of operands; per kernel: that of one pixel.
     """
 
     kind: SdpType
@@ -320,6 +355,7 @@ class SdpUnit:
     alu: SdpAlu = SdpAlu.SUM
     operands: NDArray[np.generic] | None = None
     tensor: str | None = None
+    addend: float = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -134,10 +134,10 @@ class _Splitting:
             basis = (step.output,) if block.join is None else (step.output, block.join.tensor)
             whole = f"{block.output}#apart"
             self._temporary(whole, len(runs) * self._atom, size, Derived(basis))
-            places: dict[int, float] = {}
+            places: list[int] = []
             for number, (start, end) in enumerate(runs):
                 begin = number * self._atom
-                places |= {begin + index: 1.0 for index in range(end - start)}
+                places += range(begin, begin + end - start)
                 output = self._channels(whole, begin, begin + end - start)
                 yield replace(self._kernels(plain, start, end, sliced=False), output=output)
             last = gather(step.layers, whole, block.output, places, len(runs) * self._atom)
@@ -161,7 +161,7 @@ class _Splitting:
             whole, total = f"{block.output}#sums", len(chunks) * halves * room
             self._temporary(whole, total, size, Derived(basis, factor=1.0 if self._half else FINE))
             adding = np.zeros((kernels, total, 1, 1), np.float32)
-            plain = replace(block, join=None, relu=False, slopes=None, function=None)
+            plain = replace(block, join=None, relu=False, most=None, slopes=None, function=None)
             for number, (start, end) in enumerate(chunks):
                 assert plain.origin is not None
                 offset = plain.origin.channels[0]

@@ -5,7 +5,7 @@ is wider than the PDP's line buffer in several chunks of columns (software split
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from nvdla_quant.compiler.lowering.layout import Surface, whole
@@ -178,36 +178,69 @@ def pooling_columns(target: Target, step: PoolingStep, element_bytes: int) -> in
 
 def _pooling(index: int, step: PoolingStep, source: Surface, output: Surface, target: Target) -> Iterator[PdpOperation]:
     most = pooling_columns(target, step, source.element_bytes)
-    for first_row, rows, kernel_height in _windows(step, 0, source.height, output.height):
-        top, row, read_rows, below = _span(step, 0, first_row, rows, kernel_height, source.height)
-        for start, columns, kernel_width in _windows(step, 1, source.width, output.width):
-            for first, count in _chunks(columns, most):
-                left, column, read_columns, right = _span(step, 1, start + first, count, kernel_width, source.width)
+    for down in _windows(step, 0, source.height, output.height):
+        top, row, read_rows, below = _span(down, step.stride[0], source.height)
+        for columns in _windows(step, 1, source.width, output.width):
+            for first, count in _chunks(columns.count, most):
+                across = columns.part(first, count, step.stride[1])
+                left, column, read_columns, right = _span(across, step.stride[1], source.width)
                 read = Window(step.source, row, read_rows, column, read_columns)
-                written = Window(step.output, first_row, rows, start + first, count)
-                yield PdpOperation(index, read, written, (kernel_height, kernel_width), left, right, top, below)
+                written = Window(step.output, down.first, down.count, across.first, across.count)
+                yield PdpOperation(index, read, written, (down.kernel, across.kernel), left, right, top, below)
 
 
-def _windows(step: PoolingStep, axis: int, size: int, count: int) -> list[tuple[int, int, int]]:
-    """(first, number, kernel) of output positions with windows of one size.
+@dataclass(frozen=True)
+class _Windows:
+    """Output positions, from the first on, whose windows have one size and begin alike along one axis.
 
-    Caffe divides an average by the part of the window inside the padded input, the hardware by the whole window; so
-    a last window that reaches beyond gets an operation of its own, with a smaller kernel.
+    Attributes
+    ----------
+    first, count : int
+        Output positions.
+    start : int
+        First input of the first window; negative in the padding before the image.
+    kernel : int
+        Size of each window.
     """
-    kernel = step.kernel[axis]
-    beyond = (count - 1) * step.stride[axis] + kernel - (size + 2 * step.pad[axis])
-    if step.method == "max" or beyond <= 0:
-        return [(0, count, kernel)]
-    last = (count - 1, 1, kernel - beyond)
-    return [last] if count == 1 else [(0, count - 1, kernel), last]
+
+    first: int
+    count: int
+    start: int
+    kernel: int
+
+    def part(self, first: int, count: int, stride: int) -> "_Windows":
+        """Return `count` of the positions from number `first` on."""
+        return _Windows(self.first + first, count, self.start + first * stride, self.kernel)
 
 
-def _span(step: PoolingStep, axis: int, first: int, count: int, kernel: int, size: int) -> tuple[int, int, int, int]:
-    """Return (padding before, first input, inputs, padding after) of output positions `first` to `first + count`.
+def _windows(step: PoolingStep, axis: int, size: int, count: int) -> list[_Windows]:
+    """Output positions of one axis, by the windows that they have in common.
+
+    An average is divided by the part of its window on the padded image, or on the image alone (`Pooling.area`); the
+    hardware divides by the whole window. So windows that a border cuts get operations of their own, of what is left.
+    """
+    kernel, stride, pad = step.kernel[axis], step.stride[axis], step.pad[axis]
+    if step.method == "max":
+        return [_Windows(0, count, -pad, kernel)]
+    low, high = (0, size) if step.area == "image" else (-pad, size + step.far[axis])
+    found: list[_Windows] = []
+    for position in range(count):
+        start, end = position * stride - pad, position * stride - pad + kernel
+        window = _Windows(position, 1, max(start, low), min(end, high) - max(start, low))
+        last = found[-1] if found else None
+        if last is not None and (last.kernel, last.start + last.count * stride) == (window.kernel, window.start):
+            found[-1] = replace(last, count=last.count + 1)
+        else:
+            found.append(window)
+    return found
+
+
+def _span(windows: _Windows, stride: int, size: int) -> tuple[int, int, int, int]:
+    """Return (padding before, first input, inputs, padding after) of windows.
 
     The padding after is what the output size asks for; where that is negative, the last inputs are never read.
     """
-    start = first * step.stride[axis] - step.pad[axis]
-    end = start + (count - 1) * step.stride[axis] + kernel
+    start = windows.start
+    end = start + (windows.count - 1) * stride + windows.kernel
     inside = max(start, 0)
     return max(-start, 0), inside, min(end, size) - inside, max(end - size, 0)

@@ -21,7 +21,7 @@ from nvdla_quant.compiler.lowering.operations import (
     SoftmaxStep,
 )
 from nvdla_quant.compiler.numbers.luts import half_function_table
-from nvdla_quant.compiler.numbers.quantize import QuantizedConvolution
+from nvdla_quant.compiler.numbers.quantize import ALU_OF, QuantizedConvolution
 from nvdla_quant.errors import CompileError
 from nvdla_quant.loadable.structs import Activation, SdpAlu, SdpMode, SdpType
 
@@ -47,6 +47,9 @@ def half_scales(lowered: Lowered, ranges: Mapping[str, float]) -> tuple[Mapping[
         Largest magnitude of each tensor in calibration; empty where there was none.
     """
     bonds = [(step.source, step.output) for step in lowered.steps if isinstance(step, PoolingStep | InterleaveStep)]
+    # Two bounds take both units: none is left for another scale.
+    bounded = (step for step in lowered.steps if isinstance(step, PointStep) and step.least is not None)
+    bonds += [(step.source, step.output) for step in bounded]
     bonds += [(name, part.whole) for name, part in lowered.parts.items()]
     pinned = set(lowered.inputs)
     for step in lowered.steps:
@@ -100,6 +103,8 @@ def convert_convolution(step: ConvolutionStep, scales: Mapping[str, float]) -> Q
         second = _half_slopes(step.slopes, where)
     elif step.join is not None:
         second = _half_join(step.join, relu)
+    elif step.most is not None:
+        second = _half_bound(SdpAlu.MIN, step.most / scales[step.output], where)
     table = None if step.function is None else half_function_table(step.function.operation)
     return QuantizedConvolution(
         _half(step.weights * np.float32(scales[step.source] / scales[step.output]), f"{where}: weights"),
@@ -134,6 +139,9 @@ def convert_points(step: PointStep, scales: Mapping[str, float]) -> SdpProgram:
         units.append(_half_join(step.join, Activation.NONE))
     if step.slopes is not None:
         units.append(_half_slopes(step.slopes, where))
+    for alu, bound in ((SdpAlu.MAX, step.least), (SdpAlu.MIN, step.most)):
+        if bound is not None and (unit := _half_bound(alu, bound / output, where)):
+            units.append(unit)
     if not units:
         units.append(SdpUnit(SdpType.NONE, SdpMode.PER_LAYER))
     if relu:
@@ -142,10 +150,18 @@ def convert_points(step: PointStep, scales: Mapping[str, float]) -> SdpProgram:
     return SdpProgram(units[0], units[1] if len(units) > 1 else None, None, table)
 
 
+def _half_bound(alu: SdpAlu, bound: float, where: str) -> SdpUnit | None:
+    """Return the unit for a bound, in the output's units; None where halves are no larger anyway."""
+    if (bound >= HALF_LARGEST) if alu is SdpAlu.MIN else (bound <= -HALF_LARGEST):
+        return None
+    operand = float(_half(np.float32(bound), f"{where}: bound"))
+    return SdpUnit(SdpType.ADD, SdpMode.PER_LAYER, alu=alu, addend=operand)
+
+
 def _half_join(join: Join, act: Activation) -> SdpUnit:
     kind = SdpType.MUL if join.kind == "product" else SdpType.ADD
-    alu = SdpAlu.MAX if join.kind == "max" else SdpAlu.SUM
-    return SdpUnit(kind, SdpMode.PER_POINT, act=act, alu=alu, tensor=join.tensor)
+    mode = SdpMode.PER_KERNEL if join.spread else SdpMode.PER_POINT
+    return SdpUnit(kind, mode, act=act, alu=ALU_OF.get(join.kind, SdpAlu.SUM), tensor=join.tensor)
 
 
 def _half_slopes(slopes: NDArray[np.float32], where: str) -> SdpUnit:

@@ -16,7 +16,17 @@ from numpy.typing import NDArray
 from nvdla_quant.compiler.lowering.operations import CdpProgram
 from nvdla_quant.compiler.numbers.fixed import factorise
 from nvdla_quant.loadable import structs
-from nvdla_quant.network.graph import LRN, Power, Sigmoid, TanH
+from nvdla_quant.network.graph import (
+    GELU,
+    LRN,
+    HardSigmoid,
+    HardSwish,
+    Power,
+    Sigmoid,
+    Swish,
+    Tabulated,
+    TanH,
+)
 
 Floats = NDArray[np.floating[Any]]
 
@@ -27,16 +37,20 @@ TABLE_STEP = 128 / ENTRY_LIMIT
 LO_INTERVALS, LE_INTERVALS = 256, 64
 WIDER = 4
 """Log2 of how much wider LE's intervals are than LO's: four times the range."""
-HALF_RANGES: dict[type[Sigmoid | TanH], int] = {Sigmoid: -4, TanH: -5}
+HALF_RANGES: dict[type[Tabulated], int] = {Sigmoid: -4, TanH: -5, Swish: -4, HardSwish: -5, GELU: -5}
 """fp16: log2 of LO's intervals. 256 of 1/16 reach 8, where a sigmoid is 3.4e-4 below 1; 256 of 1/32 reach 4, where a
 hyperbolic tangent is 6.7e-4 below 1; LE reaches 4 times as far. Between entries the error is below 2**-2a / 8 times the
-largest second derivative (0.096 and 0.77): 4.7e-5 and 9.4e-5."""
+largest second derivative (0.096 and 0.77): 4.7e-5 and 9.4e-5.
+
+The others are x beyond LE, up to 1e-12, and 0 below. Their second derivatives are at most 0.5 (Swish), 1/3 (HardSwish,
+whose kinks at 3 and -3 are entries) and 0.8 or, approximate, 0.82 (GELU), so they are off by 2.4e-4, 4.1e-5 and 1.0e-4;
+in LE's wider intervals by 1.7e-4 (Swish beyond 8), 0 and 2.7e-5 (GELU beyond 4)."""
 HALF_NORMALISATION_ERROR = 2.5e-4
 """fp16: largest relative error of a normalisation between LO's entries; half a step of fp16 is 2.4e-4 at worst."""
 LARGEST_SQUARE = 128**2
 
 
-def evaluate(operation: Sigmoid | TanH | Power, values: Floats) -> Floats:
+def evaluate(operation: Tabulated | Power, values: Floats) -> Floats:
     """Values of the function; what is not a number (a root of a negative one) counts as 0."""
     result: Floats
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -45,12 +59,28 @@ def evaluate(operation: Sigmoid | TanH | Power, values: Floats) -> Floats:
                 result = 1 / (1 + np.exp(-values))
             case TanH():
                 result = np.tanh(values)
+            case HardSigmoid():
+                result = np.clip(operation.alpha * values + operation.beta, 0, 1)
+            case HardSwish():
+                result = values * np.clip(values / 6 + 0.5, 0, 1)
+            case Swish():
+                result = values / (1 + np.exp(-values))
+            case GELU():
+                result = values * _normal_share(values, operation.approximate)
             case Power():
                 result = np.nan_to_num((operation.shift + operation.scale * values) ** operation.power, nan=0.0)
     return result
 
 
-def function_table(operation: Sigmoid | TanH | Power, unit: float, source: float, output: float) -> np.void:
+def _normal_share(values: Floats, approximate: bool) -> Floats:
+    """Return the normal distribution's share below values, as `graph.GELU` has it."""
+    if approximate:
+        tanh: Floats = np.tanh(math.sqrt(2 / math.pi) * (values + 0.044715 * values**3))
+        return 0.5 * (1 + tanh)
+    return np.array([0.5 * (1 + math.erf(value / math.sqrt(2))) for value in values])
+
+
+def function_table(operation: Tabulated | Power, unit: float, source: float, output: float) -> np.void:
     """Table of a function for the SDP in int8.
 
     LO has an entry at each step of the source's scale from -128 to 128, so an int8 value meets one exactly; finer
@@ -58,7 +88,7 @@ def function_table(operation: Sigmoid | TanH | Power, unit: float, source: float
 
     Parameters
     ----------
-    operation : Sigmoid or TanH or Power
+    operation : Tabulated or Power
         The function.
     unit : float
         Real value of 1 at the table's input, at most about the source's scale.
@@ -77,9 +107,14 @@ def function_table(operation: Sigmoid | TanH | Power, unit: float, source: float
     return _record(le, lo, select + WIDER, select, (le_start, -le_start), (lo_start, -lo_start), exponential=False)
 
 
-def half_function_table(operation: Sigmoid | TanH | Power) -> np.void:
-    """Table of a function for the SDP in fp16, over a fixed range (`HALF_RANGES`)."""
+def half_function_table(operation: Tabulated | Power) -> np.void:
+    """Table of a function for the SDP in fp16, over a fixed range (`HALF_RANGES`).
+
+    Beyond it a function goes on as straight as it ends: with the slope 0 or 1.
+    """
     assert not isinstance(operation, Power)
+    if isinstance(operation, HardSigmoid):
+        return _half_hard_sigmoid(operation)
     select = HALF_RANGES[type(operation)]
 
     def entries(intervals: int, width: int) -> tuple[NDArray[np.int16], float]:
@@ -90,7 +125,31 @@ def half_function_table(operation: Sigmoid | TanH | Power) -> np.void:
     lo, lo_start = entries(LO_INTERVALS, select)
     le, le_start = entries(LE_INTERVALS, select + WIDER)
     ranges = [(_float_bits(start), _float_bits(-start)) for start in (le_start, lo_start)]
-    return _record(le, lo, select + WIDER, select, ranges[0], ranges[1], exponential=False)
+    record = _record(le, lo, select + WIDER, select, ranges[0], ranges[1], exponential=False)
+    last, beyond = evaluate(operation, np.array([-le_start, 1 - le_start]))
+    record["linear_exp_overflow_scale"] = int(np.float16(round(beyond - last)).view(np.int16))
+    return record
+
+
+def _half_hard_sigmoid(operation: HardSigmoid) -> np.void:
+    """Table of straight lines, exact wherever the kinks are; entries are halves, 4.9e-4 off at most.
+
+    LO has the slope, from the left kink on and beyond the right one; LE begins there, is constant, and counts where it
+    has a value. Left of both LO's first entry counts.
+    """
+    left, right = sorted(((level - operation.beta) / operation.alpha) for level in (0, 1))
+    select = math.ceil(math.log2((right - left) / LO_INTERVALS))
+    points = left + np.arange(LO_INTERVALS + 1) * 2.0**select
+    lo = (operation.alpha * points + operation.beta).astype(np.float16).view(np.int16)
+    le = np.full(LE_INTERVALS + 1, np.float16(operation.alpha > 0)).view(np.int16)
+    wide = select + 2 * WIDER
+    ranges = (
+        (_float_bits(start), _float_bits(start + count * 2.0**width))
+        for start, count, width in ((right, LE_INTERVALS, wide), (left, LO_INTERVALS, select))
+    )
+    record = _record(le, lo, wide, select, next(ranges), next(ranges), exponential=False)
+    record["hybrid_priority"], record["underflow_priority"] = 0, 1
+    return record
 
 
 def normalisation_table(operation: LRN, source: float, output: float, channels: int, where: str) -> CdpProgram:

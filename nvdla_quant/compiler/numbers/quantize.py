@@ -8,11 +8,13 @@ NVIDIA's compiler where that is right (docs/hardware/calibration-table.md).
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.compiler.lowering.operations import (
+    Combination,
     Converter,
     ConvolutionStep,
     Lowered,
@@ -28,6 +30,8 @@ from nvdla_quant.hardware.targets import QuantizationMode
 from nvdla_quant.loadable.structs import Activation, SdpAlu, SdpMode, SdpType
 from nvdla_quant.table.table import CalibrationTable
 
+INT8_MIN, INT8_MAX = -128, 127
+"""What an output saturates to (docs/hardware/integers.md, "Saturation")."""
 BIAS_LIMIT = (1 << 15) - 1
 """Largest 16-bit bias; the smallest is not used, so that the range is symmetric."""
 
@@ -42,6 +46,9 @@ SMALLEST_SCALE = 2.0**-100
 
 ADDEND_SHIFT = 8
 """Fraction bits that a sum of two tensors is computed with."""
+
+ALU_OF: Mapping[Combination, SdpAlu] = MappingProxyType({"sum": SdpAlu.SUM, "max": SdpAlu.MAX, "min": SdpAlu.MIN})
+"""What an SDP's ALU does for a combination of two tensors; a product is the multiplier's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,7 +223,8 @@ def quantize_convolution(
     remarks = _coarse_bias(np.abs(bias).max() * source, float(np.ldexp(chosen.max(), shift)) * source, shown, where)
     if fine is None and not per_filter and step.bias is not None:
         first = SdpUnit(SdpType.ADD, SdpMode.PER_KERNEL, shift, act=last, operands=addends)
-        program = SdpProgram(first, None, Converter(int(multipliers[0]), truncate))
+        second = _highest(step.most, math.ldexp(output * int(multipliers[0]), -truncate), output)
+        program = SdpProgram(first, second, Converter(int(multipliers[0]), truncate))
         return QuantizedConvolution(weights, chosen, program, remarks)
     if step.bias is not None:
         pairs = np.stack([addends, sign * multipliers], axis=1)
@@ -226,7 +234,8 @@ def quantize_convolution(
     else:
         first = SdpUnit(SdpType.MUL, SdpMode.PER_KERNEL, 0, truncate, act=last, operands=sign * multipliers)
     if fine is None:
-        return QuantizedConvolution(weights, chosen, SdpProgram(first, None, Converter(1, 0)), remarks)
+        second = _highest(step.most, output, output)
+        return QuantizedConvolution(weights, chosen, SdpProgram(first, second, Converter(1, 0)), remarks)
     second = _second(step, where)
     return QuantizedConvolution(weights, chosen, _ending(step, scales, (first, second), fine, where), remarks)
 
@@ -268,7 +277,7 @@ def _second(step: ConvolutionStep, where: str) -> SdpUnit | None:
         return _slopes(step.slopes, where)
     if step.join is None:
         return SdpUnit(SdpType.NONE, SdpMode.PER_LAYER, act=relu) if step.relu else None
-    alu = SdpAlu.MAX if step.join.kind == "max" else SdpAlu.SUM
+    alu = ALU_OF[step.join.kind]
     return SdpUnit(SdpType.ADD, SdpMode.PER_POINT, ADDEND_SHIFT, act=relu, alu=alu, tensor=step.join.tensor)
 
 
@@ -276,6 +285,28 @@ def _slopes(slopes: NDArray[np.float32], where: str) -> SdpUnit:
     """Multiply negative values by `slopes`."""
     multipliers, shift = _signed_multipliers(slopes.astype(np.float64), where)
     return SdpUnit(SdpType.MUL, SdpMode.PER_KERNEL, 0, shift, act=Activation.PRELU, operands=multipliers)
+
+
+def _highest(bound: float | None, unit: float, output: float) -> SdpUnit | None:
+    """Return the unit for an upper bound of values in steps of `unit`; None where int8 itself holds it.
+
+    The largest output is the bound's step then, or below it.
+    """
+    if bound is None or INT8_MAX * output <= bound + output / 2:
+        return None
+    return _bounding(SdpAlu.MIN, bound, unit)
+
+
+def _lowest(bound: float | None, unit: float, output: float) -> SdpUnit | None:
+    """Return the unit for a lower bound, as `_highest`."""
+    if bound is None or INT8_MIN * output >= bound - output / 2:
+        return None
+    return _bounding(SdpAlu.MAX, bound, unit)
+
+
+def _bounding(alu: SdpAlu, bound: float, unit: float) -> SdpUnit:
+    (operand,), shift = _integer_bias(np.array([bound / unit]))
+    return SdpUnit(SdpType.ADD, SdpMode.PER_LAYER, shift, alu=alu, addend=int(operand))
 
 
 def _signed_multipliers(ratios: NDArray[np.float64], where: str) -> tuple[NDArray[np.int16], int]:
@@ -316,7 +347,8 @@ def quantize_points(step: PointStep, scales: Mapping[str, float]) -> SdpProgram:
     source, output = scales[step.source], scales[step.output]
     relu = Activation.RELU if step.relu else Activation.NONE
     if step.join is not None and step.join.kind == "product":
-        unit = SdpUnit(SdpType.MUL, SdpMode.PER_POINT, act=relu, tensor=step.join.tensor)
+        mode = SdpMode.PER_KERNEL if step.join.spread else SdpMode.PER_POINT
+        unit = SdpUnit(SdpType.MUL, mode, act=relu, tensor=step.join.tensor)
         return _ending(step, scales, (unit, None), source * step.gain * scales[step.join.tensor], where)
     if step.join is not None:
         addend = scales[step.join.tensor] * abs(step.join.gain)
@@ -324,7 +356,7 @@ def quantize_points(step: PointStep, scales: Mapping[str, float]) -> SdpProgram:
         fraction = _fraction(abs(step.gain) * source / addend)
         common = math.ldexp(addend, -fraction)
         factor = _signed_factor(sign * step.gain * source / common, where)
-        alu = SdpAlu.MAX if step.join.kind == "max" else SdpAlu.SUM
+        alu = ALU_OF[step.join.kind]
         first = SdpUnit(SdpType.MUL, SdpMode.PER_LAYER, 0, factor.shift, factor.scale)
         second = SdpUnit(SdpType.ADD, SdpMode.PER_POINT, fraction, act=relu, alu=alu, tensor=step.join.tensor)
         return _ending(step, scales, (first, second), common, where)
@@ -337,6 +369,10 @@ def quantize_points(step: PointStep, scales: Mapping[str, float]) -> SdpProgram:
         return _ending(step, scales, units, math.ldexp(source, -ADDEND_SHIFT), where)
     if step.function is not None:
         return _ending(step, scales, (None, None), source, where)
+    fine = math.ldexp(source, -ADDEND_SHIFT)
+    if bound := _lowest(step.least, fine, output) or _highest(step.most, fine, output):
+        first = SdpUnit(SdpType.MUL, SdpMode.PER_LAYER, multiplier=1 << ADDEND_SHIFT, act=relu)
+        return _ending(step, scales, (first, bound), fine, where)
     factor = _signed_factor(step.gain * source / output, where)
     unit = SdpUnit(SdpType.MUL, SdpMode.PER_LAYER, 0, factor.shift, factor.scale, relu)
     return SdpProgram(unit, None, Converter(1, 0))

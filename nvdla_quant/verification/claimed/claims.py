@@ -58,6 +58,8 @@ COMPOSED_IMAGES = 1
 """Images that the pieces are computed on in floating point."""
 LOOKED_AT = 1 << 18
 """Values of a piece that are looked at, of whole images, two at least: where one has many, others tell no more."""
+_GIVEN = -1
+"""Piece that what is there from the start is complete behind: none."""
 COMPOSED = 1e-3
 """Share of a channel's largest value, and of the tensor's root mean square, that sums in another order may cost."""
 SATURATED = 1.0
@@ -148,8 +150,23 @@ class _Judge:
         values[network.only_input.name] = images
         complete: dict[int, list[str]] = {}
         for name, place in places.items():
-            last = max(index for index, one in enumerate(written) if _meet(one.piece.writes, place))
+            last = max((index for index, one in enumerate(written) if _meet(one.piece.writes, place)), default=_GIVEN)
             complete.setdefault(last, []).append(name)
+
+        def wrong(index: int) -> Iterator[Fault]:
+            for name in complete.get(index, ()):
+                whole = taken(values[places[name].tensor], places[name])
+                wanted = expected[name].reshape(whole.shape)
+                if text := _differs(whole, wanted):
+                    operation = None if index == _GIVEN else written[index].piece.runs[-1].operation
+                    yield Fault(name, operation, f"what is claimed of {name} is not the network's: {text}")
+                # Go on from the network's own, so that sums in another order do not add up.
+                whole[:] = wanted
+
+        # Some are channels of the input.
+        if given := next(wrong(_GIVEN), None):
+            yield given
+            return
         for index, one in enumerate(written):
             piece = one.piece
             others = {place: taken(values[place.tensor], place) for place in joined(piece)}
@@ -162,15 +179,9 @@ class _Judge:
                 yield Fault(piece.layers[-1], piece.runs[0].operation, str(error))
                 return
             target[:] = made
-            for name in complete.get(index, ()):
-                whole = taken(values[places[name].tensor], places[name])
-                wanted = expected[name].reshape(whole.shape)
-                if text := _differs(whole, wanted):
-                    text = f"what is claimed of {name} is not the network's: {text}"
-                    yield Fault(name, piece.runs[-1].operation, text)
-                    return
-                # Go on from the network's own, so that sums in another order do not add up.
-                whole[:] = wanted
+            if fault := next(wrong(index), None):
+                yield fault
+                return
 
     # What does the loadable compute?
 

@@ -1,7 +1,8 @@
 """What a claimed piece computes, in floating point: a few stages between places of tensors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from nvdla_quant.compiler.claim.records import (
     Affine,
+    Bounding,
     Gain,
     Gathering,
     Joining,
@@ -23,6 +25,8 @@ from nvdla_quant.compiler.claim.records import (
 )
 from nvdla_quant.errors import ClaimError
 from nvdla_quant.network.graph import (
+    TABULATED,
+    Clip,
     Convolution,
     Deconvolution,
     InnerProduct,
@@ -32,8 +36,6 @@ from nvdla_quant.network.graph import (
     Power,
     PReLU,
     ReLU,
-    Sigmoid,
-    TanH,
     Tensor,
     Weights,
 )
@@ -47,6 +49,10 @@ from nvdla_quant.verification.measures.sessions import session_of
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
+_COMBINED: Mapping[str, Callable[[Floats, Floats], Floats]] = MappingProxyType(
+    {"sum": np.add, "max": np.maximum, "min": np.minimum, "product": np.multiply}
+)
+"""What the stages that join two tensors compute."""
 _OPSET, _IR_VERSION = 17, 8
 """As `writer.to_onnx`."""
 
@@ -221,21 +227,33 @@ class FloatPieces:
                 return values * np.float32(stage.factor)
             case Joining():
                 other = others[stage.reads] * np.float32(stage.gain)
-                if other.shape != values.shape:
+                spread = stage.how == "product" and other.shape == (*values.shape[:2], 1, 1)
+                if other.shape != values.shape and not spread:
                     raise ClaimError(f"it joins {_shape(other)} with {_shape(values)}")
-                if stage.how == "sum":
-                    return values + other
-                return np.maximum(values, other) if stage.how == "max" else values * other
+                return _COMBINED[stage.how](values, other)
             case Slopes():
                 operation = self.layer(stage.layer, ReLU, PReLU).operation
                 slopes = operation.slope if isinstance(operation, PReLU) else np.array([operation.negative_slope])  # type: ignore[union-attr]
                 slopes = slopes if len(slopes) == 1 else slopes[stage.kernels[0] : stage.kernels[1]]
                 return np.where(values > 0, values, values * _of_channels(slopes, values, stage.layer))
             case Lookup():
-                return self._whole(stage.layer, values, Sigmoid, TanH, Power)
+                return self._whole(stage.layer, values, *TABULATED, Power)
             case Rectifying():
                 return np.maximum(values, 0)
+            case Bounding():
+                return self._bounded(stage, values)
         raise AssertionError(f"{stage.kind} is no stage of single points")
+
+    def _bounded(self, stage: Bounding, values: Floats) -> Floats:
+        operation = self.layer(stage.layer, Clip).operation
+        assert isinstance(operation, Clip)
+        bounds = {"low": operation.low, "high": operation.high}
+        for side in stage.sides:
+            bound = bounds[side]
+            if bound is None:
+                raise ClaimError(f"layer {stage.layer!r} has no {side} bound")
+            values = np.maximum(values, np.float32(bound)) if side == "low" else np.minimum(values, np.float32(bound))
+        return values
 
     def _whole(self, name: str, values: Floats, *kinds: type) -> Floats:
         """Return what a layer makes of values, whatever size they have where it works on points."""

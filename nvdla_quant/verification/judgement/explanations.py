@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nvdla_quant.emulator.operations import ConvOperation, Operation, SdpOperation, SdpUnit
 from nvdla_quant.execution.simulated import INT8_MAX, INT8_MIN
 from nvdla_quant.hardware.targets import Precision
-from nvdla_quant.network.graph import Convolution, Eltwise
+from nvdla_quant.network.graph import TABULATED, Convolution, Eltwise
 from nvdla_quant.verification.judgement.verdicts import Cause, Finding, Weight
 from nvdla_quant.verification.measures.examination import Examination, Examined
 from nvdla_quant.verification.measures.local import HALF_LARGEST, Detail, Local, local_of
@@ -167,7 +167,7 @@ def _overflow(examination: Examination, step: Examined, detail: Detail) -> Findi
 
 def _no_lookup(examination: Examination, step: Examined, detail: Detail) -> Finding | None:
     del detail
-    if not step.kinds & {"Sigmoid", "TanH"}:
+    if not step.kinds & {kind.kind for kind in TABULATED}:
         return None
     units = _units(step)
     luts = [op.lut for op in step.operations if isinstance(op, SdpOperation) and op.lut is not None]

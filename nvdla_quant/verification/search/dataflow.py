@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator.decode.program import Program
-from nvdla_quant.emulator.operations import Cube, cubes_read, cubes_written
+from nvdla_quant.emulator.operations import Cube, arrays_read, cube_of_bytes, cubes_read, cubes_written
 
 NOBODY = -1
 """Bytes that hold constants or zeros: no operation and no input wrote them."""
@@ -41,7 +41,10 @@ def trace(program: Program) -> Flow:
         _bytes(owners, port.cube)[:] = input_mark(number)
     sources = []
     for position, operation in enumerate(program.operations):
-        sources.append(tuple(dict.fromkeys(owner for cube in cubes_read(operation) for owner in _read(owners, cube))))
+        found = [owner for cube in cubes_read(operation) for owner in _read(owners, cube)]
+        arrays = [owner for window in arrays_read(operation) for owner in _read(owners, cube_of_bytes(window))]
+        # Arrays of operands are constants, mostly.
+        sources.append(tuple(dict.fromkeys([*found, *(owner for owner in arrays if owner != NOBODY)])))
         for cube in cubes_written(operation):
             _bytes(owners, cube)[:] = position
     return Flow(tuple(sources), tuple(_read(owners, port.cube) for port in program.outputs))

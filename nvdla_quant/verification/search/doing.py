@@ -5,9 +5,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.emulator.operations import ConvOperation, CpuOperation, Operation, PdpOperation, SdpOperation
-from nvdla_quant.loadable.structs import EmuOperation
+from nvdla_quant.emulator.operations import (
+    ConvOperation,
+    CpuOperation,
+    Operand,
+    Operation,
+    PdpOperation,
+    SdpOperation,
+    SdpUnit,
+)
+from nvdla_quant.loadable.structs import EmuOperation, SdpAlu
 from nvdla_quant.network.graph import (
+    TABULATED,
     BatchNorm,
     Convolution,
     Deconvolution,
@@ -30,8 +39,8 @@ KINDS = {
     "Eltwise": "eltwise",
     "ReLU": "relu",
     "PReLU": "relu",
-    "Sigmoid": "lookup",
-    "TanH": "lookup",
+    "Clip": "relu",
+    **{kind.kind: "lookup" for kind in TABULATED},
     "BatchNorm": "affine",
     "Scale": "affine",
     "Power": "affine",
@@ -55,19 +64,32 @@ def work_of(operation: Operation) -> dict[str, int]:
     counts["softmax"] = int(isinstance(operation, CpuOperation) and operation.kind is EmuOperation.SOFTMAX)
     if isinstance(operation, SdpOperation):
         counts["conv"] = int(isinstance(operation.source, ConvOperation))
-        counts["relu"] = sum(unit.relu or unit.prelu for unit in operation.units)
+        counts["relu"] = sum(unit.relu or unit.prelu or _bounds(unit) for unit in operation.units)
         counts["lookup"] = sum(unit.lookup for unit in operation.units)
         counts["affine"] = sum(
-            part is not None and part.cube is None
+            part is not None and not _is_tensor(part)
             for unit in operation.units
+            if not _bounds(unit)
             for part in (unit.alu_operand, unit.mul_operand)
         )
         counts["offset"] = sum(
-            unit.alu_operand is not None and unit.alu_operand.cube is None for unit in operation.units
+            unit.alu_operand is not None and not _is_tensor(unit.alu_operand) and not _bounds(unit)
+            for unit in operation.units
         )
         operands = [(unit.alu_operand, unit.mul_operand) for unit in operation.units]
-        counts["eltwise"] = sum(any(part is not None and part.cube for part in parts) for parts in operands)
+        counts["eltwise"] = sum(any(part is not None and _is_tensor(part) for part in parts) for parts in operands)
     return counts
+
+
+def _is_tensor(operand: Operand) -> bool:
+    """Return whether an operand is what other operations wrote."""
+    return operand.cube is not None or operand.array is not None
+
+
+def _bounds(unit: SdpUnit) -> bool:
+    """Return whether a unit bounds values by a constant."""
+    operand = unit.alu_operand
+    return unit.alu in (SdpAlu.MAX, SdpAlu.MIN) and operand is not None and not _is_tensor(operand)
 
 
 def adds_constant(layer: Layer) -> bool:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from nvdla_quant.errors import TableError
 from nvdla_quant.network.caffe.reader import read_structure
-from nvdla_quant.network.graph import Network
+from nvdla_quant.network.graph import Convolution, Eltwise, Gather, Layer, Network, Tensor
+from nvdla_quant.network.shapes import assemble
 from nvdla_quant.table.changes import Change, format_changes, write_changes
 from nvdla_quant.table.consistency import feed, unify
 from nvdla_quant.table.fusion import fused_end
@@ -87,6 +88,21 @@ def test_a_product_binds_nothing_and_a_maximum_does(tmp_path: Path) -> None:
             layer("e", "Eltwise", "a b", f"eltwise_param {{ operation: {operation} }}"),
         )
         assert unify(network, table(network, b=2.0))[0]["a"] == expected
+
+
+def test_gathered_channels_take_the_scale_of_what_they_are_taken_from() -> None:
+    """As a pooling does: their own entry does not count, and what binds them binds their source."""
+    layers = [
+        Layer("conv", Convolution(np.ones((4, 1, 1, 1), np.float32), None), ("data",)),
+        Layer("half", Gather((2, 3)), ("conv",)),
+        Layer("other", Convolution(np.ones((2, 1, 1, 1), np.float32), None), ("data",)),
+        Layer("sum", Eltwise("min"), ("half", "other")),
+    ]
+    network = assemble("halves", [Tensor("data", (1, 2, 2), "data")], layers)
+    scales = {"data": 1.0, "conv": 2.0, "half": 9.0, "other": 1.0, "sum": 1.0}
+    fixed, changes = unify(network, CalibrationTable(scales))
+    assert dict(fixed.scales) == {"data": 1.0, "conv": 2.0, "half": 2.0, "other": 2.0, "sum": 1.0}
+    assert [(change.name, change.rule) for change in changes] == [("half", "gather"), ("other", "eltwise")]
 
 
 def test_a_pinned_input_decides(tmp_path: Path) -> None:
