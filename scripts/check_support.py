@@ -1,7 +1,7 @@
 """Say what a target can run of a network, before anything is compiled."""
 
 from nvdla_quant.jobs import logs
-from nvdla_quant.steps.support import check_support
+from nvdla_quant.steps.networks.support import check_support
 
 with logs.capture(snakemake.log[0]):
     given, params = snakemake.input, snakemake.params

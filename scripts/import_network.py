@@ -1,7 +1,7 @@
 """Read an ONNX model."""
 
 from nvdla_quant.jobs import logs
-from nvdla_quant.steps.networks import import_network
+from nvdla_quant.steps.networks.forms import import_network
 
 with logs.capture(snakemake.log[0]):
     given, made = snakemake.input, snakemake.output

@@ -1,7 +1,7 @@
 """Bring a network to the form that is compiled."""
 
 from nvdla_quant.jobs import logs
-from nvdla_quant.steps.networks import prepare_network
+from nvdla_quant.steps.networks.forms import prepare_network
 
 with logs.capture(snakemake.log[0]):
     made = [snakemake.output.prototxt, snakemake.output.caffemodel]

@@ -10,6 +10,7 @@ import typer
 
 from nvdla_quant.cli.options import InputShape, existing, shape_of
 from nvdla_quant.jobs.files import atomic_path, write_json
+from nvdla_quant.network.caffe.rewrites import for_caffe
 from nvdla_quant.network.files import import_onnx, read_model, write_model
 from nvdla_quant.network.graph import Network
 from nvdla_quant.network.onnx.written import as_onnx
@@ -52,7 +53,7 @@ def command(
         network = as_onnx(read_model(caffe))
         called = {name: name for name in network.tensors}
     prepared = prepare(network, preparation)
-    _write(prepared, made)
+    _write(for_caffe(prepared) if to is Format.CAFFE else prepared, made)
     if names is not None:
         write_json(names, {name: called[name] for name in prepared.tensors if name in called})
 

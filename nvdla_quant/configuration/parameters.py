@@ -138,6 +138,7 @@ class Job:
             variant.name: {
                 "precision": variant.precision,
                 "mode": variant.mode,
+                "is_converted": self.configuration.in_caffe(self._name(wildcards), variant),
                 **self._preparation(wildcards, variant.table),
             }
             for variant in self.configuration.variants.values()

@@ -65,8 +65,8 @@ def write_model(network: Network, files: Sequence[Path | str]) -> None:
     Raises
     ------
     NetworkError
-        As `onnx.written.write_onnx`, `caffe.rewrites.for_caffe` and the writers of Caffe's files: what Caffe lacks is
-        said otherwise, and refused where it cannot be.
+        As `onnx.written.write_onnx` and the writers of Caffe's files, for which `caffe.rewrites.for_caffe` makes any
+        network ready.
     """
     paths = list(map(Path, files))
     if len(paths) == 1:
@@ -74,13 +74,11 @@ def write_model(network: Network, files: Sequence[Path | str]) -> None:
 
         write_onnx(network, paths[0])
         return
-    from nvdla_quant.network.caffe.rewrites import for_caffe
     from nvdla_quant.network.caffe.writer import write_caffemodel, write_prototxt
 
     prototxt, caffemodel = paths
-    in_caffe = for_caffe(network)
-    write_prototxt(in_caffe, prototxt)
-    write_caffemodel(in_caffe, caffemodel)
+    write_prototxt(network, prototxt)
+    write_caffemodel(network, caffemodel)
 
 
 def import_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> "Imported":

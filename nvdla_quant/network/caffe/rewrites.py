@@ -31,7 +31,6 @@ from nvdla_quant.network.graph import (
     Power,
     ReLU,
     Reshape,
-    Rounding,
     Sigmoid,
     Swish,
     TanH,
@@ -42,8 +41,6 @@ from nvdla_quant.network.shapes import assemble
 
 RULE = "caffe"
 """Rule of the findings: Caffe cannot express the layer."""
-
-_ROUNDINGS: tuple[Rounding, ...] = ("up", "down")
 
 
 def for_caffe(network: Network) -> Network:
@@ -141,30 +138,32 @@ class _Making:
         size, output = self._shape(layer)[1:], self._network.tensors[layer.name].chw[1:]
         if operation.method == "max":
             return self._maximum(operation, layer, size, output)
-        one = _one_window(operation, size, output)
-        if one is not None or (all(near == far for near, far in operation.sides) and operation.area == "padded"):
-            return _changed(layer, _plain(one or replace(operation, far=None), size))
+        if all(sides == (0, 0) for sides in operation.sides):
+            operation = replace(operation, area="padded")  # Which is the image then.
+        if plain := _one_window(operation, size, output) or _in_caffe(operation, size):
+            return _changed(layer, plain)
         if operation.area == "padded" and _divides_alike(operation, size, output):
-            return _changed(layer, self._mean(operation, layer))
+            return [replace(layer, operation=self._mean(operation, layer))]
         return self._weighted_mean(operation, layer, size, output)
 
     def _maximum(self, operation: Pooling, layer: Layer, size: Pair, output: Pair) -> list[Layer]:
-        """Pad both sides alike; a convolution that copies takes away the windows that only this has made."""
-        if operation.far in (None, operation.pad):
-            return _changed(layer, _plain(replace(operation, far=None, area="padded"), size))
-        made: list[Layer] = []
-        axes = [*zip(size, output, operation.kernel, operation.stride, operation.sides, strict=True)]
-        choices = [_even(rounding, *axes) for rounding in _ROUNDINGS]
-        if not (found := [choice for choice in choices if choice]):
+        """Pad both sides alike and round up; a convolution that copies takes away the windows that this has added."""
+        if plain := _in_caffe(replace(operation, area="padded"), size):
+            return _changed(layer, plain)
+        axes = zip(size, output, operation.kernel, operation.stride, operation.sides, strict=True)
+        found = [axis for axis in (_even(*axis) for axis in axes) if axis is not None]
+        if len(found) < 2:
             raise _NoCaffeError(
-                f"Pooling pads by {operation.sides[0]} above and below, {operation.sides[1]} on the left and right; "
-                "Caffe pads both sides alike, by less than the kernel",
-                "pad in the layer before, or choose a kernel and a stride that need no such padding",
+                f"Pooling of {operation.kernel} by {operation.stride} pads {operation.sides[0]} above and below, "
+                f"{operation.sides[1]} on the left and right, and rounds {operation.rounding}; Caffe pads both sides "
+                "alike, by less than the kernel, and rounds up",
+                "pad in the layer before, or choose a kernel and a stride with which it comes out the same",
             )
-        rounding, rows, columns = min(found, key=lambda choice: choice[1].spare + choice[2].spare)
-        pooling = Pooling("max", operation.kernel, operation.stride, (rows.pad, columns.pad), rounding)
+        rows, columns = found
+        pooling = Pooling("max", operation.kernel, operation.stride, (rows.pad, columns.pad))
         if not rows.spare and not columns.spare:
             return [replace(layer, operation=pooling)]
+        made: list[Layer] = []
         wide = self._add(made, layer, "wide", pooling, *layer.inputs)
         weights = np.zeros((self._shape(layer)[0], 1, rows.spare + 1, columns.spare + 1), np.float32)
         weights[:, :, rows.first, columns.first] = 1
@@ -189,8 +188,8 @@ class _Making:
             )
         made: list[Layer] = []
         averaging: Pooling | Convolution
-        if all(near == far for near, far in operation.sides):
-            averaging = _plain(replace(operation, far=None, area="padded"), size)
+        if plain := _in_caffe(replace(operation, area="padded"), size):
+            averaging = plain
         elif _divides_alike(operation, size, output):
             averaging = self._mean(operation, layer)
         else:
@@ -311,11 +310,17 @@ def _single(number: float) -> float:
     return float(np.float32(number))
 
 
-def _plain(pooling: Pooling, size: Pair) -> Pooling:
-    """Return a pooling, padded alike on both sides, that rounds down only where that makes a difference."""
+def _in_caffe(pooling: Pooling, size: Pair) -> Pooling | None:
+    """Return a pooling by Caffe's words; None where it pads unevenly, or leaves out what rounding up would have.
+
+    Newer versions of Caffe can round down, which no other program that reads its files understands.
+    """
+    if pooling.area == "image" or any(near != far for near, far in pooling.sides):
+        return None
     axes = list(zip(size, pooling.kernel, pooling.stride, pooling.pad, strict=True))
-    same = all(pooling_size(*axis, "down") == pooling_size(*axis, "up") for axis in axes)
-    return replace(pooling, rounding="up") if same else pooling
+    if any(pooling_size(*axis, pooling.rounding) != pooling_size(*axis, "up") for axis in axes):
+        return None
+    return replace(pooling, far=None, rounding="up")
 
 
 def _changed(layer: Layer, operation: Pooling | Convolution) -> list[Layer]:
@@ -384,28 +389,20 @@ class _Axis:
     spare: int
 
 
-def _even(rounding: Rounding, *axes: tuple[int, int, int, int, Pair]) -> tuple[Rounding, _Axis, _Axis] | None:
-    """Return poolings that pad both sides alike and have all windows that are wanted; None where there are none.
-
-    Each axis is the sizes of the input and of the output, kernel, stride and padding.
-    """
-    found = []
-    for size, output, kernel, stride, (near, _) in axes:
-        for first, pad in enumerate(range(near, kernel, stride)):
-            spare = pooling_size(size, kernel, stride, pad, rounding) - output
-            if spare >= first and size + 2 * pad >= kernel:
-                found.append(_Axis(pad, first, spare))
-                break
-    return (rounding, found[0], found[1]) if len(found) == len(axes) else None
+def _even(size: int, output: int, kernel: int, stride: int, sides: Pair) -> _Axis | None:
+    """Return a pooling along one axis that pads both sides alike and has all windows that are wanted, if one has."""
+    for first, pad in enumerate(range(sides[0], kernel, stride)):
+        count = pooling_size(size, kernel, stride, pad)
+        spare, reaches = count - output, (count - 1) * stride - pad < size
+        if spare >= first and reaches and size + 2 * pad >= kernel:
+            return _Axis(pad, first, spare)
+    return None
 
 
 def _one_window(operation: Pooling, size: Pair, output: Pair) -> Pooling | None:
-    """Return an average over the whole image by Caffe's words; None where it is another."""
+    """Return an average over the whole image and nothing else; None where it is another."""
     axes = zip(operation.kernel, operation.sides, size, strict=True)
     whole = output == (1, 1) and all(near + n <= k for k, (near, _), n in axes)
-    within = all(not near for near, _ in operation.sides) and all(not far for _, far in operation.sides)
-    if within:
-        return replace(operation, far=None, area="padded")
     return Pooling("average", size) if whole and operation.area == "image" else None
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nvdla_quant.jobs.files import atomic_path, write_json, write_text
+from nvdla_quant.network.caffe.rewrites import for_caffe
 from nvdla_quant.network.files import import_onnx, read_model, write_model
 from nvdla_quant.network.graph import Network
 from nvdla_quant.network.passes import prepare
@@ -36,8 +37,8 @@ def prepare_network(files: Sequence[str], made: Sequence[str], preparation: Mapp
 
 
 def convert_network(files: Sequence[str], made: Sequence[str]) -> None:
-    """Write the network in `files` to `made`: as ONNX to one, as Caffe's to two."""
-    _write(read_model(files), made)
+    """Write the network in `files` as Caffe's files, `made`: what Caffe lacks is said otherwise where it can be."""
+    _write(for_caffe(read_model(files)), made)
 
 
 def _write(network: Network, files: Sequence[str]) -> None:
