@@ -11,6 +11,7 @@ from nvdla_quant.execution.fp32 import Reference
 from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.network.caffe.rewrites import for_caffe, not_in_caffe
 from nvdla_quant.network.caffe.writer import write_caffemodel, write_prototxt
+from nvdla_quant.network.files import read_model, write_model
 from nvdla_quant.network.graph import (
     GELU,
     Clip,
@@ -31,9 +32,11 @@ from nvdla_quant.network.graph import (
 )
 from nvdla_quant.network.shapes import assemble
 from tests.caffe_networks import assert_equal
+from tests.conftest import REPOSITORY
 
 RNG = np.random.default_rng(0)
 SHAPE = (6, 11, 9)
+EXPORTS = sorted((REPOSITORY / "tests" / "data" / "exports").glob("*.onnx"))
 
 
 def weights(*shape: int) -> np.ndarray:
@@ -193,3 +196,22 @@ def test_nothing_is_written_that_caffe_does_not_mean(case: str, tmp_path: Path) 
     if for_caffe(network) is not network and "padded rounding down" not in case:
         with pytest.raises(UnsupportedError, match="Caffe has no such layer"):
             write_prototxt(network, tmp_path / "deploy.prototxt")
+
+
+@pytest.mark.parametrize("path", EXPORTS, ids=lambda path: path.stem)
+def test_exported_networks_in_caffe(path: Path, tmp_path: Path) -> None:
+    """All but the one with GELU by the error function; OpenCV computes the same of their files."""
+    cv2 = pytest.importorskip("cv2", reason="opencv-python-headless (extra: dev) is not installed")
+    network = read_model([path])
+    if lacking := not_in_caffe(network):
+        assert {network.by_name[finding.layer].kind for finding in lacking} == {"GELU"}
+        return
+    files = tmp_path / "deploy.prototxt", tmp_path / "model.caffemodel"
+    write_model(for_caffe(network), files)
+    x = RNG.normal(0, 1, (2, *network.only_input.shape)).astype(np.float32)
+    theirs = cv2.dnn.readNetFromCaffe(*map(str, files))
+    theirs.setInput(x)
+    for name, expected in Reference(network).run(x).items():
+        tolerance = 1e-4 * np.abs(expected).max()
+        np.testing.assert_allclose(theirs.forward(name).reshape(expected.shape), expected, atol=tolerance)
+        np.testing.assert_allclose(Reference(read_model(files)).run(x)[name], expected, atol=tolerance)
