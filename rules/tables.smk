@@ -31,7 +31,7 @@ rule fix_table:
     input:
         cache="<case>/calibration/{calibrator}/calibration.cache",
         network=JOB.structure,
-        prepared=JOB.table_structure,
+        prepared=JOB.table_network,
     output:
         table="<case>/calibration/{calibrator}/{table}/table.fixed.json",
         changes="<case>/calibration/{calibrator}/{table}/changes.tsv",

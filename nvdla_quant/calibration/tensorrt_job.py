@@ -5,6 +5,7 @@ have the names that the Caffe parser would have given them, so that a calibratio
 it came. Of an ONNX model, every version gets what it was read to.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,21 @@ def write_job(network: Network, preprocessing: Preprocessing, job: Path, model: 
             "values": [[float(value) for value in channel] for channel in values],
         },
     )
-    write_bytes(model, renamed(to_onnx(network), dict(names)).SerializeToString(deterministic=True))
+    every = {**_apart(network, names), **names}
+    write_bytes(model, renamed(to_onnx(network), every).SerializeToString(deterministic=True))
+
+
+def _apart(network: Network, names: Mapping[str, str]) -> dict[str, str]:
+    """Return further names for tensors that have none, whose own the cache gives to another: of views, their source."""
+    taken = {*names.values(), *network.tensors}
+    found: dict[str, str] = {}
+    for name in network.tensors:
+        if name not in names and name in names.values():
+            found[name] = f"{name}:view"
+            while found[name] in taken:
+                found[name] += ":"
+            taken.add(found[name])
+    return found
 
 
 def renamed(model: "onnx.ModelProto", names: dict[str, str]) -> "onnx.ModelProto":

@@ -185,10 +185,11 @@ class Job:
         table = self.configuration.tables[wildcards.table]
         return {"feeding": table.feeding, "unify_scales": table.unify_scales}
 
-    def table_structure(self, wildcards: Wildcards) -> list[str]:
-        """Return the file that has the structure of the network that a fixed table belongs to."""
-        files = form_files(self.configuration, self._name(wildcards), self.configuration.tables[wildcards.table])
-        return [f"{self._folder(wildcards)}/{files[0]}"]
+    def table_network(self, wildcards: Wildcards) -> list[str]:
+        """Return the files of the network that a fixed table belongs to, those that decide its scales."""
+        table = self.configuration.tables[wildcards.table]
+        files = form_files(self.configuration, self._name(wildcards), table)
+        return [f"{self._folder(wildcards)}/{name}" for name in (files if table.caffe else files[:1])]
 
     # Variants: compiling, running, judging.
 

@@ -103,7 +103,9 @@ def findings_by_variant(
         ``profile`` and ``informat``.
     """
 
-    def findings(precision: str, mode: str | None, is_converted: bool = False, **preparation: Any) -> list[dict[str, Any]]:
+    def findings(
+        precision: str, mode: str | None, is_converted: bool = False, **preparation: Any
+    ) -> list[dict[str, Any]]:
         chosen = None if mode is None else QuantizationMode(mode)
         prepared = prepare(network, **preparation)
         if is_converted:

@@ -7,6 +7,8 @@ between them, but it follows from their arithmetic.
 from collections.abc import Mapping
 from math import inf
 
+import numpy as np
+
 from nvdla_quant.errors import TableError
 from nvdla_quant.network.graph import (
     Convolution,
@@ -14,12 +16,15 @@ from nvdla_quant.network.graph import (
     Eltwise,
     Layer,
     Network,
+    Operation,
     Pooling,
     Power,
     ReLU,
+    Scale,
     Sigmoid,
     TanH,
 )
+from nvdla_quant.network.passes import affine_of
 from nvdla_quant.network.views import VIEWS
 
 STEPS = 127
@@ -74,8 +79,8 @@ def _of(layer: Layer, given: list[_Range]) -> _Range:
     """Return the values of a layer that reads such values."""
     (low, high), operation = given[0], layer.operation
     match operation:
-        case Power(power=1.0):
-            ends = operation.scale * low + operation.shift, operation.scale * high + operation.shift
+        case Scale() | Power(power=1.0):
+            ends = [factor * value + offset for factor, offset in _lines(operation) for value in (low, high)]
             return min(ends), max(ends)
         case Power(power=3.0, scale=1.0, shift=0.0):
             return low**3, high**3
@@ -98,6 +103,13 @@ def _of(layer: Layer, given: list[_Range]) -> _Range:
             return given[0] if isinstance(operation, VIEWS) else (-inf, inf)
 
 
+def _lines(operation: Operation) -> set[tuple[float, float]]:
+    """Return factor and offset of every channel."""
+    affine = affine_of(operation)
+    assert affine is not None
+    return set(zip(*(part.tolist() for part in np.broadcast_arrays(*affine)), strict=True))
+
+
 def _wanted(network: Network, name: str, scales: Mapping[str, float]) -> _Range:
     """Return the range of a tensor beyond which its values make no difference."""
     readers = network.consumers[name]
@@ -109,8 +121,13 @@ def _wanted(network: Network, name: str, scales: Mapping[str, float]) -> _Range:
     match reader.operation:
         case ReLU(negative_slope=0.0):
             return max(least, 0.0), most
-        case Power(power=1.0, scale=scale, shift=shift) if scale:
-            ends = (least - shift) / scale, (most - shift) / scale
-            return min(ends), max(ends)
+        case Scale() | Power(power=1.0):
+            ends = [
+                (end - offset) / factor
+                for factor, offset in _lines(reader.operation)
+                if factor
+                for end in (least, most)
+            ]
+            return (min(ends), max(ends)) if ends else (-inf, inf)
         case _:
             return -inf, inf

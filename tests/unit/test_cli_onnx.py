@@ -110,7 +110,7 @@ def test_onnx_to_caffe(folder: Path, tmp_path: Path) -> None:
     options = ("--onnx", folder / "clipped.onnx", "--prototxt", files[0], "--caffemodel", files[1])
     succeed("convert", *options, "--names", tmp_path / "names.json")
     kinds = [layer.kind for layer in read_model(files).layers]
-    assert kinds == ["Convolution", "ReLU", "Power", "ReLU", "Power", "Pooling", "InnerProduct", "Softmax"]
+    assert kinds == ["Convolution", "ReLU", "Scale", "ReLU", "Scale", "Pooling", "InnerProduct", "Softmax"]
     assert json.loads((tmp_path / "names.json").read_text())["relu1"] == "relu1"
     first = [path.read_bytes() for path in files]
     line = fail("convert", *options)

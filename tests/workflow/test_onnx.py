@@ -10,8 +10,13 @@ import onnx
 import pytest
 import yaml
 
+from nvdla_quant.configuration.load import load_configuration
+from nvdla_quant.errors import ConfigError
 from nvdla_quant.network.files import read_model
+from nvdla_quant.network.graph import Clip, Layer
 from nvdla_quant.network.onnx.writer import to_onnx
+from nvdla_quant.network.shapes import assemble
+from tests.fakes import install
 from tests.sweeps import plan, run, tiny_network
 from tests.workflow.test_staleness import REPORT
 
@@ -102,11 +107,38 @@ def test_caffe_s_files_of_a_form(case: Case) -> None:
     ],
 )
 def test_a_model_is_one(case: Case, record: dict[str, Any], said: str) -> None:
-    from nvdla_quant.configuration.load import load_configuration
-    from nvdla_quant.errors import ConfigError
-
     config = copy.deepcopy(case[1])
     config["models"]["tiny"] = {**record, "preprocessing": {"channels": "gray"}}
     with pytest.raises(ConfigError) as caught:
         load_configuration(config)
     assert str(caught.value).startswith(f"config: {said}")
+
+
+def test_nvidia_s_compiler_gets_the_network_in_caffe(
+    new_checkout: Callable[..., Path], tiny_config: dict[str, Any], tmp_path: Path
+) -> None:
+    """With a ReLU6, which is four layers there, each with an entry in the table; a stand-in compiles."""
+    checkout = new_checkout()
+    network = tiny_network(0)
+    layers = [Layer("relu1", Clip(0.0, 0.5), ("conv1",)) if item.name == "relu1" else item for item in network.layers]
+    onnx.save(to_onnx(assemble("tiny", network.inputs, layers)), checkout / "inputs" / "tiny.onnx")
+    install("nvdla_compiler", tmp_path)
+    int8 = {"precision": "int8", "mode": "per-filter", "calibrator": "minmax"}
+    config = tiny_config | {
+        "models": {"tiny": {"onnx": "inputs/tiny.onnx", "preprocessing": {"channels": "gray", "scale": 0.00390625}}},
+        "targets": ["nv_small"],
+        "variants": [{**int8, "name": "theirs", "compiler": "nvdla_compiler"}, {**int8, "name": "ours"}],
+        "backends": {"nvdla_compiler": {"path": str(tmp_path / "nvdla_compiler"), "informat": "nchw"}},
+    }
+    (checkout / "config.yaml").write_text(yaml.safe_dump(config))
+    folder = "results/tiny/noise/nv_small"
+    result = run(checkout, *(f"{folder}/{name}/verdict.json" for name in ("theirs", "ours")))
+    logs = "".join(path.read_text()[-600:] for path in (checkout / "results" / "logs").rglob("*.log"))
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:] + logs
+    tables = checkout / "results/tiny/noise/calibration/minmax"
+    more, fewer = (
+        json.loads((tables / name / "table.fixed.json").read_text())
+        for name in ("fold-quantized-caffe", "fold-quantized")
+    )
+    assert set(more) - set(fewer) == {"relu1_low", "relu1_below", "relu1_high"}
+    assert json.loads((checkout / folder / "theirs" / "verdict.json").read_text())["verdict"] == "ok"

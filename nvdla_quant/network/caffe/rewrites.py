@@ -31,6 +31,7 @@ from nvdla_quant.network.graph import (
     Power,
     ReLU,
     Reshape,
+    Scale,
     Sigmoid,
     Swish,
     TanH,
@@ -118,6 +119,11 @@ class _Making:
         """Return channels, height and width of what a layer reads."""
         return self._network.tensors[layer.inputs[0]].chw
 
+    def _line(self, layer: Layer, scale: float, shift: float = 0.0) -> Scale:
+        """Return scale * x + shift of what `layer` reads: a Scale, since of a Power nvdla_compiler reads no shift."""
+        channels = self._network.tensors[layer.inputs[0]].shape[:1]
+        return Scale(np.full(channels, scale, np.float32), np.full(channels, shift, np.float32) if shift else None)
+
     @singledispatchmethod
     def of(self, operation: Operation, layer: Layer) -> list[Layer]:
         """Return the layers that take the place of `layer`: itself where Caffe has its operation."""
@@ -201,7 +207,7 @@ class _Making:
             ]
             wide = replace(operation, far=(sides[0][1], sides[1][1]), rounding="down")
             averaging = self._mean(wide, layer)
-        ones = self._add(made, layer, "ones", _line(0.0, 1.0), *layer.inputs)
+        ones = self._add(made, layer, "ones", self._line(layer, 0.0, 1.0), *layer.inputs)
         share = self._add(made, layer, "share", averaging, ones)
         factor = self._add(made, layer, "factor", Power(-1.0), share)
         mean = self._add(made, layer, "mean", averaging, *layer.inputs)
@@ -218,13 +224,17 @@ class _Making:
         """Return `made` and layers that clip `source`: by ReLU below, and by ReLU of the distance from `high` above."""
         steps: list[tuple[str, Operation]] = []
         if low is not None:
-            steps += [("above", _line(1.0, -low))] if low else []
+            steps += [("above", self._line(layer, 1.0, -low))] if low else []
             steps += [("low", ReLU())]
         shift = low or 0.0
         if high is not None:
-            steps += [("below", _line(-1.0, high - shift)), ("high", ReLU()), ("back", _line(-1.0, high))]
+            steps += [
+                ("below", self._line(layer, -1.0, high - shift)),
+                ("high", ReLU()),
+                ("back", self._line(layer, -1.0, high)),
+            ]
         elif shift:
-            steps += [("back", _line(1.0, shift))]
+            steps += [("back", self._line(layer, 1.0, shift))]
         return self._chain(made, layer, source, steps)
 
     def _chain(
@@ -238,13 +248,13 @@ class _Making:
     @of.register
     def _(self, operation: HardSigmoid, layer: Layer) -> list[Layer]:
         made: list[Layer] = []
-        line = self._add(made, layer, "line", _line(operation.alpha, operation.beta), *layer.inputs)
+        line = self._add(made, layer, "line", self._line(layer, operation.alpha, operation.beta), *layer.inputs)
         return self._clipped(made, layer, line, 0.0, 1.0)
 
     @of.register
     def _(self, operation: HardSwish, layer: Layer) -> list[Layer]:
         made: list[Layer] = []
-        line = self._add(made, layer, "line", _line(1 / 6, 0.5), *layer.inputs)
+        line = self._add(made, layer, "line", self._line(layer, 1 / 6, 0.5), *layer.inputs)
         gate = self._clipped(made, replace(layer, name=self._fresh(f"{layer.name}_gate")), line, 0.0, 1.0)
         return [*gate, Layer(layer.name, Eltwise("prod"), (*layer.inputs, gate[-1].name))]
 
@@ -266,7 +276,7 @@ class _Making:
         slopes = (_single(sqrt(2 / pi)), _single(sqrt(2 / pi) * 0.044715))
         inner = self._add(made, layer, "inner", Eltwise("sum", slopes), *layer.inputs, cube)
         bent = self._add(made, layer, "bent", TanH(), inner)
-        share = self._add(made, layer, "share", _line(0.5, 0.5), bent)
+        share = self._add(made, layer, "share", self._line(layer, 0.5, 0.5), bent)
         return [*made, Layer(layer.name, Eltwise("prod"), (*layer.inputs, share))]
 
     @of.register
@@ -282,9 +292,9 @@ class _Making:
     def _(self, operation: Eltwise, layer: Layer) -> list[Layer]:
         made: list[Layer] = []
         if operation.operation == "min":
-            negated = [self._add(made, layer, "negated", _line(-1.0), name) for name in layer.inputs]
+            negated = [self._add(made, layer, "negated", self._line(layer, -1.0), name) for name in layer.inputs]
             largest = self._add(made, layer, "largest", Eltwise("max"), *negated)
-            return [*made, Layer(layer.name, _line(-1.0), (largest,))]
+            return [*made, Layer(layer.name, self._line(layer, -1.0), (largest,))]
         output = self._network.tensors[layer.name]
         inputs = [self._spread(made, layer, name, output.shape) for name in layer.inputs]
         return [*made, replace(layer, inputs=tuple(inputs))] if made else [layer]
@@ -299,11 +309,6 @@ class _Making:
             name = self._add(made, layer, "pixel", Reshape((channels, 1, 1)), name)
         ones = np.ones((channels, 1, height, width), np.float32)
         return self._add(made, layer, "spread", Deconvolution(ones, None, group=channels), name)
-
-
-def _line(scale: float, shift: float = 0.0) -> Power:
-    """Return scale * x + shift, with numbers as Caffe's files hold them."""
-    return Power(1.0, _single(scale), _single(shift))
 
 
 def _single(number: float) -> float:

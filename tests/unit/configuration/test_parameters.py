@@ -34,7 +34,7 @@ def test_files_of_a_variant(job: Job) -> None:
     case = "results/tiny/noise"
     files = [f"{case}/network/fold/deploy.prototxt", f"{case}/network/fold/weights.caffemodel"]
     assert job.prepared(INT8) == files
-    assert job.prepared_structure(INT8) == job.table_structure(wildcards(table="fold-quantized")) == files[:1]
+    assert job.prepared_structure(INT8) == job.table_network(wildcards(table="fold-quantized")) == files[:1]
     assert job.network(INT8) == ["inputs/deploy.prototxt", "inputs/tiny.caffemodel"]
     assert job.structure(INT8) == ["inputs/deploy.prototxt"]
     assert job.table(INT8) == f"{case}/calibration/entropy/fold-quantized/table.fixed.json"

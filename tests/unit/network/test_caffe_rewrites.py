@@ -1,10 +1,12 @@
 """What ONNX can say and Caffe cannot, said otherwise: the same values, held to OpenCV's Caffe importer."""
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 
 from nvdla_quant.errors import UnsupportedError
 from nvdla_quant.execution.fp32 import Reference
@@ -33,6 +35,7 @@ from nvdla_quant.network.graph import (
 from nvdla_quant.network.shapes import assemble
 from tests.caffe_networks import assert_equal
 from tests.conftest import REPOSITORY
+from tests.networks.random import Drawn, networks
 
 RNG = np.random.default_rng(0)
 SHAPE = (6, 11, 9)
@@ -215,3 +218,25 @@ def test_exported_networks_in_caffe(path: Path, tmp_path: Path) -> None:
         tolerance = 1e-4 * np.abs(expected).max()
         np.testing.assert_allclose(theirs.forward(name).reshape(expected.shape), expected, atol=tolerance)
         np.testing.assert_allclose(Reference(read_model(files)).run(x)[name], expected, atol=tolerance)
+
+
+@given(networks())
+@settings(max_examples=60)
+def test_any_network_in_caffe(drawn: Drawn) -> None:
+    """Each tensor has the same values, and the files read back; what is refused is refused by name."""
+    network = drawn.network
+    if lacking := not_in_caffe(network):
+        assert {finding.layer for finding in lacking} <= set(network.by_name)
+        return
+    rewritten = for_caffe(network)
+    names = [layer.name for layer in network.layers]
+    x = RNG.normal(0, 1, (2, *network.only_input.shape)).astype(np.float32)
+    with np.errstate(all="ignore"):
+        expected, got = Reference(network, names).run(x), Reference(rewritten, names).run(x)
+    for name in names:
+        largest = max(float(np.abs(expected[name]).max()), 1.0)
+        np.testing.assert_allclose(got[name], expected[name], rtol=1e-3, atol=1e-5 * largest, err_msg=name)
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / "deploy.prototxt", Path(folder) / "model.caffemodel"]
+        write_model(rewritten, files)
+        assert [layer.kind for layer in read_model(files).layers] == [layer.kind for layer in rewritten.layers]
