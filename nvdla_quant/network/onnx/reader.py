@@ -14,8 +14,9 @@ from nvdla_quant.network.onnx.graphs.edges import takes_channels_last
 from nvdla_quant.network.onnx.graphs.inputs import Input, fix_inputs
 from nvdla_quant.network.onnx.graphs.normalise import normalise
 from nvdla_quant.network.onnx.operators.table import READERS, advice
-from nvdla_quant.network.onnx.values.layouts import View, along
-from nvdla_quant.network.onnx.values.nodes import Node
+from nvdla_quant.network.onnx.values.layouts import View, along, plain
+from nvdla_quant.network.onnx.values.names import printable
+from nvdla_quant.network.onnx.values.nodes import Node, check_sizes
 from nvdla_quant.network.onnx.values.reading import Reading
 from nvdla_quant.network.problems import LayersError, Problem, rule_of
 
@@ -82,9 +83,7 @@ def read_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> Importe
     return _read(path, loaded, model, inputs, remarks)
 
 
-def _read(
-    path: Path, loaded: Loaded, model: ir.Model, inputs: Sequence[Input], remarks: Sequence[str]
-) -> Imported:
+def _read(path: Path, loaded: Loaded, model: ir.Model, inputs: Sequence[Input], remarks: Sequence[str]) -> Imported:
     reading = Reading(batch=inputs[0].shape[0])
     reading.remarks.extend(remarks)
     _add_inputs(model.graph, inputs, reading)
@@ -93,6 +92,11 @@ def _read(
     if not reading.problems:
         for output in model.graph.outputs:
             _read_output(output, reading)
+    for name, layers in reading.preprocessing().items():
+        told = ", ".join(map(repr, layers))
+        reading.remarks.append(
+            f"input {name!r}: the network itself shifts and scales it ({told}); feed it what it expects"
+        )
     network = _network(model, reading)
     if reading.problems or network is None:
         problems = reading.problems or [Problem("", "structure", "the graph computes nothing from its input")]
@@ -102,7 +106,7 @@ def _read(
         MappingProxyType(dict(reading.names)),
         tuple(dict.fromkeys(reading.remarks)),
         loaded.opset,
-        " ".join(part for part in (model.producer_name, model.producer_version) if part),
+        printable(" ".join(part for part in (model.producer_name, model.producer_version) if part)),
         loaded.files,
     )
 
@@ -121,16 +125,21 @@ def _add_inputs(graph: ir.Graph, inputs: Sequence[Input], reading: Reading) -> N
     for item in inputs:
         value = values[item.name]
         if item.shape[0] != reading.batch:
-            message = f"input {item.name!r} has a batch of {item.shape[0]}, another one {reading.batch}; expected the same"
+            message = (
+                f"input {item.name!r} has a batch of {item.shape[0]}, another one {reading.batch}; expected the same"
+            )
             reading.problems.append(Problem("", "structure", message))
         if len(item.shape) == 4 and takes_channels_last(value):
-            batch, height, width, channels = item.shape
+            _, height, width, channels = item.shape
             axes = along(item.shape, 3)
             reading.add_input(item.name, (channels, height, width), View(item.name, axes))
             reading.remarks.append(
                 f"input {item.name!r}: {item.shape[1:]} in the file, channels last; here {(channels, height, width)}, "
                 "channels first"
             )
+        elif len(item.shape) == 3:
+            reading.add_input(item.name, (1, *item.shape[1:]), View(item.name, plain(item.shape)))
+            reading.remarks.append(f"input {item.name!r}: {item.shape[1:]} in the file, here an image of one channel")
         else:
             reading.add_input(item.name, item.shape[1:])
         if item.type != "FLOAT":
@@ -143,13 +152,25 @@ def _read_node(node: Node, reading: Reading) -> None:
     if reader is None:
         message = f"operator {node.kind!r} is not supported"
         reading.problems.append(Problem(node.name, "layer-type", message, advice(node.kind)))
+        _stand_in(node, reading)
         return
     needed = [value for value in node.node.inputs if value is not None and value.const_value is None]
     if any(not reading.is_known(value) for value in needed):
         return
     try:
+        check_sizes(node.node.outputs)
         reader(node, reading)
     except NetworkError as error:
+        reading.problems.append(Problem(node.name, rule_of(error), str(error), kind=node.kind))
+        _stand_in(node, reading)
+
+
+def _stand_in(node: Node, reading: Reading) -> None:
+    """Let what reads the results of a node be read all the same, to tell all problems at once."""
+    try:
+        for value in node.node.outputs:
+            reading.stand_in(node.given(0), value)
+    except NetworkError as error:  # Of what was put off for the input of the node.
         reading.problems.append(Problem(node.name, rule_of(error), str(error), kind=node.kind))
 
 

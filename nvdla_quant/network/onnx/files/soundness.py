@@ -34,6 +34,11 @@ def check_graph(graph: onnx.GraphProto) -> None:
         raise NetworkError("an input or initialiser has no name; give it one")
     known = {*given, *initial, *written}
     for node in graph.node:
+        if not node.op_type.isidentifier() or not node.domain.isprintable():
+            raise NetworkError(
+                f"node {_called(node)!r} has the operator {node.op_type!r} of {node.domain!r}, expected a name; the "
+                "file is damaged"
+            )
         if missing := [name for name in _reads(node) if name not in known]:
             raise NetworkError(
                 f"node {_called(node)!r} ({node.op_type}) reads {missing[0]!r}, which is no input, no initialiser and "
@@ -58,9 +63,7 @@ def _reads(node: onnx.NodeProto) -> Iterator[str]:
 def _sort(graph: onnx.GraphProto) -> None:
     """Put the nodes into an order of execution; as it is where it is one."""
     writer = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
-    needs = [
-        [writer[name] for name in (*_reads(node), *_captured(node)) if name in writer] for node in graph.node
-    ]
+    needs = [[writer[name] for name in (*_reads(node), *_captured(node)) if name in writer] for node in graph.node]
     if all(before < index for index, nodes in enumerate(needs) for before in nodes):
         return
     try:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-import onnx
 from onnx import TensorProto
 
 from nvdla_quant.errors import NetworkError, UnsupportedError
@@ -73,7 +72,7 @@ def check_tensor(where: str, tensor: TensorProto) -> None:
         Its type is not read.
     """
     if tensor.data_type not in _BITS:
-        raise UnsupportedError(f"{where} is of type {_type_name(tensor)}, expected a type of numbers, of 8 bits or more")
+        raise UnsupportedError(f"{where} is of type {_type_name(tensor)}, expected numbers of 8 bits or more")
     if tensor.HasField("segment"):
         raise UnsupportedError(f"{where} is cut into segments; store it whole")
     dims = tuple(tensor.dims)
@@ -97,7 +96,8 @@ def check_tensor(where: str, tensor: TensorProto) -> None:
 
 def size_of(tensor: TensorProto) -> int:
     """Return the bytes that a tensor of this shape and type has."""
-    return prod(tensor.dims) * _BITS[tensor.data_type] // 8
+    bits: int = prod(tensor.dims) * _BITS[tensor.data_type]
+    return bits // 8
 
 
 def _type_name(tensor: TensorProto) -> str:
@@ -177,8 +177,8 @@ def _read(where: str, path: Path, offset: int, length: int) -> bytes:
             f"{where} has its data in {path.name!r} beside the model, which cannot be read "
             f"({getattr(error, 'strerror', None) or error}); keep the files of the export together"
         ) from error
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise NetworkError(f"{where} has its data in {path.name!r}, which is no regular file")
         if offset + length > status.st_size:
@@ -186,5 +186,8 @@ def _read(where: str, path: Path, offset: int, length: int) -> bytes:
                 f"{where} has its data in {path.name!r}, bytes {offset} to {offset + length}, and the file has "
                 f"{status.st_size}; the file is cut off or of another model"
             )
-        file.seek(offset)
-        return file.read(length)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            file.seek(offset)
+            return file.read(length)
+    finally:
+        os.close(handle)

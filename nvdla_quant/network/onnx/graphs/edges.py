@@ -13,7 +13,8 @@ _MOST = 64
 def takes_channels_last(value: ir.Value) -> bool:
     """Whether a network moves the last axis of its input to the front before anything else looks at axes.
 
-    That is what tf2onnx leaves of TensorFlow's NHWC. Of one channel it may be a Reshape.
+    That is what tf2onnx leaves of TensorFlow's NHWC. Of one channel it may be a Reshape. A network that flattens its
+    input at once takes either; its input is what looks like an image.
     """
     waiting, seen = deque([value]), 0
     while waiting:
@@ -24,17 +25,22 @@ def takes_channels_last(value: ir.Value) -> bool:
                 return False
             if node.op_type == "Transpose":
                 order = node.attributes.get("perm")
-                if order is None or tuple(order.as_ints()) != (0, 3, 1, 2):
-                    return False
+                return order is not None and tuple(order.as_ints()) == (0, 3, 1, 2)
+            if node.op_type == "Reshape" and _moves_one_channel(current, node.outputs[0]):
                 return True
-            if node.op_type == "Reshape":
-                return _moves_one_channel(current, node.outputs[0])
+            if node.op_type in ("Flatten", "Reshape"):
+                return _has_colours_last(current)
             if node.op_type == "MatMul":
                 return True
             if node.op_type not in _PASSING:
                 return False
             waiting.append(node.outputs[0])
     return False
+
+
+def _has_colours_last(value: ir.Value) -> bool:
+    """Whether the last axis has 1 or 3 elements, as gray and colour images have channels, and the first has not."""
+    return value.shape is not None and value.shape[-1] in (1, 3) and value.shape[1] not in (1, 3)
 
 
 def _moves_one_channel(before: ir.Value, after: ir.Value) -> bool:

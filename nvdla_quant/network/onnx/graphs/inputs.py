@@ -7,9 +7,9 @@ import onnx
 from onnx import TensorProto
 
 from nvdla_quant.errors import NetworkError, UnsupportedError
+from nvdla_quant.network.onnx.values.names import printable
+from nvdla_quant.network.onnx.values.nodes import MOST_ELEMENTS
 
-MOST_ELEMENTS = 2**28
-"""Values of one image's tensor: 1 GiB in fp32, far beyond what a convolution buffer is fed with."""
 _TYPES = (TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT8, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 
@@ -32,7 +32,9 @@ class Input:
     type: str
 
 
-def fix_inputs(graph: onnx.GraphProto, input_shape: tuple[int, ...] | None) -> tuple[tuple[Input, ...], tuple[str, ...]]:
+def fix_inputs(
+    graph: onnx.GraphProto, input_shape: tuple[int, ...] | None
+) -> tuple[tuple[Input, ...], tuple[str, ...]]:
     """Give every input a fixed shape, in place, and forget all other shapes, which follow.
 
     Parameters
@@ -65,7 +67,7 @@ def fix_inputs(graph: onnx.GraphProto, input_shape: tuple[int, ...] | None) -> t
     for item in fed:
         _check_type(item)
         dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in item.type.tensor_type.shape.dim]
-        symbols = [dim.dim_param for dim in item.type.tensor_type.shape.dim]
+        symbols = [printable(dim.dim_param) for dim in item.type.tensor_type.shape.dim]
         known = item.type.tensor_type.HasField("shape")
         shape = _fixed(item.name, dims if known else None, symbols, input_shape)
         if known and not dims[0]:
@@ -102,10 +104,10 @@ def _fixed(
     how = "give it by --input-shape on the command line, or as the model's input_shape in the configuration"
     if dims is None and given is None:
         raise NetworkError(f"input {name!r} has no shape; {how} (without the batch, such as 3,224,224)")
-    if dims is not None and len(dims) not in (2, 4):
+    if dims is not None and len(dims) not in (2, 3, 4):
         raise UnsupportedError(
             f"input {name!r} has {len(dims)} axes, {_told(dims, symbols)}, expected 4 (batch, channels, height, width; "
-            "or channels last) or 2 (batch, features)"
+            "or channels last), 3 (batch, height, width) or 2 (batch, features)"
         )
     if given is not None:
         if dims is None:
@@ -139,5 +141,7 @@ def _fixed(
 
 
 def _told(dims: Sequence[int | None], symbols: Sequence[str]) -> str:
-    sizes = (str(size) if size else symbol or "?" for size, symbol in zip(dims, symbols or [""] * len(dims), strict=True))
+    sizes = (
+        str(size) if size else symbol or "?" for size, symbol in zip(dims, symbols or [""] * len(dims), strict=True)
+    )
     return f"({', '.join(sizes)})"

@@ -16,9 +16,11 @@ from onnx_ir.passes import common
 
 from nvdla_quant.errors import NetworkError
 from nvdla_quant.network.onnx.files.load import one_line
+from nvdla_quant.network.onnx.graphs.patterns import join_functions
+from nvdla_quant.network.onnx.values.names import is_within
 
-_MOST_FOLDED = 2**27
-"""Values of all inputs and outputs of a node that is computed ahead: a weight of 512 MiB in fp32."""
+_MOST_FOLDED = 2**28
+"""Values of all constants together that are computed ahead: 1 GiB of fp32, more than VGG has."""
 _ROUNDS = 4
 """Foldings behind one another; each may make shapes known that the next one needs."""
 
@@ -37,23 +39,26 @@ def normalise(model: onnx.ModelProto) -> ir.Model:
 
     with _quiet("onnx_ir", "onnxscript"):
         try:
-            graph = ir.from_proto(model)
+            graph: ir.Model = ir.from_proto(model)
             common.InlinePass()(graph)
             common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
             absorb_identities(graph.graph)
             common.ShapeInferencePass(check_type=False, strict_mode=False)(graph)
+            budget = _Budget()
             for _ in range(_ROUNDS):
                 changed = optimizer.fold_constants_ir(
                     graph,
                     onnx_shape_inference=True,
                     input_size_limit=_MOST_FOLDED,
                     output_size_limit=_MOST_FOLDED,
-                    should_fold=_is_bounded,
+                    should_fold=budget.allows,
                 ).modified
                 common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
                 common.RemoveUnusedNodesPass()(graph)
                 if not changed:
                     break
+            join_functions(graph.graph)
+            common.RemoveUnusedNodesPass()(graph)
         except NetworkError:
             raise
         except Exception as error:  # Whatever the passes raise on a file that is not what they expect.
@@ -65,17 +70,25 @@ def normalise(model: onnx.ModelProto) -> ir.Model:
     return graph
 
 
-def _is_bounded(node: ir.Node) -> bool:
-    """Whether the results of a node are known to be small enough to be computed here."""
-    sizes = [value.shape for value in (*node.inputs, *node.outputs) if value is not None]
-    if any(shape is None or not all(isinstance(dim, int) for dim in shape) for shape in sizes):
-        return False
-    return sum(prod(int(dim) for dim in shape) for shape in sizes if shape is not None) <= _MOST_FOLDED
+class _Budget:
+    """How much may still be computed ahead: a few bytes of a file can ask for any number of values."""
 
+    def __init__(self) -> None:
+        self._left = _MOST_FOLDED
 
-def is_part(inner: str | None, whole: str | None) -> bool:
-    """Whether a value is one that a layer needs within itself, by its name: our writer calls it ``<layer>:<what>``."""
-    return bool(whole) and str(inner).startswith(f"{whole}:")
+    def allows(self, node: ir.Node) -> bool:
+        """Whether the sizes of a node's results are known and not too large; they count from now on."""
+        total = 0
+        for value in node.outputs:
+            shape = value.shape
+            sizes = () if shape is None else tuple(dim for dim in shape if isinstance(dim, int))
+            if shape is None or len(sizes) != len(shape):
+                return False
+            total += prod(sizes)
+        if total > self._left:
+            return False
+        self._left -= total
+        return True
 
 
 def absorb_identities(graph: ir.Graph) -> None:
@@ -90,7 +103,7 @@ def absorb_identities(graph: ir.Graph) -> None:
         inner, outer = node.inputs[0], node.outputs[0]
         if inner is None or inner.producer() is None or inner.is_graph_output() or len(inner.uses()) != 1:
             continue
-        if inner.producer().graph is not graph or not (outer.is_graph_output() or is_part(inner.name, outer.name)):  # type: ignore[union-attr]
+        if inner.producer().graph is not graph or not (outer.is_graph_output() or is_within(inner.name, outer.name)):  # type: ignore[union-attr]
             continue
         name = outer.name
         ir.convenience.replace_all_uses_with(outer, inner, replace_graph_outputs=True)

@@ -19,7 +19,8 @@ from nvdla_quant.network.onnx.operators.constants import check_broadcast, is_sca
 from nvdla_quant.network.onnx.operators.poolings import Whole
 from nvdla_quant.network.onnx.operators.products import Product, bias_of
 from nvdla_quant.network.onnx.values.layouts import View
-from nvdla_quant.network.onnx.values.nodes import Array, Node, constant, finite, shape_of
+from nvdla_quant.network.onnx.values.names import is_within
+from nvdla_quant.network.onnx.values.nodes import Array, Node, constant, finite, shape_of, shortest
 from nvdla_quant.network.onnx.values.reading import Reading
 
 Combination = Literal["sum", "max", "min", "prod"]
@@ -65,16 +66,7 @@ class Multiplied:
         combine(reading, self.value, Eltwise("prod"), self.sources)
 
 
-def _within(inner: ir.Value, outer: ir.Value) -> bool:
-    """Whether two values are of one layer as our writer names them: ``<layer>:<what>``, and such or the layer."""
-    layer, _, what = (inner.name or "").rpartition(":")
-    layer = layer if what else layer.rstrip(":")
-    return bool(layer) and (outer.name == layer or (outer.name or "").startswith(f"{layer}:"))
-
-
-def scale(
-    reading: Reading, value: ir.Value, source: ir.Value, axis: int, gamma: Weights, beta: Weights | None
-) -> None:
+def scale(reading: Reading, value: ir.Value, source: ir.Value, axis: int, gamma: Weights, beta: Weights | None) -> None:
     """Add a Scale along an axis of `source`."""
     reading.emit(value, Scale(gamma, beta), reading.image(source, axis), axis=axis)
 
@@ -88,14 +80,18 @@ def _step(node: Node, reading: Reading, source: ir.Value, operation: Power, kind
     """Add a step of a Power, or leave it to the next node where that is of the same layer."""
     before, order = reading.pending(source), ("Mul", "Add", "Pow")
     value = node.output
-    if isinstance(before, Steps) and order.index(before.last) < order.index(kind) and _within(source, value):
+    if (
+        isinstance(before, Steps)
+        and order.index(before.last) < order.index(kind)
+        and is_within(source.name, value.name)
+    ):
         reading.take(source)
         source, first = before.source, before.operation
         operation = Power(
             operation.power, first.scale * operation.scale, first.shift * operation.scale + operation.shift
         )
     steps = Steps(value, source, operation, kind)
-    if any(_within(value, user.outputs[0]) for user in value.consumers()):
+    if any(is_within(value.name, user.outputs[0].name) for user in value.consumers()):
         reading.put_off(value, steps)
     else:
         steps.emit(reading)
@@ -148,7 +144,7 @@ def _frozen(array: Weights) -> Weights:
 
 def _number(array: Array, what: str) -> float:
     """Return the value of a constant, in the fewest digits that say so in float32."""
-    return float(str(finite(array, what).ravel()[0]))
+    return shortest(float(finite(array, what).ravel()[0]))
 
 
 def multiply(node: Node, reading: Reading) -> None:
@@ -164,7 +160,7 @@ def multiply(node: Node, reading: Reading) -> None:
 def _times(node: Node, reading: Reading, source: ir.Value, array: Array) -> None:
     pending, value = reading.pending(source), node.output
     shape = check_broadcast(source, value)
-    if isinstance(pending, Whole) and _within(source, value) and array.ndim == 2:
+    if isinstance(pending, Whole) and is_within(source.name, value.name) and array.ndim == 2:
         reading.take(source)
         pending.write(reading, value, array)
         return
@@ -221,7 +217,10 @@ def _sum(node: Node, reading: Reading, sources: Sequence[ir.Value], coefficients
     weighted = [
         part
         for part, source in zip(parts, sources, strict=True)
-        if isinstance(part, Steps) and part.last == "Mul" and not part.operation.shift and _within(source, node.output)
+        if isinstance(part, Steps)
+        and part.last == "Mul"
+        and not part.operation.shift
+        and is_within(source.name, node.output.name)
     ]
     if len(weighted) == len(sources) and not coefficients:
         for source in sources:
@@ -238,11 +237,11 @@ def _product(node: Node, reading: Reading) -> None:
     value, (first, second) = node.output, (node.input(0), node.input(1))
     sources: tuple[ir.Value, ...] = (first, second)
     before = reading.pending(first)
-    if isinstance(before, Multiplied) and _within(first, value):
+    if isinstance(before, Multiplied) and is_within(first.name, value.name):
         reading.take(first)
         sources = (*before.sources, second)
     multiplied = Multiplied(value, sources)
-    if any(user.op_type == "Mul" and _within(value, user.outputs[0]) for user in value.consumers()):
+    if any(user.op_type == "Mul" and is_within(value.name, user.outputs[0].name) for user in value.consumers()):
         reading.put_off(value, multiplied)
     else:
         multiplied.emit(reading)
@@ -270,7 +269,7 @@ def extreme(kind: Literal["max", "min"], node: Node, reading: Reading) -> None:
 
 def clip_between(reading: Reading, value: ir.Value, source: ir.Value, low: float | None, high: float | None) -> None:
     """Bound a tensor; from 0 on alone it is a ReLU."""
-    low, high = (None if bound is None or abs(bound) > _BOUNDLESS else float(str(np.float32(bound))) for bound in (low, high))
+    low, high = (None if bound is None or abs(bound) > _BOUNDLESS else shortest(bound) for bound in (low, high))
     if low is None and high is None:
         reading.show(value, reading.view(source))
         return

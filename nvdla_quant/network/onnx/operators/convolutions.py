@@ -5,7 +5,7 @@ Upsample-7, 9; Resize-10, 11, 13, 18, 19).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil, floor
 
@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from nvdla_quant.errors import NetworkError, UnsupportedError
 from nvdla_quant.network.graph import Convolution, Deconvolution, Pair
+from nvdla_quant.network.onnx.operators import shapes
 from nvdla_quant.network.onnx.operators.windows import Sides, check_flat, far_of, pair, sides_of
 from nvdla_quant.network.onnx.values.nodes import Node, shape_of
 from nvdla_quant.network.onnx.values.reading import Reading
@@ -22,22 +23,38 @@ from nvdla_quant.network.shapes import image
 
 @dataclass(frozen=True)
 class Padding:
-    """Zeros around an image, which the next layer may add itself."""
+    """Zeros around an image, which the next layer may add itself.
+
+    Attributes
+    ----------
+    value, source : Value
+        The image with and without them.
+    sides : Sides
+        How many.
+    number : float or None
+        What is there instead of zeros; None for copies of the pixels at the edge.
+    axis, source_axis : int
+        Axis of the channels of `value` and of `source`.
+    """
 
     value: ir.Value
     source: ir.Value
     sides: Sides
-    number: float
+    number: float | None
+    axis: int = 1
+    source_axis: int = 1
 
     def emit(self, reading: Reading) -> None:
         """Add a convolution of each channel by itself that does nothing but pad."""
-        if self.number:
-            raise UnsupportedError(f"pads with {self.number:g}, and what reads it cannot; NVDLA pads with 0")
-        tensor = reading.image(self.source)
+        if self.number != 0:
+            what = "copies of the edge" if self.number is None else f"{self.number:g}"
+            raise UnsupportedError(f"pads with {what}, and what reads it cannot; NVDLA pads with 0")
+        tensor = reading.image(self.source, self.source_axis)
         channels = reading.shape(tensor)[0]
         near, far = _near_and_far(self.sides)
         weights = np.ones((channels, 1, 1, 1), np.float32)
-        reading.emit(self.value, Convolution(weights, None, (1, 1), near, group=channels, far=far), tensor)
+        operation = Convolution(weights, None, (1, 1), near, group=channels, far=far)
+        reading.emit(self.value, operation, tensor, axis=self.axis)
 
 
 def _near_and_far(sides: Sides) -> tuple[Pair, Pair | None]:
@@ -46,9 +63,21 @@ def _near_and_far(sides: Sides) -> tuple[Pair, Pair | None]:
 
 
 def padded_by(reading: Reading, value: ir.Value) -> Padding | None:
-    """Return what pads `value`, where its only reader may do it instead."""
+    """Return what pads the image `value`, where its only reader may do it instead."""
     pending = reading.pending(value)
-    return pending if isinstance(pending, Padding) else None
+    return pending if isinstance(pending, Padding) and pending.axis == 1 else None
+
+
+def transpose(node: Node, reading: Reading) -> None:
+    """Read Transpose; padding before it is padding behind it."""
+    pending = reading.pending(node.input())
+    order = node.integers("perm")
+    if isinstance(pending, Padding) and (pending.axis, order) in ((3, (0, 3, 1, 2)), (1, (0, 2, 3, 1))):
+        reading.take(node.input())
+        axis = order.index(pending.axis)
+        reading.put_off(node.output, replace(pending, value=node.output, axis=axis))
+    else:
+        shapes.transpose(node, reading)
 
 
 def conv(node: Node, reading: Reading) -> None:
@@ -63,13 +92,13 @@ def conv(node: Node, reading: Reading) -> None:
     padding = padded_by(reading, source)
     if padding is not None and padding.number == 0:
         reading.take(source)
-        source = padding.source
-        sides = sides_of(node, shape_of(node.input())[2:], kernel, stride, dilation)
+        tensor = reading.image(padding.source, padding.source_axis)
+        sides = sides_of(node, shape_of(source)[2:], kernel, stride, dilation)
         sides = tuple((n + a, f + b) for (n, f), (a, b) in zip(sides, padding.sides, strict=True))  # type: ignore[assignment]
     else:
+        tensor = reading.image(source)
         sides = sides_of(node, shape_of(source)[2:], kernel, stride, dilation)
     near, far = _near_and_far(sides)
-    tensor = reading.image(source)
     operation = Convolution(weights, bias, stride, near, dilation, node.integer("group", 1), far)
     reading.emit(node.output, operation, tensor)
 
@@ -107,16 +136,14 @@ def conv_transpose(node: Node, reading: Reading) -> None:
         sides = [(pads[0], pads[2]), (pads[1], pads[3])]
     near = sides[0][0], sides[1][0]
     after = sides[0][1] - appended[0], sides[1][1] - appended[1]
-    operation = Deconvolution(
-        weights, bias, stride, near, dilation, node.integer("group", 1), far_of(near, after)
-    )
+    operation = Deconvolution(weights, bias, stride, near, dilation, node.integer("group", 1), far_of(near, after))
     reading.emit(node.output, operation, tensor)
 
 
 def pad(node: Node, reading: Reading) -> None:
-    """Read Pad with a constant; the next layer does it where it can."""
+    """Read Pad with a constant or with the edge; the next layer does it where it can."""
     mode = node.text("mode", "constant")
-    if mode != "constant":
+    if mode not in ("constant", "edge"):
         raise UnsupportedError(f"mode {mode!r}, expected 'constant': NVDLA pads with one value")
     rank = len(shape_of(node.input()))
     pads = node.integers_of("pads", 1)
@@ -127,20 +154,24 @@ def pad(node: Node, reading: Reading) -> None:
     check_flat("pads", pads, 2 * len(numbers))
     sides = dict(zip(numbers, zip(pads[: len(numbers)], pads[len(numbers) :], strict=True), strict=True))
     given = node.constant(2)
-    number = node.number("value", 0.0) if given is None or not given.size else float(given.ravel()[0])
+    value = node.number("value", 0.0) if given is None or not given.size else float(given.ravel()[0])
+    number = value if mode == "constant" else None
     if not any(any(side) for side in sides.values()):
         reading.show(node.output, reading.view(node.input()))
         return
     if rank != 4 or any(min(side) < 0 for side in sides.values()):
         raise UnsupportedError(f"pads {pads} for {rank} axes, expected 0 or more, of an image")
     moved = [axis for axis, side in sides.items() if any(side)]
-    if all(axis in (2, 3) for axis in moved):
-        both = sides.get(2, (0, 0)), sides.get(3, (0, 0))
-        reading.put_off(node.output, Padding(node.output, node.input(), both, number))
+    last = 1 in moved and 3 not in moved and not reading.has_image(node.input(), 1)
+    axis = 3 if last else 1
+    rows, columns = (1, 2) if last else (2, 3)
+    if set(moved) <= {rows, columns}:
+        both = sides.get(rows, (0, 0)), sides.get(columns, (0, 0))
+        reading.put_off(node.output, Padding(node.output, node.input(), both, number, axis, axis))
     elif moved == [1] and number == 0:
         _pad_channels(node, reading, sides[1])
     else:
-        raise UnsupportedError(f"pads axes {moved} with {number:g}, expected height and width, or the channels with 0")
+        raise UnsupportedError(f"pads axes {moved} with {number}, expected height and width, or the channels with 0")
 
 
 def _pad_channels(node: Node, reading: Reading, sides: Pair) -> None:
@@ -218,4 +249,3 @@ def _repeats(node: Node, size: int, result: int) -> bool:
         if min(max(nearest, 0), size - 1) != x // (result // size):
             return False
     return True
-

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from nvdla_quant.errors import NetworkError, UnsupportedError
 from nvdla_quant.network.graph import Pair, Pooling, Rounding
-from nvdla_quant.network.onnx.operators.convolutions import padded_by
+from nvdla_quant.network.onnx.operators.convolutions import Padding, padded_by
 from nvdla_quant.network.onnx.operators.windows import Sides, check_flat, far_of, pair, sides_of
+from nvdla_quant.network.onnx.values.names import is_within
 from nvdla_quant.network.onnx.values.nodes import Array, Node, shape_of
 from nvdla_quant.network.onnx.values.reading import Reading
-from nvdla_quant.network.shapes import image, shape_of as result_shape
+from nvdla_quant.network.shapes import image
+from nvdla_quant.network.shapes import shape_of as result_shape
 
 Reader = Callable[[Node, Reading], None]
 Method = Literal["max", "average"]
@@ -49,6 +51,7 @@ class Whole:
 
     value: ir.Value
     source: ir.Value
+    axis: int
     window: Window
     rounding: Rounding
 
@@ -62,7 +65,7 @@ class Whole:
         self._write(reading, value, np.rint(kernel / factor.astype(np.float64)).astype(np.int64))
 
     def _write(self, reading: Reading, value: ir.Value, wanted: Counts | None) -> None:
-        tensor = reading.image(self.source)
+        tensor = reading.image(self.source, self.axis)
         height, width = shape_of(value)[2:]
         operation = pooling(self.window, image(reading.shape(tensor)), (height, width), self.rounding, wanted)
         reading.emit(value, operation, tensor)
@@ -94,7 +97,7 @@ def _pool(node: Node, reading: Reading, method: Method, area: Area) -> None:
     size = shape_of(source)[2:]
     check_flat("the image", size, 2)
     window = window._replace(sides=sides_of(node, size, window.kernel, window.stride, (1, 1)))
-    padding = padded_by(reading, source)
+    padding, axis = padded_by(reading, source), 1
     if padding is not None:
         own = any(map(any, window.sides))
         added: Sides = tuple(  # type: ignore[assignment]
@@ -102,18 +105,26 @@ def _pool(node: Node, reading: Reading, method: Method, area: Area) -> None:
         )
         fits = all(max(sides) < k for sides, k in zip(added, window.kernel, strict=True))
         if method == "max":
-            same = padding.number <= _LOWEST or (padding.number == 0 and reading.is_nonnegative(padding.source))
+            same = _is_never_the_maximum(padding, reading)
         else:
             same = padding.number == 0 and (area == "padded" or not own)
         if fits and same:
             reading.take(source)
-            source = padding.source
+            source, axis = padding.source, padding.source_axis
             window = window._replace(sides=added, area="padded")
-    whole = Whole(node.output, source, window, "up" if node.integer("ceil_mode", 0) else "down")
-    if method == "average" and any(user.op_type == "Mul" for user in node.output.consumers()):
+    whole = Whole(node.output, source, axis, window, "up" if node.integer("ceil_mode", 0) else "down")
+    users = node.output.consumers() if method == "average" else ()
+    if any(user.op_type == "Mul" and is_within(node.output.name, user.outputs[0].name) for user in users):
         reading.put_off(node.output, whole)
     else:
         whole.emit(reading)
+
+
+def _is_never_the_maximum(padding: Padding, reading: Reading) -> bool:
+    """Whether padding may be left out of maxima; a window that leaves the image has the pixels at its edge."""
+    if padding.number is None or padding.number <= _LOWEST:
+        return True
+    return padding.number == 0 and reading.is_nonnegative(padding.source)
 
 
 def pooling(
@@ -174,9 +185,7 @@ def divisors(window: Window, size: Pair, result: Pair) -> Counts:
     return np.outer(*counts)
 
 
-def _divisors_of(
-    found: Pooling, size: Pair, result: Pair
-) -> Counts:
+def _divisors_of(found: Pooling, size: Pair, result: Pair) -> Counts:
     return divisors(Window(found.method, found.kernel, found.stride, found.sides, found.area), size, result)
 
 

@@ -82,13 +82,13 @@ def matmul(node: Node, reading: Reading) -> None:
         )
     weights, shape = node.weights(1, 2), shape_of(node.input())
     if shape[-1] != weights.shape[0] or len(shape) < 2:
-        raise NetworkError(f"weights {weights.shape} take {weights.shape[0]} values, the input {shape} has {shape[-1:]}")
+        raise NetworkError(
+            f"weights {weights.shape} take {weights.shape[0]} values, the input {shape} has {shape[-1:]}"
+        )
     reading.put_off(node.output, Product(node.output, node.input(), weights))
 
 
-def _inner_product(
-    reading: Reading, value: ir.Value, source: ir.Value, weights: Weights, bias: Weights | None
-) -> None:
+def _inner_product(reading: Reading, value: ir.Value, source: ir.Value, weights: Weights, bias: Weights | None) -> None:
     tensor, order = flattened(reading, source)
     if weights.shape[1] != prod(reading.shape(tensor)):
         raise NetworkError(

@@ -27,7 +27,7 @@ def cast(node: Node, reading: Reading) -> None:
     floats = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16)
     wanted, source = ir.DataType(node.integer("to", 0)), node.input().dtype
     if wanted not in floats:
-        raise UnsupportedError(f"to {wanted.name} rounds or cuts values, expected to FLOAT: networks here are of float32")
+        raise UnsupportedError(f"to {wanted.name} rounds values, expected to FLOAT: networks here are of float32")
     if source is not None and source not in floats and not node.input().is_graph_input():
         raise UnsupportedError(f"from {source.name}, expected from a type of real numbers, or the network's input")
     if source is not None and source != wanted:
@@ -39,6 +39,8 @@ def dropout(node: Node, reading: Reading) -> None:
     """Read Dropout as nothing, which it is at inference."""
     if len(node.node.outputs) > 1 and node.node.outputs[1].uses():
         raise UnsupportedError("its mask is read, which is for training; export the model for inference (model.eval())")
+    if node.given(2) is not None:
+        reading.remarks.append(f"node {node.name!r}: Dropout in its form for training is read as nothing")
     same(node, reading)
 
 
@@ -119,7 +121,7 @@ def slice_(node: Node, reading: Reading) -> None:
     if not taken:
         same(node, reading)
     elif len(taken) == 1 and not _is_strided(shape, taken):
-        (axis, picked), = taken.items()
+        ((axis, picked),) = taken.items()
         _take(source, node.output, axis, picked, reading)
     elif _is_strided(shape, taken):
         _stride(node, reading, taken)

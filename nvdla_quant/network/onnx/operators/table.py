@@ -56,7 +56,7 @@ READERS: dict[str, Reader] = {
     "Sum": arithmetic.total,
     "Swish": functions.swish,
     "Tanh": functions.tanh,
-    "Transpose": shapes.transpose,
+    "Transpose": convolutions.transpose,
     "Unsqueeze": shapes.view,
     "Upsample": convolutions.resize,
 }

@@ -34,12 +34,12 @@ def pair(node: Node, name: str, default: int) -> Pair:
 
 
 def far_of(near: Pair, far: Pair) -> Pair | None:
-    """Padding after the image as operations have it: None where it is that before the image."""
+    """Return padding after the image as operations have it: None where it is that before the image."""
     return None if near == far else far
 
 
 def sides_of(node: Node, size: Sequence[int], kernel: Pair, stride: Pair, dilation: Pair) -> Sides:
-    """Padding by ``pads`` or ``auto_pad`` of an image of this size.
+    """Return padding by ``pads`` or ``auto_pad`` of an image of this size.
 
     Raises
     ------

@@ -27,7 +27,21 @@ class Names:
 
 def safe(name: str) -> str:
     """Return `name` for JSON, tables and file names: printable, without blanks around it, and not too long."""
-    printable = "".join(character if character.isprintable() else "_" for character in name).strip() or "unnamed"
-    if len(printable) <= LONGEST:
-        return printable
-    return f"{printable[: LONGEST - 9]}_{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+    text = printable(name).strip() or "unnamed"
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[: LONGEST - 9]}_{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def printable(text: str) -> str:
+    """Return `text` with a line below where something cannot be printed on one line."""
+    return "".join(character if character.isprintable() else "_" for character in text)
+
+
+def is_within(inner: str | None, outer: str | None) -> bool:
+    """Whether a value is one that the layer of another needs within itself, by its name.
+
+    Our writer calls such values ``<layer>:<what>``; `outer` is the layer's own value, or another such one.
+    """
+    layer = (inner or "").rstrip(":").rpartition(":")[0]
+    return bool(layer) and (outer == layer or (outer or "").startswith(f"{layer}:"))

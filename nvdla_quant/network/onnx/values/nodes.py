@@ -1,6 +1,6 @@
 """A node of an ONNX graph as the operators' readers see it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from nvdla_quant.errors import NetworkError, UnsupportedError
 
 Array = NDArray[Any]
+MOST_ELEMENTS = 2**28
+"""Values of one tensor: 1 GiB in fp32, far beyond what fits beside NVDLA."""
 
 
 def constant(value: ir.Value | None) -> Array | None:
@@ -32,13 +34,28 @@ def shape_of(value: ir.Value) -> tuple[int, ...]:
         It is not known.
     """
     shape = value.shape
-    if shape is None or not all(isinstance(dim, int) for dim in shape):
+    sizes = () if shape is None else tuple(dim for dim in shape if isinstance(dim, int))
+    if shape is None or len(sizes) != len(shape):
         told = "unknown" if shape is None else f"({', '.join(map(str, shape))})"
         raise UnsupportedError(
             f"the shape of {value.name!r} is {told}, expected one that follows from the input's; export the network "
             "with fixed sizes"
         )
-    return tuple(int(dim) for dim in shape)
+    return sizes
+
+
+def check_sizes(values: Iterable[ir.Value]) -> None:
+    """Check that values are not larger than any that could run.
+
+    Raises
+    ------
+    UnsupportedError
+        One is.
+    """
+    for value in values:
+        sizes = [dim for dim in value.shape or () if isinstance(dim, int)]
+        if prod(sizes) > MOST_ELEMENTS:
+            raise UnsupportedError(f"writes {value.name!r} of shape {tuple(sizes)}, more than {MOST_ELEMENTS} values")
 
 
 @dataclass(frozen=True)
@@ -106,12 +123,19 @@ class Node:
         Raises
         ------
         NetworkError
-            It is left out, has other axes, or is not finite.
+            It is left out, empty or not finite.
+        UnsupportedError
+            It has another number of axes, or the network computes it.
         """
         array = self.constant(index)
-        if array is None or array.ndim != rank or not prod(array.shape):
-            got = "missing" if array is None else f"of the shape {array.shape}"
-            raise NetworkError(f"input {index} is {got}, expected {rank} axes")
+        if array is None or not array.size:
+            raise NetworkError(f"input {index} is {'missing' if array is None else 'empty'}")
+        if array.ndim != rank:
+            raise UnsupportedError(
+                f"input {index} has the shape {array.shape}, expected {rank} axes: images have height and width"
+                if rank == 4
+                else f"input {index} has the shape {array.shape}, expected {rank} axes"
+            )
         return finite(array, f"input {index} ({self.input(index).name!r})")
 
     def integers(self, name: str, default: Sequence[int] = ()) -> tuple[int, ...]:

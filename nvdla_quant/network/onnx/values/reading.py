@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from nvdla_quant.errors import NetworkError, UnsupportedError
 from nvdla_quant.network.graph import (
+    BatchNorm,
     Clip,
     Concat,
+    Dropout,
     Eltwise,
     Flatten,
     Gather,
@@ -20,17 +22,20 @@ from nvdla_quant.network.graph import (
     Network,
     Operation,
     Pooling,
+    Power,
     ReLU,
     Reshape,
+    Scale,
     Sigmoid,
     Softmax,
     Tensor,
 )
 from nvdla_quant.network.onnx.values.layouts import View, along, channels_of, is_batch, plain
 from nvdla_quant.network.onnx.values.names import Names
-from nvdla_quant.network.onnx.values.nodes import shape_of
+from nvdla_quant.network.onnx.values.nodes import MOST_ELEMENTS, shape_of
 from nvdla_quant.network.problems import Problem
-from nvdla_quant.network.shapes import assemble, shape_of as result_shape
+from nvdla_quant.network.shapes import assemble
+from nvdla_quant.network.shapes import shape_of as result_shape
 
 MOVED = (
     "its axes are exchanged in a way that NVDLA cannot: a tensor is channels of whole images; keep NCHW or NHWC "
@@ -71,6 +76,7 @@ class Reading:
         self._tensors: dict[str, Tensor] = {}
         self._views: dict[str, View] = {}
         self._pending: dict[str, Pending] = {}
+        self._ghosts: set[str] = set()
 
     # What values are.
 
@@ -79,14 +85,22 @@ class Reading:
         return value.name in self._views or value.name in self._pending
 
     def view(self, value: ir.Value) -> View:
-        """Return where a value lies, once what is pending for it is a layer."""
+        """Return where a value lies, once what is pending for it is a layer.
+
+        Raises
+        ------
+        UnsupportedError
+            It is a constant.
+        """
         name = value.name or ""
         if name in self._pending:
             self._pending.pop(name).emit(self)
+        if name not in self._views:
+            raise UnsupportedError(f"reads the constant {name!r}, expected what the network computes from its input")
         return self._views[name]
 
     def pending(self, value: ir.Value | None) -> Pending | None:
-        """What is put off for a value; who takes it into itself calls `take` as well."""
+        """Return what is put off for a value; who takes it into itself calls `take` as well."""
         return None if value is None else self._pending.get(value.name or "")
 
     def take(self, value: ir.Value) -> None:
@@ -161,11 +175,15 @@ class Reading:
             self.show(value, View(name, along(full, axis), moved=axis != 1))
 
     def inner(self, value: ir.Value, what: str, operation: Operation, *sources: str) -> str:
-        """Add a layer that is the first part of what writes `value`, and return its name."""
+        """Add a layer that is the first part of what writes `value`, and return its name.
+
+        A view is no part: it shares the scale of what it shows rather than that of what reads it.
+        """
         shape = result_shape(operation, [self.shape(source) for source in sources])
         name = self._free.take(f"{value.name}_{what}")
         self._tensors[name] = Tensor(name, shape, value.name or name)
-        self._layers.append(Layer(name, operation, sources, inner=True))
+        is_view = isinstance(operation, Flatten | Reshape)
+        self._layers.append(Layer(name, operation, sources, inner=not is_view))
         return name
 
     def add_input(self, name: str, shape: tuple[int, ...], axes: View | None = None) -> str:
@@ -174,7 +192,9 @@ class Reading:
         self._inputs.append(Tensor(ours, shape, name))
         self._tensors[ours] = self._inputs[-1]
         self.names[ours] = name
-        self._views[name] = View(ours, plain((self.batch, *shape))) if axes is None else View(ours, axes.axes, True)
+        self._views[name] = (
+            View(ours, plain((self.batch, *shape))) if axes is None else View(ours, axes.axes, moved=True)
+        )
         return ours
 
     def _add(self, onnx_name: str, operation: Operation, sources: Sequence[str], shape: tuple[int, ...]) -> str:
@@ -264,29 +284,75 @@ class Reading:
             return tensor
         return self.inner(value, "image", Reshape((channels, height, width)), tensor)
 
+    # What could not be read.
+
+    def stand_in(self, source: ir.Value | None, value: ir.Value) -> None:
+        """Let something of the right shape be the result of a node that could not be read, so that others can be.
+
+        It is a layer that does nothing where the node keeps the shape of what it reads; any other is a tensor from
+        nowhere, and what depends on it is not in the network in the end.
+        """
+        name = value.name or ""
+        if self.is_known(value) or not name or not _is_static(value):
+            return
+        shape = shape_of(value)
+        if not shape or shape[0] != self.batch or min(shape) < 1 or prod(shape) > MOST_ELEMENTS:
+            return
+        if source is not None and self.is_known(source) and name not in self._tensors:
+            view = self.view(source)
+            if view.shape == shape and self.is_whole(view):
+                self.emit(value, Dropout(), view.source, view=view)
+                return
+        ghost = self._free.take(f"{name}_unread")
+        sizes = shape[1:] if len(shape) in (2, 4) else (prod(shape[1:]),)
+        self._tensors[ghost] = Tensor(ghost, sizes, name)
+        self._ghosts.add(ghost)
+        self._views[name] = View(ghost, plain(shape))
+
     # The end.
 
     def output(self, value: ir.Value) -> None:
         """Let a value be an output of the network: a tensor of our own, with another order of axes if need be."""
         self.settle(value)
         view = self.view(value)
-        if self.is_whole(view) or view.is_contiguous:
-            return
-        found = self._channels(view, len(view.axes) - 1)
-        if found is None or found[0] is not None:
-            self.image(value)
-            return
-        self.remarks.append(
-            f"output {value.name!r}: {view.shape[1:]} in the file, channels last; here {self.shape(view.source)}, "
-            "channels first"
-        )
+        if not self.is_whole(view) and not view.is_contiguous:
+            found = self._channels(view, len(view.axes) - 1)
+            if found is None or found[0] is not None:
+                self.image(value)
+                return
+            self.remarks.append(
+                f"output {value.name!r}: {view.shape[1:]} in the file, channels last; here "
+                f"{self.shape(view.source)}, channels first"
+            )
+        if self.names[view.source] != value.name:
+            self.remarks.append(f"output {value.name!r}: it is the tensor {view.source!r} here")
 
     def network(self, name: str) -> Network | None:
         """Return what could be read; None where that is nothing."""
         if not self._inputs or not self._layers:
             return None
         blobs = {tensor.name: tensor.blob for tensor in self._tensors.values()}
-        return assemble(name, self._inputs, self._layers, blobs)
+        missing, layers = set(self._ghosts), []
+        for layer in self._layers:
+            if missing & set(layer.inputs):
+                missing.add(layer.name)
+            else:
+                layers.append(layer)
+        return assemble(name, self._inputs, layers, blobs) if layers else None
+
+    def preprocessing(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the layers that shift and scale the values of each input before anything else does, if any do."""
+        found = {}
+        for tensor in self._inputs:
+            last, names = tensor.name, []
+            while len(users := [layer for layer in self._layers if last in layer.inputs]) == 1:
+                if not isinstance(users[0].operation, Scale | Power | BatchNorm):
+                    break
+                last = users[0].name
+                names.append(last)
+            if names:
+                found[tensor.name] = tuple(names)
+        return found
 
 
 def _is_nonnegative(tensor: str, layers: Mapping[str, Layer]) -> bool:
@@ -310,5 +376,3 @@ def _is_nonnegative(tensor: str, layers: Mapping[str, Layer]) -> bool:
 
 def _is_static(value: ir.Value) -> bool:
     return value.shape is not None and all(isinstance(dim, int) for dim in value.shape)
-
-
