@@ -17,12 +17,15 @@ from nvdla_quant.hardware.targets import TARGETS, Precision, Target
 from nvdla_quant.network.graph import (
     LRN,
     BatchNorm,
+    Clip,
     Concat,
     Convolution,
     Deconvolution,
     Dropout,
     Eltwise,
     Flatten,
+    Gather,
+    HardSwish,
     InnerProduct,
     Layer,
     Network,
@@ -66,9 +69,11 @@ def alone(*operations: Operation, shape: tuple[int, ...] = (32, 24, 24)) -> Netw
     return assemble("layers", [Tensor("data", shape, "data")], layers)
 
 
-def joined(operation: Operation, count: int = 2, channels: int = 32) -> Network:
-    """Return a network that joins poolings of different windows."""
+def joined(operation: Operation, count: int = 2, channels: int = 32, pixel: bool = False) -> Network:
+    """Return a network that joins poolings of different windows, the last of which is one pixel where asked for."""
     layers = [Layer(f"p{i}", Pooling("max", (1 + 2 * i,) * 2, (1, 1), (i, i)), ("data",)) for i in range(count)]
+    if pixel:
+        layers[-1] = Layer(layers[-1].name, Pooling("average", (6, 6)), ("data",))
     layers.append(Layer("join", operation, tuple(layer.name for layer in layers)))
     return assemble("joined", [Tensor("data", (channels, 6, 6), "data")], layers)
 
@@ -79,6 +84,8 @@ def rows() -> Iterator[Row]:
     yield Row(
         "Convolution", "native, with bias, stride, padding and dilation; rows and columns in several runs", alone(conv)
     )
+    behind = Convolution(ones(16, 32, 3, 3), ones(16), (2, 2), far=(1, 1))
+    yield Row("Convolution, Deconvolution or Pooling, padded otherwise on the far sides", "native", alone(behind))
     dilated = Convolution(ones(16, 3, 3, 3), None, dilation=(2, 2))
     yield Row(
         "Convolution of an image, dilated", "rewritten: the zeros are written out", alone(dilated, shape=(3, 24, 24))
@@ -99,6 +106,11 @@ def rows() -> Iterator[Row]:
         "rewritten: a convolution for each phase of the stride, columns interleaved by copies",
         alone(deconvolution),
     )
+    yield Row(
+        "Deconvolution with output_padding",
+        "rewritten: as above",
+        alone(Deconvolution(ones(32, 16, 3, 3), ones(16), (2, 2), (1, 1), far=(0, 0))),
+    )
     normal = BatchNorm(ones(16), ones(16), 1e-5), Scale(ones(16), ones(16)), Power(1.0, 2.0, 1.0)
     yield Row("BatchNorm, Scale, Power 1, behind a convolution", "rewritten: folded", alone(conv, *normal))
     yield Row(
@@ -108,8 +120,21 @@ def rows() -> Iterator[Row]:
     )
     yield Row("ReLU", "native, fused", alone(conv, ReLU()))
     yield Row("ReLU with a slope, PReLU", "native, fused behind a convolution", alone(conv, PReLU(ones(16))))
+    yield Row(
+        "Clip from 0 (ReLU6)",
+        "native, fused behind a convolution; nothing where int8's range ends there",
+        alone(conv, Clip(0.0, 6.0)),
+    )
+    yield Row(
+        "Clip, other bounds", "native, a pass of its own; in int8 one for each bound", alone(conv, Clip(-1.0, 1.0))
+    )
     yield Row("Sigmoid", "native: the SDP's table, fused behind a convolution", alone(conv, Sigmoid()))
     yield Row("TanH", "native: the SDP's table, fused behind a convolution", alone(conv, TanH()))
+    yield Row(
+        "HardSigmoid, HardSwish, Swish, GELU",
+        "native: the SDP's table, fused behind a convolution",
+        alone(conv, HardSwish()),
+    )
     yield Row(
         "Power other than 1",
         "native: the SDP's table; rewritten without one: on the CPU, cut off toward zero",
@@ -120,6 +145,11 @@ def rows() -> Iterator[Row]:
     yield Row("Pooling up to 8 x 8", "native", alone(Pooling("average", (3, 3), (2, 2))))
     down = Pooling("average", (3, 3), (2, 2), rounding="down")
     yield Row("Pooling that rounds down (`round_mode: FLOOR`, `ceil_mode: false`)", "native", alone(down))
+    yield Row(
+        "Pooling AVE that leaves padding out (`count_include_pad = 0`)",
+        "native; windows that the border cuts are operations of their own",
+        alone(Pooling("average", (3, 3), (1, 1), (1, 1), area="image")),
+    )
     yield Row(
         "Pooling MAX above 8", "rewritten: a chain of maxima, exact", alone(Pooling("max", (11, 11), (2, 2), (3, 3)))
     )
@@ -139,8 +169,13 @@ def rows() -> Iterator[Row]:
         "native, fused behind a convolution; any scales and coefficients",
         joined(Eltwise("sum", (0.5, -2.0))),
     )
-    yield Row("Eltwise MAX of two", "native, fused behind a convolution; any scales", joined(Eltwise("max")))
+    yield Row("Eltwise MAX or MIN of two", "native, fused behind a convolution; any scales", joined(Eltwise("min")))
     yield Row("Eltwise PROD of two", "native; any scales", joined(Eltwise("prod")))
+    yield Row(
+        "Eltwise PROD of one pixel with all (squeeze and excitation)",
+        "native: an operand a channel; any scales",
+        joined(Eltwise("prod"), pixel=True),
+    )
     yield Row("Eltwise of more", "rewritten: two at a time", joined(Eltwise("sum"), 3))
     yield Row(
         "Concat, inputs of whole atoms",
@@ -151,6 +186,16 @@ def rows() -> Iterator[Row]:
         "Concat, other inputs",
         "rewritten: as before, then a convolution by one puts the channels side by side",
         joined(Concat(), channels=12),
+    )
+    yield Row(
+        "Gather of channels in whole atoms (slice, split)",
+        "free: read where they stand",
+        alone(conv, Gather(tuple(range(16))), Pooling("max", (2, 2))),
+    )
+    yield Row(
+        "Gather, other channels (shuffle)",
+        "rewritten: a convolution by one, exact",
+        alone(conv, Gather(tuple(range(15, -1, -1))), Pooling("max", (2, 2))),
     )
     yield Row(
         "Softmax of 1 x 1 pixels",

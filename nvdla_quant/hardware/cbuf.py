@@ -150,7 +150,7 @@ def spans(work: Work, axis: int, fit: int, most: int) -> tuple[Span, ...]:
             # The windows lie in the padding altogether; one line of the cube has to be there to be padded.
             found.append(Span(first, count, size - 1, 1, size - 1 - top, bottom - size))
         elif bottom <= 0:
-            found.append(Span(first, count, 0, 1, -top, bottom - 1))
+            found.append(Span(first, count, 0, 1, -top, 0))
         else:
             found.append(Span(first, count, start, min(bottom, size) - start, start - top, after))
         first += count

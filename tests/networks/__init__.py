@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from nvdla_quant.network.graph import Network
-from tests.networks import classic, kinds, residual
+from tests.networks import classic, kinds, mobile, residual
 
 
 class Build(Protocol):
@@ -89,6 +89,13 @@ GALLERY: Mapping[str, Entry] = MappingProxyType(
         "depthwise-average": Entry(kinds.depthwise_average, 14, 14),
         "sum-of-three": Entry(kinds.sum_of_three, 16, 16),
         "deconvolution-concat": Entry(kinds.deconvolution_concat, 16, 16),
+        "mobilenet-v2-relu6": Entry(mobile.mobilenet2_relu6, 224, 48, 1 / 4),
+        "mobilenet-v3": Entry(mobile.mobilenet3, 224, 48, 1 / 4),
+        "efficientnet-b0": Entry(mobile.efficientnet, 224, 32, 1 / 8),
+        "shufflenet-v2": Entry(mobile.shufflenet2, 224, 48, 1 / 4),
+        "padded-otherwise": Entry(kinds.padded_otherwise, 24, 24),
+        "bounds": Entry(kinds.bounds, 16, 16),
+        "more-functions": Entry(kinds.more_functions, 16, 16),
     }
 )
 """Every network by its name on the command line."""

@@ -1,6 +1,6 @@
 """Small networks, each around one kind of layer or of rewrite that larger ones have among others."""
 
-from nvdla_quant.network.graph import BatchNorm, Network, Power, Sigmoid, TanH
+from nvdla_quant.network.graph import GELU, BatchNorm, Clip, HardSwish, Network, Power, Sigmoid, Swish, TanH
 from tests.networks.builder import Builder
 
 
@@ -242,4 +242,40 @@ def deconvolution_concat(side: int = 16, width: float = 1.0, seed: int | None = 
     last = builder.conv_relu("c2", builder.pool("p1", skip, "max", 2, 2), builder.wide(32), 3)
     last = builder.concat("cat", skip, builder.deconv("u", last, builder.wide(16), 2, 2))
     builder.conv("o", builder.conv_relu("c3", last, builder.wide(16), 3), 2, 1)
+    return builder.build()
+
+
+def padded_otherwise(side: int = 24, width: float = 1.0, seed: int | None = 0) -> Network:
+    """Padding that is another on the far sides, as TensorFlow's SAME; averages of the image alone; output_padding."""
+    builder = Builder("padded otherwise", (3, side, side), width, seed)
+    first = builder.conv("c1", "data", builder.wide(16), 3, 2, pad=0, far=(1, 1))
+    last = builder.pool("max", builder.relu("r1", first), "max", 3, 2, 0, far=(1, 1))
+    mean = builder.pool("mean", last, "average", 3, 1, 1, rounding="down", area="image")
+    other = builder.conv("c2", mean, builder.channels(last), 4, pad=(1, 2), far=(2, 1))
+    last = builder.eltwise("min", "min", other, last)
+    last = builder.relu("r3", builder.deconv("up", last, builder.wide(12), 3, 2, pad=1, far=(0, 0)))
+    last = builder.deconv("up2", last, builder.wide(12), 3, 2, pad=(1, 1), far=(0, -1), bias=False)
+    builder.softmax(builder.fc("fc", builder.pool("pool", last, "average", 4, 4, 1, area="image"), 10))
+    return builder.build()
+
+
+def bounds(side: int = 16, width: float = 1.0, seed: int | None = 0) -> Network:
+    """Bounds behind convolutions, a sum and alone: of both sides, of one, and those of ReLU6."""
+    builder = Builder("bounds", (3, side, side), width, seed)
+    last = builder.add("six", Clip(0.0, 1.5), builder.conv("c1", "data", builder.wide(16), 3))
+    wide = builder.add("both", Clip(-1.0, 1.0), builder.conv("c2", last, builder.wide(16), 3))
+    last = builder.add("low", Clip(-0.5, None), builder.eltwise("sum", "sum", wide, last))
+    last = builder.add("high", Clip(None, 0.75), builder.pool("pool", last, "max", 2, 2))
+    builder.softmax(builder.fc("fc", last, 10))
+    return builder.build()
+
+
+def more_functions(side: int = 16, width: float = 1.0, seed: int | None = 0) -> Network:
+    """Functions that go on like x, behind convolutions and alone."""
+    builder = Builder("more functions", (3, side, side), width, seed)
+    last = builder.add("swish", Swish(), builder.conv("c1", "data", builder.wide(16), 3))
+    last = builder.add("gelu", GELU(), builder.conv("c2", last, builder.wide(24), 3, 2))
+    last = builder.add("hard", HardSwish(), builder.pool("pool", last, "average", 2, 2))
+    last = builder.add("tanh", GELU(approximate=True), builder.fc("fc1", last, builder.wide(32)))
+    builder.softmax(builder.fc("fc2", last, 10))
     return builder.build()

@@ -111,6 +111,18 @@ def test_convolutions_padded_otherwise_on_the_far_side(
 
 
 @pytest.mark.parametrize(("target", "mode"), VARIANTS)
+@pytest.mark.parametrize(("near", "far"), [((0, 1), (6, 0)), ((7, 0), (0, 3)), ((1, 1), (6, 0))])
+def test_windows_that_lie_in_the_padding_altogether(
+    target: Target, mode: QuantizationMode | None, near: tuple[int, int], far: tuple[int, int]
+) -> None:
+    """What they make is the bias: found by drawn networks of one pixel and a dilated kernel."""
+    rng = np.random.default_rng(20)
+    weights, bias = random_weights(rng, 5, 3, 3, 1), rng.normal(0, 0.3, 5).astype(np.float32)
+    layers = Pooling("max", (1, 1)), Convolution(weights, bias, (2, 2), near, (3, 3), far=far)
+    follows(chain((3, 1, 1), *layers), target, mode, 2.0, correlation=-1.0)
+
+
+@pytest.mark.parametrize(("target", "mode"), VARIANTS)
 def test_a_tiled_convolution_padded_on_the_far_side_alone(target: Target, mode: QuantizationMode | None) -> None:
     """As TensorFlow's SAME with a stride of 2; the buffer holds a part of the rows, so the last run alone is padded."""
     rng = np.random.default_rng(2)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from benchmarks import gallery
 from nvdla_quant.errors import CompileError
 from nvdla_quant.hardware.targets import NV_FULL, NV_LARGE, NV_SMALL, TARGETS, Precision, QuantizationMode, Target
-from nvdla_quant.network.graph import Network, Sigmoid, TanH
+from nvdla_quant.network.graph import TABULATED, Network
 from nvdla_quant.support.check import check
 from nvdla_quant.table.table import CalibrationTable
 from nvdla_quant.verification.judgement.verdicts import Judgement
@@ -75,7 +75,7 @@ def compiled(name: str, variant: str) -> Case | None:
 
 def tables(network: Network) -> set[str]:
     """Layers that need the look-up table of the SDP."""
-    return {layer.name for layer in network.layers if isinstance(layer.operation, Sigmoid | TanH)}
+    return {layer.name for layer in network.layers if isinstance(layer.operation, TABULATED)}
 
 
 @pytest.mark.parametrize("reduced", [False, True], ids=["full", "reduced"])
