@@ -6,8 +6,7 @@
 
 rule calibrate:
     input:
-        prototxt=JOB.prototxt,
-        caffemodel=JOB.caffemodel,
+        network=JOB.network,
         images="<case>/images/calibration-{calibrator}.npz",
     output:
         cache="<case>/calibration/{calibrator}/calibration.cache",

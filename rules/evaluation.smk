@@ -33,7 +33,7 @@ rule score_variant:
     input:
         reference=collect("<case>/reference/{shard}.npz", shard=CONFIGURATION.shards, allow_missing=True),
         dumps=collect("<case>/{target}/{variant}/dumps/{shard}.npz", shard=CONFIGURATION.shards, allow_missing=True),
-        prototxt=JOB.prepared_prototxt,
+        network=JOB.prepared_structure,
         table=JOB.table,
     output:
         accuracy="<case>/{target}/{variant}/accuracy.json",
@@ -63,8 +63,7 @@ rule verify_loadable:
         loadable="<case>/{target}/{variant}/loadable.nvdla",
         # What this compiler says that the operations stand for; NVIDIA's says nothing.
         report=branch(JOB.is_compiled_here, then="<case>/{target}/{variant}/compile.json", otherwise=[]),
-        prototxt=JOB.prepared_prototxt,
-        caffemodel=JOB.prepared_caffemodel,
+        network=JOB.prepared,
         table=JOB.table,
         images=f"<case>/images/test-{CONFIGURATION.shards[0]}.npz",
     output:

@@ -6,8 +6,7 @@
 
 rule compute_reference:
     input:
-        prototxt=JOB.prototxt,
-        caffemodel=JOB.caffemodel,
+        network=JOB.network,
         images="<case>/images/test-{shard}.npz",
     output:
         scores="<case>/reference/{shard}.npz",

@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 
 from nvdla_quant.errors import NvdlaQuantError
-from nvdla_quant.execution.fp32 import to_onnx
 from nvdla_quant.network.graph import GELU, Clip, Network, Swish
 from nvdla_quant.network.onnx.reader import SUPPORTED, read_onnx
+from nvdla_quant.network.onnx.writer import to_onnx
 from tests.networks.builder import Builder
 
 SLOWEST = 20.0

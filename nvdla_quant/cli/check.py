@@ -1,22 +1,23 @@
 """``nvdla-quant check``."""
 
 import json
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from nvdla_quant.cli.options import (
     AsJson,
+    Caffemodel,
     ComputePrecision,
     ConfigTarget,
+    InputShape,
     LoadablePrecision,
+    Onnx,
     Prototxt,
     TargetName,
-    existing,
+    network_of,
+    structure_of,
 )
 from nvdla_quant.hardware.targets import target_of
-from nvdla_quant.network.caffe.reader import read_network, read_structure
 from nvdla_quant.network.findings import Finding
 from nvdla_quant.network.graph import Network
 from nvdla_quant.network.problems import LayersError, unreadable
@@ -27,8 +28,10 @@ NOT_SUPPORTED = 3
 
 
 def command(
-    prototxt: Prototxt,
-    caffemodel: Annotated[Path | None, typer.Option(callback=existing, help="The network's trained weights.")] = None,
+    prototxt: Prototxt = None,
+    caffemodel: Caffemodel = None,
+    onnx: Onnx = None,
+    input_shape: InputShape = None,
     configtarget: ConfigTarget = TargetName.NV_FULL,
     cprecision: ComputePrecision = LoadablePrecision.INT8,
     as_json: AsJson = False,
@@ -38,7 +41,10 @@ def command(
     unread: tuple[Finding, ...] = ()
     network: Network | None
     try:
-        network = read_structure(prototxt) if caffemodel is None else read_network(prototxt, caffemodel)
+        if caffemodel is None:
+            network = structure_of(prototxt, onnx, input_shape)
+        else:
+            network = network_of(prototxt, caffemodel, onnx, input_shape)
     except LayersError as error:
         if not all(problem.is_unsupported for problem in error.problems):
             raise

@@ -1,1 +1,1 @@
-"""ONNX files: read into the graph of `network.graph`."""
+"""ONNX files: how a network is read from one, and written."""

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from nvdla_quant.execution.fp32 import scores, to_onnx
+from nvdla_quant.execution.fp32 import scores
 from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.network.graph import (
     GELU,
@@ -39,6 +39,7 @@ from nvdla_quant.network.graph import (
     TanH,
 )
 from nvdla_quant.network.onnx.reader import read_onnx
+from nvdla_quant.network.onnx.writer import to_onnx
 from nvdla_quant.network.shapes import assemble
 from tests.caffe_networks import values
 from tests.networks import classic, kinds, residual
