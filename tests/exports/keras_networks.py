@@ -22,6 +22,8 @@ from keras import KerasTensor, Model, layers
 SEED = 20251
 CLASSES = 10
 IMAGES = 64
+SHIFT = (1.0, 0.5)
+"""Mean and deviation of what BatchNorm adds; see `make`."""
 TOLERANCE = 1e-4
 """Largest difference to Keras, in parts of the largest score."""
 
@@ -61,6 +63,15 @@ def flattened() -> Model:
     return Model(inputs, layers.Dense(CLASSES, activation="softmax", name="scores")(features))
 
 
+def randomise(model: Model) -> None:
+    """Draw what BatchNorm multiplies by and adds."""
+    random = np.random.default_rng(SEED)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.gamma.assign(random.uniform(0.5, 1.5, layer.gamma.shape))
+            layer.beta.assign(random.normal(*SHIFT, layer.beta.shape))
+
+
 Recipe = tuple[Callable[[], Model], int]
 NETWORKS: dict[str, Recipe] = {"keras-mobilenet": (mobilenet, 13), "keras-flat": (flattened, 17)}
 """Networks and the version of ONNX's operators that each is exported with."""
@@ -78,6 +89,7 @@ def main() -> None:
         (source,) = model.inputs
         pixels = np.random.default_rng(SEED).integers(0, 256, (IMAGES + 2, *source.shape[1:]))
         images = pixels.astype(source.dtype)
+        randomise(model)
         model(images[:IMAGES], training=True)  # BatchNorm takes its statistics from these.
         path = folder / f"{name}-{opset}-tf2onnx.onnx"
         signature = (tensorflow.TensorSpec(source.shape, source.dtype, source.name),)
