@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from nvdla_quant.execution.fp32 import to_onnx
+from nvdla_quant.network.onnx.writer import to_onnx
 from nvdla_quant.images.datasets import IdxRecord, open_dataset
 from nvdla_quant.images.preprocess import Preprocessing, normalise
 from nvdla_quant.network.caffe.reader import read_network
