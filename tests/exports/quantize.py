@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from nvdla_quant.network.onnx.writer import to_onnx
 from nvdla_quant.images.datasets import IdxRecord, open_dataset
 from nvdla_quant.images.preprocess import Preprocessing, normalise
 from nvdla_quant.network.caffe.reader import read_network
+from nvdla_quant.network.onnx.writer import to_onnx
 
 RESOURCES = Path("resources")
 PREPROCESSING = Preprocessing("gray", mean=(73.0,), scale=0.01)
