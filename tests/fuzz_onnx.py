@@ -1,7 +1,7 @@
 """Mutations of ONNX files: each must be read, or refused by one clear line.
 
-A mutation changes bytes of a file: some are flipped, taken away, inserted, or copied from elsewhere in it. Many of
-them are no protobuf any more; those of few bits in small files mostly are.
+Every second mutation changes bytes of a file: some are flipped, taken away, inserted, or copied from elsewhere in it.
+The others change its meaning: another operator, another input, an attribute or a size that is extreme.
 """
 
 import resource
@@ -15,7 +15,7 @@ import onnx
 
 from nvdla_quant.errors import NvdlaQuantError
 from nvdla_quant.network.graph import GELU, Clip, Network, Swish
-from nvdla_quant.network.onnx.reader import read_onnx
+from nvdla_quant.network.onnx.reader import SUPPORTED, read_onnx
 from nvdla_quant.network.onnx.writer import to_onnx
 from tests.networks.builder import Builder
 
@@ -73,26 +73,70 @@ def models() -> dict[str, bytes]:
 def mutations(content: bytes, seed: int, count: int) -> Iterator[bytes]:
     """Yield mutations of a file."""
     rng = np.random.default_rng(seed)
-    for _ in range(count):
-        data = bytearray(content)
+    for number in range(count):
+        change = _changed_bytes if number % 2 else _changed_meaning
+        data = content
         for _ in range(int(rng.integers(1, 4))):
-            place = int(rng.integers(len(data)))
-            length = int(rng.integers(1, 9))
-            match int(rng.integers(6)):
-                case 0 | 1:
-                    data[place] ^= 1 << int(rng.integers(8))
-                case 2:
-                    data[place] = int(rng.integers(256))
-                case 3:
-                    del data[place : place + length]
-                case 4:
-                    data[place:place] = rng.bytes(length)
-                case 5:
-                    other = int(rng.integers(len(data)))
-                    data[place : place + length] = data[other : other + length]
-            if not data:
-                data = bytearray(b"\0")
-        yield bytes(data)
+            data = change(data, rng) or b"\0"
+        yield data
+
+
+def _changed_bytes(content: bytes, rng: np.random.Generator) -> bytes:
+    data = bytearray(content)
+    place, length = int(rng.integers(len(data))), int(rng.integers(1, 9))
+    match int(rng.integers(6)):
+        case 0 | 1:
+            data[place] ^= 1 << int(rng.integers(8))
+        case 2:
+            data[place] = int(rng.integers(256))
+        case 3:
+            del data[place : place + length]
+        case 4:
+            data[place:place] = rng.bytes(length)
+        case 5:
+            other = int(rng.integers(len(data)))
+            data[place : place + length] = data[other : other + length]
+    return bytes(data)
+
+
+EXTREMES = (-(2**63), -(2**31), -3, -2, -1, 0, 1, 2, 3, 4, 7, 64, 1000, 2**31, 2**40, 2**62)
+OPERATORS = (*SUPPORTED, "Shape", "Expand", "Tile", "Range", "ConstantOfShape", "Where", "Einsum", "TopK", "If", "Elu")
+
+
+def _changed_meaning(content: bytes, rng: np.random.Generator) -> bytes:
+    model = onnx.ModelProto.FromString(content)
+    graph = model.graph
+    node = graph.node[int(rng.integers(len(graph.node)))]
+    names = [name for other in graph.node for name in (*other.input, *other.output)]
+    extreme = int(rng.choice(EXTREMES))
+    match int(rng.integers(8)):
+        case 0:
+            node.op_type = str(rng.choice(OPERATORS))
+        case 1 if node.input:
+            node.input[int(rng.integers(len(node.input)))] = str(rng.choice(names))
+        case 2:
+            node.input.append(str(rng.choice(names)))
+        case 3 if node.attribute:
+            attribute = node.attribute[int(rng.integers(len(node.attribute)))]
+            attribute.i = extreme
+            if attribute.ints:
+                attribute.ints[int(rng.integers(len(attribute.ints)))] = extreme
+        case 4:
+            name = str(rng.choice(["axis", "axes", "perm", "pads", "strides", "group", "kernel_shape", "keepdims"]))
+            value = extreme if name in ("axis", "group", "keepdims") else [extreme] * int(rng.integers(1, 5))
+            node.attribute.append(onnx.helper.make_attribute(name, value))
+        case 5:
+            dims = graph.input[0].type.tensor_type.shape.dim
+            dims[int(rng.integers(len(dims)))].dim_value = extreme
+        case 6:
+            tensor = graph.initializer[int(rng.integers(len(graph.initializer)))]
+            array = onnx.numpy_helper.to_array(tensor)
+            with np.errstate(all="ignore"):
+                changed = np.full_like(array, np.float64(extreme)) if rng.integers(2) else array.ravel()[::-1]
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(changed), tensor.name))
+        case 7:
+            model.opset_import[0].version = int(rng.integers(6, 26))
+    return model.SerializeToString()
 
 
 def fuzz(folder: Path, seed: int, count: int) -> Counter[str]:

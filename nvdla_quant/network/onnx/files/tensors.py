@@ -39,7 +39,7 @@ _FIELDS = {
     "double_data": {TensorProto.DOUBLE},
     "uint64_data": {TensorProto.UINT32, TensorProto.UINT64},
 }
-"""Where values stand that are not in `raw_data`, by type (``onnx.proto``, TensorProto)."""
+"""Where values stand that are not in `raw_data`, by type (TensorProto of the ONNX specification)."""
 
 
 @dataclass

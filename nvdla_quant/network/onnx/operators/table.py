@@ -68,27 +68,47 @@ _LOOP = "export the model for inference, with fixed sizes, so that what it decid
 _QUANTIZED = "the scales of a quantized model are for calibration; give the float model, and calibrate it"
 _OUTSIDE = "end the network before it, and compute it from the network's output"
 
+_ATTENTION = "it multiplies tensors that the network computes; NVDLA's weights are fixed"
+_RECURRENT = "NVDLA runs layers once, in order; use a network without recurrence"
+
 ADVICE: dict[str, str] = {
+    "Abs": "write Max of its input and of Neg of it",
     "ArgMax": "remove it; the accuracy report takes the largest score itself",
+    "Attention": _ATTENTION,
     "Celu": _TABLE,
+    "DepthToSpace": (
+        "write a ConvTranspose whose kernel and strides are the block, with weights of 1 where a pixel takes a channel"
+    ),
     "DequantizeLinear": _QUANTIZED,
     "DynamicQuantizeLinear": _QUANTIZED,
+    "Einsum": _ATTENTION,
     "Elu": _TABLE,
     "Erf": _TABLE,
     "Exp": _TABLE,
+    "GRU": _RECURRENT,
     "GroupNormalization": _STATISTICS,
     "If": _LOOP,
     "InstanceNormalization": _STATISTICS,
+    "LSTM": _RECURRENT,
     "LayerNormalization": _STATISTICS,
     "Loop": _LOOP,
     "LpNormalization": _STATISTICS,
+    "Mean": "write Sum, and Mul by one divided by the number of inputs",
     "Mish": _TABLE,
     "NonMaxSuppression": _OUTSIDE,
     "QLinearConv": _QUANTIZED,
     "QuantizeLinear": _QUANTIZED,
+    "RNN": _RECURRENT,
+    "ReduceSum": "write ReduceMean, and Mul by the number of pixels",
+    "RoiAlign": _OUTSIDE,
     "Scan": _LOOP,
     "Selu": _TABLE,
     "Softplus": _TABLE,
+    "Softsign": _TABLE,
+    "SpaceToDepth": (
+        "write a Conv whose kernel and strides are the block, with weights of 1 where a channel takes a pixel"
+    ),
+    "ThresholdedRelu": _TABLE,
     "TopK": "remove it; the accuracy report takes the largest scores itself",
 }
 """What to do about some operators that are not read."""

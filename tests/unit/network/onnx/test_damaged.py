@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from nvdla_quant.errors import NetworkError, UnsupportedError
 from nvdla_quant.network.onnx.files.load import MOST_NODES
 from nvdla_quant.network.onnx.graphs import normalise
+from nvdla_quant.network.onnx.operators.table import ADVICE, READERS
 from nvdla_quant.network.onnx.reader import read_onnx
 from nvdla_quant.network.problems import LayersError
 from tests.unit.network.onnx.test_operators import model, node, normal, text
@@ -342,6 +343,7 @@ def test_all_that_is_not_supported_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
+        ("y = PRelu(x, five)", "does not fit"),
         ("y = MatMul(x, x)", "multiplies two tensors"),
         ("r = Relu(x) y = Div(x, r)", "divides by a tensor"),
         ("y = Add(x, pixels)", "from pixel to pixel"),
@@ -362,6 +364,7 @@ def test_what_is_not_supported(body: str, expected: str | None, tmp_path: Path) 
     constants = {
         "pixels": normal(1, 6, 8, 9),
         "eight": normal(4, 8, 3, 3),
+        "five": normal(5, 1, 1),
         "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
         "scales": np.array([1, 1, 2, 2], np.float32),
         "one": np.array([1]),
@@ -477,6 +480,15 @@ def test_names_are_made_safe_and_unique(tmp_path: Path) -> None:
     assert len(names[3]) == 200
     assert list(imported.names.values()) == ["x", "/layer1/relu:0", "a\tb", "a_b", long, "y"]
     assert [tensor.blob for tensor in imported.network.tensors.values()] == list(imported.names.values())
+
+
+def test_tables_name_operators() -> None:
+    known = {schema.name for schema in onnx.defs.get_all_schemas() if not schema.domain}
+    newer = {"Attention", "Swish"}  # Than the oldest onnx that the package takes.
+    assert {*READERS, *ADVICE} - newer <= known
+    assert not READERS.keys() & ADVICE.keys()
+    assert list(READERS) == sorted(READERS)
+    assert list(ADVICE) == sorted(ADVICE)
 
 
 def test_unsupported_is_a_network_error() -> None:
