@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -37,7 +38,8 @@ def normalise(model: onnx.ModelProto) -> ir.Model:
     """
     from onnxscript import optimizer  # Here: it takes a while, and only this function needs it.
 
-    with _quiet("onnx_ir", "onnxscript"):
+    # Constants may overflow, whoever computes them; weights that are not finite are told by their readers.
+    with _quiet("onnx_ir", "onnxscript"), np.errstate(all="ignore"):
         try:
             graph: ir.Model = ir.from_proto(model)
             common.InlinePass()(graph)

@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from nvdla_quant.errors import UnsupportedError
+from nvdla_quant.errors import NetworkError, UnsupportedError
 from nvdla_quant.network.graph import Weights
 from nvdla_quant.network.onnx.values.nodes import Array, Node, constant, finite, shape_of
 
@@ -62,9 +62,14 @@ def per_channel(array: Array, shape: tuple[int, ...], what: str) -> tuple[int, W
 
     Raises
     ------
+    NetworkError
+        It does not fit the tensor.
     UnsupportedError
         It has other values from pixel to pixel, or from image to image.
     """
+    ends = shape[len(shape) - array.ndim :]
+    if array.ndim > len(shape) or any(size not in (1, n) for size, n in zip(array.shape, ends, strict=True)):
+        raise NetworkError(f"{what} of shape {array.shape} does not fit {shape}")
     spread: NDArray[np.generic] = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
     for axis in range(spread.ndim):  # An axis along which nothing changes says nothing.
         first = spread.take([0], axis)

@@ -60,6 +60,8 @@ def compare(
     imported = read_onnx(path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    # Up to 1.22 it makes a Pad with 0 the padding of a MaxPool, which is less than any value.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     if images is None:
         images = normal(2, *imported.network.only_input.shape)
@@ -208,6 +210,8 @@ SINGLE: dict[str, tuple[onnx.NodeProto, dict[str, Any], list[str]]] = {
 @pytest.mark.parametrize("name", [name for name in SINGLE if SINGLE[name][2]])
 def test_one_operator(name: str, tmp_path: Path) -> None:
     one, constants, expected = SINGLE[name]
+    if name == "average ceil padded" and tuple(map(int, onnxruntime.__version__.split(".")[:2])) <= (1, 22):
+        pytest.skip("this onnxruntime divides by the whole kernel where a window leaves the padded image")
     imported = compare(tmp_path, model([one], constants, opset=18 if one.op_type == "Resize" else 17))
     assert kinds(imported) == expected
     assert imported.network.layers[-1].name == "y"
