@@ -59,6 +59,11 @@ class _Padded:
     pad: Pair
     far: Pair | None
 
+    def __post_init__(self) -> None:
+        """Have one way to say that both sides are alike."""
+        if self.far == self.pad:
+            object.__setattr__(self, "far", None)
+
     @property
     def sides(self) -> tuple[Pair, Pair]:
         """Padding (before, after) along the height and along the width."""
@@ -351,6 +356,22 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class OnnxTensors:
+    """What the tensors of a network are called in the ONNX file that it was read from.
+
+    Attributes
+    ----------
+    names : Mapping[str, str]
+        Name in the file by our name: of the inputs, and of each layer but the first half of a node read as two.
+    others : frozenset[str]
+        The file's tensors that no layer here writes: weights, and what was folded or read together with others.
+    """
+
+    names: Mapping[str, str]
+    others: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Network:
     """Layers in file order, which is an order of execution.
 
@@ -364,12 +385,15 @@ class Network:
         Layers that run at test time, without ``Input``.
     tensors : Mapping[str, Tensor]
         Every tensor by name: the inputs, then one for each layer, in order.
+    onnx : OnnxTensors or None
+        Names in the ONNX file that it was read from; None for any other network, and for one that was made of it.
     """
 
     name: str
     inputs: tuple[Tensor, ...]
     layers: tuple[Layer, ...]
     tensors: Mapping[str, Tensor] = field(repr=False)
+    onnx: OnnxTensors | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Freeze the mapping and check that each layer reads what was written before it."""

@@ -1,14 +1,14 @@
 """Read ONNX files into the graph of `network.graph`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
 import onnx_ir as ir
 
 from nvdla_quant.errors import NetworkError, UnsupportedError
-from nvdla_quant.network.graph import Network
+from nvdla_quant.network.graph import Network, OnnxTensors
 from nvdla_quant.network.onnx.files.load import Loaded, load
 from nvdla_quant.network.onnx.graphs.edges import takes_channels_last
 from nvdla_quant.network.onnx.graphs.inputs import Input, fix_inputs
@@ -101,9 +101,10 @@ def _read(path: Path, loaded: Loaded, model: ir.Model, inputs: Sequence[Input], 
     if reading.problems or network is None:
         problems = reading.problems or [Problem("", "structure", "the graph computes nothing from its input")]
         raise LayersError(str(path), problems, network, SUPPORTED)
+    names = MappingProxyType(dict(reading.names))
     return Imported(
-        network,
-        MappingProxyType(dict(reading.names)),
+        replace(network, onnx=OnnxTensors(names, loaded.tensors - set(names.values()))),
+        names,
         tuple(dict.fromkeys(reading.remarks)),
         loaded.opset,
         printable(" ".join(part for part in (model.producer_name, model.producer_version) if part)),

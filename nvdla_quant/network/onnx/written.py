@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from nvdla_quant.errors import NetworkError
-from nvdla_quant.network.graph import Layer, Network, Operation, Tensor
+from nvdla_quant.network.graph import Layer, Network, OnnxTensors, Operation, Tensor
 from nvdla_quant.network.onnx.writer import Graph
 from nvdla_quant.network.shapes import assemble
 
@@ -143,6 +143,8 @@ def _described(network: Network, layer: Layer, held: Mapping[str, str]) -> dict[
 def _network(model: "onnx.ModelProto", content: Mapping[str, Any]) -> Network:
     from onnx import numpy_helper
 
+    from nvdla_quant.network.onnx.files.tensors import value_names
+
     # What is to be read elsewhere is none of ours, and may lie anywhere.
     constants = (constant for constant in model.graph.initializer if not constant.external_data)
     held = {constant.name: constant for constant in constants}
@@ -157,4 +159,6 @@ def _network(model: "onnx.ModelProto", content: Mapping[str, Any]) -> Network:
         operation = _KINDS[item["kind"]](**rest, **arrays)
         layers.append(Layer(item["name"], operation, tuple(item["inputs"]), item.get("inner", False)))
     blobs = {item["name"]: item["blob"] for item in content["layers"]}
-    return assemble(content["name"], inputs, layers, blobs)
+    network = assemble(content["name"], inputs, layers, blobs)
+    names = {name: name for name in network.tensors if name not in network.by_name or not network.by_name[name].inner}
+    return replace(network, onnx=OnnxTensors(names, value_names(model) - set(names)))

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError, Message
 
 from nvdla_quant.errors import NetworkError, UnsupportedError
 from nvdla_quant.network.onnx.files.soundness import check_graph, expanded_nodes
-from nvdla_quant.network.onnx.files.tensors import MOST_BYTES, Folder, check_tensor, read_external
+from nvdla_quant.network.onnx.files.tensors import MOST_BYTES, Folder, check_tensor, read_external, value_names
 
 OLDEST_OPSET = 7
 """Broadcasting is as it is today, and BatchNormalization has no training mode in its attributes any more."""
@@ -25,6 +25,8 @@ class Loaded:
     ----------
     model : ModelProto
         The model; all tensors are in it.
+    tensors : frozenset[str]
+        Names of all its tensors.
     opset : int
         Version of the ONNX operators.
     files : tuple[Path, ...]
@@ -32,6 +34,7 @@ class Loaded:
     """
 
     model: onnx.ModelProto
+    tensors: frozenset[str]
     opset: int
     files: tuple[Path, ...]
 
@@ -70,7 +73,7 @@ def load(path: Path) -> Loaded:
         raise UnsupportedError(f"{path}: {error}") from error
     except NetworkError as error:
         raise NetworkError(f"{path}: {error}") from error
-    return Loaded(model, opset, (path, *folder.read))
+    return Loaded(model, value_names(model), opset, (path, *folder.read))
 
 
 def _parse(path: Path) -> onnx.ModelProto:

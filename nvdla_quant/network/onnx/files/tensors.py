@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from onnx import TensorProto
+from onnx import ModelProto, TensorProto
 
 from nvdla_quant.errors import NetworkError, UnsupportedError
 
@@ -59,6 +59,13 @@ class Folder:
     path: Path
     read: list[Path] = field(default_factory=list)
     bytes: int = 0
+
+
+def value_names(model: ModelProto) -> frozenset[str]:
+    """Names of all tensors of a model's graph: inputs, weights and what nodes write."""
+    graph = model.graph
+    written = (name for node in graph.node for name in node.output if name)
+    return frozenset((*(value.name for value in (*graph.input, *graph.initializer)), *written))
 
 
 def check_tensor(where: str, tensor: TensorProto) -> None:
