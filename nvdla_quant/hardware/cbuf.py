@@ -52,6 +52,8 @@ MAX_KERNEL_BYTES = 1 << 18
 """Bytes of one kernel: 18 bits, minus one (NVDLA_CDMA_D_WEIGHT_SIZE_0)."""
 MAX_ENTRIES = 1 << 12
 """CBUF entries of one input row: 12 bits (NVDLA_CDMA_D_ENTRY_PER_SLICE)."""
+MAX_PAD, MAX_FAR_PAD = 31, 63
+"""Padding on the left and above: 5 bits; on the right and below: 6 (NVDLA_CDMA_D_ZERO_PADDING)."""
 MOST_CHUNKS = 64
 """Most parts that the channels are cut into."""
 
@@ -95,16 +97,20 @@ class Work:
         return self.channels * self.kernel[0] * self.kernel[1] * self.element_bytes
 
     @property
-    def far(self) -> Pair:
-        """Rows and columns of padding below and on the right, where all outputs are computed in one run."""
-        (down,), (across,) = (spans(self, axis, self.source[axis], self.output[axis]) for axis in (0, 1))
-        return down.after, across.after
+    def padding(self) -> tuple[Pair, Pair]:
+        """Most rows and columns of padding before and after, where outputs are computed in as few runs as can be."""
+        down, across = (spans(self, axis, self.source[axis], self.output[axis]) for axis in (0, 1))
+        before, after = (
+            (max(getattr(span, side) for span in down), max(getattr(span, side) for span in across))
+            for side in ("before", "after")
+        )
+        return before, after
 
     def entries(self, target: Target, columns: int) -> int:
         """Entries of one row of `columns` input pixels."""
         if self.image:
-            (across,) = spans(self, 1, self.source[1], self.output[1])
-            return image_entries(target, columns, across.before + across.after, self.element_bytes)
+            (_, left), (_, right) = self.padding
+            return image_entries(target, columns, left + right, self.element_bytes)
         return feature_entries(target, self.channels, columns, self.element_bytes)
 
 
@@ -147,8 +153,10 @@ def spans(work: Work, axis: int, fit: int, most: int) -> tuple[Span, ...]:
             # One run: the cube as it is, padded alike on both sides.
             found.append(Span(0, count, 0, size, pad, pad))
         elif start >= size:
-            # The windows lie in the padding altogether; one line of the cube has to be there to be padded.
-            found.append(Span(first, count, size - 1, 1, size - 1 - top, bottom - size))
+            # The windows lie in the padding behind altogether. One line of the cube has to be there to be padded, and
+            # no first window can start behind it: so they lie in padding before it.
+            count = max(1, min(left, (MAX_PAD - extent) // stride + 1))
+            found.append(Span(first, count, size - 1, 1, (count - 1) * stride + extent, 0))
         elif bottom <= 0:
             found.append(Span(first, count, 0, 1, -top, 0))
         else:

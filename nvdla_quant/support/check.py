@@ -3,7 +3,15 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 
-from nvdla_quant.hardware.cbuf import IMAGE_CHANNELS, Shortage, Work, divide, round_up
+from nvdla_quant.hardware.cbuf import (
+    IMAGE_CHANNELS,
+    MAX_FAR_PAD,
+    MAX_PAD,
+    Shortage,
+    Work,
+    divide,
+    round_up,
+)
 from nvdla_quant.hardware.targets import (
     COMPILED_PRECISIONS,
     MAX_POOLING_WINDOW,
@@ -38,8 +46,6 @@ MAX_KERNEL = 32
 """Kernel height and width, and dilation: 5 bits, minus one (NVDLA_CSC_D_WEIGHT_SIZE_EXT_0, _DILATION_EXT)."""
 MAX_STRIDE = 8
 """Convolution strides: 3 bits, minus one (NVDLA_CDMA_D_CONV_STRIDE). Pooling strides: the firmware's check (pdp.c)."""
-MAX_PAD, MAX_FAR_PAD = 31, 63
-"""Padding on the left and above: 5 bits; on the right and below: 6 (NVDLA_CDMA_D_ZERO_PADDING)."""
 NORMALISATION_SIZES = (3, 5, 7, 9)
 """Channels that the CDP sums over: NVDLA_CDP_D_LRN_CFG has 2 bits (kmd/firmware/cdp.c ``map_local_size``)."""
 
@@ -221,11 +227,12 @@ def _deconvolution(layer: Layer, network: Network, target: Target, precision: Pr
 def _fits(layer: Layer, work: Work, dilation: tuple[int, int], target: Target) -> Iterator[Finding]:
     """Compare with the registers of the convolution core, and with its buffer."""
     vector = work.channels * (work.kernel[1] if work.image else 1)
+    before, after = work.padding
     limits = [
         ("kernel", max(work.kernel[0], 1 if work.image else work.kernel[1]), MAX_KERNEL),
         ("stride", max(work.stride), MAX_STRIDE),
-        ("padding", max(work.pad), MAX_PAD),
-        ("padding on the right or below", max(work.far), MAX_FAR_PAD),
+        ("padding", max(*work.pad, *before), MAX_PAD),
+        ("padding on the right or below", max(after), MAX_FAR_PAD),
         ("dilation", max(dilation), MAX_KERNEL),
         ("channels of one kernel row", vector, MAX_SIZE),
     ]

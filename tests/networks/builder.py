@@ -221,9 +221,11 @@ class Builder:
         """Some channels, in this order."""
         return self.add(name, Gather(tuple(channels)), source)
 
-    def excited(self, name: str, source: str, inner: int, activation: Operation, gate: Operation) -> str:
+    def excited(
+        self, name: str, source: str, inner: int, activation: Operation, gate: Operation, gain: float = 1.0
+    ) -> str:
         """Squeeze and excitation (Hu et al. 2018): all pixels times a gate that their average makes, a channel."""
-        squeezed = self.conv(f"{name}_squeeze", self.global_average(f"{name}_average", source), inner, 1)
+        squeezed = self.conv(f"{name}_squeeze", self.global_average(f"{name}_average", source), inner, 1, gain=gain)
         last = self.add(f"{name}_inner", activation, squeezed)
         gated = self.add(f"{name}_gate", gate, self.conv(f"{name}_excite", last, self.channels(source), 1))
         return self.eltwise(name, "prod", gated, source)

@@ -37,6 +37,10 @@ TABLE_STEP = 128 / ENTRY_LIMIT
 LO_INTERVALS, LE_INTERVALS = 256, 64
 WIDER = 4
 """Log2 of how much wider LE's intervals are than LO's: four times the range."""
+LE_REACH = (LE_INTERVALS << WIDER) // LO_INTERVALS
+"""How much farther LE reaches than LO."""
+INT8_STEPS = 128
+"""Steps that int8 reaches on each side of 0, and with it LO."""
 HALF_RANGES: dict[type[Tabulated], int] = {Sigmoid: -4, TanH: -5, Swish: -4, HardSwish: -5, GELU: -5}
 """fp16: log2 of LO's intervals. 256 of 1/16 reach 8, where a sigmoid is 3.4e-4 below 1; 256 of 1/32 reach 4, where a
 hyperbolic tangent is 6.7e-4 below 1; LE reaches 4 times as far. Between entries the error is below 2**-2a / 8 times the
@@ -84,7 +88,9 @@ def function_table(operation: Tabulated | Power, unit: float, source: float, out
     """Table of a function for the SDP in int8.
 
     LO has an entry at each step of the source's scale from -128 to 128, so an int8 value meets one exactly; finer
-    values are interpolated between.
+    values are interpolated between. Those may be beyond what calibration saw: where a function has a kink there, LO
+    reaches as far, and not only LE, whose wide intervals would cut the corner. Cut it is all the same, by a quarter of
+    an interval times the jump of the slope: so a table whose steps are large beside the function's bend is coarse.
 
     Parameters
     ----------
@@ -96,6 +102,8 @@ def function_table(operation: Tabulated | Power, unit: float, source: float, out
         Scales of the function's input and output.
     """
     select = max(0, math.ceil(math.log2(source / unit) - 1e-9))
+    if unit < source:
+        select += _widened(operation, source)
 
     def entries(intervals: int, width: int) -> tuple[NDArray[np.int16], int]:
         start = -(intervals // 2) << width
@@ -105,6 +113,23 @@ def function_table(operation: Tabulated | Power, unit: float, source: float, out
     lo, lo_start = entries(LO_INTERVALS, select)
     le, le_start = entries(LE_INTERVALS, select + WIDER)
     return _record(le, lo, select + WIDER, select, (le_start, -le_start), (lo_start, -lo_start), exponential=False)
+
+
+def _widened(operation: Tabulated | Power, source: float) -> int:
+    """Return log2 of how much wider than the source's steps LO's intervals are, so that kinks within LE's are in it."""
+    reach = INT8_STEPS * source
+    farthest = max(map(abs, _kinks(operation)), default=0.0)
+    return math.ceil(math.log2(farthest / reach)) if reach < farthest <= reach * LE_REACH else 0
+
+
+def _kinks(operation: Tabulated | Power) -> tuple[float, ...]:
+    """Return where the slope of a function jumps."""
+    match operation:
+        case HardSwish():
+            return -3.0, 3.0
+        case HardSigmoid():
+            return -operation.beta / operation.alpha, (1 - operation.beta) / operation.alpha
+    return ()
 
 
 def half_function_table(operation: Tabulated | Power) -> np.void:
@@ -137,7 +162,7 @@ def _half_hard_sigmoid(operation: HardSigmoid) -> np.void:
     LO has the slope, from the left kink on and beyond the right one; LE begins there, is constant, and counts where it
     has a value. Left of both LO's first entry counts.
     """
-    left, right = sorted(((level - operation.beta) / operation.alpha) for level in (0, 1))
+    left, right = sorted(_kinks(operation))
     select = math.ceil(math.log2((right - left) / LO_INTERVALS))
     points = left + np.arange(LO_INTERVALS + 1) * 2.0**select
     lo = (operation.alpha * points + operation.beta).astype(np.float16).view(np.int16)

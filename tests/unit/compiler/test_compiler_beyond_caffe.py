@@ -32,6 +32,7 @@ from nvdla_quant.network.graph import (
     Layer,
     Network,
     Operation,
+    Pair,
     Pooling,
     ReLU,
     Sigmoid,
@@ -120,6 +121,23 @@ def test_windows_that_lie_in_the_padding_altogether(
     weights, bias = random_weights(rng, 5, 3, 3, 1), rng.normal(0, 0.3, 5).astype(np.float32)
     layers = Pooling("max", (1, 1)), Convolution(weights, bias, (2, 2), near, (3, 3), far=far)
     follows(chain((3, 1, 1), *layers), target, mode, 2.0, correlation=-1.0)
+
+
+@pytest.mark.parametrize(("target", "mode"), VARIANTS)
+@pytest.mark.parametrize(("kernel", "stride", "far"), [((2, 2), (3, 3), (0, -2)), ((1, 3), (4, 4), (-3, -3))])
+def test_outputs_of_a_deconvolution_that_no_input_reaches(
+    target: Target,
+    mode: QuantizationMode | None,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    far: tuple[int, int],
+) -> None:
+    """They are the bias; found by drawn networks of one pixel, whose output_padding is more than the kernel spans."""
+    rng = np.random.default_rng(21)
+    weights, bias = rng.normal(0, 0.5, (3, 5, *kernel)).astype(np.float32), rng.normal(0, 0.3, 5).astype(np.float32)
+    for size in ((1, 1), (2, 3)):
+        layers = Pooling("max", (1, 1)), Deconvolution(weights, bias, stride, (0, 1), far=far)
+        follows(chain((3, *size), *layers), target, mode, 2.0, correlation=-1.0)
 
 
 @pytest.mark.parametrize(("target", "mode"), VARIANTS)
