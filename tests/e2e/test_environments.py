@@ -11,10 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import yaml
 
-from nvdla_quant.network.onnx.written import write_onnx
+from nvdla_quant.network.onnx.writer import to_onnx
 from tests.conftest import REPOSITORY
 from tests.fakes import bare_interpreter, fake_gpu, install
 from tests.sweeps import run, tiny_network
@@ -70,12 +71,12 @@ def checkout(
         patch.setenv("FAKE_JOB", str(checkout / "results/tiny/noise/tensorrt/job.json"))
         patch.delenv("PYTHONPATH", raising=False)
         runs = [run(checkout, "--sdm", "conda")]
-        write_onnx(tiny_network(0), checkout / "inputs" / "tiny.onnx")
+        onnx.save(to_onnx(tiny_network(0)), checkout / "inputs" / "tiny.onnx")
         twin = {"onnx": "inputs/tiny.onnx", "preprocessing": {"channels": "gray"}}
         of_twin = config | {"models": {"twin": twin}, "cases": [{"model": "twin", "dataset": "noise"}]}
         (checkout / "twin.yaml").write_text(yaml.safe_dump(of_twin))
         in_caffe = "results/twin/noise/network/fold/deploy.prototxt"
-        runs.append(run(checkout, "--sdm", "conda", in_caffe, "--configfile", "twin.yaml"))
+        runs.append(run(checkout, in_caffe, "--sdm", "conda", "--configfile", "twin.yaml"))
     for finished in runs:
         assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-4000:]
     return checkout
