@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 from nvdla_quant.errors import CacheError
-from nvdla_quant.network.graph import Network
+from nvdla_quant.network.graph import Gather, Network
 from nvdla_quant.network.views import VIEWS, sole_reader, viewed
 from nvdla_quant.table.cache import CalibrationCache
 from nvdla_quant.table.changes import Change
@@ -185,7 +185,9 @@ def match(cache: CalibrationCache, network: Network) -> tuple[CalibrationTable, 
     for layer in network.layers:
         if layer.inner:
             (outer,) = network.consumers[layer.name]
-            table[layer.name] = scale = table[outer.name]
+            # Channels keep the scale that they have; anything else may have any, since what reads it rescales.
+            kept = viewed(network, layer.inputs[0]) if isinstance(layer.operation, Gather) else outer.name
+            table[layer.name] = scale = table[kept]
             changes.append(Change(layer.name, "", scale, scale, "inner", f"the first half of layer {outer.name}"))
     return CalibrationTable({name: table[name] for name in network.tensors if name in table}), tuple(changes)
 

@@ -84,13 +84,12 @@ def read_written(path: Path) -> Network | str | None:
     NetworkError
         The file says which layers it holds, but not in this way.
     """
-    import onnx
-    from google.protobuf.message import DecodeError
+    from nvdla_quant.network.onnx.files.load import parse
 
     try:
-        model = onnx.load_model_from_string(path.read_bytes())
-    except (OSError, DecodeError):
-        return None  # Whoever reads it as any other file says what is wrong.
+        model = parse(path)
+    except NetworkError:
+        return None  # Whoever reads it as any other file says the same.
     try:
         return as_written(model)
     except NetworkError as error:

@@ -54,7 +54,7 @@ def load(path: Path) -> Loaded:
     UnsupportedError
         It is sound, and of a version or a size that is not read.
     """
-    model = _parse(path)
+    model = parse(path)
     try:
         opset = _opset(model)
         count = expanded_nodes(model)
@@ -76,7 +76,16 @@ def load(path: Path) -> Loaded:
     return Loaded(model, value_names(model), opset, (path, *folder.read))
 
 
-def _parse(path: Path) -> onnx.ModelProto:
+def parse(path: Path) -> onnx.ModelProto:
+    """Read a model's message; nothing is looked at but that it is one.
+
+    Raises
+    ------
+    NetworkError
+        It is no file, or no ONNX model.
+    UnsupportedError
+        It is too large.
+    """
     try:
         if not path.is_file():
             raise NetworkError(f"{path}: {'not a file' if path.exists() else 'no such file'}, expected an ONNX model")

@@ -89,7 +89,9 @@ def meaning(layer: Layer, network: Network) -> Any:
     """What a layer says; of a pooling, what there are several ways to say: its windows, and what averages divide by."""
     operation = layer.operation
     if not isinstance(operation, Pooling):
-        return values(operation)
+        said = values(operation)
+        # A file holds float32.
+        return {name: np.float32(value) if isinstance(value, float) else value for name, value in said.items()}
     size, result = (network.tensors[name].chw[1:] for name in (layer.inputs[0], layer.name))
     window = Window(operation.method, operation.kernel, operation.stride, operation.sides, operation.area)
     divided = divisors(window, size, result).tolist() if operation.method == "average" else None
