@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
-from nvdla_quant.compiler import compile_network
+from nvdla_quant.compiler.compile import compile_network
 from nvdla_quant.emulator.decode.program import decode
 from nvdla_quant.emulator.run import run
 from nvdla_quant.errors import CompileError

@@ -30,7 +30,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
-from nvdla_quant.compiler import compile_network
+from nvdla_quant.compiler.compile import compile_network
 from nvdla_quant.emulator.decode.program import Program, decode
 from nvdla_quant.emulator.operations import ConvOperation, Fp16
 from nvdla_quant.emulator.run import run

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nvdla_quant.compiler import compile_network
+from nvdla_quant.compiler.compile import compile_network
 from nvdla_quant.errors import CompileError
 from nvdla_quant.hardware.targets import TARGETS, Precision, Target
 from nvdla_quant.network.graph import (

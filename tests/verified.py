@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
-from nvdla_quant.compiler import compile_network
 from nvdla_quant.compiler.claim.records import Claim
+from nvdla_quant.compiler.compile import compile_network
 from nvdla_quant.emulator.decode.program import Program, decode
 from nvdla_quant.emulator.operations import Fp16
 from nvdla_quant.emulator.run import run

@@ -5,15 +5,18 @@ the Caffe parser would have given them, so that a calibration cache is the same 
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 
 from nvdla_quant.execution.fp32 import to_onnx
 from nvdla_quant.images.preprocess import Preprocessing, normalise
 from nvdla_quant.jobs.files import write_bytes, write_json
 from nvdla_quant.network.graph import Network
 from nvdla_quant.table.naming import tensor_names
+
+if TYPE_CHECKING:
+    import onnx
 
 
 def write_job(network: Network, preprocessing: Preprocessing, job: Path, model: Path) -> None:
@@ -58,9 +61,11 @@ def write_job(network: Network, preprocessing: Preprocessing, job: Path, model: 
     write_bytes(model, renamed(to_onnx(network), dict(names)).SerializeToString(deterministic=True))
 
 
-def renamed(model: onnx.ModelProto, names: dict[str, str]) -> onnx.ModelProto:
+def renamed(model: "onnx.ModelProto", names: dict[str, str]) -> "onnx.ModelProto":
     """Return a copy of `model` whose values have other names; those that `names` lacks keep theirs."""
-    copy = onnx.ModelProto()
+    from onnx import ModelProto
+
+    copy = ModelProto()
     copy.CopyFrom(model)
     for node in copy.graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]

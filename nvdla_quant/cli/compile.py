@@ -15,7 +15,7 @@ from nvdla_quant.cli.options import (
     TargetName,
     existing,
 )
-from nvdla_quant.compiler import compile_network
+from nvdla_quant.compiler.compile import compile_network
 from nvdla_quant.hardware.targets import QuantizationMode, target_of
 from nvdla_quant.jobs.files import write_bytes, write_json
 from nvdla_quant.network.caffe.reader import read_network

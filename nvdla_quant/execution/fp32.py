@@ -8,11 +8,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import singledispatchmethod
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 from nvdla_quant.errors import NetworkError
 from nvdla_quant.network.graph import (
@@ -46,6 +45,9 @@ from nvdla_quant.network.graph import (
     Weights,
 )
 
+if TYPE_CHECKING:
+    import onnx
+
 Images = NDArray[np.float32]
 
 LARGE = 1 << 20
@@ -57,7 +59,7 @@ _IR_VERSION = 8
 
 def to_onnx(
     network: Network, outputs: Sequence[str] | None = None, apart: dict[str, Weights] | None = None
-) -> onnx.ModelProto:
+) -> "onnx.ModelProto":
     """ONNX model of the network, each value named as our tensor, with a free batch size.
 
     Parameters
@@ -74,6 +76,8 @@ def to_onnx(
     NetworkError
         No layer writes an output that was asked for.
     """
+    from onnx import helper  # Here and below: a job that makes no model, or not yet, does without.
+
     names = [tensor.name for tensor in network.outputs] if outputs is None else list(outputs)
     if unknown := [name for name in names if name not in network.by_name]:
         raise NetworkError(f"no layer writes {', '.join(map(repr, unknown))}; expected layer names of the network")
@@ -151,7 +155,7 @@ class Reference:
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
 
-    def _model(self, outputs: Sequence[str] | None) -> tuple[onnx.ModelProto, dict[str, Weights]]:
+    def _model(self, outputs: Sequence[str] | None) -> tuple["onnx.ModelProto", dict[str, Weights]]:
         apart: dict[str, Weights] = {}
         return to_onnx(self.network, outputs, apart), apart
 
@@ -241,7 +245,9 @@ def scores_and_logits(
     return {key: np.concatenate(values) for key, values in parts.items()}
 
 
-def _value(network: Network, name: str) -> onnx.ValueInfoProto:
+def _value(network: Network, name: str) -> "onnx.ValueInfoProto":
+    from onnx import TensorProto, helper
+
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *network.tensors[name].shape])
 
 
@@ -263,6 +269,8 @@ class _Graph:
         return name
 
     def _constant(self, layer: Layer, what: str, array: NDArray[np.generic]) -> str:
+        from onnx import TensorProto, numpy_helper
+
         name = self._fresh(layer, what)
         if self._apart is not None and array.dtype == np.float32 and array.nbytes >= LARGE:
             self._apart[name] = np.ascontiguousarray(array, np.float32)
@@ -275,6 +283,8 @@ class _Graph:
         return name
 
     def _node(self, kind: str, inputs: Sequence[str], output: str, **attributes: object) -> str:
+        from onnx import helper
+
         self.nodes.append(helper.make_node(kind, list(inputs), [output], name=output, **attributes))
         return output
 

@@ -6,11 +6,10 @@ exact, and halves round to even. A loadable that is right comes close to it, wha
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
 
 from nvdla_quant.execution.fp32 import Reference, to_onnx
 from nvdla_quant.hardware.targets import QuantizationMode
@@ -19,6 +18,9 @@ from nvdla_quant.network.views import viewed
 from nvdla_quant.table.consistency import check_complete
 from nvdla_quant.table.fusion import fused_end
 from nvdla_quant.table.table import CalibrationTable
+
+if TYPE_CHECKING:
+    import onnx
 
 INT8_MIN, INT8_MAX = -128, 127
 """What the SDP saturates to (nvdla/hw)."""
@@ -71,7 +73,7 @@ class Simulation(Reference):
         self._rounded = quantized_tensors(network) if rounded is None else tuple(rounded)
         super().__init__(network, tensors, threads=threads, batch_size=batch_size, packed=packed)
 
-    def _model(self, outputs: Sequence[str] | None) -> tuple[onnx.ModelProto, dict[str, Weights]]:
+    def _model(self, outputs: Sequence[str] | None) -> tuple["onnx.ModelProto", dict[str, Weights]]:
         apart: dict[str, Weights] = {}
         model = to_onnx(quantize_weights(self.network, self._mode), outputs, apart)
         _insert_steps(model.graph, {name: self._table[name] for name in self._rounded})
@@ -108,11 +110,13 @@ def _quantize_layer(layer: Layer, mode: QuantizationMode) -> Layer:
     return replace(layer, operation=replace(operation, weights=rounded))
 
 
-def _insert_steps(graph: onnx.GraphProto, scales: dict[str, float]) -> None:
+def _insert_steps(graph: "onnx.GraphProto", scales: dict[str, float]) -> None:
     """Round and saturate each value in `scales` to int8 steps, where it is computed and before anything reads it.
 
     Plain arithmetic, not QuantizeLinear: onnxruntime turns pairs of that into integer kernels of its own.
     """
+    from onnx import numpy_helper
+
     inputs = {value.name for value in graph.input}
     bounds = {"low": np.float32(INT8_MIN), "high": np.float32(INT8_MAX)}
     for what, bound in bounds.items():
@@ -131,8 +135,10 @@ def _insert_steps(graph: onnx.GraphProto, scales: dict[str, float]) -> None:
     graph.node.extend(nodes)
 
 
-def _steps(graph: onnx.GraphProto, source: str, target: str, scale: float) -> list[onnx.NodeProto]:
+def _steps(graph: "onnx.GraphProto", source: str, target: str, scale: float) -> "list[onnx.NodeProto]":
     """Return the nodes of ``clip(round(source / scale)) * scale``, and add their constant."""
+    from onnx import helper, numpy_helper
+
     constant = f"{target}:scale"
     graph.initializer.append(numpy_helper.from_array(np.array(scale, np.float32), constant))
     return [

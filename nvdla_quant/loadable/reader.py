@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 from nvdla_quant.errors import LoadableError
 from nvdla_quant.loadable import records
-from nvdla_quant.loadable import schema_generated as schema
 
 _Record = TypeVar("_Record")
 
@@ -135,6 +134,7 @@ def parse_loadable(data: bytes) -> records.Loadable:
     LoadableError
         Not a loadable, of another version, truncated, or with two entries of one name or id.
     """
+    from nvdla_quant.loadable import schema_generated as schema  # Here: it is slow to import.
 
     def table(root: Any, field: str, convert: Callable[[Any, _Budget], _Record]) -> tuple[_Record, ...]:
         length = budget.take(getattr(root, field + "Length")(), field)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.lib.recfunctions import assign_fields_by_name
 from numpy.typing import NDArray
 
 from nvdla_quant.errors import LoadableError
@@ -130,6 +129,8 @@ class TaskMemory:
 
 def _today(older: NDArray[np.void], dtype: np.dtype[np.void]) -> NDArray[np.void]:
     """Return records of `dtype` with the same contents, and 0 in the fields that `older` lacks."""
+    from numpy.lib.recfunctions import assign_fields_by_name  # Here: old loadables are rare, and it is slow to import.
+
     records = np.zeros(older.shape, dtype)
     assign_fields_by_name(records, older)
     if dtype == structs.EMU_BUFFERS:

@@ -7,7 +7,6 @@ import flatbuffers
 import numpy as np
 
 from nvdla_quant.loadable import records
-from nvdla_quant.loadable import schema_generated as schema
 
 SCHEMA_NAMES = {
     (records.Event, "value"): "val",
@@ -42,13 +41,17 @@ def _camel_case(name: str) -> str:
 
 
 def _version(version: tuple[int, int, int]) -> Any:
-    built = schema.VersionT()
+    from nvdla_quant.loadable.schema_generated import VersionT
+
+    built = VersionT()
     built.major, built.minor, built.subMinor = version
     return built
 
 
 def serialize_loadable(loadable: records.Loadable) -> bytes:
     """Return the bytes of the `.nvdla` file for `loadable`."""
+    from nvdla_quant.loadable import schema_generated as schema  # Here: it is slow to import.
+
     built = schema.LoadableT()
     built.version = _version(loadable.version)
     built.taskList = [_built(schema.TaskListEntryT, task) for task in loadable.tasks]

@@ -11,10 +11,10 @@ import pandas as pd
 import vl_convert
 
 from nvdla_quant.jobs.files import write_text
+from nvdla_quant.report.charts.accuracy import accuracy_chart
+from nvdla_quant.report.charts.figures import classes_chart, images_chart, layers_chart, scales_chart, times_chart
 from nvdla_quant.report.evidence import UNKNOWN, Evidence, layer_costs, reasons
-from nvdla_quant.report.figures import classes_chart, images_chart, layers_chart, scales_chart, times_chart
 from nvdla_quant.report.frames import CASE, RUN, Row, records, where
-from nvdla_quant.report.plots import accuracy_chart
 from nvdla_quant.report.recommendation import Recommendation, glance, recommend
 from nvdla_quant.report.tables import Sheet, pairs_sheet, seeds_sheet, sheet, summary_sheet
 from nvdla_quant.report.words import number

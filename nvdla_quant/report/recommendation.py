@@ -12,9 +12,9 @@ the interval; else fp16, or int8 with a warning.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from nvdla_quant.report.charts.style import signed
 from nvdla_quant.report.evidence import Evidence
 from nvdla_quant.report.frames import CASE, PLACE, Row, records, where
-from nvdla_quant.report.style import signed
 from nvdla_quant.report.tables import Sheet, sheet
 from nvdla_quant.report.words import backends, bounds, number, p_value
 

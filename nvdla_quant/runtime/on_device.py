@@ -8,10 +8,8 @@ from nvdla_quant.hardware.targets import Target
 from nvdla_quant.jobs.logs import Progress
 from nvdla_quant.jobs.programs import Program
 from nvdla_quant.runtime.base import Device, Runtime
-from nvdla_quant.runtime.emulator import EmulatorRuntime
 from nvdla_quant.runtime.local import LocalDevice
 from nvdla_quant.runtime.nvdla_runtime import NvdlaRuntime
-from nvdla_quant.runtime.spot_check import SpotCheck
 from nvdla_quant.runtime.ssh import SshDevice
 from nvdla_quant.runtime.stock_images import StockFeeding
 
@@ -37,6 +35,10 @@ def runtime_of(
     runtime = NvdlaRuntime(device_of(config, target), feeding, kept, target.name, progress)
     if "spot_check" not in config:
         return runtime
+    # Here: most runs on a device do without the emulator.
+    from nvdla_quant.runtime.emulator import EmulatorRuntime
+    from nvdla_quant.runtime.spot_check import SpotCheck
+
     return SpotCheck(runtime, EmulatorRuntime(target), config["spot_check"])
 
 

@@ -11,7 +11,6 @@ from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from nvdla_quant.configuration.stock_runtime import normalize_option
 from nvdla_quant.errors import DatasetError
@@ -117,6 +116,8 @@ class StockFeeding:
         if self.channels == 1:
             height, width = pixels.shape[1:]
             return b"P5\n%d %d\n255\n" % (width, height) + pixels.tobytes()
+        from PIL import Image  # Here: PGM needs none of it.
+
         stream = BytesIO()
         # The runtime decodes to blue, green, red: its channel 0 is the file's blue.
         Image.fromarray(np.ascontiguousarray(pixels[::-1].transpose(1, 2, 0))).save(
@@ -126,6 +127,8 @@ class StockFeeding:
 
     def fed(self, file: bytes, channels: int) -> DeviceValues:
         """Return what the device gets of a file, ``(channels, h, w)``; channels that the image lacks are 0."""
+        from PIL import Image
+
         decoded = np.asarray(Image.open(BytesIO(file)))
         planes = decoded[None] if self.channels == 1 else decoded.transpose(2, 0, 1)[::-1]
         table = self.table()

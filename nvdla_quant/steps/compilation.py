@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nvdla_quant.compiler import compile_network
 from nvdla_quant.hardware.targets import target_of
 from nvdla_quant.jobs.files import write_bytes, write_json
 from nvdla_quant.network.caffe.reader import read_network
@@ -35,6 +34,8 @@ def compile_loadable(
     options : Mapping
         Precision and quantization mode.
     """
+    from nvdla_quant.compiler.compile import compile_network
+
     network = read_network(Path(prototxt), Path(caffemodel))
     scales = read_table(Path(table)) if table else None
     compilation = compile_network(network, scales, target_of(target), **options)

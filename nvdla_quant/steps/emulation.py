@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nvdla_quant.emulator.operations import Fp16
 from nvdla_quant.hardware.targets import target_of
 from nvdla_quant.images.preprocess import Preprocessing
 from nvdla_quant.jobs import logs
-from nvdla_quant.runtime.emulator import EmulatorRuntime, sample_size
 from nvdla_quant.steps.feeding import run_images
 
 
@@ -38,6 +36,9 @@ def run_loadable(
     threads : int
         Threads that share the images.
     """
+    from nvdla_quant.emulator.operations import Fp16
+    from nvdla_quant.runtime.emulator import EmulatorRuntime, sample_size
+
     fp16, batch, sample = Fp16(emulator["fp16"]), emulator.get("batch_size"), sample_size(**part)
     runtime = EmulatorRuntime(target_of(target), threads, batch, logs.log_progress(target), fp16, sample)
     run_images(runtime, loadable, images, table, dumps, Preprocessing.from_config(preprocessing), feeding)

@@ -6,14 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from nvdla_quant.compiler.claim.file import read_claim
 from nvdla_quant.hardware.targets import target_of
 from nvdla_quant.images.preprocess import Preprocessing, normalise
 from nvdla_quant.images.selection import read_images
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.table.table import read_table
-from nvdla_quant.verification.verify import verify_in_sweep, write_layers, write_verdict
 
 
 def verify_loadable(
@@ -55,6 +53,9 @@ def verify_loadable(
     count : int
         Number of images.
     """
+    from nvdla_quant.compiler.claim.file import read_claim
+    from nvdla_quant.verification.verify import verify_in_sweep, write_layers, write_verdict
+
     pixels = read_images(Path(images)).pixels[:count]
     if preprocessing is None:
         inputs = pixels.astype(np.float32)

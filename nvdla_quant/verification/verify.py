@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.compiler import compile_network
 from nvdla_quant.compiler.claim.records import Claim
 from nvdla_quant.emulator.decode.program import Program, decode
 from nvdla_quant.emulator.operations import ConvOperation, SdpOperation
@@ -109,6 +108,8 @@ def own_claim(loadable: Loadable, program: Program, network: Network, table: Cal
 
     None where it is another compiler's. Contents may differ: whether they are right is what verification finds out.
     """
+    from nvdla_quant.compiler.compile import compile_network  # Here: a loadable with a claim needs no compiler.
+
     modes = [None] if table is None else [QuantizationMode.PER_FILTER, QuantizationMode.PER_KERNEL]
     targets = [one for one in TARGETS.values() if one.feature_atom_bytes == program.target.feature_atom_bytes]
     targets.sort(key=lambda one: one != program.target)

@@ -127,7 +127,7 @@ def test_another_model_file(finished: Path, tiny_config: dict[str, Any], tmp_pat
         ("verification/search/mapping.py", {"verify_loadable": 3, **VERDICTS}),
         ("evaluation/accuracy.py", {"score_reference": 1, "score_variant": 3, **REPORT}),
         ("evaluation/comparison.py", {"score_variant": 3, **REPORT}),
-        ("report/plots.py", PAGE),
+        ("report/charts/accuracy.py", PAGE),
         ("report/page.py", {"write_report": 1}),
     ],
 )

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
 
 from nvdla_quant.compiler.claim.records import (
     Affine,
@@ -296,6 +295,8 @@ def convolve(values: Floats, weights: Weights, stage: Weighting | Gathering, siz
 
 @lru_cache(maxsize=256)
 def _convolution(stride: Pair, dilation: Pair, pads: tuple[int, int, int, int]) -> "InferenceSession":
+    from onnx import TensorProto, helper
+
     node = helper.make_node("Conv", ["x", "w"], ["y"], strides=stride, dilations=dilation, pads=pads)
     x, w, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 4) for name in "xwy")
     graph = helper.make_graph([node], "convolution", [x, w], [y])

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from nvdla_quant.compiler import compile_network
 from nvdla_quant.compiler.claim.records import Bounding, Claim, Gathering, Joining, Lookup, Stage
+from nvdla_quant.compiler.compile import compile_network
 from nvdla_quant.compiler.numbers.luts import evaluate
 from nvdla_quant.emulator.decode.program import decode
 from nvdla_quant.emulator.operations import SdpOperation

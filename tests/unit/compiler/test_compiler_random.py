@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from numpy.typing import NDArray
 
-from nvdla_quant.compiler import Compilation, compile_network
+from nvdla_quant.compiler.compile import Compilation, compile_network
 from nvdla_quant.emulator.decode.program import decode
 from nvdla_quant.emulator.run import run, run_tensors
 from nvdla_quant.execution.fp32 import Reference

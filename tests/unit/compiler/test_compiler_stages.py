@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nvdla_quant.compiler import compile_network
+from nvdla_quant.compiler.compile import compile_network
 from nvdla_quant.compiler.emission.memory import ALIGNMENT, allocate, largest_live
 from nvdla_quant.compiler.emission.pack import pack_image_weights, pack_operands, pack_weights
 from nvdla_quant.compiler.lowering.lower import lower

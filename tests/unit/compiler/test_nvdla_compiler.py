@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nvdla_quant.compiler import compile_network
+from nvdla_quant.compiler.compile import compile_network
 from nvdla_quant.compiler.nvdla_compiler import NvdlaCompiler
 from nvdla_quant.errors import CompileError, TableError, ToolError
 from nvdla_quant.hardware.targets import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode, Target

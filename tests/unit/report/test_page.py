@@ -13,11 +13,11 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
+from nvdla_quant.report.charts.figures import FIGURES
+from nvdla_quant.report.charts.style import write_chart
 from nvdla_quant.report.evidence import Evidence
-from nvdla_quant.report.figures import FIGURES
 from nvdla_quant.report.frames import LAYERS, RATIOS, VERDICTS, typed
 from nvdla_quant.report.page import render_page
-from nvdla_quant.report.style import write_chart
 from tests.unit.report.reported import sweep_evidence
 
 TIMES: Any = [{"rule": "run_loadable", "jobs": 3, "seconds": 12.5, "longest": 6.0, "memory": 280}]

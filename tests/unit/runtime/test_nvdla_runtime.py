@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nvdla_quant.compiler import compile_network
+from nvdla_quant.compiler.compile import compile_network
 from nvdla_quant.emulator.decode.program import decode
 from nvdla_quant.emulator.run import run
 from nvdla_quant.errors import ConfigError, DumpError, StuckError, ToolError

@@ -72,9 +72,9 @@ def test_a_loadable_is_verified_with_and_without_a_claim(folder: Path, report: s
 
 def test_the_claim_reaches_verification(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
-    monkeypatch.setattr("nvdla_quant.steps.verification.verify_in_sweep", lambda *parts: given.append(parts))
-    monkeypatch.setattr("nvdla_quant.steps.verification.write_verdict", lambda *_: None)
-    monkeypatch.setattr("nvdla_quant.steps.verification.write_layers", lambda *_: None)
+    monkeypatch.setattr("nvdla_quant.verification.verify.verify_in_sweep", lambda *parts: given.append(parts))
+    monkeypatch.setattr("nvdla_quant.verification.verify.write_verdict", lambda *_: None)
+    monkeypatch.setattr("nvdla_quant.verification.verify.write_layers", lambda *_: None)
     read = "loadable.nvdla", "compile.json", "deploy.prototxt", "weights.caffemodel", None, "test.npz"
     verify_loadable(*read, "verdict.json", "layers.tsv", "nv_full", NAMES, PREPROCESSING, 4)
     assert given[0][-1].pieces

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from nvdla_quant.compiler import compile_network
+from nvdla_quant.compiler.compile import compile_network
 from nvdla_quant.errors import CompileError
 from nvdla_quant.hardware.targets import TARGETS, Precision
 from nvdla_quant.network.graph import (

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
-from nvdla_quant.compiler import compile_network
+from nvdla_quant.compiler.compile import compile_network
 from nvdla_quant.errors import NetworkError, NvdlaQuantError, TableError
 from nvdla_quant.hardware.targets import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode, Target
 from nvdla_quant.images.preprocess import Preprocessing, normalise

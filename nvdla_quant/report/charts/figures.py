@@ -10,10 +10,10 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from nvdla_quant.report.charts.accuracy import accuracy_chart
+from nvdla_quant.report.charts.style import INK, PALETTE, arrange, nothing, signed
 from nvdla_quant.report.evidence import Evidence
 from nvdla_quant.report.frames import CASE, GROUP, PLACE, RUN, Row, alike, records, where
-from nvdla_quant.report.plots import accuracy_chart
-from nvdla_quant.report.style import INK, PALETTE, arrange, nothing, signed
 
 _WIDTH = 420
 _CELL = 26

@@ -10,9 +10,9 @@ import altair as alt
 import pandas as pd
 
 from nvdla_quant.errors import ReportError
+from nvdla_quant.report.charts.style import ERROR, INK, KINDS, arrange, signed
 from nvdla_quant.report.evidence import UNKNOWN
 from nvdla_quant.report.frames import CASE, SUMMARY, Row, alike, records
-from nvdla_quant.report.style import ERROR, INK, KINDS, arrange, signed
 from nvdla_quant.report.words import mode_of
 
 _WIDTH = 300

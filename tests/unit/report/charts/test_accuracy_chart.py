@@ -11,9 +11,9 @@ import pytest
 
 from nvdla_quant.errors import ReportError
 from nvdla_quant.evaluation.accuracy import Accuracy, Subject, measure
+from nvdla_quant.report.charts.accuracy import accuracy_chart
+from nvdla_quant.report.charts.style import write_chart
 from nvdla_quant.report.evidence import summarize
-from nvdla_quant.report.plots import accuracy_chart
-from nvdla_quant.report.style import write_chart
 
 FP32 = Subject("lenet", "mnist", None, "fp32", "fp32", None, None, None, None, None, None, None, "onnxruntime")
 LABELS = np.arange(200) % 10

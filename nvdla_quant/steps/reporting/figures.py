@@ -1,0 +1,31 @@
+"""Draw the figures of a sweep."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def plot_figures(
+    files: Mapping[str, Sequence[str]],
+    groups: Sequence[Mapping[str, Any]],
+    calibrators: Sequence[Mapping[str, Any]],
+    figures: Mapping[str, str],
+) -> None:
+    """Draw and write the figures of a sweep.
+
+    Parameters
+    ----------
+    files : Mapping
+        ``accuracies``, ``comparisons``, ``tables``, ``verdicts`` and ``layers``, see `read_evidence`.
+    groups, calibrators : sequence of Mapping
+        Variants without their seeds, and what calibrated them; see there.
+    figures : Mapping
+        Where each goes, by its name and format: ``accuracy_svg``.
+    """
+    from nvdla_quant.report.charts.figures import FIGURES
+    from nvdla_quant.report.charts.style import write_chart
+    from nvdla_quant.report.evidence import read_evidence
+
+    evidence = read_evidence(groups=groups, calibrators=calibrators, **files)
+    charts = {name: draw(evidence) for name, draw in FIGURES.items()}
+    for key, path in figures.items():
+        write_chart(path, charts[key.rpartition("_")[0]])
