@@ -32,7 +32,6 @@ from nvdla_quant.network.graph import (
     Layer,
     Network,
     Operation,
-    Pair,
     Pooling,
     ReLU,
     Sigmoid,
