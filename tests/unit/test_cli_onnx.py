@@ -105,7 +105,7 @@ def test_check_lists_all_that_an_onnx_model_asks_for(tmp_path: Path) -> None:
 
 
 def test_onnx_to_caffe(folder: Path, tmp_path: Path) -> None:
-    """As the command line of issue 14; what Caffe lacks is said by its layers."""
+    """What Caffe lacks is said by its layers."""
     files = tmp_path / "deploy.prototxt", tmp_path / "weights.caffemodel"
     options = ("--onnx", folder / "clipped.onnx", "--prototxt", files[0], "--caffemodel", files[1])
     succeed("convert", *options, "--names", tmp_path / "names.json")
