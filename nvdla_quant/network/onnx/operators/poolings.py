@@ -156,6 +156,8 @@ def pooling(
     areas: tuple[Area, ...] = ("padded", "image")
     # In Caffe padding is the same on both sides and sizes are rounded up, which NVIDIA's compiler does as well.
     forms: list[tuple[Pair | None, Rounding]] = [(None, "up"), (None, "down"), (far, rounding), (far, "down")]
+    # A last window that reaches beyond the padding may be written as more padding, whose averages are then corrected.
+    forms += [((below, right), "up") for below in range(far[0] + 1) for right in range(far[1] + 1)]
     for (after, rounds), area in product(forms, areas):
         found = Pooling(window.method, window.kernel, window.stride, near, rounds, far_of(near, after or near), area)
         try:
