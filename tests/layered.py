@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nvdla_quant.compiler import Compilation, compile_network
+from nvdla_quant.compiler.compile import Compilation, compile_network
 from nvdla_quant.emulator.decode.program import decode
 from nvdla_quant.emulator.run import run
 from nvdla_quant.execution.fp32 import Reference
