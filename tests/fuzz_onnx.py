@@ -18,6 +18,7 @@ from nvdla_quant.network.graph import GELU, Clip, Network, Swish
 from nvdla_quant.network.onnx.reader import SUPPORTED, read_onnx
 from nvdla_quant.network.onnx.writer import to_onnx
 from tests.networks.builder import Builder
+from tests.qdq import static
 
 SLOWEST = 20.0
 """Seconds that reading may take."""
@@ -65,8 +66,9 @@ def _shapes() -> onnx.ModelProto:
 
 
 def models() -> dict[str, bytes]:
-    """Return three files that are read."""
+    """Return files that are read."""
     built = {"small": to_onnx(_small()), "branches": to_onnx(_branches()), "shapes": _shapes()}
+    built |= {"quantized": static(), "uneven": static(symmetric=False)}
     return {name: model.SerializeToString() for name, model in built.items()}
 
 

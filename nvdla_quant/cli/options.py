@@ -84,7 +84,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def network_of(prototxt: Path | None, caffemodel: Path | None, onnx: Path | None, input_shape: str | None) -> Network:
     """Return the network that a command was given, with its weights: as ONNX, or as Caffe's files."""
-    _check_one_network(prototxt, caffemodel, onnx, input_shape)
+    check_one_network(prototxt, caffemodel, onnx, input_shape)
     if onnx is not None:
         return read_model([onnx], shape_of(input_shape))
     if prototxt is None or caffemodel is None:
@@ -95,13 +95,13 @@ def network_of(prototxt: Path | None, caffemodel: Path | None, onnx: Path | None
 
 def structure_of(prototxt: Path | None, onnx: Path | None, input_shape: str | None) -> Network:
     """Return the network that a command was given, of a Caffe model its structure alone."""
-    _check_one_network(prototxt, None, onnx, input_shape)
+    check_one_network(prototxt, None, onnx, input_shape)
     if onnx is not None:
         return read_model([onnx], shape_of(input_shape))
     return read_structure([cast(Path, prototxt)])
 
 
-def _check_one_network(
+def check_one_network(
     prototxt: Path | None, caffemodel: Path | None, onnx: Path | None, input_shape: str | None
 ) -> None:
     """Refuse no network, and two."""

@@ -67,9 +67,10 @@ class Artefacts:
 
     @cached_property
     def accuracies(self) -> list[str]:
-        """Accuracy of fp32 for each case, of TensorRT, then of every variant, in the order of the report."""
+        """Accuracy of fp32 for each case, of TensorRT, of quantized files, then of variants, in the report's order."""
         references = [f"{self.case_folder(case)}/reference/accuracy.json" for case in self.configuration.cases]
-        return [*references, *self._engine_files("json"), *self._of_runs("accuracy.json")]
+        quantized = [f"{self.case_folder(case)}/quantized/accuracy.json" for case in self.configuration.quantized_cases]
+        return [*references, *self._engine_files("json"), *quantized, *self._of_runs("accuracy.json")]
 
     @cached_property
     def comparisons(self) -> list[str]:
@@ -113,7 +114,9 @@ class Artefacts:
         for case in self.configuration.cases:
             runs = self.configuration.runs_of(case)
             names = [f"images/test-{shard}.npz" for shard in self.configuration.shards]
-            names += [f"images/calibration-{run.variant.calibrator}.npz" for run in runs if run.variant.calibrator]
+            seen = [run.variant.calibrator for run in runs if run.variant.calibrator is not None]
+            unseen = self.configuration.qdq_calibrators
+            names += [f"images/calibration-{calibrator}.npz" for calibrator in seen if calibrator not in unseen]
             names += [f"{run.target}/support.json" for run in runs]
             names += self._networks(case)
             paths += self._of_case(case, names)
@@ -126,10 +129,14 @@ class Artefacts:
         paths += [f"{self.results}/report/{name}.{suffix}" for name in FIGURES for suffix in ("svg", "pdf")]
         for case in self.configuration.cases:
             names = [f"reference/{shard}.npz" for shard in self.configuration.shards]
+            if case in self.configuration.quantized_cases:
+                names += [f"quantized/{shard}.npz" for shard in self.configuration.shards]
             for run in self.configuration.runs_of(case):
                 if run.variant.calibrator is not None:
                     folder = f"calibration/{run.variant.calibrator}"
                     names += [f"{folder}/calibration.cache", f"{folder}/table.raw.json"]
+                    if run.variant.calibrator in self.configuration.qdq_calibrators:
+                        names.append(f"{folder}/ranges.tsv")
                     fixed = f"{folder}/{self.configuration.table(case.model, run.variant).name}"
                     names += [f"{fixed}/table.fixed.json", f"{fixed}/changes.tsv"]
             paths += self._of_case(case, names)

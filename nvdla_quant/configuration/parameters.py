@@ -277,6 +277,20 @@ class Job:
             "run_backend": "tensorrt",
         }
 
+    def quantized_subject(self, wildcards: Wildcards) -> Record:
+        """Return what the row of a quantized file says before any number, as onnxruntime runs it."""
+        subject = dict.fromkeys(("target", "mode", "calibrator", "preparation", "feeding", "unified_scales"))
+        return {
+            **subject,
+            "model": wildcards.model,
+            "dataset": wildcards.dataset,
+            "variant": "onnxruntime-int8",
+            "precision": "int8",
+            "calibrate_backend": None,
+            "compile_backend": None,
+            "run_backend": "onnxruntime",
+        }
+
     def verified_subject(self, wildcards: Wildcards) -> Record:
         """Return which row of the summary a verdict belongs to."""
         names = {"model": wildcards.model, "dataset": wildcards.dataset, "target": wildcards.target}
@@ -347,6 +361,8 @@ class Job:
     def _calibrate_backend(self, calibrator: str | None) -> str | None:
         if calibrator is None:
             return None
+        if calibrator in self.configuration.qdq_calibrators:
+            return "the model's own scales"
         return "tensorrt" if calibrator in self.configuration.tensorrt_calibrators else "cpu"
 
 

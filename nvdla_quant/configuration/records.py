@@ -78,7 +78,7 @@ class Group:
     name : str
         The variants' name without the seed.
     images : int or None
-        Number of calibration images; None in fp16.
+        Number of calibration images; None in fp16, and where the scales are the model's own.
     series : str
         The name without the number of images either: groups that differ in that number alone share it.
     calibrator : str or None
@@ -173,6 +173,8 @@ class Configuration:
         if calibrator is None:
             return Group(tuple(runs), variant.name, None, variant.name, None)
         record = self.calibrator(runs[0].case, calibrator)
+        if calibrator in self.qdq_calibrators:
+            return Group(tuple(runs), variant.name, None, variant.name, calibrator)
         seedless = sweep.without(calibrator, "seed", record["seed"]) if len(runs) > 1 else calibrator
         series = sweep.without(seedless, "images", record["images"])
         name = variant.name.replace(calibrator, seedless)
@@ -221,6 +223,21 @@ class Configuration:
         """Names of the calibrators that TensorRT runs."""
         records = self.settings["calibrators"].items()
         return tuple(name for name, record in records if record["method"].startswith("tensorrt-"))
+
+    @cached_property
+    def qdq_calibrators(self) -> tuple[str, ...]:
+        """Names of the calibrators that take the scales of a quantized ONNX model."""
+        records = self.settings["calibrators"].items()
+        return tuple(name for name, record in records if record["method"] == "qdq")
+
+    @cached_property
+    def quantized_cases(self) -> tuple[Case, ...]:
+        """Cases whose model's own scales are used, so that onnxruntime's int8 result of the same file is to compare."""
+        return tuple(
+            case
+            for case in self.cases
+            if any(run.variant.calibrator in self.qdq_calibrators for run in self.runs_of(case))
+        )
 
     @cached_property
     def engines(self) -> tuple[str, ...]:

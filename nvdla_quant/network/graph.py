@@ -73,7 +73,12 @@ class _Padded:
 
 @dataclass(frozen=True, eq=False)
 class Convolution(_Padded):
-    """2-D convolution; `weights` is (outputs, inputs / group, height, width), `bias` (outputs,)."""
+    """2-D convolution; `weights` is (outputs, inputs / group, height, width), `bias` (outputs,).
+
+    `scales` (outputs,) says that the weights came quantized: each is a whole number from -128 to 128 times its
+    output's scale, rounded to float32 (128 only where a negative factor was folded into -128). A compiler uses these
+    scales instead of choosing some. None where the weights are any floats.
+    """
 
     kind: ClassVar[str] = "Convolution"
     weights: Weights
@@ -83,6 +88,7 @@ class Convolution(_Padded):
     dilation: Pair = (1, 1)
     group: int = 1
     far: Pair | None = None
+    scales: Weights | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +96,7 @@ class Deconvolution(_Padded):
     """Transposed convolution; `weights` is (inputs, outputs / group, height, width) as in Caffe.
 
     Padding takes rows and columns of the output away. A negative `far` appends some, which is ONNX's
-    ``output_padding``.
+    ``output_padding``. `scales` (outputs,) as of a convolution, all groups in order.
     """
 
     kind: ClassVar[str] = "Deconvolution"
@@ -101,15 +107,24 @@ class Deconvolution(_Padded):
     dilation: Pair = (1, 1)
     group: int = 1
     far: Pair | None = None
+    scales: Weights | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class InnerProduct:
-    """Fully connected layer over the flattened input; `weights` is (outputs, inputs in C, H, W order)."""
+    """Fully connected layer over the flattened input; `weights` is (outputs, inputs in C, H, W order).
+
+    `scales` (outputs,) as of a convolution.
+    """
 
     kind: ClassVar[str] = "InnerProduct"
     weights: Weights
     bias: Weights | None
+    scales: Weights | None = None
+
+
+Learned = Convolution | Deconvolution | InnerProduct
+"""Operations that multiply by learned weights."""
 
 
 @dataclass(frozen=True)

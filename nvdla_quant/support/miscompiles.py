@@ -38,6 +38,7 @@ from nvdla_quant.network.graph import (
     pooling_size,
 )
 from nvdla_quant.network.passes import prepare
+from nvdla_quant.network.quantized import quantized_layers
 from nvdla_quant.network.views import sole_reader, viewed
 
 FUSING_PROFILE = "fast-math"
@@ -72,6 +73,13 @@ def check_nvdla_compiler(
     if precision not in target.precisions:
         message = f"{target.name} has no {precision} multipliers, and nvdla_compiler does not object"
         findings.append(Finding("", "precision", "error", message, "compile for int8, or for nv_full"))
+    given = [layer.name for layer in quantized_layers(network)] if precision is Precision.INT8 else []
+    if given:
+        message = (
+            f"the weights of {len(given)} layers came quantized ({given[0]} is the first), and nvdla_compiler takes no "
+            "scales of weights: it chooses them anew, by the largest weight"
+        )
+        findings.append(Finding("", "weight-scales", "warning", message, "compiler: builtin keeps them"))
     first = _first_convolution(network) if informat == IMAGE_FORMAT else None
     for layer in network.layers:
         if layer is first:

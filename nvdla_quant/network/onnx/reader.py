@@ -1,7 +1,7 @@
 """Read ONNX files into the graph of `network.graph`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,8 +17,11 @@ from nvdla_quant.network.onnx.operators.table import READERS, advice
 from nvdla_quant.network.onnx.values.layouts import View, along, plain
 from nvdla_quant.network.onnx.values.names import printable
 from nvdla_quant.network.onnx.values.nodes import Node, check_sizes
+from nvdla_quant.network.onnx.values.quantized import REFUSED, ranges_of
 from nvdla_quant.network.onnx.values.reading import Reading
 from nvdla_quant.network.problems import LayersError, Problem, rule_of
+from nvdla_quant.network.quantized import Range
+from nvdla_quant.network.views import viewed
 
 SUPPORTED = tuple(READERS)
 """Operators that are read."""
@@ -42,6 +45,9 @@ class Imported:
         Who wrote the file, as it says.
     files : tuple[Path, ...]
         Files that were read: the model and its external data.
+    ranges : Mapping[str, tuple[Range, ...]]
+        Of each of our tensors that the file quantizes, in order, the ranges that it does so to: one, unless readers of
+        it have their own.
     """
 
     network: Network
@@ -50,6 +56,7 @@ class Imported:
     opset: int
     producer: str
     files: tuple[Path, ...]
+    ranges: Mapping[str, tuple[Range, ...]] = field(default_factory=dict)
 
 
 def read_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> Imported:
@@ -75,12 +82,12 @@ def read_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> Importe
     loaded = load(path)
     try:
         inputs, remarks = fix_inputs(loaded.model.graph, input_shape)
-        model = normalise(loaded.model)
+        model, said = normalise(loaded.model)
     except UnsupportedError as error:
         raise UnsupportedError(f"{path}: {error}") from error
     except NetworkError as error:
         raise NetworkError(f"{path}: {error}") from error
-    return _read(path, loaded, model, inputs, remarks)
+    return _read(path, loaded, model, inputs, (*remarks, *said))
 
 
 def _read(path: Path, loaded: Loaded, model: ir.Model, inputs: Sequence[Input], remarks: Sequence[str]) -> Imported:
@@ -109,7 +116,19 @@ def _read(path: Path, loaded: Loaded, model: ir.Model, inputs: Sequence[Input], 
         loaded.opset,
         printable(" ".join(part for part in (model.producer_name, model.producer_version) if part)),
         loaded.files,
+        MappingProxyType(_ranges(model.graph, reading, network)),
     )
+
+
+def _ranges(graph: ir.Graph, reading: Reading, network: Network) -> dict[str, tuple[Range, ...]]:
+    """Return the ranges that tensors are quantized to; a view of a tensor says them for that, which it shares."""
+    found: dict[str, tuple[Range, ...]] = {}
+    for value in (*graph.inputs, *(output for node in graph for output in node.outputs)):
+        # A node that the next one took into itself writes no tensor of ours.
+        if (given := ranges_of(value)) and reading.is_known(value):
+            name = viewed(network, reading.view(value).source)
+            found[name] = tuple(dict.fromkeys((*found.get(name, ()), *given)))
+    return {name: found[name] for name in network.tensors if name in found}
 
 
 def _network(model: ir.Model, reading: Reading) -> Network | None:
@@ -156,7 +175,7 @@ def _read_node(node: Node, reading: Reading) -> None:
         _stand_in(node, reading)
         return
     needed = [value for value in node.node.inputs if value is not None and value.const_value is None]
-    if any(not reading.is_known(value) for value in needed):
+    if any(not reading.is_known(value) for value in needed) and REFUSED not in node.node.meta:
         return
     try:
         check_sizes(node.node.outputs)

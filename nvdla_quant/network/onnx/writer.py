@@ -25,6 +25,7 @@ from nvdla_quant.network.graph import (
     HardSwish,
     InnerProduct,
     Layer,
+    Learned,
     Network,
     Operation,
     Pooling,
@@ -39,6 +40,7 @@ from nvdla_quant.network.graph import (
     TanH,
     Weights,
 )
+from nvdla_quant.network.quantized import steps_of
 
 if TYPE_CHECKING:
     import onnx
@@ -86,6 +88,9 @@ class Graph:
     ----------
     network, apart
         See `to_onnx`.
+    quantized : bool
+        Whether weights that came quantized are written as integers with their scales; else as the floats that they
+        are, which onnxruntime runs faster.
 
     Attributes
     ----------
@@ -93,8 +98,8 @@ class Graph:
         Names of the constants of each layer, by what they are: of a learned array, the field of its operation.
     """
 
-    def __init__(self, network: Network, apart: dict[str, Weights] | None = None) -> None:
-        self.network, self._apart = network, apart
+    def __init__(self, network: Network, apart: dict[str, Weights] | None = None, *, quantized: bool = False) -> None:
+        self.network, self._apart, self._quantized = network, apart, quantized
         self.held: dict[str, dict[str, str]] = {}
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
@@ -165,9 +170,29 @@ class Graph:
         axes = self._constant(layer, "axes", np.array([-1, *shape, *[1] * (rank - len(shape))], np.int64))
         return self._node("Reshape", [name, axes], self._fresh(layer, f"{name} as pixel"))
 
-    def _learned(self, layer: Layer, weights: Weights, bias: Weights | None) -> list[str]:
-        names = [layer.inputs[0], self._constant(layer, "weights", weights)]
-        return names if bias is None else [*names, self._constant(layer, "bias", bias)]
+    def _learned(self, layer: Layer, operation: Learned) -> list[str]:
+        if operation.scales is None or not self._quantized:
+            weights = self._constant(layer, "weights", operation.weights)
+        else:
+            weights = self._dequantized(layer, operation, operation.scales)
+        names = [layer.inputs[0], weights]
+        return names if operation.bias is None else [*names, self._constant(layer, "bias", operation.bias)]
+
+    def _dequantized(self, layer: Layer, operation: Learned, scales: Weights) -> str:
+        """Integers times the scales of an axis; the floats, and the scales beside them, where those are of no axis."""
+        axis, along = 0, scales
+        if isinstance(operation, Deconvolution):
+            axis, along = 1, scales[: operation.weights.shape[1]]
+            if (scales.reshape(operation.group, -1) != along).any():
+                self._constant(layer, "scales", scales)
+                return self._constant(layer, "weights", operation.weights)
+        steps = steps_of(operation)
+        # 128 is no int8; it is there where a negative factor was folded into -128.
+        held = self._constant(layer, "weights", steps.astype(np.int8 if steps.max() <= 127 else np.int32))
+        names = [held, self._constant(layer, "scales", scales)]
+        if along is not scales and len(along) != len(scales):
+            names[1] = self._constant(layer, "scales of a group", along)
+        return self._node("DequantizeLinear", names, self._fresh(layer, "dequantized"), axis=axis)
 
     @singledispatchmethod
     def add(self, operation: Operation, layer: Layer) -> None:
@@ -182,7 +207,7 @@ class Graph:
             appended = {"output_padding": [max(-bottom, 0), max(-right, 0)]}
         self._node(
             "Conv" if isinstance(operation, Convolution) else "ConvTranspose",
-            self._learned(layer, operation.weights, operation.bias),
+            self._learned(layer, operation),
             layer.name,
             kernel_shape=operation.weights.shape[2:],
             strides=operation.stride,
@@ -194,7 +219,7 @@ class Graph:
 
     @add.register
     def _(self, operation: InnerProduct, layer: Layer) -> None:
-        source, *learned = self._learned(layer, operation.weights, operation.bias)
+        source, *learned = self._learned(layer, operation)
         flat = self._node("Flatten", [source], self._fresh(layer, "flat"), axis=1)
         self._node("Gemm", [flat, *learned], layer.name, transB=1)
 

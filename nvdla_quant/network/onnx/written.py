@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from nvdla_quant.errors import NetworkError
-from nvdla_quant.network.graph import Layer, Network, OnnxTensors, Operation, Tensor
+from nvdla_quant.network.graph import Layer, Learned, Network, OnnxTensors, Operation, Tensor
 from nvdla_quant.network.onnx.writer import Graph
+from nvdla_quant.network.quantized import along_outputs, dequantized
 from nvdla_quant.network.shapes import assemble
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def as_onnx(network: Network) -> Network:
 
 def model_of(network: Network) -> "onnx.ModelProto":
     """Return what `write_onnx` writes."""
-    graph = Graph(network)
+    graph = Graph(network, quantized=True)
     model = graph.model()
     inputs = [{"name": tensor.name, "blob": tensor.blob, "shape": tensor.shape} for tensor in network.inputs]
     layers = [_described(network, layer, graph.held.get(layer.name, {})) for layer in network.layers]
@@ -128,6 +129,7 @@ def _described(network: Network, layer: Layer, held: Mapping[str, str]) -> dict[
     operation = layer.operation
     arrays = _arrays(operation)
     rest = {field.name: getattr(operation, field.name) for field in fields(operation) if field.name not in arrays}
+    rest.pop("scales", None)  # An array or nothing.
     return {
         "name": layer.name,
         "kind": type(operation).__name__,
@@ -137,6 +139,13 @@ def _described(network: Network, layer: Layer, held: Mapping[str, str]) -> dict[
         "fields": rest,
         "arrays": {name: {"initializer": held[name], "shape": array.shape} for name, array in arrays.items()},
     }
+
+
+def _dequantized(operation: Operation) -> Operation:
+    """Return an operation whose weights may stand there as integers with the floats that they are."""
+    if not isinstance(operation, Learned) or operation.weights.dtype.kind != "i" or operation.scales is None:
+        return operation
+    return replace(operation, weights=dequantized(operation.weights, along_outputs(operation, operation.scales)))
 
 
 def _network(model: "onnx.ModelProto", content: Mapping[str, Any]) -> Network:
@@ -155,7 +164,7 @@ def _network(model: "onnx.ModelProto", content: Mapping[str, Any]) -> Network:
             for name, array in item["arrays"].items()
         }
         rest = {name: tuple(value) if isinstance(value, list) else value for name, value in item["fields"].items()}
-        operation = _KINDS[item["kind"]](**rest, **arrays)
+        operation = _dequantized(_KINDS[item["kind"]](**rest, **arrays))
         layers.append(Layer(item["name"], operation, tuple(item["inputs"]), item.get("inner", False)))
     blobs = {item["name"]: item["blob"] for item in content["layers"]}
     network = assemble(content["name"], inputs, layers, blobs)

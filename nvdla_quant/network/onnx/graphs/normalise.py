@@ -18,6 +18,7 @@ from onnx_ir.passes import common
 from nvdla_quant.errors import NetworkError
 from nvdla_quant.network.onnx.files.load import one_line
 from nvdla_quant.network.onnx.graphs.patterns import join_functions
+from nvdla_quant.network.onnx.graphs.quantization import is_quantization, take_quantization
 from nvdla_quant.network.onnx.values.names import is_within
 
 _MOST_FOLDED = 2**28
@@ -26,18 +27,16 @@ _ROUNDS = 4
 """Foldings behind one another; each may make shapes known that the next one needs."""
 
 
-def normalise(model: onnx.ModelProto) -> ir.Model:
-    """Return the model, whose inputs have fixed shapes, without exporter noise.
+def normalise(model: onnx.ModelProto) -> tuple[ir.Model, tuple[str, ...]]:
+    """Return the model, whose inputs have fixed shapes, without exporter noise, and remarks for the user.
 
-    Every value that is left has the name that it has in the file.
+    Every value that is left has the name that it has in the file; see `quantization` for the exception.
 
     Raises
     ------
     NetworkError
         A pass failed on the model.
     """
-    from onnxscript import optimizer  # Here: it takes a while, and only this function needs it.
-
     # Constants may overflow, whoever computes them; weights that are not finite are told by their readers.
     with _quiet("onnx_ir", "onnxscript"), np.errstate(all="ignore"):
         try:
@@ -47,18 +46,11 @@ def normalise(model: onnx.ModelProto) -> ir.Model:
             absorb_identities(graph.graph)
             common.ShapeInferencePass(check_type=False, strict_mode=False)(graph)
             budget = _Budget()
-            for _ in range(_ROUNDS):
-                changed = optimizer.fold_constants_ir(
-                    graph,
-                    onnx_shape_inference=True,
-                    input_size_limit=_MOST_FOLDED,
-                    output_size_limit=_MOST_FOLDED,
-                    should_fold=budget.allows,
-                ).modified
-                common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
-                common.RemoveUnusedNodesPass()(graph)
-                if not changed:
-                    break
+            _fold(graph, budget)
+            remarks: tuple[str, ...] = ()
+            if any(map(is_quantization, graph.graph)):
+                remarks = take_quantization(graph.graph)
+                _fold(graph, budget)  # What is computed from weights that were integers.
             join_functions(graph.graph)
             common.RemoveUnusedNodesPass()(graph)
         except NetworkError:
@@ -69,7 +61,25 @@ def normalise(model: onnx.ModelProto) -> ir.Model:
                 f"cannot be normalised by onnx-ir and onnxscript: {one_line(error)}"
                 + (f" ({one_line(cause)})" if isinstance(cause, Exception) and cause is not error else "")
             ) from error
-    return graph
+    return graph, remarks
+
+
+def _fold(graph: ir.Model, budget: "_Budget") -> None:
+    """Compute what depends on constants alone, in place, and drop what nothing reads."""
+    from onnxscript import optimizer  # Here: it takes a while, and only this function needs it.
+
+    for _ in range(_ROUNDS):
+        changed = optimizer.fold_constants_ir(
+            graph,
+            onnx_shape_inference=True,
+            input_size_limit=_MOST_FOLDED,
+            output_size_limit=_MOST_FOLDED,
+            should_fold=budget.allows,
+        ).modified
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
+        common.RemoveUnusedNodesPass()(graph)
+        if not changed:
+            break
 
 
 class _Budget:
@@ -79,7 +89,9 @@ class _Budget:
         self._left = _MOST_FOLDED
 
     def allows(self, node: ir.Node) -> bool:
-        """Whether the sizes of a node's results are known and not too large; they count from now on."""
+        """Whether a node holds no scales and its results are known to be small; their sizes count from now on."""
+        if is_quantization(node):
+            return False
         total = 0
         for value in node.outputs:
             shape = value.shape

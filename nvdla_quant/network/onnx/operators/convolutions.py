@@ -17,6 +17,7 @@ from nvdla_quant.network.graph import Convolution, Deconvolution, Pair
 from nvdla_quant.network.onnx.operators import shapes
 from nvdla_quant.network.onnx.operators.windows import Sides, check_flat, far_of, pair, sides_of
 from nvdla_quant.network.onnx.values.nodes import Node, shape_of
+from nvdla_quant.network.onnx.values.quantized import scales_along
 from nvdla_quant.network.onnx.values.reading import Reading
 from nvdla_quant.network.shapes import image
 
@@ -99,7 +100,8 @@ def conv(node: Node, reading: Reading) -> None:
         tensor = reading.image(source)
         sides = sides_of(node, shape_of(source)[2:], kernel, stride, dilation)
     near, far = _near_and_far(sides)
-    operation = Convolution(weights, bias, stride, near, dilation, node.integer("group", 1), far)
+    scales = scales_along(node.input(1), 0)
+    operation = Convolution(weights, bias, stride, near, dilation, node.integer("group", 1), far, scales)
     reading.emit(node.output, operation, tensor)
 
 
@@ -136,7 +138,10 @@ def conv_transpose(node: Node, reading: Reading) -> None:
         sides = [(pads[0], pads[2]), (pads[1], pads[3])]
     near = sides[0][0], sides[1][0]
     after = sides[0][1] - appended[0], sides[1][1] - appended[1]
-    operation = Deconvolution(weights, bias, stride, near, dilation, node.integer("group", 1), far_of(near, after))
+    group, scales = node.integer("group", 1), scales_along(node.input(1), 1)
+    if scales is not None:
+        scales = np.tile(scales, group)
+    operation = Deconvolution(weights, bias, stride, near, dilation, group, far_of(near, after), scales)
     reading.emit(node.output, operation, tensor)
 
 

@@ -3,7 +3,7 @@
 Semantics are those of the ONNX operator specification (Gemm-7, 9, 11, 13; MatMul-1, 9, 13).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -14,7 +14,9 @@ from nvdla_quant.errors import NetworkError, UnsupportedError
 from nvdla_quant.network.graph import Convolution, InnerProduct, Weights
 from nvdla_quant.network.onnx.values.layouts import is_batch, joined, offsets
 from nvdla_quant.network.onnx.values.nodes import Node, finite, shape_of
+from nvdla_quant.network.onnx.values.quantized import scales_along
 from nvdla_quant.network.onnx.values.reading import MOVED, Reading
+from nvdla_quant.network.quantized import rescaled
 
 VIEWS = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 """Operators that an inner product does without, since it reads all values of an image in their order."""
@@ -27,6 +29,7 @@ class Product:
     value: ir.Value
     source: ir.Value
     weights: NDArray[np.float32]
+    scales: Weights | None = None
 
     def emit(self, reading: Reading) -> None:
         """Add it without a bias."""
@@ -37,10 +40,10 @@ class Product:
         shape = shape_of(self.source)
         weights = np.ascontiguousarray(self.weights.T)
         if prod(shape[1:-1]) == 1:
-            _inner_product(reading, value, self.source, weights, bias)
+            _inner_product(reading, value, self.source, InnerProduct(weights, bias, self.scales))
             return
         tensor = reading.image(self.source, len(shape) - 1)
-        operation = Convolution(weights[:, :, None, None], bias)
+        operation = Convolution(weights[:, :, None, None], bias, scales=self.scales)
         reading.emit(value, operation, tensor, axis=len(shape) - 1)
 
 
@@ -48,12 +51,14 @@ def gemm(node: Node, reading: Reading) -> None:
     """Read Gemm with constant weights: alpha and beta go into them."""
     if node.integer("transA", 0):
         raise UnsupportedError("transA: 1 exchanges the images of a batch with their features")
-    weights = node.weights(1, 2)
+    weights, axis = node.weights(1, 2), 0
     if not node.integer("transB", 0):
-        weights = weights.T
+        weights, axis = weights.T, 1
+    operation = InnerProduct(np.ascontiguousarray(weights), None, scales_along(node.input(1), axis))
     alpha, beta = node.number("alpha", 1.0), node.number("beta", 1.0)
     if alpha != 1:
-        weights = finite(weights * np.float64(alpha), "input 1 times alpha")
+        operation = rescaled(operation, np.full(len(weights), alpha, np.float64))
+        finite(operation.weights, "input 1 times alpha")
     added = node.constant(2)
     bias = None
     if added is not None:
@@ -62,7 +67,7 @@ def gemm(node: Node, reading: Reading) -> None:
             raise NetworkError(f"input 2 has the shape {added.shape}, expected one value for each of {len(weights)}")
         if beta != 1:
             bias = finite(bias * np.float64(beta), "input 2 times beta")
-    _inner_product(reading, node.output, node.input(), np.ascontiguousarray(weights), bias)
+    _inner_product(reading, node.output, node.input(), replace(operation, bias=bias))
 
 
 def bias_of(added: NDArray[np.generic], outputs: int) -> Weights | None:
@@ -85,10 +90,11 @@ def matmul(node: Node, reading: Reading) -> None:
         raise NetworkError(
             f"weights {weights.shape} take {weights.shape[0]} values, the input {shape} has {shape[-1:]}"
         )
-    reading.put_off(node.output, Product(node.output, node.input(), weights))
+    reading.put_off(node.output, Product(node.output, node.input(), weights, scales_along(node.input(1), 1)))
 
 
-def _inner_product(reading: Reading, value: ir.Value, source: ir.Value, weights: Weights, bias: Weights | None) -> None:
+def _inner_product(reading: Reading, value: ir.Value, source: ir.Value, operation: InnerProduct) -> None:
+    weights = operation.weights
     tensor, order = flattened(reading, source)
     if weights.shape[1] != prod(reading.shape(tensor)):
         raise NetworkError(
@@ -100,7 +106,7 @@ def _inner_product(reading: Reading, value: ir.Value, source: ir.Value, weights:
         permuted[:, order] = weights
         weights = permuted
     weights.flags.writeable = False
-    reading.emit(value, InnerProduct(weights, bias), tensor, axis=len(shape_of(value)) - 1)
+    reading.emit(value, replace(operation, weights=weights), tensor, axis=len(shape_of(value)) - 1)
 
 
 def flattened(reading: Reading, value: ir.Value) -> tuple[str, NDArray[np.int64] | None]:

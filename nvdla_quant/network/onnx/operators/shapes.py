@@ -156,6 +156,12 @@ def gather(node: Node, reading: Reading) -> None:
     shape = shape_of(node.input())
     axis = _axis(node.integer("axis", 0), len(shape))
     indices = node.constant(1)
+    if indices is not None and len(shape) == 1 and np.array_equal(indices.ravel(), np.arange(shape[0])):
+        # All values in their order: PyTorch's as_strided, of which its newer exporter makes adaptive poolings.
+        result = reshaped(reading.view(node.input()), indices.shape)
+        if result is not None:
+            reading.show(node.output, result)
+            return
     if indices is None or indices.ndim > 1:
         got = "none" if indices is None else f"the shape {indices.shape}"
         raise UnsupportedError(f"indices have {got}, expected a list of channels")

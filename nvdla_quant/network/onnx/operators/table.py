@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from nvdla_quant.network.onnx.operators import arithmetic, convolutions, functions, poolings, products, shapes
+from nvdla_quant.network.onnx.operators.quantization import refuse
 from nvdla_quant.network.onnx.values.nodes import Node
 from nvdla_quant.network.onnx.values.reading import Reading
 
@@ -18,6 +19,7 @@ READERS: dict[str, Reader] = {
     "Concat": shapes.concat,
     "Conv": convolutions.conv,
     "ConvTranspose": convolutions.conv_transpose,
+    "DequantizeLinear": refuse,
     "Div": arithmetic.divide,
     "Dropout": shapes.dropout,
     "Flatten": shapes.view,
@@ -42,6 +44,7 @@ READERS: dict[str, Reader] = {
     "PRelu": functions.prelu,
     "Pad": convolutions.pad,
     "Pow": arithmetic.power,
+    "QuantizeLinear": refuse,
     "ReduceMax": poolings.reduce("max"),
     "ReduceMean": poolings.reduce("average"),
     "Relu": functions.relu,
@@ -59,13 +62,18 @@ READERS: dict[str, Reader] = {
     "Transpose": convolutions.transpose,
     "Unsqueeze": shapes.view,
     "Upsample": convolutions.resize,
+    "com.microsoft::DequantizeLinear": refuse,
+    "com.microsoft::QuantizeLinear": refuse,
 }
 """How each operator is read."""
 
 _TABLE = "NVDLA has one look-up table a layer; train with Relu, Sigmoid, Tanh, HardSwish, Swish or Gelu"
 _STATISTICS = "it divides by statistics of the image itself, which NVDLA cannot; train with BatchNormalization"
 _LOOP = "export the model for inference, with fixed sizes, so that what it decides is known"
-_QUANTIZED = "the scales of a quantized model are for calibration; give the float model, and calibrate it"
+_QUANTIZED = (
+    "keep float operators between QuantizeLinear and DequantizeLinear, whose scales are read (onnxruntime: "
+    "quant_format=QuantFormat.QDQ, calibrated statically); or give the float model"
+)
 _OUTSIDE = "end the network before it, and compute it from the network's output"
 
 _ATTENTION = "it multiplies tensors that the network computes; NVDLA's weights are fixed"
@@ -76,10 +84,10 @@ ADVICE: dict[str, str] = {
     "ArgMax": "remove it; the accuracy report takes the largest score itself",
     "Attention": _ATTENTION,
     "Celu": _TABLE,
+    "ConvInteger": _QUANTIZED,
     "DepthToSpace": (
         "write a ConvTranspose whose kernel and strides are the block, with weights of 1 where a pixel takes a channel"
     ),
-    "DequantizeLinear": _QUANTIZED,
     "DynamicQuantizeLinear": _QUANTIZED,
     "Einsum": _ATTENTION,
     "Elu": _TABLE,
@@ -93,11 +101,12 @@ ADVICE: dict[str, str] = {
     "LayerNormalization": _STATISTICS,
     "Loop": _LOOP,
     "LpNormalization": _STATISTICS,
+    "MatMulInteger": _QUANTIZED,
     "Mean": "write Sum, and Mul by one divided by the number of inputs",
     "Mish": _TABLE,
     "NonMaxSuppression": _OUTSIDE,
     "QLinearConv": _QUANTIZED,
-    "QuantizeLinear": _QUANTIZED,
+    "QLinearMatMul": _QUANTIZED,
     "RNN": _RECURRENT,
     "ReduceSum": "write ReduceMean, and Mul by the number of pixels",
     "RoiAlign": _OUTSIDE,

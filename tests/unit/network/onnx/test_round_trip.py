@@ -43,6 +43,7 @@ from nvdla_quant.network.onnx.operators.poolings import Window, divisors
 from nvdla_quant.network.onnx.reader import read_onnx
 from nvdla_quant.network.onnx.writer import to_onnx
 from nvdla_quant.network.shapes import assemble
+from nvdla_quant.network.views import viewed
 from tests.caffe_networks import values
 from tests.networks import classic, kinds, residual
 from tests.networks.builder import Builder
@@ -249,10 +250,11 @@ def test_shipped_models(name: str, repository: Path, tmp_path: Path) -> None:
 
 
 def is_gated(layer: Layer, network: Network) -> bool:
-    """Whether a layer is x times a sigmoid of x, which is read as one function."""
-    gates = [network.by_name[name] for name in layer.inputs if name in network.by_name]
-    curves = [gate for gate in gates if isinstance(gate.operation, Sigmoid | HardSigmoid)]
-    return layer.operation == Eltwise("prod") and any(set(gate.inputs) & set(layer.inputs) for gate in curves)
+    """Whether a layer multiplies by a sigmoid: that of its other input makes it one function."""
+    if layer.operation != Eltwise("prod"):
+        return False
+    sources = [network.by_name.get(viewed(network, name)) for name in layer.inputs]
+    return any(source and isinstance(source.operation, Sigmoid | HardSigmoid) for source in sources)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
