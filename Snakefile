@@ -3,8 +3,12 @@
 #   <results>/{model}/{dataset}/
 #       images/calibration-{calibrator}.npz  images/test-{shard}.npz     what was chosen, as the network sees it
 #       network/{network}/deploy.prototxt  weights.caffemodel            the network as it is compiled
+#       network/{network}/network.onnx                                   the same of an ONNX model; the above on demand
+#       network/imported/network.onnx  names.json  remarks.txt           an ONNX model as it was read
 #       reference/{shard}.npz, accuracy.json  tensorrt/{engine}.npz, .json  fp32; TensorRT's own scores and accuracy
+#       quantized/{shard}.npz, accuracy.json                             a quantized ONNX model as onnxruntime runs it
 #       calibration/{calibrator}/calibration.cache  table.raw.json       TensorRT's text format; the same as JSON
+#       calibration/{calibrator}/ranges.tsv                              where the scales of a quantized model are from
 #       calibration/{calibrator}/{table}/table.fixed.json  changes.tsv   layer names, consistent scales
 #       {target}/support.json                                            what the hardware can run, before compiling
 #       {target}/{variant}/loadable.nvdla  compile.json                  NVDLA's program

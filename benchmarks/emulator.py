@@ -34,11 +34,11 @@ from nvdla_quant.compiler.compile import compile_network
 from nvdla_quant.emulator.decode.program import Program, decode
 from nvdla_quant.emulator.operations import ConvOperation, Fp16
 from nvdla_quant.emulator.run import run
-from nvdla_quant.execution.fp32 import to_onnx
 from nvdla_quant.hardware.targets import NV_FULL, TARGETS, Precision, QuantizationMode, Target
 from nvdla_quant.loadable.reader import parse_loadable
 from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.network.graph import Network
+from nvdla_quant.network.onnx.writer import to_onnx
 from nvdla_quant.network.passes import prepare
 from nvdla_quant.table.fix import fix_table
 from tests.networks.residual import resnet18, resnet20

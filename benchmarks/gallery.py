@@ -1,21 +1,24 @@
 """Networks that people deploy: what compiles, how near to fp32 it is, what it is called, and what that takes.
 
-usage: python -m benchmarks.gallery [--side full|reduced] [--networks NAME ...] [--targets NAME ...] [--images 8]
+usage: python -m benchmarks.gallery [--side full|reduced] [--networks NAME ...] [--onnx FILE ...] [--targets NAME ...]
+                                    [--images 8]
 
 Each network of ``tests/networks`` (He-random weights, a min-max table over the images that are shown) for nv_small,
 nv_large and nv_full in int8, both quantization modes, and for nv_full in fp16, in one process on one thread; from the
 checkout's root. Prints Markdown: one line a network, target, precision and mode, with cosine and correlation (the mean
 over the images subtracted) of the tensor before Softmax beside fp32, the verdict, and seconds to compile, to emulate
 all images and to verify. What `check` refuses says by which rule. Progress goes to standard error, and each line is
-printed as soon as it is known. ``--no-verify`` leaves verdicts out. The first run in a checkout compiles the emulator's
-kernels, which counts as emulation.
+printed as soon as it is known. ``--onnx`` takes ONNX files in place of the networks of ``tests/networks``;
+``--no-verify`` leaves verdicts out. The first run in a checkout compiles the emulator's kernels, which counts as
+emulation.
 """
 
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +27,7 @@ from nvdla_quant.emulator.operations import Fp16
 from nvdla_quant.errors import NvdlaQuantError
 from nvdla_quant.hardware.targets import NV_FULL, NV_LARGE, NV_SMALL, Precision, QuantizationMode, Target
 from nvdla_quant.network.graph import Network
+from nvdla_quant.network.onnx.reader import read_onnx
 from nvdla_quant.support.check import check
 from nvdla_quant.table.table import CalibrationTable
 from tests.networks import GALLERY
@@ -66,10 +70,9 @@ def main(arguments: list[str]) -> int:
     print(_line(HEAD))
     print(_line(["---"] * len(HEAD)))
     right = True
-    for name in options.networks:
+    for name, make in _networks(options).items():
         _say(f"{name}: weights, table, fp32")
-        entry = GALLERY[name]
-        subject = _subject(name, entry.full() if options.side == "full" else entry.reduced(), options.images)
+        subject = _subject(name, make(), options.images)
         for target, precision, mode in VARIANTS:
             if target.name not in options.targets:
                 continue
@@ -86,9 +89,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--networks", nargs="+", choices=list(GALLERY), default=list(GALLERY), metavar="NAME")
     targets = list(dict.fromkeys(target.name for target, _, _ in VARIANTS))
     parser.add_argument("--targets", nargs="+", choices=targets, default=targets, metavar="NAME")
+    parser.add_argument("--onnx", nargs="+", type=Path, default=[], metavar="FILE", help="ONNX files in their place")
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--no-verify", action="store_true", help="compile and emulate alone")
     return parser
+
+
+def _networks(options: argparse.Namespace) -> dict[str, Callable[[], Network]]:
+    """Return what makes each network, by its name."""
+    if options.onnx:
+        return {path.stem: lambda path=path: read_onnx(path).network for path in options.onnx}
+    entries = {name: GALLERY[name] for name in options.networks}
+    return {name: entry.full if options.side == "full" else entry.reduced for name, entry in entries.items()}
 
 
 def _subject(name: str, network: Network, count: int) -> Subject:

@@ -1,13 +1,13 @@
-# Find the scale of each tensor, on the CPU.
+# Find the scale of each tensor, on the CPU, or take those that a quantized ONNX model has in it.
 #
-# Needs: the model, images/calibration-{calibrator}.npz.
+# Needs: the model, images/calibration-{calibrator}.npz; of a quantized model nothing but itself.
 # Makes: calibration/{calibrator}/calibration.cache in TensorRT's text format; its header says who wrote it.
+#        Of a quantized model ranges.tsv beside it: where each scale is from, and which ranges were not symmetric.
 
 
 rule calibrate:
     input:
-        prototxt=JOB.prototxt,
-        caffemodel=JOB.caffemodel,
+        network=JOB.network,
         images="<case>/images/calibration-{calibrator}.npz",
     output:
         cache="<case>/calibration/{calibrator}/calibration.cache",
@@ -17,7 +17,8 @@ rule calibrate:
         "<case_benchmarks>/calibrate/{calibrator}.tsv"
     wildcard_constraints:
         calibrator=those(
-            set(SETTINGS["calibrators"]) - set(CONFIGURATION.tensorrt_calibrators), SETTINGS["calibrators"]
+            set(SETTINGS["calibrators"]) - {*CONFIGURATION.tensorrt_calibrators, *CONFIGURATION.qdq_calibrators},
+            SETTINGS["calibrators"],
         ),
     conda:
         "../envs/quantization.yaml"
@@ -33,3 +34,31 @@ rule calibrate:
         "Calibrate {wildcards.model} on {wildcards.dataset}, {wildcards.calibrator}"
     script:
         "../scripts/calibrate.py"
+
+
+rule take_scales:
+    input:
+        model=JOB.model_files,
+    output:
+        cache="<case>/calibration/{calibrator}/calibration.cache",
+        ranges="<case>/calibration/{calibrator}/ranges.tsv",
+    log:
+        "<case_logs>/take_scales/{calibrator}.log",
+    benchmark:
+        "<case_benchmarks>/take_scales/{calibrator}.tsv"
+    wildcard_constraints:
+        calibrator=alternatives(CONFIGURATION.qdq_calibrators),
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        input_shape=JOB.input_shape,
+        calibrator=JOB.method,
+        code=code_of("take_scales"),
+    message:
+        "Take the scales of {wildcards.model}, {wildcards.calibrator}"
+    script:
+        "../scripts/take_scales.py"

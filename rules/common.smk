@@ -20,6 +20,7 @@ except ModuleNotFoundError:
 from nvdla_quant.configuration.artefacts import Artefacts
 from nvdla_quant.configuration.parameters import ANY_NAME, Job, alternatives, those
 from nvdla_quant.configuration.load import load_configuration
+from nvdla_quant.configuration.sources import model_files
 from nvdla_quant.errors import ConfigError
 from nvdla_quant.jobs import provenance
 from nvdla_quant.jobs.files import folder_of_one
@@ -62,7 +63,7 @@ shell.prefix(
 
 # Containers see the working directory by themselves, but not the checkout, nor files elsewhere.
 if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
-    models = [Path(model[key]) for model in SETTINGS["models"].values() for key in ("prototxt", "caffemodel")]
+    models = [Path(path) for model in SETTINGS["models"].values() for path in model_files(model)]
     bind_into_containers([CHECKOUT, PACKAGE, Path(SWEEP.results), Path("downloads"), *models])
 
 

@@ -6,8 +6,7 @@
 
 rule compile_loadable:
     input:
-        prototxt=JOB.prepared_prototxt,
-        caffemodel=JOB.prepared_caffemodel,
+        network=JOB.prepared,
         table=JOB.table,
         support="<case>/{target}/support.json",
     output:
@@ -37,8 +36,7 @@ rule compile_loadable:
 
 rule compile_with_nvdla_compiler:
     input:
-        prototxt=JOB.prepared_prototxt,
-        caffemodel=JOB.prepared_caffemodel,
+        network=JOB.prepared,
         table=JOB.table,
         support="<case>/{target}/support.json",
     output:

@@ -1,7 +1,7 @@
 # Score fp32 and every variant on the same images, compare them image by image, hold every loadable to the float network.
 #
 # Needs: reference/{shard}.npz, dumps/{shard}.npz; loadable.nvdla, compile.json, network/{network}/, the fixed table (int8).
-# Makes: reference/accuracy.json; {target}/{variant}/accuracy.json, comparison.json with fp32, layers.tsv, verdict.json;
+# Makes: reference/accuracy.json; quantized/accuracy.json of a quantized file as onnxruntime runs it; {target}/{variant}/accuracy.json, comparison.json with fp32, layers.tsv, verdict.json;
 #        comparisons.json between the variants of a case.
 
 
@@ -29,11 +29,36 @@ rule score_reference:
         "../scripts/score_reference.py"
 
 
+rule score_quantized:
+    input:
+        scores=collect("<case>/quantized/{shard}.npz", shard=CONFIGURATION.shards, allow_missing=True),
+        reference=collect("<case>/reference/{shard}.npz", shard=CONFIGURATION.shards, allow_missing=True),
+    output:
+        accuracy="<case>/quantized/accuracy.json",
+    log:
+        "<case_logs>/score_quantized.log",
+    benchmark:
+        "<case_benchmarks>/score_quantized.tsv"
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        subject=JOB.quantized_subject,
+        code=code_of("score_quantized"),
+    message:
+        "Score {wildcards.model} on {wildcards.dataset} in onnxruntime's int8"
+    script:
+        "../scripts/score_quantized.py"
+
+
 rule score_variant:
     input:
         reference=collect("<case>/reference/{shard}.npz", shard=CONFIGURATION.shards, allow_missing=True),
         dumps=collect("<case>/{target}/{variant}/dumps/{shard}.npz", shard=CONFIGURATION.shards, allow_missing=True),
-        prototxt=JOB.prepared_prototxt,
+        network=JOB.prepared_structure,
         table=JOB.table,
     output:
         accuracy="<case>/{target}/{variant}/accuracy.json",
@@ -63,8 +88,7 @@ rule verify_loadable:
         loadable="<case>/{target}/{variant}/loadable.nvdla",
         # What this compiler says that the operations stand for; NVIDIA's says nothing.
         report=branch(JOB.is_compiled_here, then="<case>/{target}/{variant}/compile.json", otherwise=[]),
-        prototxt=JOB.prepared_prototxt,
-        caffemodel=JOB.prepared_caffemodel,
+        network=JOB.prepared,
         table=JOB.table,
         images=f"<case>/images/test-{CONFIGURATION.shards[0]}.npz",
     output:

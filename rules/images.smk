@@ -1,13 +1,13 @@
 # Choose images and bring them to the network's geometry.
 #
-# Needs: the configuration's data set files and the model's prototxt (for the size of its input).
+# Needs: the configuration's data set files and the model (for the size of its input).
 # Makes: images/calibration-{calibrator}.npz, images/test-{shard}.npz: uint8 pixels, labels, and what was chosen.
 
 
 rule select_calibration_images:
     input:
         files=JOB.calibration_files,
-        prototxt=JOB.prototxt,
+        network=JOB.structure,
     output:
         images="<case>/images/calibration-{calibrator}.npz",
     log:
@@ -34,7 +34,7 @@ rule select_calibration_images:
 rule select_test_images:
     input:
         files=JOB.test_files,
-        prototxt=JOB.prototxt,
+        network=JOB.structure,
     output:
         images="<case>/images/test-{shard}.npz",
     log:

@@ -1,20 +1,54 @@
 # Bring the network to the form that is compiled, and check what each target can run of it.
 #
-# Needs: the model's prototxt and caffemodel.
+# Needs: the model's prototxt and caffemodel, or its ONNX file.
 # Makes: network/{network}/deploy.prototxt, weights.caffemodel; {target}/support.json.
+#        Of an ONNX model network/imported/network.onnx, names.json, remarks.txt, which stands for it everywhere else, and
+#        network/{network}/network.onnx; that form as Caffe's files only where something reads no other (nvdla_compiler).
+#
+# Outputs are spelled out, since constraints do not reach the wildcards of a pathvar: Caffe models and ONNX models have
+# rules of their own.
+
+
+rule import_network:
+    input:
+        model=JOB.model_files,
+    output:
+        network="<results>/{model}/{dataset}/network/imported/network.onnx",
+        names="<results>/{model}/{dataset}/network/imported/names.json",
+        remarks="<results>/{model}/{dataset}/network/imported/remarks.txt",
+    log:
+        "<case_logs>/import_network.log",
+    benchmark:
+        "<case_benchmarks>/import_network.tsv"
+    wildcard_constraints:
+        model=alternatives(CONFIGURATION.models(onnx=True)),
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        input_shape=JOB.input_shape,
+        code=code_of("import_network"),
+    message:
+        "Read {wildcards.model}"
+    script:
+        "../scripts/import_network.py"
 
 
 rule prepare_network:
     input:
-        prototxt=JOB.prototxt,
-        caffemodel=JOB.caffemodel,
+        network=JOB.network,
     output:
-        prototxt="<case>/network/{network}/deploy.prototxt",
-        caffemodel="<case>/network/{network}/weights.caffemodel",
+        prototxt="<results>/{model}/{dataset}/network/{network}/deploy.prototxt",
+        caffemodel="<results>/{model}/{dataset}/network/{network}/weights.caffemodel",
     log:
         "<case_logs>/prepare_network/{network}.log",
     benchmark:
         "<case_benchmarks>/prepare_network/{network}.tsv"
+    wildcard_constraints:
+        model=alternatives(CONFIGURATION.models(onnx=False)),
     conda:
         "../envs/quantization.yaml"
     threads: 1
@@ -30,10 +64,61 @@ rule prepare_network:
         "../scripts/prepare_network.py"
 
 
+rule prepare_onnx_network:
+    input:
+        network=JOB.network,
+    output:
+        network="<results>/{model}/{dataset}/network/{network}/network.onnx",
+    log:
+        "<case_logs>/prepare_onnx_network/{network}.log",
+    benchmark:
+        "<case_benchmarks>/prepare_onnx_network/{network}.tsv"
+    wildcard_constraints:
+        model=alternatives(CONFIGURATION.models(onnx=True)),
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        preparation=JOB.preparation,
+        code=code_of("prepare_onnx_network"),
+    message:
+        "Prepare {wildcards.model} ({wildcards.network})"
+    script:
+        "../scripts/prepare_onnx_network.py"
+
+
+rule convert_network:
+    input:
+        network="<case>/network/{network}/network.onnx",
+    output:
+        prototxt="<results>/{model}/{dataset}/network/{network}/deploy.prototxt",
+        caffemodel="<results>/{model}/{dataset}/network/{network}/weights.caffemodel",
+    log:
+        "<case_logs>/convert_network/{network}.log",
+    benchmark:
+        "<case_benchmarks>/convert_network/{network}.tsv"
+    wildcard_constraints:
+        model=alternatives(CONFIGURATION.models(onnx=True)),
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code_of("convert_network"),
+    message:
+        "Write {wildcards.model} in Caffe ({wildcards.network})"
+    script:
+        "../scripts/convert_network.py"
+
+
 rule check_support:
     input:
-        prototxt=JOB.prototxt,
-        caffemodel=JOB.caffemodel,
+        network=JOB.network,
     output:
         support="<case>/{target}/support.json",
     log:

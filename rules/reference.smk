@@ -1,13 +1,12 @@
-# The fp32 network, which every variant is compared with.
+# The fp32 network, which every variant is compared with, and a quantized file as onnxruntime runs it.
 #
 # Needs: the model, images/test-{shard}.npz.
-# Makes: reference/{shard}.npz: scores, and the tensor before the final Softmax.
+# Makes: reference/{shard}.npz: scores, and the tensor before the final Softmax; quantized/{shard}.npz: scores.
 
 
 rule compute_reference:
     input:
-        prototxt=JOB.prototxt,
-        caffemodel=JOB.caffemodel,
+        network=JOB.network,
         images="<case>/images/test-{shard}.npz",
     output:
         scores="<case>/reference/{shard}.npz",
@@ -28,3 +27,31 @@ rule compute_reference:
         "Run {wildcards.model} in fp32 on {wildcards.dataset}, shard {wildcards.shard}"
     script:
         "../scripts/compute_reference.py"
+
+
+rule run_quantized:
+    input:
+        model=JOB.model_files,
+        network=JOB.network,
+        images="<case>/images/test-{shard}.npz",
+    output:
+        scores="<case>/quantized/{shard}.npz",
+    log:
+        "<case_logs>/run_quantized/{shard}.log",
+    benchmark:
+        "<case_benchmarks>/run_quantized/{shard}.tsv"
+    wildcard_constraints:
+        model=alternatives(CONFIGURATION.models(onnx=True)),
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        preprocessing=JOB.preprocessing,
+        code=code_of("run_quantized"),
+    message:
+        "Run {wildcards.model} in onnxruntime's int8 on {wildcards.dataset}, shard {wildcards.shard}"
+    script:
+        "../scripts/run_quantized.py"

@@ -1,6 +1,6 @@
 # From the calibration cache to the table that the compiler takes.
 #
-# Needs: calibration.cache, the model's prototxt, network/{network}/deploy.prototxt.
+# Needs: calibration.cache, the model, network/{network}/.
 # Makes: table.raw.json (names as in the cache); {table}/table.fixed.json (layer names, consistent scales), changes.tsv.
 
 
@@ -30,8 +30,8 @@ rule convert_cache:
 rule fix_table:
     input:
         cache="<case>/calibration/{calibrator}/calibration.cache",
-        prototxt=JOB.prototxt,
-        prepared=JOB.table_prototxt,
+        network=JOB.structure,
+        prepared=JOB.table_network,
     output:
         table="<case>/calibration/{calibrator}/{table}/table.fixed.json",
         changes="<case>/calibration/{calibrator}/{table}/changes.tsv",

@@ -8,8 +8,7 @@
 
 rule prepare_tensorrt:
     input:
-        prototxt=JOB.prototxt,
-        caffemodel=JOB.caffemodel,
+        network=JOB.network,
     output:
         job="<case>/tensorrt/job.json",
         model="<case>/tensorrt/model.onnx",
@@ -36,8 +35,7 @@ rule calibrate_with_tensorrt:
     input:
         job="<case>/tensorrt/job.json",
         model="<case>/tensorrt/model.onnx",
-        prototxt=JOB.prototxt,
-        caffemodel=JOB.caffemodel,
+        network=JOB.caffe_files,
         images="<case>/images/calibration-{calibrator}.npz",
     output:
         cache="<case>/calibration/{calibrator}/calibration.cache",
@@ -64,16 +62,14 @@ rule calibrate_with_tensorrt:
         "Calibrate {wildcards.model} on {wildcards.dataset}, {wildcards.calibrator}, with TensorRT"
     shell:
         "{params.python:q} -m nvdla_quant.calibration.tensorrt calibrate --job={input.job:q}"
-        " --prototxt={input.prototxt:q} --caffemodel={input.caffemodel:q} --calibration={input.images:q}"
-        " {params.options:q} --cache={output.cache:q} > {log:q} 2>&1"
+        " --calibration={input.images:q} {params.options:q} --cache={output.cache:q} > {log:q} 2>&1"
 
 
 rule run_tensorrt:
     input:
         job="<case>/tensorrt/job.json",
         model="<case>/tensorrt/model.onnx",
-        prototxt=JOB.prototxt,
-        caffemodel=JOB.caffemodel,
+        network=JOB.caffe_files,
         images=collect("<case>/images/test-{shard}.npz", shard=CONFIGURATION.shards, allow_missing=True),
         cache=JOB.engine_cache,
     output:
@@ -99,8 +95,7 @@ rule run_tensorrt:
         "Run {wildcards.model} on {wildcards.dataset} with TensorRT, {wildcards.engine}"
     shell:
         "{params.python:q} -m nvdla_quant.calibration.tensorrt run --job={input.job:q}"
-        " --prototxt={input.prototxt:q} --caffemodel={input.caffemodel:q} {params.options:q}"
-        " --scores={output.scores:q} --images {input.images:q} > {log:q} 2>&1"
+        " {params.options:q} --scores={output.scores:q} --images {input.images:q} > {log:q} 2>&1"
 
 
 rule score_tensorrt:

@@ -5,5 +5,5 @@ from nvdla_quant.steps.calibration import calibrate
 
 with logs.capture(snakemake.log[0]):
     given, params = snakemake.input, snakemake.params
-    files = given.prototxt, given.caffemodel, given.images, snakemake.output.cache
+    files = given.network, given.images, snakemake.output.cache
     calibrate(*files, params.preprocessing, params.calibrator)

@@ -1,9 +1,9 @@
 """Say what a target can run of a network, before anything is compiled."""
 
 from nvdla_quant.jobs import logs
-from nvdla_quant.steps.support import check_support
+from nvdla_quant.steps.networks.support import check_support
 
 with logs.capture(snakemake.log[0]):
     given, params = snakemake.input, snakemake.params
-    files = given.prototxt, given.caffemodel, snakemake.output.support
+    files = given.network, snakemake.output.support
     check_support(*files, params.target, params.nvdla_compiler, params.options)

@@ -5,5 +5,5 @@ from nvdla_quant.steps.reference import compute_reference
 
 with logs.capture(snakemake.log[0]):
     given = snakemake.input
-    files = given.prototxt, given.caffemodel, given.images, snakemake.output.scores
+    files = given.network, given.images, snakemake.output.scores
     compute_reference(*files, snakemake.params.preprocessing)

@@ -5,4 +5,4 @@ from nvdla_quant.steps.tables import fix_table
 
 with logs.capture(snakemake.log[0]):
     given, made = snakemake.input, snakemake.output
-    fix_table(given.prototxt, given.prepared, given.cache, made.table, made.changes, snakemake.params.options)
+    fix_table(given.network, given.prepared, given.cache, made.table, made.changes, snakemake.params.options)

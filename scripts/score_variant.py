@@ -5,5 +5,5 @@ from nvdla_quant.steps.scoring import score_variant
 
 with logs.capture(snakemake.log[0]):
     given, made, params = snakemake.input, snakemake.output, snakemake.params
-    files = given.dumps, given.reference, given.prototxt, given.table or None, made.accuracy, made.comparison
+    files = given.dumps, given.reference, given.network, given.table or None, made.accuracy, made.comparison
     score_variant(*files, params.subject, params.pair)

@@ -7,4 +7,4 @@ with logs.capture(snakemake.log[0]):
     given, params = snakemake.input, snakemake.params
     chosen = {"count": params.calibrator["images"], "seed": params.calibrator["seed"]}
     output = snakemake.output.images
-    select_calibration_images(given.prototxt, output, params.dataset, params.preprocessing, **chosen)
+    select_calibration_images(given.network, output, params.dataset, params.preprocessing, **chosen)

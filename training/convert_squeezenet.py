@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from nvdla_quant.jobs.downloads import digest_of
-from nvdla_quant.network import caffe_writer, graph
+from nvdla_quant.network import graph
+from nvdla_quant.network.caffe import writer as caffe_writer
 from nvdla_quant.network.shapes import assemble
 
 SHA256 = "a87c0bd2cccbc438d24859cbe64de34157b432f104d0e7b59b0610264b538522"

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nvdla_quant.images.datasets import IdxRecord, open_dataset
-from nvdla_quant.network import caffe_writer, graph
+from nvdla_quant.network import graph
+from nvdla_quant.network.caffe import writer as caffe_writer
 from nvdla_quant.network.shapes import assemble
 
 SEED = 20240

@@ -24,6 +24,9 @@ STEPS = 127
 HEADERS = {"entropy": "EntropyCalibration2", "minmax": "MinMaxCalibration", "percentile": "PercentileCalibration"}
 """How the header of our cache names each method; those of TensorRT's methods by TensorRT's names."""
 
+MeasuringMethod = Literal["entropy", "minmax", "percentile"]
+"""How a threshold is chosen from the activations."""
+
 Progress = Callable[[int, int], None]
 """Called with the number of images done, and of all."""
 
@@ -42,7 +45,7 @@ class Calibrator:
         Share of the magnitudes to keep, in per cent; ``percentile`` alone needs it, and only it.
     """
 
-    method: Literal["entropy", "minmax", "percentile"]
+    method: MeasuringMethod
     batch_size: int = 64
     percentile: float | None = None
 

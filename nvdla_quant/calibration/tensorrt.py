@@ -8,6 +8,7 @@ test holds it to that. What needs to know the network is decided before, by `nvd
 TensorRT    network             remark
 =========== =================== ===========================================================================
 7, 8        Caffe parser        from the original prototxt and caffemodel; implicit batch
+7 to 10     ONNX parser         of an ONNX model: what it was read to, its tensors named as in the model
 8.6 to 10   ONNX parser         where the Caffe parser is missing; our ONNX names its tensors as that would
 11          none                calibrators are gone: refused
 =========== =================== ===========================================================================
@@ -249,8 +250,8 @@ class Engine:
         `tensorrt`.
     job : Job
         The network.
-    prototxt, caffemodel : str
-        Caffe's files, for versions that read them.
+    caffe : (prototxt, caffemodel) or None
+        Caffe's files, for versions that read them; None of an ONNX model.
     precision : str
         One of `PRECISIONS`.
     batch_size : int
@@ -268,19 +269,18 @@ class Engine:
         self,
         trt: Any,
         job: Job,
-        prototxt: str,
-        caffemodel: str,
+        caffe: tuple[str, str] | None,
         precision: str,
         batch_size: int,
         calibrator: Any = None,
     ) -> None:
         self._trt, self._job, self._batch_size = trt, job, batch_size
-        self._caffe = has_caffe_parser(trt)
+        self._caffe = caffe if has_caffe_parser(trt) else None
         self._logger = trt.Logger(trt.Logger.INFO)
         builder = trt.Builder(self._logger)
         if not builder:
             raise ToolError("tensorrt: no builder; is a GPU visible here that this version of TensorRT supports?")
-        network, self._parser = self._parse(builder, prototxt, caffemodel)
+        network, self._parser = self._parse(builder)
         config = builder.create_builder_config()
         if hasattr(config, "set_memory_pool_limit"):
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, _WORKSPACE)
@@ -314,9 +314,15 @@ class Engine:
         if not self._engine:
             raise ToolError(f"tensorrt: the {precision} engine was not built; TensorRT's messages above say why")
 
-    def _parse(self, builder: Any, prototxt: str, caffemodel: str) -> tuple[Any, Any]:
+    @property
+    def reads_caffe(self) -> bool:
+        """Return whether the Caffe parser read the network, and not the ONNX parser."""
+        return self._caffe is not None
+
+    def _parse(self, builder: Any) -> tuple[Any, Any]:
         trt = self._trt
         if self._caffe:
+            prototxt, caffemodel = self._caffe
             network, parser = builder.create_network(), trt.CaffeParser()
             tensors = parser.parse(deploy=prototxt, model=caffemodel, network=network, dtype=trt.float32)
             output = tensors.find(self._job.output) if tensors else None
@@ -373,6 +379,14 @@ def _without_external_libraries(trt: Any, config: Any) -> None:
 # ---- the program
 
 
+def caffe_files(options: argparse.Namespace) -> tuple[str, str] | None:
+    """Return Caffe's files; None where neither is given, since the network is an ONNX model."""
+    given = options.prototxt, options.caffemodel
+    if (given[0] is None) != (given[1] is None):
+        raise ConfigError("tensorrt: one of --prototxt and --caffemodel is missing; give both, or neither")
+    return None if given[0] is None else given
+
+
 def calibrate(options: argparse.Namespace) -> None:
     """Write the calibration cache."""
     trt, job = import_tensorrt(), Job(Path(options.job))
@@ -383,11 +397,11 @@ def calibrate(options: argparse.Namespace) -> None:
     if raw.is_file():
         raw.unlink()  # Of a run that was killed, perhaps with other images.
     print(f"TensorRT {trt.__version__}: {options.method} with {len(images.pixels)} images", flush=True)
-    Engine(trt, job, options.prototxt, options.caffemodel, "int8", options.batch_size, calibrator)
+    engine = Engine(trt, job, caffe_files(options), "int8", options.batch_size, calibrator)
     if not raw.is_file():
         raise ToolError("tensorrt: built an int8 engine without writing a calibration cache; see its messages above")
     content = raw.read_bytes()
-    write_whole(cache, content if has_caffe_parser(trt) else keep_named(content, job.names))
+    write_whole(cache, content if engine.reads_caffe else keep_named(content, job.names))
     raw.unlink()
 
 
@@ -400,10 +414,10 @@ def run(options: argparse.Namespace) -> None:
         calibrator = make_calibrator(
             trt, options.method, None, options.batch_size, Path(options.cache), options.quantile
         )
-    engine = Engine(trt, job, options.prototxt, options.caffemodel, options.precision, options.batch_size, calibrator)
+    engine = Engine(trt, job, caffe_files(options), options.precision, options.batch_size, calibrator)
     total = len(images.pixels)
     scores = engine.run(images, lambda done: print(f"{done} of {total} images", flush=True))
-    said = "TensorRT {}, {}".format(trt.__version__, "Caffe parser" if has_caffe_parser(trt) else "ONNX parser")
+    said = "TensorRT {}, {}".format(trt.__version__, "Caffe parser" if engine.reads_caffe else "ONNX parser")
     arrays: dict[str, NDArray[Any]] = {"scores": scores, "labels": images.labels, "exactness": np.array([said])}
     path = Path(options.scores)
     temporary = path.with_name(path.name + ".part")
@@ -419,8 +433,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, action in (("calibrate", calibrate), ("run", run)):
         command = commands.add_parser(name, help=action.__doc__)
         command.set_defaults(action=action)
-        for option in ("--job", "--prototxt", "--caffemodel"):
-            command.add_argument(option, required=True)
+        command.add_argument("--job", required=True)
+        command.add_argument("--prototxt")
+        command.add_argument("--caffemodel")
         command.add_argument("--batch-size", type=int, required=True)
         command.add_argument("--method", choices=sorted(CALIBRATORS), default="tensorrt-entropy")
         command.add_argument("--quantile", type=float)

@@ -1,18 +1,20 @@
 """What TensorRT is given of a network, decided here, where the network is known: names, input values, an ONNX model.
 
-TensorRT's Caffe parser reads the original files. Versions without it get an ONNX model whose values have the names that
-the Caffe parser would have given them, so that a calibration cache is the same text whichever way it came.
+TensorRT's Caffe parser reads the original files of a Caffe model. Versions without it get an ONNX model whose values
+have the names that the Caffe parser would have given them, so that a calibration cache is the same text whichever way
+it came. Of an ONNX model, every version gets what it was read to.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nvdla_quant.execution.fp32 import to_onnx
 from nvdla_quant.images.preprocess import Preprocessing, normalise
 from nvdla_quant.jobs.files import write_bytes, write_json
 from nvdla_quant.network.graph import Network
+from nvdla_quant.network.onnx.writer import to_onnx
 from nvdla_quant.table.naming import tensor_names
 
 if TYPE_CHECKING:
@@ -58,7 +60,21 @@ def write_job(network: Network, preprocessing: Preprocessing, job: Path, model: 
             "values": [[float(value) for value in channel] for channel in values],
         },
     )
-    write_bytes(model, renamed(to_onnx(network), dict(names)).SerializeToString(deterministic=True))
+    every = {**_apart(network, names), **names}
+    write_bytes(model, renamed(to_onnx(network), every).SerializeToString(deterministic=True))
+
+
+def _apart(network: Network, names: Mapping[str, str]) -> dict[str, str]:
+    """Return further names for tensors that have none, whose own the cache gives to another: of views, their source."""
+    taken = {*names.values(), *network.tensors}
+    found: dict[str, str] = {}
+    for name in network.tensors:
+        if name not in names and name in names.values():
+            found[name] = f"{name}:view"
+            while found[name] in taken:
+                found[name] += ":"
+            taken.add(found[name])
+    return found
 
 
 def renamed(model: "onnx.ModelProto", names: dict[str, str]) -> "onnx.ModelProto":

@@ -23,6 +23,7 @@ COMMANDS = {
     "emulate": "Run a loadable as the hardware would.",
     "compile": "Compile a network to a loadable; options and values are nvdla_compiler's.",
     "calibrate": "Find the scale of each tensor; writes TensorRT's cache format.",
+    "convert": "Write an ONNX model as Caffe's files, or with --to onnx a Caffe model as ONNX.",
     "convert-cache": (
         "Write a calibration cache, or another table whose numbers mean the same, as JSON, names as they are."
     ),
@@ -65,7 +66,7 @@ def _options(
 def _commands() -> TyperGroup:
     app = typer.Typer(
         name="nvdla-quant",
-        help="Quantize Caffe classifiers for NVDLA, and run loadables exactly as the hardware does.",
+        help="Quantize Caffe and ONNX classifiers for NVDLA, and run loadables exactly as the hardware does.",
         no_args_is_help=True,
         callback=_options,
         add_completion=False,

@@ -1,24 +1,26 @@
 """``nvdla-quant check``."""
 
 import json
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from nvdla_quant.cli.options import (
     AsJson,
+    Caffemodel,
     ComputePrecision,
     ConfigTarget,
+    InputShape,
     LoadablePrecision,
+    Onnx,
     Prototxt,
     TargetName,
-    existing,
+    network_of,
+    structure_of,
 )
 from nvdla_quant.hardware.targets import target_of
-from nvdla_quant.network.caffe.reader import LayersError, read_network, read_structure, unreadable
 from nvdla_quant.network.findings import Finding
 from nvdla_quant.network.graph import Network
+from nvdla_quant.network.problems import LayersError, unreadable
 from nvdla_quant.support.check import check as check_support
 
 NOT_SUPPORTED = 3
@@ -26,8 +28,10 @@ NOT_SUPPORTED = 3
 
 
 def command(
-    prototxt: Prototxt,
-    caffemodel: Annotated[Path | None, typer.Option(callback=existing, help="The network's trained weights.")] = None,
+    prototxt: Prototxt = None,
+    caffemodel: Caffemodel = None,
+    onnx: Onnx = None,
+    input_shape: InputShape = None,
     configtarget: ConfigTarget = TargetName.NV_FULL,
     cprecision: ComputePrecision = LoadablePrecision.INT8,
     as_json: AsJson = False,
@@ -37,11 +41,14 @@ def command(
     unread: tuple[Finding, ...] = ()
     network: Network | None
     try:
-        network = read_structure(prototxt) if caffemodel is None else read_network(prototxt, caffemodel)
+        if caffemodel is None:
+            network = structure_of(prototxt, onnx, input_shape)
+        else:
+            network = network_of(prototxt, caffemodel, onnx, input_shape)
     except LayersError as error:
         if not all(problem.is_unsupported for problem in error.problems):
             raise
-        network, unread = error.known, unreadable(error.problems)
+        network, unread = error.known, unreadable(error.problems, error.supported)
     findings = (*unread, *(() if network is None else check_support(network, target, cprecision)))
     if as_json:
         print(json.dumps({"findings": [vars(finding) for finding in findings]}, indent=2))

@@ -9,23 +9,27 @@ from nvdla_quant.cli.options import (
     Caffemodel,
     ComputePrecision,
     ConfigTarget,
+    InputShape,
     LoadablePrecision,
+    Onnx,
     Output,
     Prototxt,
     TargetName,
     existing,
+    network_of,
 )
 from nvdla_quant.compiler.compile import compile_network
 from nvdla_quant.hardware.targets import QuantizationMode, target_of
 from nvdla_quant.jobs.files import write_bytes, write_json
-from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.table.table import read_table
 
 
 def command(
-    prototxt: Prototxt,
-    caffemodel: Caffemodel,
     output: Output,
+    prototxt: Prototxt = None,
+    caffemodel: Caffemodel = None,
+    onnx: Onnx = None,
+    input_shape: InputShape = None,
     calibtable: Annotated[Path | None, typer.Option(callback=existing, help="Calibration table (int8).")] = None,
     configtarget: ConfigTarget = TargetName.NV_FULL,
     cprecision: ComputePrecision = LoadablePrecision.INT8,
@@ -35,7 +39,7 @@ def command(
     report: Annotated[Path | None, typer.Option(help="Also write what was compiled, as JSON.")] = None,
 ) -> None:
     """Compile a network to a loadable; options and values are nvdla_compiler's."""
-    network = read_network(prototxt, caffemodel)
+    network = network_of(prototxt, caffemodel, onnx, input_shape)
     table = read_table(calibtable) if calibtable is not None else None
     mode = quantization_mode if cprecision is LoadablePrecision.INT8 else None
     compilation = compile_network(network, table, target_of(configtarget), cprecision, mode)

@@ -1,15 +1,18 @@
 """What commands have in common: options, files that must be there, a progress bar."""
 
 import difflib
+import re
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
 
 from nvdla_quant.errors import DatasetError
+from nvdla_quant.network.files import read_model, read_structure
+from nvdla_quant.network.graph import Network
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -43,8 +46,29 @@ def existing(path: Path | None) -> Path | None:
     raise typer.BadParameter(f"{path}: no such file{hint}; check the path, which starts at the working directory")
 
 
-Prototxt = Annotated[Path, typer.Option("--prototxt", callback=existing, help="The network's deploy prototxt.")]
-Caffemodel = Annotated[Path, typer.Option("--caffemodel", callback=existing, help="The network's trained weights.")]
+def _shape(text: str | None) -> str | None:
+    """Refuse what is no shape of a network's input."""
+    if text is None or re.fullmatch(r"[1-9][0-9]*(,[1-9][0-9]*){1,3}", text):
+        return text
+    raise typer.BadParameter(f"{text!r}: expected the sizes of all axes, the batch 1, joined by commas: 1,3,224,224")
+
+
+Prototxt = Annotated[
+    Path | None, typer.Option("--prototxt", callback=existing, help="The deploy prototxt of a Caffe model.")
+]
+Caffemodel = Annotated[
+    Path | None,
+    typer.Option("--caffemodel", callback=existing, help="The trained weights of a Caffe model."),
+]
+Onnx = Annotated[
+    Path | None, typer.Option("--onnx", callback=existing, help="The network as ONNX, in place of the Caffe model.")
+]
+InputShape = Annotated[
+    str | None,
+    typer.Option(
+        callback=_shape, metavar="SIZES", help="Of an ONNX model that leaves its input's shape open: 1,3,224,224."
+    ),
+]
 Output = Annotated[Path, typer.Option("--output", help="The file to write.")]
 LoadableFile = Annotated[
     Path, typer.Argument(metavar="LOADABLE", callback=existing, help="A .nvdla file, NVIDIA's or ours.")
@@ -56,6 +80,43 @@ RunTarget = Annotated[
 ]
 ComputePrecision = Annotated[LoadablePrecision, typer.Option("--cprecision", help="Precision of the loadable.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def network_of(prototxt: Path | None, caffemodel: Path | None, onnx: Path | None, input_shape: str | None) -> Network:
+    """Return the network that a command was given, with its weights: as ONNX, or as Caffe's files."""
+    check_one_network(prototxt, caffemodel, onnx, input_shape)
+    if onnx is not None:
+        return read_model([onnx], shape_of(input_shape))
+    if prototxt is None or caffemodel is None:
+        given, missing = ("--prototxt", "--caffemodel") if caffemodel is None else ("--caffemodel", "--prototxt")
+        raise typer.BadParameter(f"{given} without {missing}: a Caffe model is both")
+    return read_model([prototxt, caffemodel])
+
+
+def structure_of(prototxt: Path | None, onnx: Path | None, input_shape: str | None) -> Network:
+    """Return the network that a command was given, of a Caffe model its structure alone."""
+    check_one_network(prototxt, None, onnx, input_shape)
+    if onnx is not None:
+        return read_model([onnx], shape_of(input_shape))
+    return read_structure([cast(Path, prototxt)])
+
+
+def check_one_network(
+    prototxt: Path | None, caffemodel: Path | None, onnx: Path | None, input_shape: str | None
+) -> None:
+    """Refuse no network, and two."""
+    caffe = prototxt is not None or caffemodel is not None
+    if caffe and onnx is not None:
+        raise typer.BadParameter("--onnx and a Caffe model: give one network, --onnx or --prototxt and --caffemodel")
+    if not caffe and onnx is None:
+        raise typer.BadParameter("no network: give --onnx FILE, or --prototxt FILE and --caffemodel FILE")
+    if input_shape is not None and onnx is None:
+        raise typer.BadParameter("--input-shape goes with --onnx; a prototxt has the shape in it")
+
+
+def shape_of(text: str | None) -> tuple[int, ...] | None:
+    """Return the shape that ``--input-shape`` gives."""
+    return None if text is None else tuple(map(int, text.split(",")))
 
 
 def read_array(path: Path) -> NDArray[Any]:

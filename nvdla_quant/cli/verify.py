@@ -8,13 +8,23 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from nvdla_quant.cli.options import AsJson, Caffemodel, LoadableFile, Prototxt, RunTarget, existing, read_array
+from nvdla_quant.cli.options import (
+    AsJson,
+    Caffemodel,
+    InputShape,
+    LoadableFile,
+    Onnx,
+    Prototxt,
+    RunTarget,
+    existing,
+    network_of,
+    read_array,
+)
 from nvdla_quant.compiler.claim.file import read_claim
 from nvdla_quant.emulator.decode.program import default_target
 from nvdla_quant.errors import DatasetError
 from nvdla_quant.hardware.targets import target_of
 from nvdla_quant.loadable.reader import read_loadable
-from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.table.table import read_table
 from nvdla_quant.verification.judgement.verdicts import Judgement
 from nvdla_quant.verification.text import PLAIN_WIDTH, render_verification
@@ -29,11 +39,13 @@ UNKNOWN = 5
 
 def command(
     loadable: LoadableFile,
-    prototxt: Prototxt,
-    caffemodel: Caffemodel,
     images: Annotated[
         Path, typer.Option(callback=existing, help="[N, C, H, W] in the network's own domain; 4 to 16 images do.")
     ],
+    prototxt: Prototxt = None,
+    caffemodel: Caffemodel = None,
+    onnx: Onnx = None,
+    input_shape: InputShape = None,
     calibtable: Annotated[
         Path | None, typer.Option(callback=existing, help="The table that it was compiled with (int8).")
     ] = None,
@@ -56,7 +68,7 @@ def command(
     if array.dtype.kind not in "fiu":
         raise DatasetError(f"{images}: holds {array.dtype}, expected numbers")
     claim = None if report is None else read_claim(report)
-    network = read_network(prototxt, caffemodel)
+    network = network_of(prototxt, caffemodel, onnx, input_shape)
     verification = verify_loadable(content, network, table, array, target, claim, time_limit)
     if layers is not None:
         write_layers(layers, verification)

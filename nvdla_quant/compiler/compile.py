@@ -35,9 +35,17 @@ from nvdla_quant.compiler.numbers.halves import convert_convolution, convert_poi
 from nvdla_quant.compiler.numbers.luts import half_normalisation_table, normalisation_table
 from nvdla_quant.compiler.numbers.quantize import (
     QuantizedConvolution,
+    WeightChange,
     effective_scales,
     quantize_convolution,
     quantize_points,
+)
+from nvdla_quant.compiler.report import (
+    ConvolutionReport,
+    OperationReport,
+    Report,
+    TensorReport,
+    WeightReport,
 )
 from nvdla_quant.errors import CompileError, ConfigError
 from nvdla_quant.hardware.targets import Precision, QuantizationMode, Target
@@ -63,131 +71,6 @@ PLAIN = {
 
 
 @dataclass(frozen=True)
-class TensorReport:
-    """A bindable tensor, or the one before a softmax.
-
-    Attributes
-    ----------
-    name : str
-        Name of the layer that writes it, or of the network input.
-    shape : tuple[int, int, int]
-        Channels, height, width, without what pads an image to four channels.
-    scale : float
-        Real value of one integer step; in fp16 that of 1: a power of two, see `halves.half_scales`.
-    operation : int or None
-        Number of the last operation that writes it; None for a network input.
-    """
-
-    name: str
-    shape: tuple[int, int, int]
-    scale: float
-    operation: int | None
-
-
-@dataclass(frozen=True)
-class OperationReport:
-    """One operation: its unit (``CPU`` for a softmax) and the layers that it computes."""
-
-    unit: str
-    layers: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ConvolutionReport:
-    """How a convolution of the hardware uses the buffer.
-
-    Attributes
-    ----------
-    layer : str
-        First layer that it computes; a layer that was split has one entry for each part.
-    kernels, channels : int
-        Outputs and inputs of this part.
-    data_banks, weight_banks : int
-        Banks.
-    mode : str
-        ``full``, ``ping-pong`` or ``minimum``: how many kernels are in the buffer at a time, see `cbuf.Division`.
-    entries_per_slice : int
-        CBUF entries of one row.
-    row_runs, column_runs, runs : int
-        Runs along the height and the width, and all of them.
-    dram_bytes_read : int
-        Input and weights, as often as they are read.
-    post_extension : int
-        Log2 of the rows joined in an image.
-    """
-
-    layer: str
-    kernels: int
-    channels: int
-    data_banks: int
-    weight_banks: int
-    mode: str
-    entries_per_slice: int
-    row_runs: int
-    column_runs: int
-    runs: int
-    dram_bytes_read: int
-    post_extension: int
-
-
-@dataclass(frozen=True)
-class Report:
-    """What was compiled, and how; see `Compilation.report`.
-
-    Attributes
-    ----------
-    compiler, version : str
-        This compiler.
-    target, precision : str
-        What the loadable is for.
-    mode : str or None
-        Quantization mode; None in fp16.
-    operations : tuple[OperationReport, ...]
-        In order of execution, all tasks.
-    units : Mapping[str, int]
-        Operations of each unit.
-    convolutions : tuple[ConvolutionReport, ...]
-        One for each convolution of the hardware.
-    multiply_accumulates : int
-        Of one image, padding and what splitting adds included.
-    weight_bytes, operand_bytes : int
-        Packed weights; biases and multipliers.
-    dram_bytes : Mapping[str, int]
-        ``data`` (weights and operands), ``activations``, ``bindable`` (inputs and outputs) and their ``peak``, the sum.
-    live_bytes : int
-        Largest sum of activations in use at one moment: the least that ``activations`` could be.
-    serial : bool
-        Whether units do not overlap, since overlapping would take much more memory.
-    inputs, outputs : tuple[TensorReport, ...]
-        Bindable tensors.
-    before_softmax : tuple[TensorReport or None, ...]
-        For each output, the tensor that its softmax reads.
-    warnings : tuple[str, ...]
-        What the loadable computes otherwise than the network, what saturates or is coarse by the table, and entries
-        that have no effect.
-    """
-
-    compiler: str
-    version: str
-    target: str
-    precision: str
-    mode: str | None
-    operations: tuple[OperationReport, ...]
-    units: Mapping[str, int]
-    convolutions: tuple[ConvolutionReport, ...]
-    multiply_accumulates: int
-    weight_bytes: int
-    operand_bytes: int
-    dram_bytes: Mapping[str, int]
-    live_bytes: int
-    serial: bool
-    inputs: tuple[TensorReport, ...]
-    outputs: tuple[TensorReport, ...]
-    before_softmax: tuple[TensorReport | None, ...]
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Compilation:
     """A loadable and what there is to say about it."""
 
@@ -203,7 +86,10 @@ class Compilation:
     @cached_property
     def report(self) -> dict[str, Any]:
         """Facts and claim as ``compile.json`` holds them."""
-        return {**asdict(self.facts), "claim": claim_as_json(self.claim)}
+        facts = asdict(self.facts)
+        if not self.facts.weights:
+            del facts["weights"]
+        return {**facts, "claim": claim_as_json(self.claim)}
 
 
 def compile_network(
@@ -446,6 +332,23 @@ class _Stages:
                 for name in lowered.outputs
             ),
             warnings=warnings,
+            weights=self._weight_reports(),
+        )
+
+    def _weight_reports(self) -> tuple[WeightReport, ...]:
+        """Return what became of weights that came quantized, the parts of a layer together."""
+        changes: dict[str, list[WeightChange]] = {}
+        for index, result in self.convolutions.items():
+            if result.change is not None:
+                changes.setdefault(self.lowered.steps[index].layers[0], []).append(result.change)
+        return tuple(
+            WeightReport(
+                layer,
+                all(part.honoured for part in parts),
+                max(part.steps for part in parts),
+                max(part.relative for part in parts),
+            )
+            for layer, parts in changes.items()
         )
 
     def _convolution_report(self, index: int, tiling: ConvolutionTiling) -> ConvolutionReport:

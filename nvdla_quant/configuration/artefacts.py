@@ -8,13 +8,28 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from nvdla_quant.configuration.records import Case, Configuration, Run
-from nvdla_quant.configuration.sources import files_of
+from nvdla_quant.configuration.records import Case, Configuration, Run, Table, Variant
+from nvdla_quant.configuration.sources import files_of, model_files
 
 FIGURES = ("accuracy", "images", "layers", "scales", "classes")
 """Figures of the report."""
 TABLES = ("summary.tsv", "summary.tex", "summary.md", "pairs.tsv", "seeds.tsv")
 """Tables of the sweep."""
+IMPORTED = ("imported/network.onnx", "imported/names.json", "imported/remarks.txt")
+"""What an ONNX model is read to, below ``network/``."""
+PREPARED, CAFFE = "network.onnx", ("deploy.prototxt", "weights.caffemodel")
+"""A form of the network, below its folder: of an ONNX model, and of a Caffe model or where Caffe's files are needed."""
+
+
+def prepared_files(configuration: Configuration, model: str, variant: Variant) -> list[str]:
+    """Return the files of the network that a variant compiles, below the folder of a case."""
+    return form_files(configuration, model, configuration.table(model, variant))
+
+
+def form_files(configuration: Configuration, model: str, table: Table) -> list[str]:
+    """Return the files of the network that a table belongs to, below the folder of a case."""
+    names = (PREPARED,) if configuration.is_onnx(model) and not table.caffe else CAFFE
+    return [f"network/{table.network}/{name}" for name in names]
 
 
 @dataclass(frozen=True)
@@ -52,9 +67,10 @@ class Artefacts:
 
     @cached_property
     def accuracies(self) -> list[str]:
-        """Accuracy of fp32 for each case, of TensorRT, then of every variant, in the order of the report."""
+        """Accuracy of fp32 for each case, of TensorRT, of quantized files, then of variants, in the report's order."""
         references = [f"{self.case_folder(case)}/reference/accuracy.json" for case in self.configuration.cases]
-        return [*references, *self._engine_files("json"), *self._of_runs("accuracy.json")]
+        quantized = [f"{self.case_folder(case)}/quantized/accuracy.json" for case in self.configuration.quantized_cases]
+        return [*references, *self._engine_files("json"), *quantized, *self._of_runs("accuracy.json")]
 
     @cached_property
     def comparisons(self) -> list[str]:
@@ -98,10 +114,11 @@ class Artefacts:
         for case in self.configuration.cases:
             runs = self.configuration.runs_of(case)
             names = [f"images/test-{shard}.npz" for shard in self.configuration.shards]
-            names += [f"images/calibration-{run.variant.calibrator}.npz" for run in runs if run.variant.calibrator]
+            seen = [run.variant.calibrator for run in runs if run.variant.calibrator is not None]
+            unseen = self.configuration.qdq_calibrators
+            names += [f"images/calibration-{calibrator}.npz" for calibrator in seen if calibrator not in unseen]
             names += [f"{run.target}/support.json" for run in runs]
-            folders = [f"network/{run.variant.table.network}" for run in runs]
-            names += [f"{folder}/{name}" for folder in folders for name in ("deploy.prototxt", "weights.caffemodel")]
+            names += self._networks(case)
             paths += self._of_case(case, names)
         return paths
 
@@ -112,11 +129,15 @@ class Artefacts:
         paths += [f"{self.results}/report/{name}.{suffix}" for name in FIGURES for suffix in ("svg", "pdf")]
         for case in self.configuration.cases:
             names = [f"reference/{shard}.npz" for shard in self.configuration.shards]
+            if case in self.configuration.quantized_cases:
+                names += [f"quantized/{shard}.npz" for shard in self.configuration.shards]
             for run in self.configuration.runs_of(case):
                 if run.variant.calibrator is not None:
                     folder = f"calibration/{run.variant.calibrator}"
                     names += [f"{folder}/calibration.cache", f"{folder}/table.raw.json"]
-                    fixed = f"{folder}/{run.variant.table.name}"
+                    if run.variant.calibrator in self.configuration.qdq_calibrators:
+                        names.append(f"{folder}/ranges.tsv")
+                    fixed = f"{folder}/{self.configuration.table(case.model, run.variant).name}"
                     names += [f"{fixed}/table.fixed.json", f"{fixed}/changes.tsv"]
             paths += self._of_case(case, names)
         names = ["loadable.nvdla", "compile.json", *(f"dumps/{shard}.npz" for shard in self.configuration.shards)]
@@ -130,7 +151,7 @@ class Artefacts:
         models = [settings["models"][case.model] for case in cases]
         datasets = [settings["datasets"][case.dataset] for case in cases]
         sources = [dataset[key] for dataset in datasets for key in ("source", "calibration_source") if key in dataset]
-        paths = [model[key] for model in models for key in ("prototxt", "caffemodel")]
+        paths = [path for model in models for path in model_files(model)]
         return list(dict.fromkeys(paths + [path for source in sources for path in files_of(source)]))
 
     @cached_property
@@ -166,6 +187,15 @@ class Artefacts:
                 if run.variant.calibrator is not None:
                     found.setdefault((run.case.model, run.case.dataset, run.variant.calibrator), group.calibrator)
         return found
+
+    def _networks(self, case: Case) -> Iterator[str]:
+        """Yield the files of a case's network: of an ONNX model as it was read, then as it is compiled."""
+        if self.configuration.is_onnx(case.model):
+            yield from (f"network/{name}" for name in IMPORTED)
+        for run in self.configuration.runs_of(case):
+            yield from prepared_files(self.configuration, case.model, run.variant)
+            if self.configuration.in_caffe(case.model, run.variant):
+                yield f"network/{run.variant.table.network}/{PREPARED}"
 
     def _of_runs(self, *names: str) -> list[str]:
         """Return the files called `names` of every run."""

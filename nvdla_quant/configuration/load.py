@@ -62,6 +62,7 @@ def _loaded(config: Mapping[str, Any]) -> Configuration:
         tuple(notes),
     )
     _check_device(configuration)
+    _check_quantized(configuration)
     return configuration
 
 
@@ -88,6 +89,11 @@ def _calibrators(records: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
         if ("percentile" in record) != (record["method"] in ("percentile", "tensorrt-legacy")):
             message = "`percentile` belongs to methods percentile and tensorrt-legacy, which need it"
             raise ConfigError(f"config: calibrators.{family}: {message}")
+        if record["method"] == "qdq":
+            found[family], families[family] = _without_images(family, record), family
+            continue
+        if "qdq_ranges" in record:
+            raise ConfigError(f"config: calibrators.{family}.qdq_ranges: only method qdq takes it; remove it")
         for name, single in sweep.calibrators(family, record).items():
             if name in found:
                 raise ConfigError(f"config: calibrators: {family} and {families[name]} both make {name!r}; rename one")
@@ -99,6 +105,27 @@ def _calibrators(records: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
                 )
             found[name], families[name] = single, family
     return found, families
+
+
+def _without_images(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a calibrator that takes the scales of a file: what says which images it sees, and how, means nothing."""
+    properties = load_schema()["$defs"]["calibrator"]["properties"]
+    for key in ("images", "batch_size", "seed"):
+        if record[key] != properties[key]["default"]:
+            message = "method qdq takes the scales that the model has in it, and sees no images; remove it"
+            raise ConfigError(f"config: calibrators.{name}.{key}: {message}")
+    return {"method": "qdq", "qdq_ranges": record.get("qdq_ranges", "refuse")}
+
+
+def _check_quantized(configuration: Configuration) -> None:
+    """Refuse runs that take the scales of a file that can have none."""
+    for run in configuration.runs:
+        if run.variant.calibrator in configuration.qdq_calibrators and not configuration.is_onnx(run.case.model):
+            raise ConfigError(
+                f"config: variant {run.variant.name}: calibrator {run.variant.calibrator} takes the scales of a "
+                f"quantized ONNX model, and {run.case.model} is a Caffe model, which has none; leave it out (exclude: "
+                f"[{{ model: {run.case.model}, calibrator: {run.variant.calibrator} }}])"
+            )
 
 
 def _cases(settings: Mapping[str, Any], families: Mapping[str, str]) -> list[Case]:

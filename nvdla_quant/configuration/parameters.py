@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-from nvdla_quant.configuration.artefacts import Artefacts
+from nvdla_quant.configuration.artefacts import IMPORTED, Artefacts, form_files, prepared_files
 from nvdla_quant.configuration.records import Case, Configuration, Table, Variant
-from nvdla_quant.configuration.sources import files_of
+from nvdla_quant.configuration.sources import files_of, is_onnx, model_files
 
 Record = Mapping[str, Any]
 
@@ -71,13 +71,22 @@ class Job:
 
     # Models and data sets.
 
-    def prototxt(self, wildcards: Wildcards) -> str:
-        """Return the model's prototxt."""
-        return str(self._model(wildcards)["prototxt"])
+    def model_files(self, wildcards: Wildcards) -> list[str]:
+        """Return the files of the model."""
+        return model_files(self._model(wildcards))
 
-    def caffemodel(self, wildcards: Wildcards) -> str:
-        """Return the model's caffemodel."""
-        return str(self._model(wildcards)["caffemodel"])
+    def input_shape(self, wildcards: Wildcards) -> list[int] | None:
+        """Return the shape of an ONNX model's input, where the configuration has it."""
+        return self._model(wildcards).get("input_shape")
+
+    def network(self, wildcards: Wildcards) -> list[str]:
+        """Return the files of the network as it was trained: Caffe's, or what the ONNX model was read to."""
+        model = self._model(wildcards)
+        return [f"{self._folder(wildcards)}/network/{IMPORTED[0]}"] if is_onnx(model) else model_files(model)
+
+    def structure(self, wildcards: Wildcards) -> list[str]:
+        """Return the file that has the structure of the network as it was trained: new weights change none in Caffe."""
+        return self.network(wildcards)[:1]
 
     def preprocessing(self, wildcards: Wildcards) -> Record:
         """Return how the images of the case are prepared."""
@@ -129,6 +138,7 @@ class Job:
             variant.name: {
                 "precision": variant.precision,
                 "mode": variant.mode,
+                "is_converted": self.configuration.in_caffe(self._name(wildcards), variant),
                 **self._preparation(wildcards, variant.table),
             }
             for variant in self.configuration.variants.values()
@@ -146,9 +156,13 @@ class Job:
         """Return what a calibrator does with its images, whichever they are."""
         return {key: value for key, value in self.calibrator(wildcards).items() if key not in ("images", "seed")}
 
-    def tensorrt_options(self, wildcards: Wildcards) -> list[str]:
+    def caffe_files(self, wildcards: Wildcards) -> list[str]:
+        """Return Caffe's files, which some versions of TensorRT read; an ONNX model has none."""
+        return [] if is_onnx(self._model(wildcards)) else self.network(wildcards)
+
+    def tensorrt_options(self, wildcards: Wildcards, input: Any) -> list[str]:
         """Return the options of TensorRT's program for a calibrator."""
-        return _tensorrt_options(self.calibrator(wildcards))
+        return [*_caffe_options(input.network), *_tensorrt_options(self.calibrator(wildcards))]
 
     def engine_cache(self, wildcards: Wildcards) -> str | list[str]:
         """Return the calibration cache of an int8 engine; the others have none."""
@@ -158,10 +172,11 @@ class Job:
     def engine_options(self, wildcards: Wildcards, input: Any) -> list[str]:
         """Return the options of TensorRT's program for an engine."""
         calibrator = _engine_calibrator(wildcards)
+        files = _caffe_options(input.network)
         if calibrator is None:
-            return [f"--precision={wildcards.engine}", "--batch-size=64"]
+            return [*files, f"--precision={wildcards.engine}", "--batch-size=64"]
         record = self.configuration.calibrator(self._case(wildcards), calibrator)
-        return ["--precision=int8", f"--cache={input.cache}", *_tensorrt_options(record)]
+        return [*files, "--precision=int8", f"--cache={input.cache}", *_tensorrt_options(record)]
 
     # Tables.
 
@@ -170,25 +185,28 @@ class Job:
         table = self.configuration.tables[wildcards.table]
         return {"feeding": table.feeding, "unify_scales": table.unify_scales}
 
-    def table_prototxt(self, wildcards: Wildcards) -> str:
-        """Return the network that a fixed table belongs to."""
-        network = self.configuration.tables[wildcards.table].network
-        return f"{self._folder(wildcards)}/network/{network}/deploy.prototxt"
+    def table_network(self, wildcards: Wildcards) -> list[str]:
+        """Return the files of the network that a fixed table belongs to, those that decide its scales."""
+        table = self.configuration.tables[wildcards.table]
+        files = form_files(self.configuration, self._name(wildcards), table)
+        return [f"{self._folder(wildcards)}/{name}" for name in (files if table.caffe else files[:1])]
 
     # Variants: compiling, running, judging.
 
-    def prepared_prototxt(self, wildcards: Wildcards) -> str:
-        """Return the prototxt that a variant compiles."""
-        return f"{self._folder(wildcards)}/network/{self._variant(wildcards).table.network}/deploy.prototxt"
+    def prepared(self, wildcards: Wildcards) -> list[str]:
+        """Return the files of the network that a variant compiles."""
+        files = prepared_files(self.configuration, self._name(wildcards), self._variant(wildcards))
+        return [f"{self._folder(wildcards)}/{name}" for name in files]
 
-    def prepared_caffemodel(self, wildcards: Wildcards) -> str:
-        """Return the caffemodel that a variant compiles."""
-        return f"{self._folder(wildcards)}/network/{self._variant(wildcards).table.network}/weights.caffemodel"
+    def prepared_structure(self, wildcards: Wildcards) -> list[str]:
+        """Return the file that has the structure of the network that a variant compiles."""
+        return self.prepared(wildcards)[:1]
 
     def table(self, wildcards: Wildcards) -> str | list[str]:
         """Return the fixed table of a variant; an fp16 variant has none."""
         variant = self._variant(wildcards)
-        folder = f"{self._folder(wildcards)}/calibration/{variant.calibrator}/{variant.table.name}"
+        table = self.configuration.table(self._name(wildcards), variant)
+        folder = f"{self._folder(wildcards)}/calibration/{variant.calibrator}/{table.name}"
         return [] if variant.calibrator is None else f"{folder}/table.fixed.json"
 
     def compile_options(self, wildcards: Wildcards) -> Record:
@@ -259,6 +277,20 @@ class Job:
             "run_backend": "tensorrt",
         }
 
+    def quantized_subject(self, wildcards: Wildcards) -> Record:
+        """Return what the row of a quantized file says before any number, as onnxruntime runs it."""
+        subject = dict.fromkeys(("target", "mode", "calibrator", "preparation", "feeding", "unified_scales"))
+        return {
+            **subject,
+            "model": wildcards.model,
+            "dataset": wildcards.dataset,
+            "variant": "onnxruntime-int8",
+            "precision": "int8",
+            "calibrate_backend": None,
+            "compile_backend": None,
+            "run_backend": "onnxruntime",
+        }
+
     def verified_subject(self, wildcards: Wildcards) -> Record:
         """Return which row of the summary a verdict belongs to."""
         names = {"model": wildcards.model, "dataset": wildcards.dataset, "target": wildcards.target}
@@ -301,9 +333,12 @@ class Job:
     def _folder(self, wildcards: Wildcards) -> str:
         return f"{self.artefacts.results}/{wildcards.model}/{wildcards.dataset}"
 
+    def _name(self, wildcards: Wildcards) -> str:
+        return known("model", wildcards.model, self.configuration.settings["models"])
+
     def _model(self, wildcards: Wildcards) -> Record:
-        models: Mapping[str, Record] = self.configuration.settings["models"]
-        return models[known("model", wildcards.model, models)]
+        record: Record = self.configuration.settings["models"][self._name(wildcards)]
+        return record
 
     @cached_property
     def _cases(self) -> Mapping[str, Case]:
@@ -326,7 +361,14 @@ class Job:
     def _calibrate_backend(self, calibrator: str | None) -> str | None:
         if calibrator is None:
             return None
+        if calibrator in self.configuration.qdq_calibrators:
+            return "the model's own scales"
         return "tensorrt" if calibrator in self.configuration.tensorrt_calibrators else "cpu"
+
+
+def _caffe_options(files: Iterable[str]) -> list[str]:
+    """Return the options that name Caffe's files, where there are any."""
+    return [f"--{option}={path}" for option, path in zip(("prototxt", "caffemodel"), files, strict=False)]
 
 
 def _tensorrt_options(calibrator: Record) -> list[str]:

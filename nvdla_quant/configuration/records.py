@@ -7,21 +7,27 @@ from functools import cached_property
 from typing import Any
 
 from nvdla_quant.configuration import sweep
+from nvdla_quant.configuration.sources import is_onnx
 from nvdla_quant.jobs.downloads import Source
 
 
 @dataclass(frozen=True)
 class Table:
-    """One way to make a fixed table from a calibration cache."""
+    """One way to make a fixed table from a calibration cache.
+
+    With `caffe` it is that of an ONNX model as it is written in Caffe, where some layers are several.
+    """
 
     preparation: str
     feeding: str
     unify_scales: bool
+    caffe: bool = False
 
     @property
     def name(self) -> str:
-        """Folder of the table: preparation, feeding, and `not-unified` where scales are left alone."""
-        return f"{self.preparation}-{self.feeding}" + ("" if self.unify_scales else "-not-unified")
+        """Folder of the table: preparation, feeding, `not-unified` where scales are left alone, and `caffe`."""
+        words = ("" if self.unify_scales else "-not-unified") + ("-caffe" if self.caffe else "")
+        return f"{self.preparation}-{self.feeding}{words}"
 
     @property
     def network(self) -> str:
@@ -72,7 +78,7 @@ class Group:
     name : str
         The variants' name without the seed.
     images : int or None
-        Number of calibration images; None in fp16.
+        Number of calibration images; None in fp16, and where the scales are the model's own.
     series : str
         The name without the number of images either: groups that differ in that number alone share it.
     calibrator : str or None
@@ -167,6 +173,8 @@ class Configuration:
         if calibrator is None:
             return Group(tuple(runs), variant.name, None, variant.name, None)
         record = self.calibrator(runs[0].case, calibrator)
+        if calibrator in self.qdq_calibrators:
+            return Group(tuple(runs), variant.name, None, variant.name, calibrator)
         seedless = sweep.without(calibrator, "seed", record["seed"]) if len(runs) > 1 else calibrator
         series = sweep.without(seedless, "images", record["images"])
         name = variant.name.replace(calibrator, seedless)
@@ -182,10 +190,28 @@ class Configuration:
                 modes.setdefault((run.target, replace(run.variant, name=name, mode=None)), {})[mode] = run
         return tuple((found["per-kernel"], found["per-filter"]) for found in modes.values() if len(found) == 2)
 
-    @property
+    def is_onnx(self, model: str) -> bool:
+        """Return whether a model is an ONNX file."""
+        return is_onnx(self.settings["models"][model])
+
+    def models(self, *, onnx: bool) -> tuple[str, ...]:
+        """Return the names of the models that are ONNX files, or of those that are Caffe's."""
+        return tuple(name for name in self.settings["models"] if self.is_onnx(name) == onnx)
+
+    def in_caffe(self, model: str, variant: Variant) -> bool:
+        """Return whether a variant compiles an ONNX model as Caffe's files: NVIDIA's compiler reads no others."""
+        return self.is_onnx(model) and variant.compiler == "nvdla_compiler"
+
+    def table(self, model: str, variant: Variant) -> Table:
+        """Return how the fixed table of a variant is made for a model."""
+        return replace(variant.table, caffe=self.in_caffe(model, variant))
+
+    @cached_property
     def tables(self) -> Mapping[str, Table]:
         """Tables that the int8 variants use, by name."""
-        return {v.table.name: v.table for v in self.variants.values() if v.calibrator is not None}
+        models = self.settings["models"]
+        tables = (self.table(m, v) for v in self.variants.values() if v.calibrator is not None for m in models)
+        return {table.name: table for table in tables}
 
     @property
     def networks(self) -> Mapping[str, Table]:
@@ -197,6 +223,21 @@ class Configuration:
         """Names of the calibrators that TensorRT runs."""
         records = self.settings["calibrators"].items()
         return tuple(name for name, record in records if record["method"].startswith("tensorrt-"))
+
+    @cached_property
+    def qdq_calibrators(self) -> tuple[str, ...]:
+        """Names of the calibrators that take the scales of a quantized ONNX model."""
+        records = self.settings["calibrators"].items()
+        return tuple(name for name, record in records if record["method"] == "qdq")
+
+    @cached_property
+    def quantized_cases(self) -> tuple[Case, ...]:
+        """Cases whose model's own scales are used, so that onnxruntime's int8 result of the same file is to compare."""
+        return tuple(
+            case
+            for case in self.cases
+            if any(run.variant.calibrator in self.qdq_calibrators for run in self.runs_of(case))
+        )
 
     @cached_property
     def engines(self) -> tuple[str, ...]:

@@ -77,10 +77,13 @@ def explain(error: Any) -> str:
         return f"{where}: unknown key {', '.join(hints)}; known keys are {', '.join(known)}"
     if error.validator == "required":
         missing = [key for key in error.validator_value if key not in error.instance]
-        return f"{where}: missing {', '.join(map(repr, missing))}"
+        instead = f"; {error.schema['$comment']}" if "$comment" in error.schema else ""
+        return f"{where}: missing {', '.join(map(repr, missing))}{instead}"
     if error.validator == "oneOf":
         choices = [" and ".join(choice["required"]) for choice in error.validator_value]
         return f"{where}: give exactly one of {', '.join(choices)}"
+    if error.validator == "not":
+        return f"{where}: {error.schema['description']}"
     if error.validator == "pattern" and error.validator_value in _PATTERNS:
         allowed, character = _PATTERNS[error.validator_value]
         wrong = dict.fromkeys(part for part in error.instance if not re.fullmatch(character, part))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from nvdla_quant.jobs.downloads import Source, resolve
@@ -23,6 +24,19 @@ def resolve_files(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
         return [replaced(item) for item in value] if isinstance(value, list) else value
 
     return replaced(settings), sources
+
+
+def is_onnx(model: Mapping[str, Any]) -> bool:
+    """Return whether the record of a model names an ONNX file, and not Caffe's."""
+    return "onnx" in model
+
+
+def model_files(model: Mapping[str, Any]) -> list[str]:
+    """Return the files that the record of a model names; of an ONNX file, also the weights that lie beside it."""
+    if not is_onnx(model):
+        return [model["prototxt"], model["caffemodel"]]
+    beside = f"{model['onnx']}.data"  # As PyTorch calls it; which files there are, the model alone knows.
+    return [model["onnx"], *([beside] if Path(beside).is_file() else [])]
 
 
 def files_of(source: Mapping[str, Any]) -> list[str]:

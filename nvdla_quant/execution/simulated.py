@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.execution.fp32 import Reference, to_onnx
+from nvdla_quant.execution.fp32 import Reference
 from nvdla_quant.hardware.targets import QuantizationMode
 from nvdla_quant.network.graph import Convolution, Deconvolution, InnerProduct, Layer, Network, Weights
+from nvdla_quant.network.onnx.writer import to_onnx
 from nvdla_quant.network.views import viewed
 from nvdla_quant.table.consistency import check_complete
 from nvdla_quant.table.fusion import fused_end

@@ -59,6 +59,11 @@ class _Padded:
     pad: Pair
     far: Pair | None
 
+    def __post_init__(self) -> None:
+        """Have one way to say that both sides are alike."""
+        if self.far == self.pad:
+            object.__setattr__(self, "far", None)
+
     @property
     def sides(self) -> tuple[Pair, Pair]:
         """Padding (before, after) along the height and along the width."""
@@ -68,7 +73,12 @@ class _Padded:
 
 @dataclass(frozen=True, eq=False)
 class Convolution(_Padded):
-    """2-D convolution; `weights` is (outputs, inputs / group, height, width), `bias` (outputs,)."""
+    """2-D convolution; `weights` is (outputs, inputs / group, height, width), `bias` (outputs,).
+
+    `scales` (outputs,) says that the weights came quantized: each is a whole number from -128 to 128 times its
+    output's scale, rounded to float32 (128 only where a negative factor was folded into -128). A compiler uses these
+    scales instead of choosing some. None where the weights are any floats.
+    """
 
     kind: ClassVar[str] = "Convolution"
     weights: Weights
@@ -78,6 +88,7 @@ class Convolution(_Padded):
     dilation: Pair = (1, 1)
     group: int = 1
     far: Pair | None = None
+    scales: Weights | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +96,7 @@ class Deconvolution(_Padded):
     """Transposed convolution; `weights` is (inputs, outputs / group, height, width) as in Caffe.
 
     Padding takes rows and columns of the output away. A negative `far` appends some, which is ONNX's
-    ``output_padding``.
+    ``output_padding``. `scales` (outputs,) as of a convolution, all groups in order.
     """
 
     kind: ClassVar[str] = "Deconvolution"
@@ -96,15 +107,24 @@ class Deconvolution(_Padded):
     dilation: Pair = (1, 1)
     group: int = 1
     far: Pair | None = None
+    scales: Weights | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class InnerProduct:
-    """Fully connected layer over the flattened input; `weights` is (outputs, inputs in C, H, W order)."""
+    """Fully connected layer over the flattened input; `weights` is (outputs, inputs in C, H, W order).
+
+    `scales` (outputs,) as of a convolution.
+    """
 
     kind: ClassVar[str] = "InnerProduct"
     weights: Weights
     bias: Weights | None
+    scales: Weights | None = None
+
+
+Learned = Convolution | Deconvolution | InnerProduct
+"""Operations that multiply by learned weights."""
 
 
 @dataclass(frozen=True)
@@ -351,6 +371,22 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class OnnxTensors:
+    """What the tensors of a network are called in the ONNX file that it was read from.
+
+    Attributes
+    ----------
+    names : Mapping[str, str]
+        Name in the file by our name: of the inputs, and of each layer but the first half of a node read as two.
+    others : frozenset[str]
+        The file's tensors that no layer here writes: weights, and what was folded or read together with others.
+    """
+
+    names: Mapping[str, str]
+    others: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Network:
     """Layers in file order, which is an order of execution.
 
@@ -364,12 +400,15 @@ class Network:
         Layers that run at test time, without ``Input``.
     tensors : Mapping[str, Tensor]
         Every tensor by name: the inputs, then one for each layer, in order.
+    onnx : OnnxTensors or None
+        Names in the ONNX file that it was read from; None for any other network, and for one that was made of it.
     """
 
     name: str
     inputs: tuple[Tensor, ...]
     layers: tuple[Layer, ...]
     tensors: Mapping[str, Tensor] = field(repr=False)
+    onnx: OnnxTensors | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Freeze the mapping and check that each layer reads what was written before it."""

@@ -19,6 +19,7 @@ from nvdla_quant.network.graph import (
     Deconvolution,
     InnerProduct,
     Layer,
+    Learned,
     Network,
     Operation,
     Pair,
@@ -29,11 +30,11 @@ from nvdla_quant.network.graph import (
     Weights,
     pooling_size,
 )
+from nvdla_quant.network.quantized import rescaled
 from nvdla_quant.network.shapes import assemble
 from nvdla_quant.network.views import readers, sole_reader
 
-_Linear = TypeVar("_Linear", bound=Convolution | Deconvolution | InnerProduct)
-
+_Linear = TypeVar("_Linear", bound=Learned)
 
 PREPARATIONS = ("fold", "as-is")
 
@@ -127,14 +128,8 @@ def _outputs(operation: Convolution | Deconvolution | InnerProduct) -> tuple[int
 
 def _absorb(operation: _Linear, factor: NDArray[np.float64], offset: NDArray[np.float64]) -> _Linear:
     """`operation`, its outputs times `factor` plus `offset`."""
-    weights = operation.weights.astype(np.float64)
-    if isinstance(operation, Deconvolution):
-        grouped = weights.reshape(operation.group, -1, *weights.shape[1:])
-        scaled = (grouped * factor.reshape(operation.group, 1, -1, 1, 1)).reshape(weights.shape)
-    else:
-        scaled = weights * factor.reshape(-1, *[1] * (weights.ndim - 1))
     bias = offset if operation.bias is None else operation.bias * factor + offset
-    return replace(operation, weights=scaled.astype(np.float32), bias=bias.astype(np.float32))
+    return replace(rescaled(operation, factor), bias=bias.astype(np.float32))
 
 
 def fold_input(network: Network, name: str, mean: NDArray[np.float64], scale: float) -> Network:
@@ -162,7 +157,7 @@ def fold_input(network: Network, name: str, mean: NDArray[np.float64], scale: fl
     channels, height, width = network.tensors[name].chw
     if mean.shape != (channels,):
         raise NetworkError(f"input {name!r}: {mean.shape} means given for {channels} channels")
-    folded = {}
+    folded: dict[str, Convolution | InnerProduct] = {}
     for layer in readers(network, name):
         operation = layer.operation
         if isinstance(operation, Convolution):
@@ -173,11 +168,8 @@ def fold_input(network: Network, name: str, mean: NDArray[np.float64], scale: fl
         else:
             raise NetworkError(f"layer {layer.name!r}: {layer.kind} reads input {name!r}, its mean cannot be folded")
         bias = np.zeros(len(shift)) if operation.bias is None else operation.bias
-        folded[layer.name] = replace(
-            operation,
-            weights=(operation.weights * np.float64(scale)).astype(np.float32),
-            bias=(bias - shift * scale).astype(np.float32),
-        )
+        scaled = rescaled(operation, np.full(len(shift), scale, np.float64))
+        folded[layer.name] = replace(scaled, bias=(bias - shift * scale).astype(np.float32))
     layers = [replace(layer, operation=folded.get(layer.name, layer.operation)) for layer in network.layers]
     return _assembled(network, layers)
 

@@ -67,7 +67,7 @@ GROUP = (*PLACE, "group")
 _RUN = _texts(
     model="model, by its name in the configuration",
     dataset="data set, by its name",
-    target="hardware; none for fp32 and TensorRT",
+    target="hardware; none for fp32, TensorRT and onnxruntime",
     variant="variant, by its name",
 )
 _MADE_BY = _texts(

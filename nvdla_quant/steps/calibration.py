@@ -1,6 +1,6 @@
 """Calibrate on the CPU."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,20 +8,19 @@ from nvdla_quant.calibration import cpu
 from nvdla_quant.images.preprocess import Preprocessing, normalise
 from nvdla_quant.images.selection import read_images
 from nvdla_quant.jobs import logs
-from nvdla_quant.network.caffe.reader import read_network
+from nvdla_quant.network.files import read_model
 from nvdla_quant.table.cache import write_cache
 
 
 def calibrate(
-    prototxt: str,
-    caffemodel: str,
+    files: Sequence[str],
     images: str,
     cache: str,
     preprocessing: Mapping[str, Any],
     calibrator: Mapping[str, Any],
 ) -> None:
-    """Find the scale of each tensor of a network over the calibration `images`, and write the `cache`."""
-    network = read_network(Path(prototxt), Path(caffemodel))
+    """Find the scale of each tensor of the network in `files` over the calibration `images`, and write the `cache`."""
+    network = read_model(files)
     inputs = normalise(read_images(Path(images)).pixels, Preprocessing.from_config(preprocessing))
     progress = logs.log_progress("calibration")
     write_cache(cpu.calibrate(network, inputs, cpu.Calibrator(**calibrator), progress=progress), Path(cache))

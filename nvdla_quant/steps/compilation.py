@@ -1,18 +1,17 @@
 """Compile with this package's compiler."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nvdla_quant.hardware.targets import target_of
 from nvdla_quant.jobs.files import write_bytes, write_json
-from nvdla_quant.network.caffe.reader import read_network
+from nvdla_quant.network.files import read_model
 from nvdla_quant.table.table import read_table
 
 
 def compile_loadable(
-    prototxt: str,
-    caffemodel: str,
+    files: Sequence[str],
     table: str | None,
     loadable: str,
     report: str,
@@ -23,8 +22,8 @@ def compile_loadable(
 
     Parameters
     ----------
-    prototxt, caffemodel : str
-        The prepared network.
+    files : Sequence[str]
+        Those of the prepared network.
     table : str or None
         Its fixed calibration table; fp16 has none.
     loadable, report : str
@@ -36,7 +35,7 @@ def compile_loadable(
     """
     from nvdla_quant.compiler.compile import compile_network
 
-    network = read_network(Path(prototxt), Path(caffemodel))
+    network = read_model(files)
     scales = read_table(Path(table)) if table else None
     compilation = compile_network(network, scales, target_of(target), **options)
     write_bytes(loadable, compilation.data)

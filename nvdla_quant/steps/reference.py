@@ -1,6 +1,6 @@
 """Run the fp32 network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,12 @@ from nvdla_quant.images.preprocess import Preprocessing, normalise
 from nvdla_quant.images.selection import read_images
 from nvdla_quant.jobs import logs
 from nvdla_quant.jobs.files import write_npz
-from nvdla_quant.network.caffe.reader import read_network
+from nvdla_quant.network.files import read_model
 
 
-def compute_reference(
-    prototxt: str, caffemodel: str, images: str, scores: str, preprocessing: Mapping[str, Any]
-) -> None:
+def compute_reference(files: Sequence[str], images: str, scores: str, preprocessing: Mapping[str, Any]) -> None:
     """Run a network in fp32 on prepared test `images`; write `scores`, what a final Softmax read, and labels."""
-    network = read_network(Path(prototxt), Path(caffemodel))
+    network = read_model(files)
     chosen = read_images(Path(images))
     inputs = normalise(chosen.pixels, Preprocessing.from_config(preprocessing))
     outputs = scores_and_logits(network, inputs, progress=logs.log_progress("fp32"))

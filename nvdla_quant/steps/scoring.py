@@ -1,20 +1,20 @@
 """Score a variant, and compare it with fp32 image by image."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nvdla_quant.evaluation.accuracy import Subject, deviation_of, measure, write_accuracy
 from nvdla_quant.evaluation.comparison import Scored, compare, output_step, write_comparisons
 from nvdla_quant.jobs.files import read_npz
-from nvdla_quant.network.caffe.reader import read_structure
+from nvdla_quant.network.files import read_structure
 from nvdla_quant.table.table import read_table
 
 
 def score_variant(
     dumps: Iterable[str],
     reference: Iterable[str],
-    prototxt: str,
+    files: Sequence[str],
     table: str | None,
     accuracy: str,
     comparison: str,
@@ -27,8 +27,8 @@ def score_variant(
     ----------
     dumps, reference : iterable of str
         Shards of the device's output and of the fp32 scores, in the same order.
-    prototxt : str
-        The prepared network.
+    files : Sequence[str]
+        Those of the prepared network, or the one with its structure.
     table : str or None
         Its fixed calibration table, which has the scale of the output; fp16 has none.
     accuracy, comparison : str
@@ -50,6 +50,6 @@ def score_variant(
         ran=ran,
     )
     write_accuracy(Path(accuracy), measured)
-    step = output_step(read_structure(Path(prototxt)), read_table(Path(table)) if table else None)
+    step = output_step(read_structure(files), read_table(Path(table)) if table else None)
     compared = compare(pair, labels, Scored.of(found["output"], step, ran), Scored.of(fp32["scores"], 1.0))
     write_comparisons(Path(comparison), [] if compared is None else [compared])

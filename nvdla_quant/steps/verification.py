@@ -1,6 +1,6 @@
 """Hold a loadable to the float network on a few test images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,14 @@ from nvdla_quant.hardware.targets import target_of
 from nvdla_quant.images.preprocess import Preprocessing, normalise
 from nvdla_quant.images.selection import read_images
 from nvdla_quant.loadable.reader import read_loadable
-from nvdla_quant.network.caffe.reader import read_network
+from nvdla_quant.network.files import read_model
 from nvdla_quant.table.table import read_table
 
 
 def verify_loadable(
     loadable: str,
     report: str | None,
-    prototxt: str,
-    caffemodel: str,
+    files: Sequence[str],
     table: str | None,
     images: str,
     verdict: str,
@@ -36,8 +35,8 @@ def verify_loadable(
         NVIDIA's or ours.
     report : str or None
         The ``compile.json`` that claims what its operations stand for; NVIDIA's compiler makes no claim.
-    prototxt, caffemodel : str
-        The prepared network.
+    files : Sequence[str]
+        Those of the prepared network.
     table : str or None
         Its fixed calibration table; fp16 has none.
     images : str
@@ -61,7 +60,7 @@ def verify_loadable(
         inputs = pixels.astype(np.float32)
     else:
         inputs = normalise(pixels, Preprocessing.from_config(preprocessing))
-    network = read_network(Path(prototxt), Path(caffemodel))
+    network = read_model(files)
     scales = read_table(Path(table)) if table else None
     claim = read_claim(Path(report)) if report else None
     found = verify_in_sweep(read_loadable(Path(loadable)), network, scales, inputs, target_of(target), claim)

@@ -12,6 +12,7 @@ import numpy as np
 
 from nvdla_quant.hardware.cbuf import IMAGE_CHANNELS
 from nvdla_quant.hardware.targets import MAX_POOLING_WINDOW, Precision, QuantizationMode, Target
+from nvdla_quant.network.caffe.rewrites import for_caffe, not_in_caffe
 from nvdla_quant.network.findings import Finding
 from nvdla_quant.network.graph import (
     LRN,
@@ -37,6 +38,7 @@ from nvdla_quant.network.graph import (
     pooling_size,
 )
 from nvdla_quant.network.passes import prepare
+from nvdla_quant.network.quantized import quantized_layers
 from nvdla_quant.network.views import sole_reader, viewed
 
 FUSING_PROFILE = "fast-math"
@@ -71,6 +73,13 @@ def check_nvdla_compiler(
     if precision not in target.precisions:
         message = f"{target.name} has no {precision} multipliers, and nvdla_compiler does not object"
         findings.append(Finding("", "precision", "error", message, "compile for int8, or for nv_full"))
+    given = [layer.name for layer in quantized_layers(network)] if precision is Precision.INT8 else []
+    if given:
+        message = (
+            f"the weights of {len(given)} layers came quantized ({given[0]} is the first), and nvdla_compiler takes no "
+            "scales of weights: it chooses them anew, by the largest weight"
+        )
+        findings.append(Finding("", "weight-scales", "warning", message, "compiler: builtin keeps them"))
     first = _first_convolution(network) if informat == IMAGE_FORMAT else None
     for layer in network.layers:
         if layer is first:
@@ -96,17 +105,23 @@ def findings_by_variant(
     target : Target
         What they are compiled for.
     variants : Mapping
-        By name: ``precision``, ``mode``, and what `passes.prepare` takes, ``preparation`` and ``pixels``.
+        By name: ``precision``, ``mode``, ``is_converted`` (from ONNX to Caffe's files, by `caffe.rewrites.for_caffe`),
+        and what `passes.prepare` takes, ``preparation`` and ``pixels``.
     options : Mapping
         ``profile`` and ``informat``.
     """
 
-    def findings(precision: str, mode: str | None, **preparation: Any) -> list[dict[str, Any]]:
+    def findings(
+        precision: str, mode: str | None, is_converted: bool = False, **preparation: Any
+    ) -> list[dict[str, Any]]:
         chosen = None if mode is None else QuantizationMode(mode)
         prepared = prepare(network, **preparation)
-        return [
-            asdict(found) for found in check_nvdla_compiler(prepared, target, Precision(precision), chosen, **options)
-        ]
+        if is_converted:
+            if lacking := not_in_caffe(prepared):
+                return list(map(asdict, lacking))
+            prepared = for_caffe(prepared)
+        checked = check_nvdla_compiler(prepared, target, Precision(precision), chosen, **options)
+        return list(map(asdict, checked))
 
     return {name: {"findings": findings(**variant)} for name, variant in variants.items()}
 

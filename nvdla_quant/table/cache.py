@@ -38,12 +38,15 @@ class CalibrationCache:
         Whether it was a table in JSON, which says nothing of who calibrated.
     by_layer : bool
         Whether the names of such a table are those of layers.
+    zeros : tuple[str, ...]
+        Names whose scale is 0, as TensorRT writes where it saw nothing but zeros; nothing can be quantized with them.
     """
 
     header: str
     entries: tuple[tuple[str, float], ...]
     is_table: bool = False
     by_layer: bool = False
+    zeros: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Round the scales to float32, and refuse what cannot be written or used."""
@@ -52,11 +55,16 @@ class CalibrationCache:
             raise CacheError(
                 f"calibration cache: the header {self.header!r} reads as an entry; name who wrote the cache"
             )
+        if self.zeros and not self.entries:
+            raise CacheError(
+                f"calibration cache: entry {self.zeros[0]!r} has scale 0.0, as all others: the calibrator saw nothing "
+                "but zeros; check the images and the weights, and calibrate again"
+            )
         if not self.entries:
             raise CacheError("calibration cache: no entries, expected one for each tensor; calibrate again")
         entries = tuple((name, _float32(name, scale)) for name, scale in self.entries)
         seen: set[str] = set()
-        for name, _ in entries:
+        for name in (*(name for name, _ in entries), *self.zeros):
             _check_text(f"entry {name!r}", name)
             if name in seen:
                 raise CacheError(f"calibration cache: entry {name!r} stands twice; remove the wrong one")
@@ -85,8 +93,8 @@ def read_cache(path: Path) -> CalibrationCache:
     Raises
     ------
     CacheError
-        Not text, empty, cut short, a line that is no entry, a name that stands twice, a scale that is not finite and
-        positive, or a table of ncnn or onnxruntime. The message names the file and the line or entry.
+        Not text, empty, cut short, a line that is no entry, a name that stands twice, a scale that is negative or not
+        finite, scales of 0 alone, or a table of ncnn or onnxruntime. The message names the file and the line or entry.
     OSError
         The file cannot be read.
     """
@@ -131,12 +139,14 @@ def parse_cache(content: bytes) -> CalibrationCache:
             )
         name, digits = entry
         entries.append((name, float(struct.unpack(">f", bytes.fromhex(digits.rjust(8, "0")))[0])))
-    return CalibrationCache(lines[0], tuple(entries))
+    zeros = tuple(name for name, scale in entries if scale == 0)
+    return CalibrationCache(lines[0], tuple(entry for entry in entries if entry[1] != 0), zeros=zeros)
 
 
 def format_cache(cache: CalibrationCache) -> str:
     """Return `cache` as text; `parse_cache` gives it back."""
-    lines = [cache.header, *(f"{name}: {struct.pack('>f', scale).hex()}" for name, scale in cache.entries)]
+    entries = (*cache.entries, *((name, 0.0) for name in cache.zeros))
+    lines = [cache.header, *(f"{name}: {struct.pack('>f', scale).hex()}" for name, scale in entries)]
     return "\n".join(lines) + "\n"
 
 

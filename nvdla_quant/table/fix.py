@@ -1,7 +1,11 @@
 """From a calibration cache to the fixed table: names, the prepared network's layers, feeding, agreement."""
 
+from collections.abc import Mapping
+
 from nvdla_quant.errors import TableError
 from nvdla_quant.network.graph import Network
+from nvdla_quant.network.views import VIEWS
+from nvdla_quant.table.bounds import scale_of
 from nvdla_quant.table.cache import CalibrationCache
 from nvdla_quant.table.changes import Change
 from nvdla_quant.table.consistency import Feeding, check_complete, feed, unify
@@ -20,7 +24,7 @@ def fix_table(
     """Return the table that `prepared` is compiled with.
 
     A layer that took others in has the name of the last of them, and so its scale. A layer that a rewrite made carries
-    its pooling's scale, which unifying sets.
+    its pooling's scale, which unifying sets, or one that holds its values (`bounds.scale_of`).
 
     Parameters
     ----------
@@ -58,6 +62,17 @@ def fix_table(
     return table, (*mapped, *carried, *fed, *unified)
 
 
+def _made(prepared: Network, name: str, scales: Mapping[str, float]) -> tuple[float, str]:
+    """Return the scale of a layer that a rewrite made, and why."""
+    layer = prepared.by_name[name]
+    if layer.kind != "Pooling":
+        return scale_of(prepared, name, scales), "what it can pass on, by the scales of the layers around it"
+    (source,) = layer.inputs
+    if source not in scales:
+        raise TableError(f"layer {name!r}: made by a rewrite, but {source!r} before it has no scale")
+    return scales[source], f"a part of a pooling of {source}"
+
+
 def _carry(network: Network, prepared: Network, table: CalibrationTable) -> tuple[CalibrationTable, tuple[Change, ...]]:
     """Return the scales of the layers that are left, and those of layers that a rewrite put before an original one."""
     scales: dict[str, float] = {}
@@ -65,12 +80,7 @@ def _carry(network: Network, prepared: Network, table: CalibrationTable) -> tupl
     for name in prepared.tensors:
         if name in table.scales:
             scales[name] = table.scales[name]
-        elif name not in network.tensors:
-            (source,) = prepared.by_name[name].inputs
-            if source not in scales:
-                raise TableError(f"layer {name!r}: made by a rewrite, but {source!r} before it has no scale")
-            scales[name] = scales[source]
-            changes.append(
-                Change(name, "", scales[source], scales[source], "rewrite", f"a part of a pooling of {source}")
-            )
+        elif name not in network.tensors and not isinstance(prepared.by_name[name].operation, VIEWS):
+            scales[name], reason = _made(prepared, name, {**table.scales, **scales})
+            changes.append(Change(name, "", scales[name], scales[name], "rewrite", reason))
     return CalibrationTable(scales), tuple(changes)

@@ -1,9 +1,10 @@
-"""Names of the tensors in a cache that TensorRT took through its Caffe parser, and the layers they belong to.
+"""Names of the tensors in a cache that TensorRT took through one of its parsers, and the layers they belong to.
 
-The parser names a tensor after its blob where its layer is the last writer of that blob. Every other tensor keeps the
-default ``(Unnamed Layer* i) [Type]_output``, i counting TensorRT's layers. So ``conv1`` in a cache is the output of the
-last in-place layer on blob ``conv1``, not of the layer called conv1. (Measured on public caches and on our own;
-docs/hardware/calibration-table.md, "Names", has an example.)
+The Caffe parser names a tensor after its blob where its layer is the last writer of that blob. Every other tensor keeps
+the default ``(Unnamed Layer* i) [Type]_output``, i counting TensorRT's layers. So ``conv1`` in a cache is the output of
+the last in-place layer on blob ``conv1``, not of the layer called conv1. (Measured on public caches and on our own;
+docs/hardware/calibration-table.md, "Names", has an example.) The ONNX parser keeps the file's names, and has names of
+its own for the layers that it adds.
 """
 
 import difflib
@@ -12,7 +13,7 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 from nvdla_quant.errors import CacheError
-from nvdla_quant.network.graph import Network
+from nvdla_quant.network.graph import Gather, Network
 from nvdla_quant.network.views import VIEWS, sole_reader, viewed
 from nvdla_quant.table.cache import CalibrationCache
 from nvdla_quant.table.changes import Change
@@ -52,6 +53,10 @@ _TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 Those from Clip on are no layers of Caffe, so only our own caches have names for them."""
 
+_ADDED = re.compile(r"\(Unnamed Layer\* \d+\) \[[^\]]*\]_output\Z|ONNXTRT_|\w+__\d+\Z")
+"""What TensorRT's ONNX parser adds to a file's tensors: layers without a name, broadcasts and shuffles of its own
+(public caches of TensorRT 6.0 to 10.3)."""
+
 _UNNAMED = re.compile(r"\(Unnamed Layer\* \d+\) \[(?P<type>[^\]]*)\]_output\Z")
 _BEFORE_FUSION = re.compile(r"TRT-\d+-(EntropyCalibration2|MinMaxCalibration)\Z|nvdla-quant-")
 _AFTER_FUSION = re.compile(r"TRT-\d+-EntropyCalibration\Z|\d+ [0-9a-f]{16} [0-9a-f]{16}\Z")
@@ -70,13 +75,19 @@ def tensor_names(network: Network) -> Mapping[str, str]:
     -------
     Mapping[str, str]
         Cache name by tensor name (layer name, or blob name of an input). Dropout and Flatten have none of their own,
-        nor has the first half of a layer that was read as two.
+        nor has the first half of a layer that was read as two. Of a network from ONNX, names are the file's, and
+        whatever shows the elements of another tensor has none.
 
     Raises
     ------
     CacheError
         A layer overwrites the blob of a network input: the cache would have one name for two tensors.
     """
+    if network.onnx is not None:
+        shown = {layer.name for layer in network.layers if layer.inner or isinstance(layer.operation, VIEWS)}
+        return MappingProxyType(
+            {tensor: network.onnx.names[tensor] for tensor in network.tensors if tensor not in shown}
+        )
     names = {tensor.name: tensor.name for tensor in network.inputs}
     holder = {tensor.blob: tensor.name for tensor in network.inputs}
     index = 0
@@ -135,10 +146,11 @@ def match(cache: CalibrationCache, network: Network) -> tuple[CalibrationTable, 
     scales = dict(cache.scales)
     if cache.by_layer:
         scales |= _scales_by_rule(network, scales)
-    _refuse_strangers(cache, network, names)
+    added = _added(cache, network, names)
+    _refuse_strangers(cache, network, {*names.values(), *(change.cache_name for change in added)})
     fused = _taken_after_fusion(cache, names)
     table: dict[str, float] = {}
-    changes: list[Change] = []
+    changes: list[Change] = [*added]
     missing: list[str] = []
     for tensor, name in names.items():
         if tensor in network.by_name and isinstance(network.by_name[tensor].operation, VIEWS):
@@ -147,7 +159,8 @@ def match(cache: CalibrationCache, network: Network) -> tuple[CalibrationTable, 
             continue
         source = tensor if name in scales else _group_entry(network, names, scales, tensor) if fused else None
         if source is None:
-            missing.append(f"{name!r} (of {tensor})")
+            zero = ", 0 there: it saw nothing but zeros" if name in cache.zeros else ""
+            missing.append(f"{name!r} (of {tensor}{zero})")
             continue
         entry = names[source]
         table[tensor] = scales[entry]
@@ -172,7 +185,9 @@ def match(cache: CalibrationCache, network: Network) -> tuple[CalibrationTable, 
     for layer in network.layers:
         if layer.inner:
             (outer,) = network.consumers[layer.name]
-            table[layer.name] = scale = table[outer.name]
+            # Channels keep the scale that they have; anything else may have any, since what reads it rescales.
+            kept = viewed(network, layer.inputs[0]) if isinstance(layer.operation, Gather) else outer.name
+            table[layer.name] = scale = table[kept]
             changes.append(Change(layer.name, "", scale, scale, "inner", f"the first half of layer {outer.name}"))
     return CalibrationTable({name: table[name] for name in network.tensors if name in table}), tuple(changes)
 
@@ -227,9 +242,22 @@ def _scales_by_rule(network: Network, scales: Mapping[str, float]) -> dict[str, 
     return found
 
 
-def _refuse_strangers(cache: CalibrationCache, network: Network, names: Mapping[str, str]) -> None:
-    """Refuse a cache that holds tensors which the network lacks; the slopes of PReLU may stand there."""
-    known = set(names.values())
+def _added(cache: CalibrationCache, network: Network, names: Mapping[str, str]) -> list[Change]:
+    """Return the entries of a cache from an ONNX file that no layer here has: the file's own, and the parser's."""
+    if network.onnx is None:
+        return []
+    wanted, of_file = set(names.values()), {*network.onnx.names.values(), *network.onnx.others}
+    found = []
+    for name, scale in cache.entries:
+        if name in wanted or (name not in of_file and not _ADDED.match(name)):
+            continue
+        reason = "no layer here has a scale of its own for it" if name in of_file else "TensorRT's parser added it"
+        found.append(Change("", name, scale, scale, "unused", reason))
+    return found
+
+
+def _refuse_strangers(cache: CalibrationCache, network: Network, known: Collection[str]) -> None:
+    """Refuse a cache that holds tensors which are not `known`; the slopes of PReLU may stand there."""
     has_slopes = any(layer.kind == "PReLU" for layer in network.layers)
     strangers = []
     for name, _ in cache.entries:
@@ -244,7 +272,7 @@ def _refuse_strangers(cache: CalibrationCache, network: Network, names: Mapping[
             f"its {len(cache.entries)} entries match the {len(known)} tensors of network {network.name!r}; these do "
             f"not: {_some(strangers)}; "
             + ("correct the names, or " if cache.is_table else "")
-            + "give the prototxt that was calibrated"
+            + f"give the {'prototxt' if network.onnx is None else 'ONNX file'} that was calibrated"
         )
 
 

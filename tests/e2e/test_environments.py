@@ -11,12 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import yaml
 
+from nvdla_quant.network.onnx.writer import to_onnx
 from tests.conftest import REPOSITORY
 from tests.fakes import bare_interpreter, fake_gpu, install
-from tests.sweeps import run
+from tests.sweeps import run, tiny_network
 from tests.workflow.test_rules import PROGRAMS, imported_by, rules_of
 
 pytestmark = pytest.mark.e2e
@@ -68,8 +70,15 @@ def checkout(
         patch.setenv("FAKE_CONDA", str(REPOSITORY))
         patch.setenv("FAKE_JOB", str(checkout / "results/tiny/noise/tensorrt/job.json"))
         patch.delenv("PYTHONPATH", raising=False)
-        finished = run(checkout, "--sdm", "conda")
-    assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-4000:]
+        runs = [run(checkout, "--sdm", "conda")]
+        onnx.save(to_onnx(tiny_network(0)), checkout / "inputs" / "tiny.onnx")
+        twin = {"onnx": "inputs/tiny.onnx", "preprocessing": {"channels": "gray"}}
+        of_twin = config | {"models": {"twin": twin}, "cases": [{"model": "twin", "dataset": "noise"}]}
+        (checkout / "twin.yaml").write_text(yaml.safe_dump(of_twin))
+        in_caffe = "results/twin/noise/network/fold/deploy.prototxt"
+        runs.append(run(checkout, in_caffe, "--sdm", "conda", "--configfile", "twin.yaml"))
+    for finished in runs:
+        assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-4000:]
     return checkout
 
 

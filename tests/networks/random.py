@@ -289,7 +289,7 @@ class _Grower:
         return self.written(name, (abs(scale) * size + abs(shift)) ** power)
 
     def function(self, source: str, depth: int) -> str:
-        bounded = [Sigmoid(), TanH(), HardSigmoid(), HardSigmoid(1 / 6)]
+        bounded = [Sigmoid(), TanH(), HardSigmoid(), HardSigmoid(0.16666667)]
         operation = self.draw(st.sampled_from([*bounded, HardSwish(), Swish(), GELU(), GELU(True)]))
         size = 0.7 if operation in bounded else self.size[source]
         return self.written(self.builder.add(self.named("function"), operation, source), size)

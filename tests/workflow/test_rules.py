@@ -19,7 +19,13 @@ from nvdla_quant.jobs import provenance
 RULE = re.compile(r"^rule (\w+):\n((?:    .*\n|\n)+)", re.MULTILINE)
 PROGRAMS = {"calibrate_with_tensorrt", "run_tensorrt"}
 """Rules that start a program of the package, in an interpreter that Snakemake's scripts may not run in."""
-DISTRIBUTION_OF = {"PIL": "pillow", "google": "protobuf", "yaml": "pyyaml", "vl_convert": "vl-convert-python"}
+DISTRIBUTION_OF = {
+    "PIL": "pillow",
+    "google": "protobuf",
+    "onnx_ir": "onnx-ir",
+    "vl_convert": "vl-convert-python",
+    "yaml": "pyyaml",
+}
 
 
 def rules_of(repository: Path) -> dict[str, str]:
@@ -43,7 +49,7 @@ def imported_by(script: Path) -> set[str]:
 
 
 def test_there_are_rules(repository: Path) -> None:
-    assert len(rules_of(repository)) == 27 + 1
+    assert len(rules_of(repository)) == 30 + 1
 
 
 def test_every_rule_keeps_the_contract(repository: Path) -> None:

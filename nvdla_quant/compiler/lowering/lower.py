@@ -129,7 +129,15 @@ class _Lowering:
                 weights = operation.weights.reshape(-1, *cube)
                 whole = Origin((0, len(weights)), (0, cube[0]))
                 self._append(
-                    ConvolutionStep((layer.name,), names[0], layer.name, weights, operation.bias, origin=whole)
+                    ConvolutionStep(
+                        (layer.name,),
+                        names[0],
+                        layer.name,
+                        weights,
+                        operation.bias,
+                        origin=whole,
+                        scales=operation.scales,
+                    )
                 )
             case ReLU(negative_slope=0.0):
                 self._relu(layer, names[0])
@@ -179,7 +187,8 @@ class _Lowering:
             weights, dilation = dilate(weights, dilation), (1, 1)
         shape = operation.stride, operation.pad, dilation, operation.group
         whole = Origin((0, len(weights)), (0, weights.shape[1] * operation.group))
-        self._append(ConvolutionStep((layer.name,), source, layer.name, weights, operation.bias, *shape, origin=whole))
+        given = (layer.name,), source, layer.name, weights, operation.bias
+        self._append(ConvolutionStep(*given, *shape, origin=whole, scales=operation.scales))
 
     def _fusable(self, tensor: str) -> tuple[int, ConvolutionStep | PointStep] | None:
         """Step that writes `tensor`, where its SDP may do more before anything else reads the tensor."""
@@ -389,6 +398,7 @@ def _scaled(step: ConvolutionStep, gain: float) -> ConvolutionStep:
         weights=step.weights * np.float32(gain),
         bias=None if step.bias is None else step.bias * np.float32(gain),
         origin=None if step.origin is None else replace(step.origin, factor=step.origin.factor * gain),
+        scales=None if step.scales is None else step.scales * np.float32(abs(gain)),
     )
 
 
@@ -418,7 +428,16 @@ def _deconvolution(layer: Layer, operation: Deconvolution, source: str) -> Convo
     shape = operation.stride, operation.pad
     whole = Origin((0, len(weights)), (0, inputs))
     return ConvolutionStep(
-        (name,), source, name, weights, operation.bias, *shape, group=group, transposed=True, origin=whole
+        (name,),
+        source,
+        name,
+        weights,
+        operation.bias,
+        *shape,
+        group=group,
+        transposed=True,
+        origin=whole,
+        scales=operation.scales,
     )
 
 

@@ -105,6 +105,8 @@ class ConvolutionStep:
         Which weights of the first layer these are; None where they are no layer's but put channels together.
     kernels : Pair or None
         Which outputs of the layer it makes; None where `origin` says so, or where it makes all.
+    scales : Weights or None
+        (outputs,), the scales that the weights came with; None where the compiler chooses them.
     """
 
     layers: tuple[str, ...]
@@ -124,6 +126,7 @@ class ConvolutionStep:
     most: float | None = None
     origin: Origin | None = None
     kernels: Pair | None = None
+    scales: Weights | None = None
 
     @property
     def extent(self) -> Pair:

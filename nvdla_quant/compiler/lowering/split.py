@@ -192,6 +192,7 @@ class _Splitting:
                 dilation=(1, 1),
                 origin=None,
                 kernels=_outputs(block),
+                scales=None,
             )
 
     def _kernels(self, step: ConvolutionStep, first: int, end: int, sliced: bool = True) -> ConvolutionStep:
@@ -206,6 +207,7 @@ class _Splitting:
             origin=replace(origin, kernels=(start + first, start + end)),
             weights=step.weights[first:end],
             bias=None if step.bias is None else step.bias[first:end],
+            scales=None if step.scales is None else step.scales[first:end],
             slopes=None if step.slopes is None else step.slopes[first:end],
             output=self._channels(step.output, first, end) if sliced else step.output,
             join=replace(join, tensor=self._channels(join.tensor, first, end)) if join and sliced else join,
@@ -245,6 +247,7 @@ def _coarse(step: ConvolutionStep, output: str) -> ConvolutionStep:
         output=output,
         weights=step.weights / np.float32(COARSE),
         bias=None if step.bias is None else step.bias / np.float32(COARSE),
+        scales=None if step.scales is None else step.scales / np.float32(COARSE),
         origin=replace(step.origin, factor=step.origin.factor / COARSE),
     )
 

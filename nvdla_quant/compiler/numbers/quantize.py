@@ -51,6 +51,26 @@ ALU_OF: Mapping[Combination, SdpAlu] = MappingProxyType({"sum": SdpAlu.SUM, "max
 """What an SDP's ALU does for a combination of two tensors; a product is the multiplier's."""
 
 
+@dataclass(frozen=True)
+class WeightChange:
+    """What became of weights that came quantized.
+
+    Attributes
+    ----------
+    honoured : bool
+        Whether the int8 weights are the integers that they came as.
+    steps : float
+        Largest change of a weight, in steps of the scale that it came with. It is not zero where the integers are the
+        same, since their scale is the next one that the multipliers can express.
+    relative : float
+        Largest change of a weight over its size; 1 where one became zero.
+    """
+
+    honoured: bool
+    steps: float
+    relative: float
+
+
 @dataclass(frozen=True, eq=False)
 class QuantizedConvolution:
     """Weights and SDP program of one convolution.
@@ -65,12 +85,15 @@ class QuantizedConvolution:
         What the SDP does with the accumulators.
     remarks : tuple[str, ...]
         What it computes otherwise than the network.
+    change : WeightChange or None
+        What became of weights that came quantized; None where they did not.
     """
 
     weights: NDArray[np.generic]
     scales: NDArray[np.float64] | None
     program: SdpProgram
     remarks: tuple[str, ...] = ()
+    change: WeightChange | None = None
 
 
 def effective_scales(lowered: Lowered, table: CalibrationTable) -> tuple[Mapping[str, float], tuple[str, ...]]:
@@ -118,14 +141,34 @@ def quantize_weights(weights: NDArray[np.float32], scales: NDArray[np.float64]) 
     return np.clip(steps, -128, 127).astype(np.int8)
 
 
+def weight_change(
+    weights: NDArray[np.float32], given: NDArray[np.float32], steps: NDArray[np.int8], scales: NDArray[np.float64]
+) -> WeightChange:
+    """Return what became of `weights`, multiples of the scales `given`, as `steps` of `scales`."""
+    came, own = (each.astype(np.float64).reshape(-1, 1, 1, 1) for each in (given, scales))
+    exact = weights.astype(np.float64)
+    change = np.abs(steps * own - exact)
+    there = exact != 0
+    return WeightChange(
+        honoured=bool((np.rint(exact / came) == steps).all()),
+        steps=float((change / came).max()),
+        relative=float((change[there] / np.abs(exact[there])).max(initial=0)),
+    )
+
+
 def weight_scales(
-    weights: NDArray[np.float32], bias: NDArray[np.float64], ratio: float, mode: QuantizationMode
+    weights: NDArray[np.float32],
+    bias: NDArray[np.float64],
+    ratio: float,
+    mode: QuantizationMode,
+    given: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float64]:
     """Scale of each filter's weights, such that weights and bias both fit.
 
-    The largest weight decides, of all filters or of each. Per filter, one whose scale is small against the others' (a
-    dead one in the extreme) gets the smallest scale at which its bias fits into 16 bits without forcing a coarse bias
-    step on the other filters; its weights lose nothing that the output could show.
+    The largest weight decides, of all filters or of each, or the scales that the weights came with. Per filter, one
+    whose scale is small against the others' (a dead one in the extreme) gets the smallest scale at which its bias fits
+    into 16 bits without forcing a coarse bias step on the other filters; its weights lose nothing that the output could
+    show.
 
     Parameters
     ----------
@@ -137,12 +180,15 @@ def weight_scales(
         Scale of the input over scale of the output, or of what the output's function reads.
     mode : QuantizationMode
         One scale for all filters, or one each.
+    given : NDArray, optional
+        Scales that the weights came with, (outputs,), which count instead of the largest weights. One scale for all
+        filters is the largest of them.
     """
-    largest = np.abs(weights).max(axis=(1, 2, 3))
-    if mode is QuantizationMode.PER_KERNEL:
-        largest[:] = largest.max()
     # In float32, as the real compiler does, so that the weights come out the same.
-    natural = np.maximum((largest / np.float32(127)).astype(np.float64), SMALLEST_SCALE)
+    own = np.abs(weights).max(axis=(1, 2, 3)) / np.float32(127) if given is None else given.copy()
+    if mode is QuantizationMode.PER_KERNEL:
+        own[:] = own.max()
+    natural = np.maximum(own.astype(np.float64), SMALLEST_SCALE)
     room = np.abs(bias) / BIAS_LIMIT
     top = max(natural.max(), room.max() / 2**MAX_BIAS_SHIFT)
     if mode is QuantizationMode.PER_KERNEL:
@@ -209,7 +255,7 @@ def quantize_convolution(
     shown = output if step.function is None else scales[step.function.source]
     sign = -1 if step.join is not None and step.join.gain < 0 else 1
     bias = np.zeros(len(step.weights)) if step.bias is None else step.bias.astype(np.float64) / source
-    chosen = weight_scales(step.weights, bias, source / shown, mode)
+    chosen = weight_scales(step.weights, bias, source / shown, mode, step.scales)
     per_filter = mode is QuantizationMode.PER_FILTER
     if per_filter:
         multipliers, truncate = _snap(chosen * (source / target), where)
@@ -218,6 +264,7 @@ def quantize_convolution(
         factor = factorise(float(chosen[0]) * source / target, where)
         multipliers, truncate = np.full(len(chosen), factor.scale, dtype=np.int16), factor.shift
     weights = quantize_weights(step.weights, chosen)
+    change = None if step.scales is None else weight_change(step.weights, step.scales, weights, chosen)
     last = Activation.RELU if step.relu and fine is None else Activation.NONE
     addends, shift = _integer_bias(bias / chosen)
     remarks = _coarse_bias(np.abs(bias).max() * source, float(np.ldexp(chosen.max(), shift)) * source, shown, where)
@@ -225,7 +272,7 @@ def quantize_convolution(
         first = SdpUnit(SdpType.ADD, SdpMode.PER_KERNEL, shift, act=last, operands=addends)
         second = _highest(step.most, math.ldexp(output * int(multipliers[0]), -truncate), output)
         program = SdpProgram(first, second, Converter(int(multipliers[0]), truncate))
-        return QuantizedConvolution(weights, chosen, program, remarks)
+        return QuantizedConvolution(weights, chosen, program, remarks, change)
     if step.bias is not None:
         pairs = np.stack([addends, sign * multipliers], axis=1)
         first = SdpUnit(SdpType.BOTH, SdpMode.PER_KERNEL, shift, truncate, act=last, operands=pairs)
@@ -235,9 +282,10 @@ def quantize_convolution(
         first = SdpUnit(SdpType.MUL, SdpMode.PER_KERNEL, 0, truncate, act=last, operands=sign * multipliers)
     if fine is None:
         second = _highest(step.most, output, output)
-        return QuantizedConvolution(weights, chosen, SdpProgram(first, second, Converter(1, 0)), remarks)
+        return QuantizedConvolution(weights, chosen, SdpProgram(first, second, Converter(1, 0)), remarks, change)
     second = _second(step, where)
-    return QuantizedConvolution(weights, chosen, _ending(step, scales, (first, second), fine, where), remarks)
+    program = _ending(step, scales, (first, second), fine, where)
+    return QuantizedConvolution(weights, chosen, program, remarks, change)
 
 
 def _coarse_bias(largest: float, unit: float, shown: float, where: str) -> tuple[str, ...]:

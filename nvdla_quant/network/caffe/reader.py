@@ -5,19 +5,18 @@ Both the modern format (``layer``, type names) and the one before it (``layers``
 ignored in both files. Weights are matched by layer name, as Caffe does.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 
-from nvdla_quant.errors import NetworkError, UnsupportedError, WeightsError
+from nvdla_quant.errors import NetworkError, WeightsError
 from nvdla_quant.network.caffe import caffe_pb2 as pb
 from nvdla_quant.network.caffe.advice import advice, input_lines
 from nvdla_quant.network.caffe.layers import KEEPS_SHAPE, READERS, SPELLINGS, SPLIT, WITH_WEIGHTS, Blobs
-from nvdla_quant.network.findings import Finding
 from nvdla_quant.network.graph import Dropout, Layer, Network, Operation, Tensor
+from nvdla_quant.network.problems import LayersError, Problem, rule_of
 from nvdla_quant.network.shapes import check_arity, shape_of
 
 _V1_NAMES = {
@@ -37,87 +36,6 @@ _V1_NAMES = {
 
 SUPPORTED = ("Input", *READERS, *SPELLINGS, SPLIT)
 """Layer types that are read."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that keeps a network from being read.
-
-    Attributes
-    ----------
-    layer : str
-        Name of the layer; empty where it has none.
-    rule : str
-        ``layer-type`` (of a type that is not read), ``layer`` (with parameters that are not supported),
-        ``data-layer`` (its input is written by layers for training or testing that were left out), ``structure`` (the
-        file makes no sense), ``weights`` (the caffemodel does not fit).
-    message : str
-        What is wrong.
-    rewrite : str
-        What would help; empty where `message` says so or nothing is known to.
-    kind : str
-        Type of a layer whose type is read.
-    """
-
-    layer: str
-    rule: str
-    message: str
-    rewrite: str = ""
-    kind: str = ""
-
-    @property
-    def is_unsupported(self) -> bool:
-        """Whether the file is sound, and the network one that cannot be run as it is."""
-        return self.rule in ("layer-type", "layer", "data-layer")
-
-
-class LayersError(NetworkError):
-    """Layers of a network cannot be read: all of them.
-
-    Parameters
-    ----------
-    where : str
-        The files.
-    problems : Sequence[Problem]
-        At least one, in file order.
-    known : Network or None
-        The layers that can be read, and stand-ins for some of the others; None where nothing is left. For looking at
-        what else the network asks for, and for nothing else.
-    """
-
-    def __init__(self, where: str, problems: Sequence[Problem], known: Network | None) -> None:
-        self.problems = tuple(problems)
-        self.known = known
-        text = "; ".join(_sentences(self.problems))
-        if any(problem.rule == "layer-type" for problem in self.problems):
-            text += f" (supported: {', '.join(SUPPORTED)})"
-        super().__init__(f"{where}: {text}")
-
-
-def unreadable(problems: Iterable[Problem]) -> tuple[Finding, ...]:
-    """Return layers that cannot be read as findings, of which `support.check` gives those of the others."""
-    generic = f"express it by layers of the types that are read: {', '.join(SUPPORTED)}"
-    return tuple(
-        Finding(
-            problem.layer,
-            problem.rule,
-            "error",
-            problem.message,
-            problem.rewrite or (generic if problem.rule == "layer-type" else ""),
-        )
-        for problem in problems
-    )
-
-
-def _sentences(problems: Sequence[Problem]) -> Iterator[str]:
-    """Yield what is wrong, layers with the same fault together."""
-    names: dict[tuple[str, str, str], list[str]] = {}
-    for problem in problems:
-        names.setdefault((problem.kind, problem.message, problem.rewrite), []).append(problem.layer)
-    for (kind, message, rewrite), layers in names.items():
-        who = ", ".join(repr(layer) for layer in layers if layer)
-        text = f"layer{'s' if len(layers) > 1 else ''} {who}{f' ({kind})' if kind else ''}: {message}"
-        yield (text if who else message) + (f"; {rewrite}" if rewrite else "")
 
 
 def read_network(prototxt: Path, caffemodel: Path) -> Network:
@@ -252,7 +170,7 @@ class _Reading:
         if self._inputs and self._layers:
             network = Network(self._name, tuple(self._inputs), tuple(self._layers), self._tensors)
         if self._problems or network is None:
-            raise LayersError(where, self._problems, network)
+            raise LayersError(where, self._problems, network, SUPPORTED)
         return network
 
     def read(self, index: int, item: pb.LayerParameter) -> None:
@@ -303,7 +221,7 @@ class _Reading:
         try:
             operations = self._operations(item, sources)
         except NetworkError as error:
-            self._fail(item, _rule_of(error), str(error), kind=item.type)
+            self._fail(item, rule_of(error), str(error), kind=item.type)
             return
         *before, last = operations
         reads = tuple(source.name for source in sources)
@@ -345,7 +263,7 @@ class _Reading:
         try:
             shape = shape_of(layer.operation, shapes)
         except NetworkError as error:
-            self._fail(item, _rule_of(error), str(error), kind=item.type)
+            self._fail(item, rule_of(error), str(error), kind=item.type)
             return
         if self._write(item.name, Tensor(layer.name, shape, item.top[0]), overwrites):
             self._layers.append(layer)
@@ -413,13 +331,6 @@ def _restricted(layer: pb.LayerParameter) -> bool:
     if layer.include:
         return not any(map(_meets, layer.include))
     return any(map(_meets, layer.exclude))
-
-
-def _rule_of(error: NetworkError) -> str:
-    """Return the rule of a problem with the parameters or the weights of a layer."""
-    if isinstance(error, UnsupportedError):
-        return "layer"
-    return "weights" if isinstance(error, WeightsError) else "structure"
 
 
 def _phase_of(layer: pb.LayerParameter) -> str:

@@ -2,7 +2,8 @@
 
 The modern format (``layer``, float data, ``Input`` layers), restricted to fields that nvdla_compiler reads the way
 Caffe does: no ``bias_term`` on a Scale without bias, since nvdla_compiler takes the field's presence for its value;
-global poolings with their kernel; no phases. The same network gives the same bytes.
+global poolings with their kernel; no phases. The same network gives the same bytes. What ONNX can say and Caffe cannot
+is refused: `rewrites.for_caffe` says it otherwise first.
 """
 
 from functools import singledispatch
@@ -11,14 +12,19 @@ from pathlib import Path
 import numpy as np
 from google.protobuf import text_format
 
-from nvdla_quant.errors import NetworkError
+from nvdla_quant.errors import NetworkError, UnsupportedError
 from nvdla_quant.network.caffe import caffe_pb2 as pb
 from nvdla_quant.network.graph import (
+    GELU,
     LRN,
     BatchNorm,
+    Clip,
     Convolution,
     Deconvolution,
     Eltwise,
+    Gather,
+    HardSigmoid,
+    HardSwish,
     InnerProduct,
     Network,
     Operation,
@@ -29,6 +35,7 @@ from nvdla_quant.network.graph import (
     ReLU,
     Reshape,
     Scale,
+    Swish,
     Weights,
 )
 
@@ -41,6 +48,8 @@ def write_prototxt(network: Network, path: Path) -> None:
     NetworkError
         The blobs of the tensors cannot be written as Caffe's: one is overwritten by a layer that does not read it,
         or before its last reader.
+    UnsupportedError
+        Caffe has no layer that computes one of the network's.
     """
     path.write_text(text_format.MessageToString(_message(network, weights=False)), encoding="utf-8", newline="\n")
 
@@ -51,6 +60,8 @@ def write_caffemodel(network: Network, path: Path) -> None:
     Raises
     ------
     NetworkError
+        As `write_prototxt`.
+    UnsupportedError
         As `write_prototxt`.
     """
     path.write_bytes(_message(network, weights=True).SerializeToString(deterministic=True))
@@ -79,6 +90,12 @@ def _message(network: Network, weights: bool) -> pb.NetParameter:
             )
         latest[tensor.blob] = layer.name
         item = message.layer.add(name=layer.name, type=layer.kind, bottom=bottoms, top=[tensor.blob])
+        shapes = {network.tensors[name].shape for name in layer.inputs}
+        if not _is_caffe(layer.operation) or (layer.kind == "Eltwise" and len(shapes) > 1):
+            raise UnsupportedError(
+                f"layer {layer.name!r} ({layer.kind}): Caffe has no such layer; rewrites.for_caffe says it otherwise, "
+                "where it can"
+            )
         arrays = _write(layer.operation, item)
         if weights:
             for array in arrays:
@@ -99,6 +116,20 @@ def _varint(number: int) -> bytes:
     """Protocol buffers' form of a length: 7 bits a byte, lowest first; the top bit says that more follow."""
     groups = [number >> shift & 0x7F for shift in range(0, max(number.bit_length(), 1), 7)]
     return bytes([*(group | 0x80 for group in groups[:-1]), groups[-1]])
+
+
+def _is_caffe(operation: Operation) -> bool:
+    """Whether Caffe has a layer that computes this, of inputs of one shape."""
+    match operation:
+        case Convolution() | Deconvolution():
+            return operation.far in (None, operation.pad)
+        case Pooling():
+            padded = operation.area == "padded" or operation.method == "max"
+            return padded and operation.far in (None, operation.pad)
+        case Eltwise():
+            return operation.operation != "min"
+        case _:
+            return not isinstance(operation, Clip | HardSigmoid | HardSwish | Swish | GELU | Gather)
 
 
 @singledispatch

@@ -24,7 +24,6 @@ from nvdla_quant.compiler.claim.records import (
     Whole,
 )
 from nvdla_quant.errors import ClaimError
-from nvdla_quant.execution.fp32 import to_onnx
 from nvdla_quant.network.graph import (
     TABULATED,
     Clip,
@@ -40,6 +39,7 @@ from nvdla_quant.network.graph import (
     Tensor,
     Weights,
 )
+from nvdla_quant.network.onnx.writer import to_onnx
 from nvdla_quant.network.passes import affine_of
 from nvdla_quant.network.shapes import assemble
 from nvdla_quant.network.views import viewed
@@ -54,7 +54,7 @@ _COMBINED: Mapping[str, Callable[[Floats, Floats], Floats]] = MappingProxyType(
 )
 """What the stages that join two tensors compute."""
 _OPSET, _IR_VERSION = 17, 8
-"""As `fp32.to_onnx`."""
+"""As `writer.to_onnx`."""
 
 
 def taken(values: NDArray[Any], place: Place) -> NDArray[Any]:

@@ -19,10 +19,11 @@ from nvdla_quant.emulator.decode.program import Program
 from nvdla_quant.emulator.memory import Values
 from nvdla_quant.emulator.operations import ConvOperation, Fp16, Operation, SdpOperation
 from nvdla_quant.emulator.run import run
-from nvdla_quant.execution.fp32 import Reference, to_onnx
+from nvdla_quant.execution.fp32 import Reference
 from nvdla_quant.execution.simulated import INT8_MAX, INT8_MIN, weight_steps
 from nvdla_quant.hardware.targets import QuantizationMode
 from nvdla_quant.network.graph import Convolution, InnerProduct, Layer, Network, ReLU, Tensor
+from nvdla_quant.network.onnx.writer import to_onnx
 from nvdla_quant.network.passes import fold_normalisation, write_out_groups
 from nvdla_quant.network.shapes import assemble
 from nvdla_quant.network.views import readers, viewed

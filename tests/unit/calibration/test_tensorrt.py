@@ -23,6 +23,8 @@ from nvdla_quant.images.selection import ImageBundle, write_images
 from nvdla_quant.jobs import provenance
 from nvdla_quant.network.caffe.reader import read_network, read_structure
 from nvdla_quant.network.caffe.writer import write_caffemodel, write_prototxt
+from nvdla_quant.network.graph import Flatten, InnerProduct, Layer, Pooling, Tensor
+from nvdla_quant.network.shapes import assemble
 from nvdla_quant.table.cache import read_cache
 from nvdla_quant.table.naming import match, tensor_names
 from tests.fakes import FAKES
@@ -49,11 +51,14 @@ class Bench:
             count = np.arange(len(pixels))
             write_images(folder / name, ImageBundle(pixels, count % 6, count, tuple(map(str, count)), {}))
 
-    def run(self, command: str, *arguments: str, version: str = "8.5.3.1", fakes: bool = True) -> Any:
+    def run(
+        self, command: str, *arguments: str, version: str = "8.5.3.1", fakes: bool = True, caffe: bool = True
+    ) -> Any:
         paths = [str(FAKES.parents[1]), *([str(FAKES / "gpu")] if fakes else [])]
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(paths)}
         environment |= {"FAKE_TENSORRT": version, "FAKE_JOB": str(self.folder / "job.json")}
-        files = [f"--job={self.folder / 'job.json'}", f"--prototxt={self.prototxt}", f"--caffemodel={self.caffemodel}"]
+        files = [f"--job={self.folder / 'job.json'}"]
+        files += [f"--prototxt={self.prototxt}", f"--caffemodel={self.caffemodel}"] if caffe else []
         line = [sys.executable, "-m", MODULE, command, *files, f"--cache={self.cache}", *arguments]
         return subprocess.run(line, env=environment, cwd=self.folder, capture_output=True, text=True, check=False)
 
@@ -147,6 +152,20 @@ def test_the_onnx_model_computes_the_same_under_the_cache_s_names(bench: Bench) 
     assert named == ["(Unnamed Layer* 0) [Convolution]_output", "conv1", "pool1", "ip1", "prob"], "relu1 writes conv1"
 
 
+def test_every_value_of_the_onnx_model_has_a_name_of_its_own(tmp_path: Path) -> None:
+    """The Caffe parser drops a Flatten, and names the tensor before it after both blobs, the last in byte order."""
+    layers = [Layer("pool", Pooling("average", (8, 8)), ("data",)), Layer("view", Flatten(), ("pool",))]
+    layers.append(Layer("fc", InnerProduct(np.ones((6, 1), np.float32), None), ("view",)))
+    write_job(
+        assemble("net", [Tensor("data", (1, 8, 8), "data")], layers),
+        PREPROCESSING,
+        tmp_path / "job.json",
+        tmp_path / "model.onnx",
+    )
+    assert json.loads((tmp_path / "job.json").read_text())["names"] == ["data", "view", "fc"]
+    onnx.checker.check_model(onnx.load(tmp_path / "model.onnx"), full_check=True)
+
+
 @pytest.mark.parametrize("name", ["lenet-mnist", "resnet-digits", "lenet-digits"])
 def test_names_and_order_are_those_of_real_caches(name: str, shared: Path, tmp_path: Path) -> None:
     """Caches that TensorRT 8.5.3.1 wrote through its Caffe parser."""
@@ -191,6 +210,23 @@ def test_every_version_s_cache_has_the_network_s_entries_alone(bench: Bench, ver
     assert cache.header == f"TRT-{''.join(version.split('.')[:3])}-EntropyCalibration2"
     assert [name for name, _ in cache.entries] == list(tensor_names(bench.network).values())
     assert match(cache, bench.network)[0].scales
+
+
+@pytest.mark.parametrize("version", ["7.2.2.3", "8.5.3.1", "10.3.0"])
+def test_an_onnx_model_goes_through_the_onnx_parser_of_every_version(bench: Bench, version: str) -> None:
+    done = bench.calibrate(version=version, caffe=False)
+    assert done.returncode == 0, done.stderr
+    assert [name for name, _ in read_cache(bench.cache).entries] == list(tensor_names(bench.network).values())
+    options = ["--precision=int8", "--batch-size=5", f"--scores={bench.scores}", "--images"]
+    done = bench.run("run", *options, str(bench.folder / "a.npz"), version=version, caffe=False)
+    assert done.returncode == 0, done.stderr
+    assert str(np.load(bench.scores)["exactness"][0]) == f"TensorRT {version}, ONNX parser"
+
+
+def test_one_of_caffe_s_files_is_refused(bench: Bench) -> None:
+    done = bench.calibrate(f"--prototxt={bench.prototxt}", caffe=False)
+    assert done.returncode == 2
+    assert "one of --prototxt and --caffemodel is missing" in done.stderr
 
 
 def test_version_11_is_refused_by_name(bench: Bench) -> None:

@@ -208,3 +208,56 @@ def test_a_platform_without_modules_for_a_target_is_refused(config: dict[str, An
         load_configuration(config)
     del platform["modules"]
     assert load_configuration(config).runs
+
+
+@pytest.fixture
+def quantized(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration whose second model is a quantized ONNX file, used with its own scales."""
+    config["models"]["resnet20"] = {"onnx": "net.onnx", "preprocessing": {"channels": "gray"}}
+    config["calibrators"] = {"own": {"method": "qdq"}}
+    config["variants"] = [{"precision": "int8", "mode": "per-filter", "calibrator": "own"}]
+    config["cases"] = config["cases"][1:]
+    return config
+
+
+def test_method_qdq_takes_no_images(quantized: dict[str, Any]) -> None:
+    configuration = load_configuration(quantized)
+    (case,) = configuration.cases
+    assert configuration.calibrator(case, "own") == {"method": "qdq", "qdq_ranges": "refuse"}
+    assert configuration.quantized_cases == (case,)
+    assert [group.images for group in configuration.groups] == [None] * 3
+    quantized["calibrators"]["own"]["qdq_ranges"] = "cover"
+    assert load_configuration(quantized).calibrator(case, "own")["qdq_ranges"] == "cover"
+
+
+def test_other_methods_are_no_quantized_cases(config: dict[str, Any]) -> None:
+    assert load_configuration(config).quantized_cases == ()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("images", 8, "own.images: method qdq takes the scales that the model has in it, and sees no images"),
+        ("seed", [1, 2], "own.seed: method qdq takes"),
+        ("percentile", 99, "belongs to methods percentile and tensorrt-legacy"),
+        ("qdq_ranges", "half", "is not one of"),
+    ],
+)
+def test_keys_that_mean_nothing_to_method_qdq(quantized: dict[str, Any], key: str, value: Any, message: str) -> None:
+    quantized["calibrators"]["own"][key] = value
+    with pytest.raises(ConfigError, match=message):
+        load_configuration(quantized)
+
+
+def test_qdq_ranges_belongs_to_method_qdq(config: dict[str, Any]) -> None:
+    config["calibrators"]["entropy"]["qdq_ranges"] = "cover"
+    with pytest.raises(ConfigError, match=r"calibrators\.entropy\.qdq_ranges: only method qdq takes it"):
+        load_configuration(config)
+
+
+def test_a_caffe_model_has_no_scales(quantized: dict[str, Any]) -> None:
+    quantized["cases"].append({"model": "lenet", "dataset": "mnist"})
+    with pytest.raises(ConfigError, match=r"calibrator own takes the scales .* and lenet is a Caffe model"):
+        load_configuration(quantized)
+    quantized["exclude"] = [{"model": "lenet", "calibrator": "own"}]
+    load_configuration(quantized)

@@ -32,8 +32,11 @@ FP16 = wildcards(target="nv_full", variant="fp16")
 
 def test_files_of_a_variant(job: Job) -> None:
     case = "results/tiny/noise"
-    assert job.prepared_prototxt(INT8) == f"{case}/network/fold/deploy.prototxt"
-    assert job.prepared_caffemodel(INT8) == f"{case}/network/fold/weights.caffemodel"
+    files = [f"{case}/network/fold/deploy.prototxt", f"{case}/network/fold/weights.caffemodel"]
+    assert job.prepared(INT8) == files
+    assert job.prepared_structure(INT8) == job.table_network(wildcards(table="fold-quantized")) == files[:1]
+    assert job.network(INT8) == ["inputs/deploy.prototxt", "inputs/tiny.caffemodel"]
+    assert job.structure(INT8) == ["inputs/deploy.prototxt"]
     assert job.table(INT8) == f"{case}/calibration/entropy/fold-quantized/table.fixed.json"
     assert job.table(FP16) == []
 
@@ -95,12 +98,16 @@ def test_what_tensorrt_is_told(tiny_config: dict[str, Any]) -> None:
     }
     job = job_of(config)
     options = ["--method=tensorrt-legacy", "--batch-size=8", "--quantile=0.995"]
-    assert job.tensorrt_options(wildcards(calibrator="entropy")) == options
+    model = ["inputs/deploy.prototxt", "inputs/tiny.caffemodel"]
+    files = [f"--prototxt={model[0]}", f"--caffemodel={model[1]}"]
+    given = SimpleNamespace(network=job.caffe_files(wildcards()), cache=[])
+    assert job.tensorrt_options(wildcards(calibrator="entropy"), given) == [*files, *options]
     cache = "results/tiny/noise/calibration/entropy/calibration.cache"
     int8, fp16 = wildcards(engine="int8-entropy"), wildcards(engine="fp16")
     assert (job.engine_cache(int8), job.engine_cache(fp16)) == (cache, [])
-    assert job.engine_options(int8, SimpleNamespace(cache=cache)) == ["--precision=int8", f"--cache={cache}", *options]
-    assert job.engine_options(fp16, SimpleNamespace(cache=[])) == ["--precision=fp16", "--batch-size=64"]
+    told = [*files, "--precision=int8", f"--cache={cache}", *options]
+    assert job.engine_options(int8, SimpleNamespace(network=model, cache=cache)) == told
+    assert job.engine_options(fp16, given) == [*files, "--precision=fp16", "--batch-size=64"]
     assert job.engine_subject(int8)["calibrator"] == "entropy"
     assert job.engine_subject(fp16)["precision"] == "fp16"
 
@@ -118,7 +125,7 @@ def test_what_nvdla_compiler_makes(tiny_config: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("method", "names", "message"),
     [
-        ("prototxt", {"model": "vgg"}, "config: there is no model 'vgg', but tiny"),
+        ("network", {"model": "vgg"}, "config: there is no model 'vgg', but tiny"),
         ("preprocessing", {"dataset": "cats"}, "config: there is no case 'tiny/cats', but tiny/noise"),
         ("calibrator", {"calibrator": "kl"}, "config: there is no calibrator 'kl', but entropy, minmax"),
         ("table", {"variant": "fp8"}, "config: there is no variant 'fp8', but fp16, int8-per-filter-entropy"),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nvdla_quant.errors import NetworkError
-from nvdla_quant.execution.fp32 import Reference, scores, to_onnx
+from nvdla_quant.execution.fp32 import Reference, scores
 from nvdla_quant.network.caffe.reader import read_network, read_structure
 from nvdla_quant.network.graph import (
     GELU,
@@ -31,6 +31,7 @@ from nvdla_quant.network.graph import (
     Tensor,
     pooling_size,
 )
+from nvdla_quant.network.onnx.writer import to_onnx
 from nvdla_quant.network.shapes import assemble
 from tests.caffe_networks import ALL_OPERATIONS, layer, prototxt, randomized, write_random
 

@@ -20,6 +20,7 @@ from nvdla_quant.verification import verify
 from tests.sweeps import tiny_network
 
 PREPROCESSING = {"channels": "gray", "scale": 0.00390625, "mean": [0]}
+MODEL = ["deploy.prototxt", "weights.caffemodel"]
 NAMES = {"model": "tiny", "dataset": "noise", "target": "nv_full", "variant": "fp16"}
 
 
@@ -33,29 +34,29 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rng = np.random.default_rng(1)
     np.savez("noise.npz", images=rng.integers(0, 256, (24, 8, 8), np.uint8), labels=rng.integers(0, 6, 24))
     dataset = {"source": {"format": "npz", "path": "noise.npz"}, "calibration_pool": 4, "pool_seed": 0}
-    select_test_images("deploy.prototxt", "test.npz", dataset, PREPROCESSING, shard=0, shards=1)
+    select_test_images(["deploy.prototxt"], "test.npz", dataset, PREPROCESSING, shard=0, shards=1)
     options = {"precision": "fp16", "mode": None}
-    files = "deploy.prototxt", "weights.caffemodel", None, "loadable.nvdla", "compile.json"
+    files = ["deploy.prototxt", "weights.caffemodel"], None, "loadable.nvdla", "compile.json"
     compile_loadable(*files, "nv_full", options)
     return tmp_path
 
 
 def judge(report: str | None = "compile.json") -> dict[str, object]:
     """Verify the loadable of `folder` and return what is written."""
-    read = "loadable.nvdla", report, "deploy.prototxt", "weights.caffemodel", None, "test.npz"
+    read = "loadable.nvdla", report, MODEL, None, "test.npz"
     verify_loadable(*read, "verdict.json", "layers.tsv", "nv_full", NAMES, PREPROCESSING, 4)
     found: dict[str, object] = json.loads(Path("verdict.json").read_text())
     return found
 
 
 def test_a_loadable_runs_and_is_scored_beside_fp32(folder: Path) -> None:
-    compute_reference("deploy.prototxt", "weights.caffemodel", "test.npz", "fp32.npz", PREPROCESSING)
+    compute_reference(MODEL, "test.npz", "fp32.npz", PREPROCESSING)
     feeding = {"precision": "fp16", "feeding": "quantized"}
     part, files = {"shard": 0, "shards": 1}, ("loadable.nvdla", "test.npz", None, "dumps.npz")
     run_loadable(*files, "nv_full", PREPROCESSING, feeding, {"fp16": "exact"}, part, 1)
     subject = dict.fromkeys(Subject.__dataclass_fields__) | NAMES | {"precision": "fp16"}
     pair = NAMES | {"baseline": "fp32", "kind": "fp32"}
-    scored = ["dumps.npz"], ["fp32.npz"], "deploy.prototxt", None, "accuracy.json", "comparison.json"
+    scored = ["dumps.npz"], ["fp32.npz"], MODEL, None, "accuracy.json", "comparison.json"
     score_variant(*scored, subject, pair)
     assert json.loads(Path("accuracy.json").read_text())["n"] == 20
     (comparison,) = json.loads(Path("comparison.json").read_text())
@@ -75,7 +76,7 @@ def test_the_claim_reaches_verification(folder: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("nvdla_quant.verification.verify.verify_in_sweep", lambda *parts: given.append(parts))
     monkeypatch.setattr("nvdla_quant.verification.verify.write_verdict", lambda *_: None)
     monkeypatch.setattr("nvdla_quant.verification.verify.write_layers", lambda *_: None)
-    read = "loadable.nvdla", "compile.json", "deploy.prototxt", "weights.caffemodel", None, "test.npz"
+    read = "loadable.nvdla", "compile.json", MODEL, None, "test.npz"
     verify_loadable(*read, "verdict.json", "layers.tsv", "nv_full", NAMES, PREPROCESSING, 4)
     assert given[0][-1].pieces
 

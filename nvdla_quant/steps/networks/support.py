@@ -1,19 +1,17 @@
 """Say what a target can run of a network, before anything is compiled."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nvdla_quant.hardware.targets import COMPILED_PRECISIONS, target_of
 from nvdla_quant.jobs.files import write_json
-from nvdla_quant.network.caffe.reader import read_network
+from nvdla_quant.network.files import read_model
 from nvdla_quant.support.check import findings_by_precision
 from nvdla_quant.support.miscompiles import findings_by_variant
 
 
 def check_support(
-    prototxt: str,
-    caffemodel: str,
+    files: Sequence[str],
     support: str,
     target: str,
     nvdla_compiler: Mapping[str, Mapping[str, Any]],
@@ -23,8 +21,8 @@ def check_support(
 
     Parameters
     ----------
-    prototxt, caffemodel : str
-        The network.
+    files : Sequence[str]
+        Those of the network.
     support : str
         Where the findings go.
     target : str
@@ -34,7 +32,7 @@ def check_support(
     options : Mapping
         What that compiler is told for all of them.
     """
-    network, hardware = read_network(Path(prototxt), Path(caffemodel)), target_of(target)
+    network, hardware = read_model(files), target_of(target)
     findings = findings_by_precision(network, hardware, COMPILED_PRECISIONS)
     if nvdla_compiler:
         findings["nvdla_compiler"] = findings_by_variant(network, hardware, nvdla_compiler, options)

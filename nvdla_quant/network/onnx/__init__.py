@@ -1,0 +1,1 @@
+"""ONNX files: how a network is read from one, and written."""

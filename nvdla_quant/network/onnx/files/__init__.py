@@ -1,0 +1,1 @@
+"""An ONNX file as a message that is safe to work on."""

@@ -1,0 +1,1 @@
+"""Graphs without what exporters leave behind."""

@@ -1,0 +1,1 @@
+"""What each ONNX operator means: one function an operator, from its node to layers."""

@@ -1,0 +1,1 @@
+"""What the values of an ONNX graph are in terms of our tensors."""

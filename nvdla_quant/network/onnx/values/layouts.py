@@ -1,0 +1,142 @@
+"""How the axes of an ONNX value lie in one of our tensors: transposes and reshapes without moving anything.
+
+Our tensors are (channels, height, width) or (features,), one after another for the images of a batch. An axis of an
+ONNX value counts through the elements of such a tensor in one or more factors, each a size and a stride, the outer
+first; so a ``Transpose`` exchanges axes, and a ``Reshape`` cuts and joins factors. Factors of size 1 are left out,
+and what is contiguous is one factor.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+Axis = tuple[tuple[int, int], ...]
+"""(size, stride) of each factor of an axis, the outer first; strides count elements of our tensor."""
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """An ONNX value as it lies in one of our tensors.
+
+    Attributes
+    ----------
+    source : str
+        Name of our tensor.
+    axes : tuple[Axis, ...]
+        The value's axes, the batch among them, whose stride is the size of our tensor.
+    moved : bool
+        Whether axes were exchanged since the tensor was written: a layout, rather than the network's own reshape.
+    """
+
+    source: str
+    axes: tuple[Axis, ...]
+    moved: bool = False
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the value."""
+        return tuple(prod(size for size, _ in axis) for axis in self.axes)
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether the elements lie in the value's own order."""
+        flat = joined(self.axes)
+        return not flat or (len(flat) == 1 and flat[0][1] == 1)
+
+
+def plain(sizes: Sequence[int]) -> tuple[Axis, ...]:
+    """Axes of a value that lies in its own order."""
+    strides = [prod(sizes[index + 1 :]) for index in range(len(sizes))]
+    return tuple(_tidy([(size, stride)]) for size, stride in zip(sizes, strides, strict=True))
+
+
+def along(shape: Sequence[int], channels: int) -> tuple[Axis, ...]:
+    """Axes of a value of this shape, with the batch, that lies in one of our tensors with axis `channels` outermost."""
+    order = [0, channels, *(axis for axis in range(1, len(shape)) if axis != channels)]
+    moved = plain([shape[axis] for axis in order])
+    return tuple(moved[order.index(axis)] for axis in range(len(shape)))
+
+
+def joined(axes: Sequence[Axis]) -> Axis:
+    """Factors of several axes as those of one."""
+    return _tidy([factor for axis in axes for factor in axis])
+
+
+def _tidy(factors: Sequence[tuple[int, int]]) -> Axis:
+    result: list[tuple[int, int]] = []
+    for size, stride in factors:
+        if size == 1:
+            continue
+        if result and result[-1][1] == size * stride:
+            result[-1] = (result[-1][0] * size, stride)
+        else:
+            result.append((size, stride))
+    return tuple(result)
+
+
+def transposed(view: View, order: Sequence[int]) -> View:
+    """`view` with its axes in another order."""
+    axes = tuple(view.axes[axis] for axis in order)
+    return replace(view, axes=axes, moved=view.moved or axes != view.axes)
+
+
+def reshaped(view: View, shape: Sequence[int]) -> View | None:
+    """`view` in another shape of as many elements; None where an axis would be no product of factors."""
+    left = list(joined(view.axes))
+    axes = []
+    for wanted in shape:
+        axis: list[tuple[int, int]] = []
+        rest = wanted
+        while rest > 1:
+            size, stride = left.pop(0)
+            if rest % size == 0:
+                axis.append((size, stride))
+                rest //= size
+            elif size % rest == 0:
+                axis.append((rest, stride * (size // rest)))
+                left.insert(0, (size // rest, stride))
+                rest = 1
+            else:
+                return None
+        axes.append(_tidy(axis))
+    return replace(view, axes=tuple(axes))
+
+
+def offsets(axis: Axis) -> NDArray[np.int64]:
+    """Where the elements of an axis lie, in its order."""
+    result = np.zeros(1, np.int64)
+    for size, stride in axis:
+        result = (result[:, None] + np.arange(size, dtype=np.int64) * stride).ravel()
+    return result
+
+
+def is_batch(axis: Axis, batch: int, elements: int) -> bool:
+    """Whether an axis counts through the images of a batch, and through nothing else."""
+    return axis == (((batch, elements),) if batch > 1 else ())
+
+
+def channels_of(view: View, axis: int, elements: int) -> tuple[NDArray[np.int64] | None, int] | None:
+    """Which channels the value's channels are, where `axis` is that of its channels.
+
+    Returns
+    -------
+    (channels, pixels) or None
+        Numbers of the channels of a tensor of `pixels` elements a channel, None for all in their order. None alone
+        where the values of a channel do not lie together.
+    """
+    others = [view.axes[index] for index in range(1, len(view.axes)) if index != axis]
+    pixels = prod(size for axis_ in others for size, _ in axis_)
+    rest = joined(others)
+    if rest not in ((), ((pixels, 1),)):
+        return None
+    found = offsets(view.axes[axis])
+    if (found % pixels).any():
+        return None
+    numbers = found // pixels
+    if len(numbers) == elements // pixels and (numbers == np.arange(len(numbers))).all():
+        return None, pixels
+    return numbers, pixels

@@ -1,0 +1,1 @@
+"""Jobs that make the forms of a network, and say what can run them."""
