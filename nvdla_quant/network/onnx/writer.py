@@ -304,7 +304,8 @@ class Graph:
         else:
             inner = after("Mul", x, math.sqrt(0.5))
         share = self._node("Tanh" if operation.approximate else "Erf", [inner], self._fresh(layer, "share"))
-        self._node("Mul", [after("Mul", x, 0.5), after("Add", share, 1)], layer.name)
+        # Not x / 2 first: where two of these read one tensor, onnxruntime shares that, and its fusion then loses it.
+        self._node("Mul", [x, after("Mul", after("Add", share, 1), 0.5)], layer.name)
 
     @add.register
     def _(self, operation: Gather, layer: Layer) -> None:

@@ -4,6 +4,7 @@ OpenCV (4.x) reads the same files with code of its own; no departure from Caffe 
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -17,8 +18,10 @@ from nvdla_quant.errors import NetworkError
 from nvdla_quant.execution.fp32 import Reference, scores
 from nvdla_quant.network.caffe.reader import read_network, read_structure
 from nvdla_quant.network.graph import (
+    GELU,
     Convolution,
     Deconvolution,
+    Eltwise,
     Layer,
     Network,
     Operation,
@@ -428,3 +431,16 @@ def test_what_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(NetworkError, match="inputs are other, data, expected exactly one"):
         Reference(read_structure(path))
+
+
+def test_functions_of_one_tensor_share_nothing_that_a_fusion_loses() -> None:
+    """Both GELUs of one tensor: onnxruntime merged what they have in common, and one was left without it."""
+    layers = [Layer("exact", GELU(), ("data",)), Layer("tanh", GELU(approximate=True), ("data",))]
+    layers.append(Layer("sum", Eltwise("sum"), ("exact", "tanh")))
+    network = assemble("both", [Tensor("data", (2, 3, 3), "data")], layers)
+    images = np.linspace(-4, 4, 18, dtype=np.float32).reshape(1, 2, 3, 3)
+    found = Reference(network).run(images)["sum"]
+    x = images.astype(np.float64)
+    exact = x / 2 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+    tanh = x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    assert np.abs(found - (exact + tanh)).max() < 1e-6
