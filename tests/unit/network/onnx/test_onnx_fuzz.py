@@ -6,6 +6,6 @@ from tests.fuzz_onnx import fuzz
 
 
 def test_mutations_end_in_a_network_or_a_clean_error(tmp_path: Path) -> None:
-    ends = fuzz(tmp_path, seed=7, count=400)
+    ends = fuzz(tmp_path, seed=7, count=200)
     assert set(ends) <= {"read", "NetworkError", "UnsupportedError", "LayersError", "WeightsError"}
-    assert min(ends["read"], ends["NetworkError"]) > 50
+    assert min(ends["read"], ends["NetworkError"]) > 20
