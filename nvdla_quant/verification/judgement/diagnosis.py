@@ -5,8 +5,9 @@ from itertools import chain
 
 from nvdla_quant.emulator.decode.program import Program
 from nvdla_quant.emulator.operations import CpuOperation
-from nvdla_quant.execution.simulated import INT8_MAX
+from nvdla_quant.execution.simulated import INT8_MAX, INT8_MIN
 from nvdla_quant.hardware.targets import Precision
+from nvdla_quant.network.graph import Clip, Network
 from nvdla_quant.verification.judgement.explanations import findings_of_step
 from nvdla_quant.verification.judgement.verdicts import Cause, Finding, Judgement, Verdict, Weight
 from nvdla_quant.verification.measures.comparison import Comparison
@@ -164,7 +165,7 @@ def _of_table(examination: Examination) -> Iterator[Finding]:
                 text = f"its scale {last.output_scale:.6g} ends at {limit:.4g}, and values reach {reached:.4g}: "
                 text += "use 1/127"
                 yield Finding(Cause.SATURATED_SOFTMAX, Weight.TABLE, held.layer, last.index, text)
-    tensors = [held for held in examination.held if not held.on_cpu]
+    tensors = [held for held in examination.held if not held.on_cpu and not _ends_at_bounds(held, examination.original)]
     if not tensors:
         return
     worst = max(tensors, key=_share_saturated)
@@ -173,6 +174,17 @@ def _of_table(examination: Examination) -> Iterator[Finding]:
         text = f"{share:.1%} of its values are at the ends of the range, the most of all layers: steps of "
         text += f"{worst.effective:.6g} are too small"
         yield Finding(Cause.CLIPPING, Weight.TABLE, worst.layer, worst.steps[-1].operations[-1].index, text)
+
+
+def _ends_at_bounds(held: Held, network: Network) -> bool:
+    """Whether the layer's own bounds lie within the range, so that values at its ends lose nothing: ReLU6 at 6/127."""
+    layer = network.by_name.get(held.layer)
+    if layer is None or not isinstance(layer.operation, Clip):
+        return False
+    low, high = layer.operation.low, layer.operation.high
+    if low is None or high is None:
+        return False
+    return low >= (INT8_MIN - 0.5) * held.scale and high <= (INT8_MAX + 0.5) * held.scale
 
 
 def _share_saturated(held: Held) -> float:

@@ -24,7 +24,9 @@ from nvdla_quant.images.sets import test_images as images_to_test
 from nvdla_quant.loadable.reader import parse_loadable, read_loadable
 from nvdla_quant.loadable.structs import Engine, PoolMode
 from nvdla_quant.network.caffe.reader import read_network
+from nvdla_quant.network.graph import Clip, Convolution, InnerProduct, Layer, Tensor
 from nvdla_quant.network.passes import prepare
+from nvdla_quant.network.shapes import assemble
 from nvdla_quant.table.fix import fix_table
 from nvdla_quant.table.table import CalibrationTable
 from nvdla_quant.verification.judgement.verdicts import Cause, Judgement, Verdict
@@ -307,6 +309,29 @@ def test_a_table_that_clips_is_no_miscompile() -> None:
     data = compile_network(SMALL, tight, NV_SMALL, INT8, PER_FILTER).data
     verdict = replace(good, loadable=parse_loadable(data), table=tight, claim=None).verify().verdict
     assert (verdict.verdict, verdict.cause, verdict.first_bad_layer) == (TABLE, Cause.CLIPPING, "fc")
+
+
+def test_values_at_the_bounds_of_their_own_layer_do_not_clip() -> None:
+    """Half of what ReLU6 writes here is 6, which its scale reaches; of a smaller scale it is not the end."""
+    rng = np.random.default_rng(0)
+    layers = [
+        Layer(
+            "c", Convolution(rng.normal(0, 2, (8, 3, 3, 3)).astype(np.float32), np.full(8, 6, np.float32)), ("data",)
+        ),
+        Layer("six", Clip(0.0, 6.0), ("c",)),
+        Layer("fc", InnerProduct(rng.normal(0, 0.1, (4, 8 * 36)).astype(np.float32), None), ("six",)),
+    ]
+    network = assemble("bounded", [Tensor("data", (3, 8, 8), "data")], layers)
+    case = compiled_case(network, NV_SMALL, INT8, PER_FILTER)
+    assert case.table is not None
+    assert case.table["six"] == pytest.approx(6 / 127)
+    verdict = case.verify().verdict
+    assert (verdict.verdict, [finding.cause for finding in verdict.findings]) == (OK, [])
+
+    tight = CalibrationTable({**case.table.scales, "six": case.table["six"] / 2})
+    data = compile_network(network, tight, NV_SMALL, INT8, PER_FILTER).data
+    verdict = replace(case, loadable=parse_loadable(data), table=tight, claim=None).verify().verdict
+    assert (verdict.verdict, verdict.cause, verdict.first_bad_layer) == (TABLE, Cause.CLIPPING, "six")
 
 
 def test_the_table_of_another_compilation_shows() -> None:
