@@ -39,6 +39,8 @@ def command(
     given, made = ([onnx], caffe) if to is Format.CAFFE else (caffe, [onnx])
     for path in given:
         _check_given(path, to)
+    if len({path.absolute() for path in (onnx, *caffe)}) < 3:
+        raise typer.BadParameter("two of --onnx, --prototxt and --caffemodel name one file; give three")
     for path in made:
         if path.exists() and not force:
             raise typer.BadParameter(f"{path} is there already; --force writes over it, --to says what is written")

@@ -11,7 +11,7 @@ import typer
 from numpy.typing import NDArray
 
 from nvdla_quant.errors import DatasetError
-from nvdla_quant.network.files import read_model, read_structure
+from nvdla_quant.network.files import ONNX_SUFFIX, read_model, read_structure
 from nvdla_quant.network.graph import Network
 
 if TYPE_CHECKING:
@@ -110,6 +110,8 @@ def check_one_network(
         raise typer.BadParameter("--onnx and a Caffe model: give one network, --onnx or --prototxt and --caffemodel")
     if not caffe and onnx is None:
         raise typer.BadParameter("no network: give --onnx FILE, or --prototxt FILE and --caffemodel FILE")
+    if prototxt is not None and prototxt.suffix == ONNX_SUFFIX:
+        raise typer.BadParameter(f"--prototxt {prototxt} is called as an ONNX model; give it by --onnx")
     if input_shape is not None and onnx is None:
         raise typer.BadParameter("--input-shape goes with --onnx; a prototxt has the shape in it")
 

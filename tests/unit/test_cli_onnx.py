@@ -73,6 +73,7 @@ def test_exactly_one_network(folder: Path, tmp_path: Path) -> None:
     assert "--onnx and a Caffe model" in fail("check", *caffe[2:], *model)
     assert "--prototxt without --caffemodel" in fail("compile", *caffe[:2], *rest)
     assert "--caffemodel without --prototxt" in fail("check", *caffe[2:])
+    assert "tiny.onnx is called as an ONNX model; give it by --onnx" in fail("check", "--prototxt", model[1])
     assert "--input-shape goes with --onnx" in fail("check", *caffe, "--input-shape", "1,1,8,8")
     assert "expected the sizes of all axes" in fail("check", *model, "--input-shape", "8x8")
     assert list(tmp_path.iterdir()) == []
@@ -84,7 +85,8 @@ def test_a_shape_that_the_model_leaves_open(folder: Path, tmp_path: Path) -> Non
         axis.dim_param = size
     onnx.save(model, tmp_path / "open.onnx")
     given = ("check", "--onnx", tmp_path / "open.onnx")
-    assert "open.onnx" in fail(*given)
+    assert "open.onnx" in (line := fail(*given))
+    assert "(all axes in the file's order, the batch 1)" in line
     assert "runs all" in succeed(*given, "--input-shape", "1,1,8,8")
 
 
@@ -139,6 +141,9 @@ def test_mistakes_of_direction(folder: Path, tmp_path: Path) -> None:
     model = ("--onnx", folder / "tiny.onnx")
     assert "--force" in fail("convert", *model, *caffe)
     assert "--force" in fail("convert", "--to", "onnx", *model, *caffe)
+    both = ("--prototxt", tmp_path / "one", "--caffemodel", tmp_path / "." / "one")
+    assert "name one file; give three" in fail("convert", *model, *both, "--force")
+    assert "name one file; give three" in fail("convert", *model, *caffe[:3], model[1], "--force")
     assert list(tmp_path.iterdir()) == []
 
 

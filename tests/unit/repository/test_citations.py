@@ -18,7 +18,7 @@ from tests.hardware import pages
 
 CODE = ("nvdla_quant", "tests", "benchmarks", "scripts", "training", "rules", "workflow", "Snakefile")
 GENERATED = ("schema_generated.py", "caffe_pb2.py")
-NOT_KEPT = {"results", "__pycache__", "build", "dist", "node_modules", "venv"}
+NOT_KEPT = {"results", "downloads", "__pycache__", "build", "dist", "node_modules", "venv"}
 """Folders of a clone whose files are nobody's source."""
 SOURCES = "md|rst|py|pyi|smk|c|cc|cpp|h|v|vh|svh|spec|fbs|proto|yaml|yml|toml"
 """Kinds of files that must be found; others (tables, archives, images) are mostly made by the workflow."""

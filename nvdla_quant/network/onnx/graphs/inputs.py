@@ -103,7 +103,7 @@ def _fixed(
     """Return the shape of one input with its batch."""
     how = "give it by --input-shape on the command line, or as the model's input_shape in the configuration"
     if dims is None and given is None:
-        raise NetworkError(f"input {name!r} has no shape; {how} (without the batch, such as 3,224,224)")
+        raise NetworkError(f"input {name!r} has no shape; {how} (all axes, the batch 1, such as 1,3,224,224)")
     if dims is not None and len(dims) not in (2, 3, 4):
         raise UnsupportedError(
             f"input {name!r} has {len(dims)} axes, {_told(dims, symbols)}, expected 4 (batch, channels, height, width; "
@@ -119,7 +119,7 @@ def _fixed(
         if not agrees or min(whole) < 1:
             raise NetworkError(
                 f"input_shape {given} does not fit the input {name!r}, which is {_told(dims, symbols)}; give the "
-                "sizes in the file's order of axes, without the batch"
+                "sizes of all axes in the file's order, the batch 1"
             )
         shape = tuple(whole)
     else:
@@ -127,7 +127,7 @@ def _fixed(
         if unknown := [symbols[i] or f"axis {i}" for i in range(1, len(dims)) if not dims[i]]:
             raise NetworkError(
                 f"input {name!r} is {_told(dims, symbols)}: the size of {', '.join(unknown)} is not fixed; {how} "
-                "(in the file's order of axes, without the batch)"
+                "(all axes in the file's order, the batch 1)"
             )
         shape = (dims[0] or 1, *(size or 0 for size in dims[1:]))
     if min(shape) < 1:
