@@ -2,8 +2,7 @@
 # Every path carries only names of configuration records; no code parses a path.
 #   <results>/{model}/{dataset}/
 #       images/calibration-{calibrator}.npz  images/test-{shard}.npz     what was chosen, as the network sees it
-#       network/{network}/deploy.prototxt  weights.caffemodel            the network as it is compiled
-#       network/{network}/network.onnx                                   the same of an ONNX model; the above on demand
+#       network/{network}/deploy.prototxt  weights.caffemodel            the network as it is compiled; network.onnx of ONNX
 #       network/imported/network.onnx  names.json  remarks.txt           an ONNX model as it was read
 #       reference/{shard}.npz, accuracy.json  tensorrt/{engine}.npz, .json  fp32; TensorRT's own scores and accuracy
 #       quantized/{shard}.npz, accuracy.json                             a quantized ONNX model as onnxruntime runs it

@@ -26,6 +26,7 @@ from nvdla_quant.configuration.load import load_configuration
 from nvdla_quant.configuration.schema import load_schema
 from nvdla_quant.errors import ConfigError
 from nvdla_quant.hardware.targets import NV_SMALL
+from nvdla_quant.network.files import write_model
 from nvdla_quant.runtime.on_device import device_of
 from tests.e2e.test_tools import tools_config
 from tests.fakes import CANARY, NASTY, install
@@ -141,7 +142,7 @@ def _keys_with_canary(config: Any, path: str = "") -> Iterator[str]:
 
 
 def files_config(tiny_config: dict[str, Any], url: str, folder: Path, sha256: str) -> dict[str, Any]:
-    """A data set of each format, with every file where no shell would find it."""
+    """A data set of each format, and an ONNX model, with every file where no shell would find it."""
     remote = {"url": f"{url}/{quote(NASTY)}.zip", "sha256": sha256, "member": f"-d/{NASTY}.npz"}
     local = {"archive": str(folder / f"{NASTY}.zip"), "sha256": sha256, "member": f"-d/{NASTY}/"}
     sources = {
@@ -154,7 +155,10 @@ def files_config(tiny_config: dict[str, Any], url: str, folder: Path, sha256: st
     pools = {name: {"source": source, "calibration_pool": 16} for name, source in sources.items()}
     pools["other"] = {"source": sources["npz"], "calibration_source": sources["idx"]}
     cases = [{"model": "tiny", "dataset": name, "overrides": {"preprocessing": {"resize": [8, 8]}}} for name in pools]
-    return tiny_config | {"datasets": pools, "cases": cases}
+    tiny = tiny_config["models"]["tiny"]
+    exported = {"onnx": f"-{NASTY}.onnx", "preprocessing": tiny["preprocessing"]}
+    cases.append({"model": "exported", "dataset": "npz", "overrides": cases[0]["overrides"]})
+    return tiny_config | {"models": {"tiny": tiny, "exported": exported}, "datasets": pools, "cases": cases}
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -191,7 +195,9 @@ def test_files_of_every_format_downloaded_or_taken_from_archives(
     digest = hashlib.sha256((tmp_path / f"{NASTY}.zip").read_bytes()).hexdigest()
     config = files_config(tiny_config, url, tmp_path, digest)
     (checkout / "config.yaml").write_text(yaml.safe_dump(config))
+    write_model(tiny_network(0), [checkout / f"-{NASTY}.onnx"])
     made = [f"results/tiny/{name}/images/test-1-of-1.npz" for name in config["datasets"]]
+    made.append("results/exported/npz/network/fold/network.onnx")
     finished = run(checkout, *made, "results/tiny/other/images/calibration-entropy.npz")
     assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-4000:]
     assert all((checkout / path).is_file() for path in made)
