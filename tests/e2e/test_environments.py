@@ -18,6 +18,7 @@ import yaml
 from nvdla_quant.network.onnx.writer import to_onnx
 from tests.conftest import REPOSITORY
 from tests.fakes import bare_interpreter, fake_gpu, install
+from tests.qdq import static
 from tests.sweeps import run, tiny_network
 from tests.workflow.test_rules import PROGRAMS, imported_by, rules_of
 
@@ -77,6 +78,17 @@ def checkout(
         (checkout / "twin.yaml").write_text(yaml.safe_dump(of_twin))
         in_caffe = "results/twin/noise/network/fold/deploy.prototxt"
         runs.append(run(checkout, in_caffe, "--sdm", "conda", "--configfile", "twin.yaml"))
+        onnx.save(static(), checkout / "inputs" / "quantized.onnx")
+        of_quantized = of_twin | {
+            "models": {"quantized": twin | {"onnx": "inputs/quantized.onnx"}},
+            "cases": [{"model": "quantized", "dataset": "noise"}],
+            "calibrators": {"own": {"method": "qdq"}},
+            "variants": [{**int8, "calibrator": "own"}],
+        }
+        (checkout / "quantized.yaml").write_text(yaml.safe_dump(of_quantized))
+        made = ("calibration/own/calibration.cache", "quantized/accuracy.json")
+        asked = [f"results/quantized/noise/{name}" for name in made]
+        runs.append(run(checkout, *asked, "--sdm", "conda", "--configfile", "quantized.yaml"))
     for finished in runs:
         assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-4000:]
     return checkout
