@@ -29,14 +29,22 @@ def artefacts(checkout: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("jobs", [1, 5, 9, 14])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_kill_and_start_again(
-    finished: Path, new_checkout: Callable[..., Path], tiny_config: dict[str, Any], jobs: int, how: signal.Signals
+    finished: Path, new_checkout: Callable[..., Path], tiny_config: dict[str, Any], how: signal.Signals
 ) -> None:
-    """Kill the whole process group once `jobs` jobs have ended, in the middle of the next ones."""
+    """Kill the whole process group once so many jobs have ended, in the middle of the next ones; again and again."""
     checkout = new_checkout()
     (checkout / "config.yaml").write_text(yaml.safe_dump(tiny_config))
+    for jobs in (1, 5, 9, 14):
+        kill_after(checkout, jobs, how)
+    again = run(checkout)
+    assert again.returncode == 0, again.stdout[-4000:] + again.stderr[-4000:]
+    assert artefacts(checkout) == artefacts(finished)
+
+
+def kill_after(checkout: Path, jobs: int, how: signal.Signals) -> None:
+    """Start the sweep, or go on with it, and kill it once `jobs` jobs of it have ended."""
     process = subprocess.Popen(
         [sys.executable, "-m", "snakemake", "--cores", "2"],
         cwd=checkout,
@@ -46,7 +54,7 @@ def test_kill_and_start_again(
     )
     deadline = time.monotonic() + 120
     benchmarks = checkout / "results" / "benchmarks"
-    while len(list(benchmarks.rglob("*.tsv"))) < jobs and time.monotonic() < deadline:
+    while len(list(benchmarks.rglob("*.tsv"))) < jobs and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     assert process.poll() is None, "the run ended before it was killed"
     os.killpg(process.pid, how)
@@ -55,6 +63,3 @@ def test_kill_and_start_again(
     except subprocess.TimeoutExpired:  # As a supervisor does: first politely, then not.
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(timeout=20)
-    again = run(checkout)
-    assert again.returncode == 0, again.stdout[-4000:] + again.stderr[-4000:]
-    assert artefacts(checkout) == artefacts(finished)
