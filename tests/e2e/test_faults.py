@@ -40,14 +40,10 @@ def checkout(new_checkout: Callable[..., Path], tiny_config: dict[str, Any]) -> 
     return made
 
 
-@pytest.fixture(scope="module")
-def finished(new_checkout: Callable[..., Path], tiny_config: dict[str, Any]) -> Path:
-    """A sweep of this file's own: other files plan other configurations in the one that they share."""
-    made = new_checkout()
-    (made / "config.yaml").write_text(yaml.safe_dump(tiny_config))
-    result = run(made)
-    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
-    return made
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """A checkout in which everything is made, to do anything with."""
+    return shutil.copytree(finished, tmp_path / "copy", symlinks=True)
 
 
 @pytest.mark.skipif(shutil.which("mount") is None, reason="no mount command")
@@ -88,22 +84,20 @@ def test_results_folder_that_cannot_be_written(checkout: Path, finished: Path) -
         ("tiny/noise/nv_full/fp16/verdict.json", "summarize_sweep"),
     ],
 )
-def test_a_damaged_intermediate_file(finished: Path, tmp_path: Path, damaged: str, reader: str) -> None:
+def test_a_damaged_intermediate_file(copied: Path, finished: Path, damaged: str, reader: str) -> None:
     """Half of the file is gone: the job that reads it names the file; removed, as it says, it is made again."""
-    checkout = tmp_path / "copy"
-    shutil.copytree(finished, checkout, symlinks=True)
-    path = checkout / "results" / damaged
+    path = copied / "results" / damaged
     whole = path.read_bytes()
     status = path.stat()
     path.write_bytes(whole[: len(whole) // 2])
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    broken = run(checkout, "--forcerun", reader)
+    broken = run(copied, "--forcerun", reader)
     assert broken.returncode != 0
-    assert str(path.relative_to(checkout)) in broken.stdout + broken.stderr
+    assert str(path.relative_to(copied)) in broken.stdout + broken.stderr
     path.unlink()
-    again = run(checkout)
+    again = run(copied)
     assert again.returncode == 0, again.stdout[-4000:] + again.stderr[-4000:]
-    assert artefacts(checkout) == artefacts(finished)
+    assert artefacts(copied) == artefacts(finished)
 
 
 DEFECT = """
@@ -114,21 +108,21 @@ def diagnose(examination: object) -> Verdict:
 """Appended to the module that judges: it takes the place of the function that the module imports."""
 
 
-def test_a_defect_of_verification_does_not_stop_the_sweep(checkout: Path, finished: Path) -> None:
+def test_a_defect_of_verification_does_not_stop_the_sweep(copied: Path, finished: Path) -> None:
     """Every verdict is ``unknown`` and says why, the log has the traceback, and all else is as without the defect."""
-    with (checkout / "nvdla_quant" / "verification" / "verify.py").open("a") as module:
+    with (copied / "nvdla_quant" / "verification" / "verify.py").open("a") as module:
         module.write(DEFECT)
-    result = run(checkout)
+    result = run(copied)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
-    verdicts = sorted(checkout.glob("results/tiny/noise/*/*/verdict.json"))
+    verdicts = sorted(copied.glob("results/tiny/noise/*/*/verdict.json"))
     assert len(verdicts) == 3
     for path in verdicts:
         found = json.loads(path.read_text())
         assert found["verdict"] == "unknown"
         assert "ZeroDivisionError: a defect" in json.dumps(found)
-        log = checkout / "results/logs/tiny/noise/verify_loadable" / path.parent.parent.name / f"{path.parent.name}.log"
+        log = copied / "results/logs/tiny/noise/verify_loadable" / path.parent.parent.name / f"{path.parent.name}.log"
         assert "Traceback (most recent call last)" in log.read_text()
     same = ("accuracy.json", "comparison.json", "compile.json")
-    for path in (path for name in same for path in checkout.glob(f"results/tiny/noise/*/*/{name}")):
-        assert path.read_bytes() == (finished / path.relative_to(checkout)).read_bytes()
-    assert (checkout / "results/report/report.html").is_file()
+    for path in (path for name in same for path in copied.glob(f"results/tiny/noise/*/*/{name}")):
+        assert path.read_bytes() == (finished / path.relative_to(copied)).read_bytes()
+    assert (copied / "results/report/report.html").is_file()
