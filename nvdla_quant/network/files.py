@@ -92,15 +92,22 @@ def import_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> "Impo
     NetworkError
         As `onnx.reader.read_onnx`.
     """
-    from nvdla_quant.network.onnx.reader import Imported, read_onnx
+    from nvdla_quant.network.onnx.reader import Imported
     from nvdla_quant.network.onnx.writer import OPSET, PRODUCER
     from nvdla_quant.network.onnx.written import read_written
 
     written = read_written(path)
     if isinstance(written, Network):
         return Imported(written, {name: name for name in written.tensors}, (), OPSET, PRODUCER, (path,))
+    return _import_foreign(path, input_shape, written)
+
+
+def _import_foreign(path: Path, input_shape: tuple[int, ...] | None, edited: str | None) -> "Imported":
+    """Read an ONNX file that is not as we wrote it; `edited` says so where we wrote it once."""
+    from nvdla_quant.network.onnx.reader import read_onnx
+
     imported = read_onnx(path, input_shape)
-    return imported if written is None else replace(imported, remarks=(*imported.remarks, written))
+    return imported if edited is None else replace(imported, remarks=(*imported.remarks, edited))
 
 
 def _read_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> Network:
@@ -108,4 +115,4 @@ def _read_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> Networ
     from nvdla_quant.network.onnx.written import read_written
 
     written = read_written(path)
-    return written if isinstance(written, Network) else import_onnx(path, input_shape).network
+    return written if isinstance(written, Network) else _import_foreign(path, input_shape, written).network

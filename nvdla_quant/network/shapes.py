@@ -4,6 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import singledispatch
 from math import prod
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nvdla_quant.errors import NetworkError
 from nvdla_quant.network.graph import (
     LRN,
@@ -238,6 +241,33 @@ def _(operation: Concat, shapes: Sequence[Shape]) -> Shape:
             f"inputs have the shapes {', '.join(map(str, shapes))}, expected equal ones but for the channels"
         )
     return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+
+
+def divisors(pooling: Pooling, size: Pair, result: Pair) -> NDArray[np.int64]:
+    """Return what each average of a pooling is divided by: how much of its window lies on the area.
+
+    Parameters
+    ----------
+    pooling : Pooling
+        The pooling.
+    size, result : Pair
+        Height and width of what it reads and of what it writes.
+
+    Returns
+    -------
+    NDArray[int64], shape `result`
+        Pixels.
+    """
+    counts = []
+    for n, k, s, (near, far), length in zip(result, pooling.kernel, pooling.stride, pooling.sides, size, strict=True):
+        start = np.arange(n, dtype=np.int64) * s - near
+        end = start + k
+        if pooling.area == "image":
+            start, end = np.maximum(start, 0), np.minimum(end, length)
+        else:
+            end = np.minimum(end, length + far)
+        counts.append(end - start)
+    return np.outer(*counts)
 
 
 def check_arity(several: bool, count: int) -> None:

@@ -53,8 +53,8 @@ _TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 Those from Clip on are no layers of Caffe, so only our own caches have names for them."""
 
-_ADDED = re.compile(r"\(Unnamed Layer\* \d+\) \[[^\]]*\]_output\Z|ONNXTRT_|\w+__\d+\Z")
-"""What TensorRT's ONNX parser adds to a file's tensors: layers without a name, broadcasts and shuffles of its own
+_ADDED = re.compile(r"ONNXTRT_|\w+__\d+\Z")
+"""What TensorRT's ONNX parser adds to a file's tensors, unnamed ones apart: broadcasts and shuffles of its own
 (public caches of TensorRT 6.0 to 10.3)."""
 
 _UNNAMED = re.compile(r"\(Unnamed Layer\* \d+\) \[(?P<type>[^\]]*)\]_output\Z")
@@ -249,7 +249,7 @@ def _added(cache: CalibrationCache, network: Network, names: Mapping[str, str]) 
     wanted, of_file = set(names.values()), {*network.onnx.names.values(), *network.onnx.others}
     found = []
     for name, scale in cache.entries:
-        if name in wanted or (name not in of_file and not _ADDED.match(name)):
+        if name in wanted or not (name in of_file or _UNNAMED.match(name) or _ADDED.match(name)):
             continue
         reason = "no layer here has a scale of its own for it" if name in of_file else "TensorRT's parser added it"
         found.append(Change("", name, scale, scale, "unused", reason))

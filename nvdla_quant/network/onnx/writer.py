@@ -41,6 +41,7 @@ from nvdla_quant.network.graph import (
     Weights,
 )
 from nvdla_quant.network.quantized import steps_of
+from nvdla_quant.network.shapes import divisors
 
 if TYPE_CHECKING:
     import onnx
@@ -239,8 +240,7 @@ class Graph:
             self._node("AveragePool", layer.inputs, layer.name, count_include_pad=0, **window)
             return
         # ONNX divides by the whole kernel here, Caffe by the window clipped to the padded image.
-        clipped = [np.minimum(np.arange(n) * s + k, i + sum(pads)) - np.arange(n) * s for i, n, k, s, pads in axes]
-        counts = np.outer(*clipped)
+        counts = divisors(operation, size, result)
         kernel = operation.kernel[0] * operation.kernel[1]
         if (counts == kernel).all():
             self._node("AveragePool", layer.inputs, layer.name, count_include_pad=1, **window)

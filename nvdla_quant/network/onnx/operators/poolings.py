@@ -21,7 +21,7 @@ from nvdla_quant.network.onnx.operators.windows import Sides, check_flat, far_of
 from nvdla_quant.network.onnx.values.names import is_within
 from nvdla_quant.network.onnx.values.nodes import Array, Node, shape_of
 from nvdla_quant.network.onnx.values.reading import Reading
-from nvdla_quant.network.shapes import image
+from nvdla_quant.network.shapes import divisors, image
 from nvdla_quant.network.shapes import shape_of as result_shape
 
 Reader = Callable[[Node, Reading], None]
@@ -152,7 +152,8 @@ def pooling(
     """
     near, far = ((window.sides[0][side], window.sides[1][side]) for side in (0, 1))
     if wanted is None:
-        wanted = divisors(window, shape[1:], result)
+        asked = Pooling(window.method, window.kernel, window.stride, near, rounding, far, window.area)
+        wanted = divisors(asked, shape[1:], result)
     areas: tuple[Area, ...] = ("padded", "image")
     # In Caffe padding is the same on both sides and sizes are rounded up, which NVIDIA's compiler does as well.
     forms: list[tuple[Pair | None, Rounding]] = [(None, "up"), (None, "down"), (far, rounding), (far, "down")]
@@ -165,30 +166,12 @@ def pooling(
         except NetworkError:
             continue
         same = written[1:] == tuple(result)
-        if same and (window.method == "max" or (_divisors_of(found, shape[1:], result) == wanted).all()):
+        if same and (window.method == "max" or (divisors(found, shape[1:], result) == wanted).all()):
             return found
     raise UnsupportedError(
         f"kernel {window.kernel}, stride {window.stride}, padding {window.sides} of an image of {shape[1:]} gives "
         f"{result}, which no pooling of ours does; write the padding as a Pad, or change the stride"
     )
-
-
-def divisors(window: Window, size: Pair, result: Pair) -> Counts:
-    """Return what each average is divided by: how much of its window lies on the area."""
-    counts = []
-    for n, k, s, (near, far), length in zip(result, window.kernel, window.stride, window.sides, size, strict=True):
-        start = np.arange(n, dtype=np.int64) * s - near
-        end = start + k
-        if window.area == "image":
-            start, end = np.maximum(start, 0), np.minimum(end, length)
-        else:
-            end = np.minimum(end, length + far)
-        counts.append(end - start)
-    return np.outer(*counts)
-
-
-def _divisors_of(found: Pooling, size: Pair, result: Pair) -> Counts:
-    return divisors(Window(found.method, found.kernel, found.stride, found.sides, found.area), size, result)
 
 
 def global_pool(method: Method) -> Reader:

@@ -39,10 +39,9 @@ from nvdla_quant.network.graph import (
     Swish,
     TanH,
 )
-from nvdla_quant.network.onnx.operators.poolings import Window, divisors
 from nvdla_quant.network.onnx.reader import read_onnx
 from nvdla_quant.network.onnx.writer import to_onnx
-from nvdla_quant.network.shapes import assemble
+from nvdla_quant.network.shapes import assemble, divisors
 from nvdla_quant.network.views import viewed
 from tests.caffe_networks import values
 from tests.networks import classic, kinds, residual
@@ -94,8 +93,7 @@ def meaning(layer: Layer, network: Network) -> Any:
         # A file holds float32.
         return {name: np.float32(value) if isinstance(value, float) else value for name, value in said.items()}
     size, result = (network.tensors[name].chw[1:] for name in (layer.inputs[0], layer.name))
-    window = Window(operation.method, operation.kernel, operation.stride, operation.sides, operation.area)
-    divided = divisors(window, size, result).tolist() if operation.method == "average" else None
+    divided = divisors(operation, size, result).tolist() if operation.method == "average" else None
     return operation.method, operation.kernel, operation.stride, operation.pad, divided
 
 
