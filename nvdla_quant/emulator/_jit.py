@@ -23,41 +23,82 @@ def jit(function: _Function) -> _Function:
     return cast(_Function, _Compiled(function))
 
 
-class _Compiled:
-    """A function that numba compiles when it is first called, from Python or from another compiled function."""
+def instruction(function: Callable[..., Any]) -> Callable[..., None]:
+    """Make of `function` an instruction for compiled functions: what numba calls an intrinsic.
+
+    `function` takes the types of the arguments, those of numbers with their values, and returns the signature and what
+    writes LLVM's code. Compiled functions alone may call the result.
+    """
+    return cast(Callable[..., None], _Instruction(function))
+
+
+@cache
+def processor_features() -> frozenset[str]:
+    """Return what the processor has that functions are compiled for, as LLVM names it."""
+    _numba()
+    from numba.core.registry import cpu_target
+
+    _, _, features = cpu_target.target_context.codegen().magic_tuple()
+    return frozenset(feature.removeprefix("+") for feature in features.split(",") if feature.startswith("+"))
+
+
+class _Later:
+    """What becomes numba's object when it is first needed."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self._dispatcher: Callable[..., Any] | None = None
-        update_wrapper(self, function)
+        self._made: Callable[..., Any] | None = None
+        update_wrapper(cast(Callable[..., Any], self), function)
+
+    def made(self) -> Callable[..., Any]:
+        """Return numba's object, the same one in every thread."""
+        with _making:
+            if self._made is None:
+                self._made = self._make(_numba())
+            return self._made
+
+    def _make(self, numba: ModuleType) -> Callable[..., Any]:
+        raise NotImplementedError
+
+
+class _Compiled(_Later):
+    """A function that numba compiles when it is first called, from Python or from another compiled function."""
 
     def __call__(self, *arguments: Any) -> Any:
-        return (self._dispatcher or self.dispatcher())(*arguments)
+        return (self._made or self.made())(*arguments)
 
-    def dispatcher(self) -> Callable[..., Any]:
-        """Return numba's function, the same one in every thread."""
-        with _making:
-            if self._dispatcher is None:
-                self._dispatcher = _dispatcher(_numba(), self._function)
-            return self._dispatcher
+    def _make(self, numba: ModuleType) -> Callable[..., Any]:
+        options = {"nogil": True, "fastmath": False, "error_model": "numpy"}
+        try:
+            return cast(Callable[..., Any], numba.njit(cache=True, **options)(self._function))
+        except RuntimeError:
+            return cast(Callable[..., Any], numba.njit(**options)(self._function))
+
+
+class _Instruction(_Later):
+    """Code that is put where a compiled function calls it."""
+
+    def _make(self, numba: ModuleType) -> Callable[..., Any]:
+        from numba.extending import intrinsic
+
+        return cast(Callable[..., Any], intrinsic(prefer_literal=True)(self._function))
 
 
 @cache
 def _numba() -> ModuleType:
-    """Import numba, and tell it that a global of our kind is the compiled function behind it."""
+    """Import numba, and tell it that a global of our kind is its own object behind that."""
     import numba
+    from numba.core.registry import cpu_target
     from numba.extending import typeof_impl
 
     @typeof_impl.register(_Compiled)  # type: ignore[untyped-decorator]
     def _(value: _Compiled, context: Any) -> Any:
-        return typeof_impl(value.dispatcher(), context)
+        return typeof_impl(value.made(), context)
+
+    @typeof_impl.register(_Instruction)  # type: ignore[untyped-decorator]
+    def _(value: _Instruction, _: Any) -> Any:
+        made = value.made()
+        cpu_target.typing_context.refresh()  # It may have been made since.
+        return cpu_target.typing_context.resolve_value_type(made)
 
     return cast(ModuleType, numba)
-
-
-def _dispatcher(numba: ModuleType, function: Callable[..., Any]) -> Callable[..., Any]:
-    options = {"nogil": True, "fastmath": False, "error_model": "numpy"}
-    try:
-        return cast(Callable[..., Any], numba.njit(cache=True, **options)(function))
-    except RuntimeError:
-        return cast(Callable[..., Any], numba.njit(**options)(function))

@@ -1,16 +1,19 @@
 """Work cut into pieces that stay in the processor's cache, and the way from a device cube to matrix rows.
 
 Between device memory and a matrix product, values stand as float32 ``(images, rows, columns, channels)`` with the
-padding in place. Every int8 and int16 value is exact in float32.
+padding in place. Every int8 and int16 value is exact in float32. For dot products of bytes they stand as bytes, as
+``value + 128``.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator._instructions import SIGN, copy_atom
 from nvdla_quant.emulator._jit import jit
 from nvdla_quant.emulator.memory import cube_view, images_of
 from nvdla_quant.emulator.operations import Cube, ElementType
@@ -22,20 +25,23 @@ MAX_TILE_PIXELS = 4096
 """Fewer rows waste a matrix product, more gain nothing."""
 MAX_TILE_BYTES = 1 << 28
 """Fewer rows all the same where kernels are so large that they would take more."""
+MAX_ATOM = 64
+"""Bytes behind the last one that `Reader.read_bytes` may write; no target's atom has more."""
+_Element = TypeVar("_Element", bound=np.generic)
 
 
 class Workspace:
     """Scratch arrays of one thread, kept between tiles and operations."""
 
     def __init__(self) -> None:
-        self._arrays: dict[str, NDArray[np.float32]] = {}
+        self._arrays: dict[tuple[str, type[np.generic]], NDArray[Any]] = {}
 
-    def take(self, name: str, *shape: int) -> NDArray[np.float32]:
-        """Return an uninitialised float32 array; the next `take` of the same name may reuse it."""
+    def take(self, name: str, *shape: int, dtype: type[_Element]) -> NDArray[_Element]:
+        """Return an uninitialised array; the next `take` of the same name and type may reuse it."""
         size = math.prod(shape)
-        flat = self._arrays.get(name)
+        flat = self._arrays.get((name, dtype))
         if flat is None or len(flat) < size:
-            flat = self._arrays[name] = np.empty(size, np.float32)
+            flat = self._arrays[name, dtype] = np.empty(size, dtype)
         return flat[:size].reshape(shape)
 
 
@@ -70,9 +76,9 @@ class Tiling:
                 yield Tile(first, min(self.images, images - first), row, min(self.rows, self.height - row))
 
 
-def plan(height: int, width: int, bytes_per_pixel: int) -> Tiling:
-    """Return a tiling for matrices that need `bytes_per_pixel` for each output pixel."""
-    pixels = min(max(TILE_BYTES // bytes_per_pixel, MIN_TILE_PIXELS), MAX_TILE_PIXELS)
+def plan(height: int, width: int, bytes_per_pixel: int, tile_bytes: int = TILE_BYTES) -> Tiling:
+    """Return a tiling for tiles of about `tile_bytes` that need `bytes_per_pixel` for each output pixel."""
+    pixels = min(max(tile_bytes // bytes_per_pixel, MIN_TILE_PIXELS), MAX_TILE_PIXELS)
     pixels = max(min(pixels, MAX_TILE_BYTES // bytes_per_pixel), 1)
     if height * width <= pixels:
         return Tiling(height, width, pixels // (height * width), height)
@@ -140,12 +146,42 @@ class Reader:
         size = cube.height, cube.width
         if self.lanes is not None:
             places, tables = self.lanes.places, self.lanes.tables
-            _read_lanes(source, first, cube.offset, *size, row, column, places, tables, self.pad_value, out)
+            _read_lanes(source, first, cube.offset, *size, row, column, places, tables, np.float32(self.pad_value), out)
         elif self.dtype == np.int8:
             strides = cube.line_stride, cube.surface_stride
             _read_atoms(source, first, cube.offset, *strides, cube.atom, *size, row, column, self.pad_value, out)
         else:
             self._read_wide(source, first, row, column, out)
+
+    def read_bytes(
+        self,
+        source: NDArray[np.int8],
+        first: int,
+        row: int,
+        column: int,
+        shape: tuple[int, int, int, int],
+        out: NDArray[np.uint8],
+    ) -> None:
+        """Read int8 elements as ``value + 128``; see `read`.
+
+        Parameters
+        ----------
+        source, first, row, column
+            See `read`.
+        shape : tuple[int, int, int, int]
+            Images, rows, columns, channels.
+        out : NDArray[np.uint8]
+            Result, flat; `MAX_ATOM` bytes more than `shape` has, which may be written too.
+        """
+        cube = self.cube
+        size, pad = (cube.height, cube.width), np.uint8(int(self.pad_value) + SIGN)
+        if self.lanes is not None:
+            places, tables = self.lanes.places, (self.lanes.tables + SIGN).astype(np.uint8)
+            target = out[: math.prod(shape)].reshape(shape)
+            _read_lanes(source, first, cube.offset, *size, row, column, places, tables, pad, target)
+        else:
+            strides = cube.line_stride, cube.surface_stride
+            _read_biased(source, first, cube.offset, *strides, cube.atom, size, (row, column), pad, shape, out)
 
     def read_halves(
         self, source: NDArray[np.int8], first: int, row: int, column: int, out: NDArray[np.float16]
@@ -228,6 +264,72 @@ def _read_atoms(
 
 
 @jit
+def _read_biased(
+    source: NDArray[np.int8],
+    first: int,
+    offset: int,
+    line_stride: int,
+    surface_stride: int,
+    atom: int,
+    size: tuple[int, int],
+    corner: tuple[int, int],
+    pad: np.uint8,
+    shape: tuple[int, int, int, int],
+    out: NDArray[np.uint8],
+) -> None:
+    """Copy whole atoms as ``value + 128``, with padding around the cube.
+
+    What an atom has beyond the last channel lands where the next pixel comes, which is written afterwards.
+    """
+    images, rows, columns, channels = shape
+    x0 = min(max(-corner[1], 0), columns)
+    x1 = max(min(columns, size[1] - corner[1]), x0)
+    start = 0
+    for image in range(images):
+        memory = source[min(first + image, source.shape[0] - 1)]
+        for r in range(rows):
+            y = corner[0] + r
+            if y < 0 or y >= size[0]:
+                out[start : start + columns * channels] = pad
+            else:
+                inside, right = start + x0 * channels, start + x1 * channels
+                out[start:inside] = pad
+                place = offset + y * line_stride + (corner[1] + x0) * atom
+                _copy_pixels(memory, place, surface_stride, atom, x1 - x0, channels, out, inside)
+                out[right : start + columns * channels] = pad
+            start += columns * channels
+
+
+@jit
+def _copy_pixels(
+    memory: NDArray[np.int8],
+    place: int,
+    surface_stride: int,
+    atom: int,
+    pixels: int,
+    channels: int,
+    out: NDArray[np.uint8],
+    start: int,
+) -> None:
+    """Copy the atoms of neighbouring pixels."""
+    surfaces = (channels + atom - 1) // atom
+    near, to = memory.ctypes.data + place, out.ctypes.data + start
+    if atom == 8:
+        for x in range(pixels):
+            for surface in range(surfaces):
+                copy_atom(8, SIGN, near + surface * surface_stride + 8 * x, to + x * channels + 8 * surface)
+    elif atom == 32:
+        for x in range(pixels):
+            for surface in range(surfaces):
+                copy_atom(32, SIGN, near + surface * surface_stride + 32 * x, to + x * channels + 32 * surface)
+    else:
+        for x in range(pixels):
+            for c in range(channels):
+                value = memory[place + c // atom * surface_stride + x * atom + c % atom]
+                out[start + x * channels + c] = np.uint8(value) ^ np.uint8(SIGN)
+
+
+@jit
 def _read_lanes(
     source: NDArray[np.int8],
     first: int,
@@ -237,13 +339,12 @@ def _read_lanes(
     row: int,
     column: int,
     places: NDArray[np.int64],
-    tables: NDArray[np.float32],
-    pad_value: float,
-    out: NDArray[np.float32],
+    tables: NDArray[np.float32] | NDArray[np.uint8],
+    pad: np.float32 | np.uint8,
+    out: NDArray[np.float32] | NDArray[np.uint8],
 ) -> None:
     """Copy single channels through tables of all numbers."""
     images, rows, columns, _ = out.shape
-    pad = np.float32(pad_value)
     x0 = min(max(-column, 0), columns)
     x1 = max(min(columns, width - column), x0)
     for image in range(images):

@@ -18,7 +18,6 @@ from nvdla_quant.emulator.integer.sdp_run import (
     with_operands,
     write_tile,
 )
-from nvdla_quant.emulator.integer.winograd import WinogradConvolution
 from nvdla_quant.emulator.memory import DeviceMemory
 from nvdla_quant.emulator.operations import ConvOperation, Cube, Fp16, SdpOperation, operand_cubes
 from nvdla_quant.emulator.tiles import Reader, Tile, Tiling, Workspace, plan
@@ -26,7 +25,7 @@ from nvdla_quant.hardware.targets import Precision, Target
 
 BYTES_PER_CHANNEL = 16
 """Memory that a value takes on its way through the SDP, roughly: its own bits, operands, result."""
-AnyHalves = ExactConvolution | ExactWinograd | conv.Convolution | WinogradConvolution
+AnyHalves = ExactConvolution | ExactWinograd | conv.AnyConvolution
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator._jit import jit
+from nvdla_quant.emulator.integer.dots import DotConvolution, prepare_dots
+from nvdla_quant.emulator.integer.kernels import LANES, chosen_kernel
 from nvdla_quant.emulator.integer.winograd import WinogradConvolution, prepare_winograd
 from nvdla_quant.emulator.operations import ConvOperation, Cube, element_type
 from nvdla_quant.emulator.pixels import lanes_of, source_type
@@ -29,9 +31,11 @@ MAX_INPUT = 128
 """Largest magnitude of an int8 input."""
 MAX_INPUT16 = 1 << 15
 """Largest magnitude of an int16 input."""
+INT32_LIMIT = 1 << 31
+"""Sums below this are int32."""
 ACCUMULATOR_LIMIT = 1 << 47
 """The accumulator saturates to signed 48 bits at every step (docs/hardware/convolution.md, "Accumulator")."""
-Sums = NDArray[np.float32] | NDArray[np.float64]
+Sums = NDArray[np.float32] | NDArray[np.float64] | NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +88,7 @@ class Convolution:
         columns = (op.out_width - 1) * stride_x + (op.kernel_width - 1) * dilation_x + 1
         pixels = tile.images * tile.rows * op.out_width
         depth = op.kernel_height * op.kernel_width * channels
-        patch = workspace.take("patch", tile.images, rows, columns, channels)
+        patch = workspace.take("patch", tile.images, rows, columns, channels, dtype=np.float32)
         corner = tile.row * stride_y - op.pad_top, -op.pad_left
         self.reader.read(source, tile.first, *corner, patch)
         if op.precision is Precision.FP16:
@@ -95,7 +99,7 @@ class Convolution:
             # The patch already is the matrix.
             matrix = patch.reshape(pixels, depth)
         else:
-            matrix = workspace.take("matrix", pixels, depth)
+            matrix = workspace.take("matrix", pixels, depth, dtype=np.float32)
             _unfold(
                 patch.reshape(-1),
                 patch.shape,
@@ -109,7 +113,7 @@ class Convolution:
             )
         if op.precision is Precision.INT16:
             return self._accumulate_wide(matrix.astype(np.float64))[None]
-        sums = workspace.take("sums", len(self.weights), pixels, op.out_channels)
+        sums = workspace.take("sums", len(self.weights), pixels, op.out_channels, dtype=np.float32)
         start = 0
         # Loadables may hold fp16 weights that are NaN (uninitialised ones, by NVIDIA's compiler).
         with np.errstate(invalid="ignore", over="ignore"):
@@ -136,7 +140,10 @@ class Convolution:
         return sums
 
 
-def prepare(operation: ConvOperation, packed: NDArray[np.uint8], target: Target) -> "Convolution | WinogradConvolution":
+AnyConvolution = Convolution | DotConvolution | WinogradConvolution
+
+
+def prepare(operation: ConvOperation, packed: NDArray[np.uint8], target: Target) -> AnyConvolution:
     """Unpack the weights of `operation` from the bytes of its stream and lay them out for matrix products."""
     kernels = unpack_weights(operation, packed, target)
     if operation.winograd_shift is not None:
@@ -152,8 +159,11 @@ def prepare(operation: ConvOperation, packed: NDArray[np.uint8], target: Target)
         return _prepare_wide(operation, reader, matrix, target)
     if operation.precision is Precision.INT8:
         magnitudes = np.abs(matrix.astype(np.int64))
-        edges = _split(magnitudes)
         bound = int(magnitudes.sum(axis=0).max()) * MAX_INPUT
+        kernel = chosen_kernel()
+        if kernel in LANES and bound < INT32_LIMIT:
+            return prepare_dots(operation, reader, kernels[..., used], bound, LANES[kernel])
+        edges = _split(magnitudes)
     else:
         edges, bound = [0, len(matrix)], 0
     floats = np.ascontiguousarray(np.clip(matrix.astype(np.float32), -MAC_INFINITY, MAC_INFINITY))

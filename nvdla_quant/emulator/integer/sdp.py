@@ -2,7 +2,7 @@
 
 `integer_chain` is the rule itself, for any descriptor, in int64. Nearly every operation of a real network needs only
 sums, products by constants, one cube of operands and ReLU; `linear_stages` reduces those to a few rounding steps that
-`_run_stages` applies to a tile in one pass, in float64. That is exact: a step's operands have at most 33 and 16 bits,
+`stage_loop` applies to a tile in one pass, in float64. That is exact: a step's operands have at most 33 and 16 bits,
 so the product has 49 of the 53 that float64 holds, scaling by 2**-shift only moves the point, and adding one half
 stays exact for shifts up to 53; for larger ones the magnitude is below 2**-4 and the result is 0 either way.
 """
@@ -13,11 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.emulator._jit import jit
 from nvdla_quant.emulator.integer.lut import look_up
 from nvdla_quant.emulator.integer.rounding import Int64, saturate, shift_left, shift_right
 from nvdla_quant.emulator.operations import Converter, Cube, Lut, Operand, SdpOperation, SdpUnit
-from nvdla_quant.emulator.tiles import Tile
 from nvdla_quant.hardware.targets import Precision
 from nvdla_quant.loadable.structs import SdpAlu
 
@@ -235,140 +233,3 @@ def _join(first: Stage, second: Stage, reach: float) -> Stage | None:
     # ReLU between the two moves behind the second where that is a product by no negative number, and nothing else.
     behind = second.point == 0 and not np.any(second.add) and bool(np.all(second.mul >= 0))
     return replace(joined, low=max(second.low, 0.0)) if behind else None
-
-
-def pack_stages(stages: Sequence[Stage]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return (adds, muls, limits) of `stages` as arrays for `write_stages`; limits are rows of (low, high)."""
-    limits = np.array([[stage.low, stage.high] for stage in stages])
-    return np.stack([stage.add for stage in stages]), np.stack([stage.mul for stage in stages]), limits
-
-
-_NO_POINTS = np.zeros((1, 1), np.int8)
-
-
-def write_stages(
-    sums: NDArray[np.float32] | NDArray[np.float64],
-    stages: Sequence[Stage],
-    packed: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
-    points: NDArray[np.int8] | None,
-    destination: NDArray[np.int8],
-    cube: Cube,
-    tile: Tile,
-) -> None:
-    """Apply `stages` to a tile's partial sums and write int8 into device memory.
-
-    Parameters
-    ----------
-    sums : NDArray[np.float32]
-        ``(blocks, pixels, channels)``; the blocks are added first.
-    stages, packed
-        What `linear_stages` and `pack_stages` returned.
-    points : NDArray[np.int8] or None
-        Memory of the operand cube, ``(n, bytes)``.
-    destination : NDArray[np.int8]
-        Memory of the destination, ``(n, bytes)``.
-    cube : Cube
-        Destination.
-    tile : Tile
-        Where the pixels lie.
-    """
-    which = next((number for number, stage in enumerate(stages) if stage.point), -1)
-    stage = stages[which]
-    operand = stage.cube or cube
-    _run_stages(
-        sums,
-        *packed,
-        which,
-        stage.point,
-        stage.point_scale,
-        _NO_POINTS if points is None else points,
-        (operand.offset, operand.line_stride, operand.surface_stride),
-        destination,
-        (cube.offset, cube.line_stride, cube.surface_stride),
-        cube.atom,
-        cube.width,
-        tile.first,
-        tile.images,
-        tile.row,
-        tile.rows,
-    )
-
-
-@jit
-def _run_stages(
-    sums: NDArray[np.float32] | NDArray[np.float64],
-    adds: NDArray[np.float64],
-    muls: NDArray[np.float64],
-    limits: NDArray[np.float64],
-    point_stage: int,
-    point_kind: int,
-    point_scale: float,
-    points: NDArray[np.int8],
-    point_place: tuple[int, int, int],
-    destination: NDArray[np.int8],
-    place: tuple[int, int, int],
-    atom: int,
-    width: int,
-    first: int,
-    images: int,
-    row: int,
-    rows: int,
-) -> None:
-    blocks, _, channels = sums.shape
-    stages = adds.shape[0]
-    low, high = limits[0, 0], limits[0, 1]
-    plain = blocks == 1 and stages == 1 and point_stage < 0
-    scratch = np.empty(atom, np.float64)
-    for c0 in range(0, channels, atom):
-        count = min(atom, channels - c0)
-        surface = c0 // atom
-        # Loops run over slices: numba vectorises only indices that cannot be negative.
-        values = scratch[:count]
-        add, mul = adds[0, c0 : c0 + count], muls[0, c0 : c0 + count]
-        pixel = 0
-        for image in range(first, first + images):
-            operand = points[min(image, points.shape[0] - 1)]
-            for y in range(row, row + rows):
-                line = place[0] + y * place[1] + surface * place[2]
-                at = point_place[0] + y * point_place[1] + surface * point_place[2]
-                for _ in range(width):
-                    out = destination[image, line : line + count]
-                    accumulator = sums[0, pixel, c0 : c0 + count]
-                    if plain:
-                        for c in range(count):
-                            v = (np.float64(accumulator[c]) + add[c]) * mul[c]
-                            v += 0.5 if v >= 0.0 else -0.5
-                            v = low if v < low else v
-                            v = high if v > high else v
-                            out[c] = np.int8(np.int32(v))
-                    else:
-                        for c in range(count):
-                            values[c] = accumulator[c]
-                        for block in range(1, blocks):
-                            more = sums[block, pixel, c0 : c0 + count]
-                            for c in range(count):
-                                values[c] += more[c]
-                        for s in range(stages):
-                            if s == point_stage and point_kind == 1:
-                                value = operand[at : at + count]
-                                for c in range(count):
-                                    values[c] += point_scale * value[c]
-                            more_add, more_mul = adds[s, c0 : c0 + count], muls[s, c0 : c0 + count]
-                            for c in range(count):
-                                values[c] = (values[c] + more_add[c]) * more_mul[c]
-                            if s == point_stage and point_kind == 2:
-                                value = operand[at : at + count]
-                                for c in range(count):
-                                    values[c] *= value[c]
-                            lower, upper = limits[s, 0], limits[s, 1]
-                            for c in range(count):
-                                v = values[c]
-                                v += 0.5 if v >= 0.0 else -0.5
-                                v = lower if v < lower else v
-                                v = upper if v > upper else v
-                                values[c] = np.float64(np.int32(v))
-                        for c in range(count):
-                            out[c] = np.int8(np.int32(values[c]))
-                    pixel += 1
-                    line += atom
-                    at += atom

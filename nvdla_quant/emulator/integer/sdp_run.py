@@ -9,14 +9,11 @@ from numpy.typing import NDArray
 from nvdla_quant.emulator.integer import conv
 from nvdla_quant.emulator.integer.rounding import shift_right
 from nvdla_quant.emulator.integer.sdp import (
-    Stage,
     constant_operands,
     integer_chain,
     linear_stages,
-    pack_stages,
-    write_stages,
 )
-from nvdla_quant.emulator.integer.winograd import WinogradConvolution
+from nvdla_quant.emulator.integer.stage_loop import PackedStages, int32_sums, pack_stages, write_stages
 from nvdla_quant.emulator.memory import DeviceMemory, cube_view, images_of
 from nvdla_quant.emulator.operations import (
     ConvOperation,
@@ -31,10 +28,8 @@ from nvdla_quant.emulator.weights import decompress
 from nvdla_quant.hardware.targets import Precision, Target
 from nvdla_quant.loadable.tasks import Window
 
-INT32_LIMIT = 1 << 31
 ReadWindow = Callable[[Window], NDArray[np.uint8]]
 """Returns the bytes of a window."""
-AnyConvolution = conv.Convolution | WinogradConvolution
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,27 +40,24 @@ class PreparedSdp:
     ----------
     operation : SdpOperation
         What it computes, its arrays of operands read.
-    parts : tuple[tuple[AnyConvolution | Reader, Cube], ...]
+    parts : tuple[tuple[conv.AnyConvolution | Reader, Cube], ...]
         Where its values come from, a convolution or memory, and go to; several for a batch.
     planes, points : tuple[Cube, ...]
         What it reads: its source, and cubes of operands.
     tiling : Tiling
         How the output is cut.
-    stages : tuple[Stage, ...] or None
+    stages : PackedStages or None
         Rounding steps; None where the operation needs the general chain.
-    packed : tuple of arrays or None
-        `stages` for the compiled loop.
     operands : Mapping
         Operands of registers and arrays, for the general chain.
     """
 
     operation: SdpOperation
-    parts: tuple[tuple[AnyConvolution | Reader, Cube], ...]
+    parts: tuple[tuple[conv.AnyConvolution | Reader, Cube], ...]
     planes: tuple[Cube, ...]
     points: tuple[Cube, ...]
     tiling: Tiling
-    stages: tuple[Stage, ...] | None
-    packed: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None
+    stages: PackedStages | None
     operands: Mapping[tuple[str, str], NDArray[np.int64]]
 
 
@@ -73,13 +65,13 @@ def prepare_sdp(declared: SdpOperation, read: ReadWindow, target: Target) -> Pre
     """Unpack weights and operands of an integer operation, which `read` returns the bytes of."""
     operation = with_operands(declared, read)
     output = operation.destination
-    parts: tuple[tuple[AnyConvolution | Reader, Cube], ...]
+    parts: tuple[tuple[conv.AnyConvolution | Reader, Cube], ...]
     points = operand_cubes(operation)
     if isinstance(operation.source, ConvOperation):
         fed = operation.source
         convolution = conv.prepare(fed, weights_of(fed, read, target), target)
         tiling, bound = convolution.tiling, convolution.bound
-        plain = fed.truncate == 0 and bound < INT32_LIMIT
+        plain = fed.truncate == 0 and bound < conv.INT32_LIMIT
         ends = zip(fed.source.parts, output.parts, strict=True)
         parts = tuple((convolution.of(part), destination) for part, destination in ends)
         planes: tuple[Cube, ...] = fed.planes
@@ -97,7 +89,6 @@ def prepare_sdp(declared: SdpOperation, read: ReadWindow, target: Target) -> Pre
         planes,
         points,
         tiling,
-        stages,
         None if stages is None else pack_stages(stages),
         constant_operands(operation.units),
     )
@@ -141,10 +132,10 @@ def run_sdp(prepared: PreparedSdp, memory: DeviceMemory, workspace: Workspace) -
                 sums: conv.Sums = _read(fed, destination, source, tile, workspace)
             else:
                 sums = fed.accumulate(source, tile, workspace)
-            if prepared.stages is not None and prepared.packed is not None:
+            if prepared.stages is not None:
                 operand = next(iter(points.values()), None)
                 target = memory.bytes_of(destination.memory)
-                write_stages(sums, prepared.stages, prepared.packed, operand, target, destination, tile)
+                write_stages(int32_sums(sums, workspace), prepared.stages, operand, target, destination, tile)
             else:
                 _write_general(prepared, sums, points, memory, destination, tile)
 
@@ -163,7 +154,7 @@ def _read(
     reader: Reader, output: Cube, source: NDArray[np.int8], tile: Tile, workspace: Workspace
 ) -> NDArray[np.float32]:
     """Return the values of a tile as ``(1, pixels, channels)``."""
-    values = workspace.take("sums", tile.images, tile.rows, output.width, output.channels)
+    values = workspace.take("sums", tile.images, tile.rows, output.width, output.channels, dtype=np.float32)
     reader.read(source, tile.first, tile.row, 0, values)
     return values.reshape(1, -1, output.channels)
 
@@ -180,7 +171,7 @@ def _write_general(
     shape = tile.images, tile.rows, output.width, output.channels
     points_now = {where: values.astype(np.int64) for where, values in point_operands(operation, points, tile).items()}
     operands = {**prepared.operands, **points_now}
-    values = sums.astype(np.float64).sum(axis=0).astype(np.int64).reshape(shape)
+    values = sums[..., : output.channels].astype(np.float64).sum(axis=0).astype(np.int64).reshape(shape)
     if isinstance(operation.source, ConvOperation):
         values = shift_right(values, operation.source.truncate, 32)
     chain = operation.units, operands, operation.lut, operation.converter, operation.output

@@ -49,7 +49,7 @@ class WinogradConvolution:
         op, channels = self.operation, self.reader.channels
         stride_y, stride_x = op.stride
         rows, columns = tile.rows + 2, op.out_width + 2
-        patch = workspace.take("patch", tile.images, rows * stride_y, columns * stride_x, channels)
+        patch = workspace.take("patch", tile.images, rows * stride_y, columns * stride_x, channels, dtype=np.float32)
         self.reader.read(source, tile.first, tile.row * stride_y - op.pad_top, -op.pad_left, patch)
         split = patch.reshape(tile.images, rows, stride_y, columns, stride_x, channels).astype(np.int64)
         extended = split.transpose(0, 1, 3, 2, 4, 5).reshape(tile.images, rows, columns, -1)

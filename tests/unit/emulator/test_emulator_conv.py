@@ -1,11 +1,14 @@
 """Convolutions against a scalar loop, with weights packed by an independent description of the stream."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nvdla_quant.emulator.integer import conv
+from nvdla_quant.emulator.integer.kernels import Kernel, possible_kernels
 from nvdla_quant.emulator.operations import Converter, ConvOperation, Cube, Fp16, Operand, SdpUnit
 from nvdla_quant.emulator.pixels import PIXELS
 from nvdla_quant.emulator.run import run
@@ -14,10 +17,12 @@ from nvdla_quant.hardware.targets import NV_FULL, NV_SMALL, Precision, Target
 from nvdla_quant.loadable.structs import FORMAT_A8B8G8R8, SdpAlu
 from tests import scalar_model as scalar
 from tests.emulated import INPUT, conv_program, packed_cube
+from tests.kernels import using
 from tests.scalar_model import accumulators, stream
 
 CI = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 IDENTITY = Converter(0, 1, 0)
+PASSING = SdpUnit("x1", None, None, None, False, 0, 20, False, False)
 
 
 @st.composite
@@ -85,30 +90,48 @@ def test_convolution(case: dict[str, object]) -> None:
         value = scalar.clamp(scalar.rnd(int(sums[place]), truncate), 32)
         value = scalar.x_unit(value, scalar.XUnit("sum", int(bias[place[1]]), 2, None, 0, "relu"))
         expected[place] = scalar.out_converter(value, scalar.Cvt(3, 77, shift))
-    result = run(program, inputs)
-    np.testing.assert_array_equal(result, expected)
-    np.testing.assert_array_equal(run(program, inputs, batch=1), expected)
+    for kernel in possible_kernels():
+        with using(kernel):
+            prepared = replace(program)
+            np.testing.assert_array_equal(run(prepared, inputs), expected, kernel)
+            np.testing.assert_array_equal(run(prepared, inputs, batch=1), expected, kernel)
 
 
 def test_long_reductions_are_split_and_exact() -> None:
     """All products -128 * -128: 3 * 3 * 512 of them make 75,497,472 > 2**24, which one float32 sum cannot hold."""
     weights = np.full((2, 3, 3, 512), -128, np.int8)
     source = packed_cube(INPUT, (512, 3, 3), 32)
-    passing = SdpUnit("x1", None, None, None, False, 0, 20, False, False)
     program = conv_program(
-        source, weights, (1, 1), (1, 1), (1, 1), (0, 0), 0, weights.reshape(-1).view(np.uint8), NV_FULL, (passing,),
+        source, weights, (1, 1), (1, 1), (1, 1), (0, 0), 0, weights.reshape(-1).view(np.uint8), NV_FULL, (PASSING,),
         IDENTITY,
     )  # fmt: skip
     inputs = np.full((1, 512, 3, 3), -128, np.int8)
     inputs[0, 0, 0, 0] = -127
-    prepared = conv.prepare(
-        program.operations[0].source,  # type: ignore[arg-type]
-        weights.reshape(-1).view(np.uint8),
-        NV_FULL,
-    )
+    with using(Kernel.FLOAT32):
+        prepared = conv.prepare(
+            program.operations[0].source,  # type: ignore[arg-type]
+            weights.reshape(-1).view(np.uint8),
+            NV_FULL,
+        )
     assert len(prepared.weights) == 5
-    # (75,497,472 - 128) / 2**20 = 71.9999 -> 72.
-    assert run(program, inputs)[0, :, 0, 0].tolist() == [72, 72]
+    for kernel in possible_kernels():
+        with using(kernel):
+            # (75,497,472 - 128) / 2**20 = 71.9999 -> 72.
+            assert run(replace(program), inputs)[0, :, 0, 0].tolist() == [72, 72]
+
+
+def test_sums_beyond_32_bits_go_through_float32() -> None:
+    """131,072 products of -128 * -128 make 2**31, the first that is no int32; 131,071 of them fit."""
+    for depth, kind in ((131072, conv.Convolution), (131071, conv.DotConvolution)):
+        weights = np.full((1, 1, 1, depth), -128, np.int8)
+        source = packed_cube(INPUT, (depth, 1, 1), 32)
+        packed = stream(weights, NV_FULL, False, 0)
+        program = conv_program(
+            source, weights, (1, 1), (1, 1), (1, 1), (0, 0), 0, packed, NV_FULL, (PASSING,), IDENTITY
+        )
+        with using(possible_kernels()[0]):
+            prepared = conv.prepare(program.operations[0].source, packed, NV_FULL)  # type: ignore[arg-type]
+        assert isinstance(prepared, kind if len(possible_kernels()) > 1 else conv.Convolution)
 
 
 def test_unused_image_channels_are_left_out() -> None:
@@ -120,10 +143,15 @@ def test_unused_image_channels_are_left_out() -> None:
         (1, 1), 0, 0, 0,
         Precision.INT8, None, True, 0,
     )  # type: ignore[arg-type]  # fmt: skip
-    prepared = conv.prepare(operation, stream(weights, NV_SMALL, True, 0), NV_SMALL)
-    assert prepared.reader.lanes is not None
-    assert prepared.reader.lanes.places[:, 0].tolist() == [0]
-    assert [block.shape for block in prepared.weights] == [(25, 20)]
+    for kernel in possible_kernels():
+        with using(kernel):
+            prepared = conv.prepare(operation, stream(weights, NV_SMALL, True, 0), NV_SMALL)
+        assert prepared.reader.lanes is not None
+        assert prepared.reader.lanes.places[:, 0].tolist() == [0]
+        if kernel is Kernel.FLOAT32:
+            assert [block.shape for block in prepared.weights] == [(25, 20)]
+        else:  # 5 rows of 5 bytes each, in twos of 4.
+            assert prepared.weights[..., 0].size == 5 * 2 * len(prepared.start)
 
 
 @pytest.mark.parametrize("post_extension", [0, 1, 2])
@@ -131,9 +159,8 @@ def test_unpacked_weights_are_what_was_packed(post_extension: int) -> None:
     weights = np.random.default_rng(post_extension).integers(-128, 128, (40, 7, 3, 4)).astype(np.int8)
     source = packed_cube(INPUT, (4, 9, 9), 4)
     packed = stream(weights, NV_FULL, True, post_extension)
-    passing = SdpUnit("x1", None, None, None, False, 0, 0, False, False)
     program = conv_program(
-        source, weights, (1, 1), (1, 1), (1, 1), (0, 0), 0, packed, NV_FULL, (passing,), IDENTITY, True, post_extension
+        source, weights, (1, 1), (1, 1), (1, 1), (0, 0), 0, packed, NV_FULL, (PASSING,), IDENTITY, True, post_extension
     )
     operation = program.operations[0].source
     assert isinstance(operation, ConvOperation)

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nvdla_quant.emulator.integer.kernels import Kernel, possible_kernels
 from nvdla_quant.emulator.operations import Fp16, Operand, SdpOperation
 from tests.golden import read_golden, run_golden
+from tests.kernels import using
 
 COMMITTED = (
     "resnets-nv-small-int8-perfilter",
@@ -52,6 +54,24 @@ def test_all_golden_loadables(shared: Path) -> None:
     assert len(folders) > 50
     for folder in folders:
         if folder.name != RACE:
+            check(folder)
+
+
+@pytest.mark.parametrize("kernel", possible_kernels())
+def test_kernels_agree_on_the_committed_cases(repository: Path, kernel: Kernel) -> None:
+    """However convolutions are computed, every step has the same bits."""
+    with using(kernel):
+        for name in COMMITTED:
+            if "int8" in name:
+                check(repository / "tests" / "data" / "golden" / name)
+
+
+@pytest.mark.parametrize("kernel", possible_kernels())
+def test_kernels_agree_on_all_golden_loadables(shared: Path, kernel: Kernel) -> None:
+    folders = sorted((shared / "golden" / "loadables").glob("*int8*"))
+    assert len(folders) > 35
+    with using(kernel):
+        for folder in folders:
             check(folder)
 
 

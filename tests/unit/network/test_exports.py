@@ -99,7 +99,7 @@ def test_cache_of_tensorrts_onnx_parser(path: Path) -> None:
 
 @pytest.mark.parametrize("path", CACHES, ids=lambda path: path.stem)
 def test_our_calibration_is_tensorrts_of_the_same_onnx(path: Path) -> None:
-    """The same images, in the same batches. Of 112 tensors 3 differ by entropy, and two global averages by both methods.
+    """The same images, in the same batches. Of 112 tensors 3 differ by entropy; two global averages by both.
 
     The ONNX parser makes those averages a Reduce layer, which has a scale of its own; a pooling has its input's, here
     as by the Caffe parser, and in every table as the hardware needs it.

@@ -1,0 +1,219 @@
+"""Rounding steps of the single-point data processor, applied to a tile and written to memory in one compiled pass.
+
+Line by line: operands of points are gathered from their atoms, values computed with all channels of a pixel together,
+and the bytes spread over atoms again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvdla_quant.emulator._instructions import CHANNELS, copy_atom, round_vector
+from nvdla_quant.emulator._jit import jit
+from nvdla_quant.emulator.integer.sdp import Stage
+from nvdla_quant.emulator.operations import Cube
+from nvdla_quant.emulator.tiles import Tile, Workspace
+
+
+@dataclass(frozen=True, eq=False)
+class PackedStages:
+    """Rounding steps, laid out for the compiled loop.
+
+    Attributes
+    ----------
+    adds, muls : NDArray[np.float64]
+        ``(stages, channels)``, with zeros up to a multiple of `CHANNELS`.
+    limits : NDArray[np.float64]
+        ``(stages, 2)``: low and high.
+    point : tuple[int, int, float]
+        Which stage has a cube of operands (-1: none), its `Stage.point` and `Stage.point_scale`.
+    cube : Cube or None
+        That cube.
+    """
+
+    adds: NDArray[np.float64]
+    muls: NDArray[np.float64]
+    limits: NDArray[np.float64]
+    point: tuple[int, int, float]
+    cube: Cube | None
+
+
+def pack_stages(stages: Sequence[Stage]) -> PackedStages:
+    """Lay out `stages`."""
+    rest = -len(stages[0].add) % CHANNELS
+    adds = np.stack([np.pad(stage.add, (0, rest)) for stage in stages])
+    muls = np.stack([np.pad(stage.mul, (0, rest)) for stage in stages])
+    limits = np.array([[stage.low, stage.high] for stage in stages])
+    which = next((number for number, stage in enumerate(stages) if stage.point), -1)
+    point = which, stages[which].point, stages[which].point_scale
+    return PackedStages(adds, muls, limits, point, stages[which].cube)
+
+
+def int32_sums(sums: NDArray[Any], workspace: Workspace) -> NDArray[np.int32]:
+    """Return partial sums ``(blocks, pixels, channels)`` added up, as `write_stages` takes them."""
+    if sums.dtype == np.int32:
+        whole: NDArray[np.int32] = sums[0]
+        return whole
+    total = workspace.take("dots", sums.shape[1], -(-sums.shape[2] // CHANNELS) * CHANNELS, dtype=np.int32)
+    _add_up(sums, total)
+    return total
+
+
+@jit
+def _add_up(sums: NDArray[np.float32] | NDArray[np.float64], total: NDArray[np.int32]) -> None:
+    blocks, pixels, channels = sums.shape
+    for pixel in range(pixels):
+        to, part = total[pixel, :channels], sums[0, pixel]
+        for c in range(channels):
+            to[c] = np.int32(part[c])
+        for block in range(1, blocks):
+            more = sums[block, pixel]
+            for c in range(channels):
+                to[c] += np.int32(more[c])
+
+
+_NO_POINTS = np.zeros((1, 1), np.int8)
+
+
+def write_stages(
+    sums: NDArray[np.int32],
+    stages: PackedStages,
+    points: NDArray[np.int8] | None,
+    destination: NDArray[np.int8],
+    cube: Cube,
+    tile: Tile,
+) -> None:
+    """Apply `stages` to the sums of a tile and write int8 into device memory.
+
+    Parameters
+    ----------
+    sums : NDArray[np.int32]
+        What `int32_sums` returned: ``(pixels, channels)``, channels being at least those of `stages`.
+    stages : PackedStages
+        What to do.
+    points : NDArray[np.int8] or None
+        Memory of the operand cube, ``(n, bytes)``.
+    destination : NDArray[np.int8]
+        Memory of the destination, ``(n, bytes)``.
+    cube : Cube
+        Destination.
+    tile : Tile
+        Where the pixels lie.
+    """
+    operand = stages.cube or cube
+    _run_stages(
+        sums,
+        stages.adds,
+        stages.muls,
+        stages.limits,
+        stages.point,
+        _NO_POINTS if points is None else points,
+        (operand.offset, operand.line_stride, operand.surface_stride),
+        destination,
+        (cube.offset, cube.line_stride, cube.surface_stride),
+        (cube.atom, cube.width, cube.channels),
+        (tile.first, tile.images, tile.row, tile.rows),
+    )
+
+
+@jit
+def _run_stages(
+    sums: NDArray[np.int32],
+    adds: NDArray[np.float64],
+    muls: NDArray[np.float64],
+    limits: NDArray[np.float64],
+    point: tuple[int, int, float],
+    points: NDArray[np.int8],
+    point_place: tuple[int, int, int],
+    destination: NDArray[np.int8],
+    place: tuple[int, int, int],
+    size: tuple[int, int, int],
+    part: tuple[int, int, int, int],
+) -> None:
+    atom, width, channels = size
+    first, images, row, rows = part
+    stages, computed = adds.shape
+    pitch = max(computed, (channels + atom - 1) // atom * atom)
+    operand, line = np.zeros(width * pitch, np.int8), np.empty(width * pitch, np.int8)
+    add, mul, limit = adds.ctypes.data, muls.ctypes.data, limits.ctypes.data
+    source, beside, result = sums.ctypes.data, operand.ctypes.data, line.ctypes.data
+    for image in range(first, first + images):
+        for y in range(row, row + rows):
+            if point[0] >= 0:
+                memory = points[min(image, points.shape[0] - 1)]
+                _gather(memory, point_place[0] + y * point_place[1], point_place[2], size, pitch, operand)
+            for x in range(width):
+                for c in range(0, computed, CHANNELS):
+                    at = x * pitch + c
+                    round_vector(
+                        stages, add + 8 * c, mul + 8 * c, limit, 8 * computed, point[0], point[1], point[2],
+                        beside + at, source + 4 * c, result + at,
+                    )  # fmt: skip
+                source += 4 * sums.shape[1]
+            _spread(line, pitch, size, destination[image], place[0] + y * place[1], place[2])
+
+
+@jit
+def _gather(
+    memory: NDArray[np.int8],
+    place: int,
+    surface_stride: int,
+    size: tuple[int, int, int],
+    pitch: int,
+    line: NDArray[np.int8],
+) -> None:
+    """Read a line of a cube, `pitch` bytes a pixel."""
+    atom, width, channels = size
+    near, to = memory.ctypes.data + place, line.ctypes.data
+    for c in range(0, channels, atom):
+        surface = near + c // atom * surface_stride
+        if atom == 8:
+            for x in range(width):
+                copy_atom(8, 0, surface + 8 * x, to + x * pitch + c)
+        elif atom == 32:
+            for x in range(width):
+                copy_atom(32, 0, surface + 32 * x, to + x * pitch + c)
+        else:
+            for x in range(width):
+                _copy(surface + atom * x, to + x * pitch + c, min(atom, channels - c))
+
+
+@jit
+def _spread(
+    line: NDArray[np.int8],
+    pitch: int,
+    size: tuple[int, int, int],
+    memory: NDArray[np.int8],
+    place: int,
+    surface_stride: int,
+) -> None:
+    """Write a line into a cube; what its last atom has beyond the channels stays."""
+    atom, width, channels = size
+    near, to = line.ctypes.data, memory.ctypes.data + place
+    for c in range(0, channels, atom):
+        count = min(atom, channels - c)
+        surface = to + c // atom * surface_stride
+        if count == 8 and atom == 8:
+            for x in range(width):
+                copy_atom(8, 0, near + x * pitch + c, surface + 8 * x)
+        elif count == 32 and atom == 32:
+            for x in range(width):
+                copy_atom(32, 0, near + x * pitch + c, surface + 32 * x)
+        else:
+            for x in range(width):
+                _copy(near + x * pitch + c, surface + atom * x, count)
+
+
+@jit
+def _copy(source: int, target: int, count: int) -> None:
+    """Copy bytes, as large pieces as fit."""
+    done = 0
+    while done + 8 <= count:
+        copy_atom(8, 0, source + done, target + done)
+        done += 8
+    while done < count:
+        copy_atom(1, 0, source + done, target + done)
+        done += 1
