@@ -1,13 +1,14 @@
 """Images a second of the emulator, and of onnxruntime's own int8 on the same networks, in the same run on one thread.
 
-usage: python -m benchmarks.emulator [NETWORK ...] [--batch N] [--seconds S] [--target T]
+usage: python -m benchmarks.emulator [NETWORK ...] [--batch N] [--seconds S] [--target T] [--only int8|fp16]
 
-fp16, which only nv_full has, is timed in both modes, beside int8 on nv_full.
+int8 is timed with each way that this processor has to compute convolutions, and the fastest with two threads too. fp16,
+which only nv_full has, is timed in both modes, beside int8 on nv_full.
 
-Networks: lenet (the shipped one), resnet20 (CIFAR size), resnet18 (224 x 224); all where none is named. Each is
-compiled by the built-in compiler, int8 per-filter. onnxruntime runs it quantized as it recommends for speed: static
-QDQ, uint8 activations, int8 weights for each channel. Both read the same number of random images; what they compute
-does not matter to their speed. The emulator does more: it gives the very bits of the hardware.
+Networks: lenet (the shipped one), resnet20 (CIFAR size), resnet18 and resnet50 (224 x 224); all where none is named.
+Each is compiled by the built-in compiler, int8 per-filter. onnxruntime runs it quantized as it recommends for speed:
+static QDQ, uint8 activations, int8 weights for each channel. Both read the same number of random images; what they
+compute does not matter to their speed. The emulator does more: it gives the very bits of the hardware.
 """
 
 import argparse
@@ -17,6 +18,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 # Before numpy and onnxruntime start their threads.
@@ -32,6 +35,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
 from nvdla_quant.compiler.compile import compile_network
 from nvdla_quant.emulator.decode.program import Program, decode
+from nvdla_quant.emulator.integer.kernels import possible_kernels
 from nvdla_quant.emulator.operations import ConvOperation, Fp16
 from nvdla_quant.emulator.run import run
 from nvdla_quant.hardware.targets import NV_FULL, TARGETS, Precision, QuantizationMode, Target
@@ -41,7 +45,8 @@ from nvdla_quant.network.graph import Network
 from nvdla_quant.network.onnx.writer import to_onnx
 from nvdla_quant.network.passes import prepare
 from nvdla_quant.table.fix import fix_table
-from tests.networks.residual import resnet18, resnet20
+from tests.kernels import using
+from tests.networks.residual import resnet18, resnet20, resnet50
 
 LENET = Path(__file__).resolve().parents[1] / "resources" / "lenet-mnist"
 CALIBRATION_IMAGES = 16
@@ -134,24 +139,38 @@ def measure_fp16(network: Network, batch: int, seconds: float) -> None:
 
 
 def measure(network: Network, target: Target, batch: int, seconds: float) -> None:
-    """Time both on `network` and print one line."""
+    """Time both on `network` and print one line for each way of the emulator."""
     rng = np.random.default_rng(0)
     floats = rng.random((batch, *network.only_input.shape), np.float32)
     program = compiled(network, floats[:CALIBRATION_IMAGES], target)
     bytes_ = rng.integers(-128, 128, (batch, *program.inputs[0].shape)).astype(np.int8)
-    run(program, bytes_, batch=batch)
+    programs = {kernel: replace(program) for kernel in possible_kernels()}
+    for kernel, own in programs.items():
+        with using(kernel):
+            run(own, bytes_, batch=batch)  # Weights are laid out now, for this way.
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     quantized = session(network, floats[:CALIBRATION_IMAGES])
     feed = {network.only_input.name: floats}
     quantized.run(None, feed)
-    ours, theirs = [], []
+    ours: dict[str, list[float]] = {kernel: [] for kernel in programs}
+    both, theirs = [], []
+    best = programs[possible_kernels()[0]]
+    twice = np.concatenate([bytes_, bytes_])
     for _ in range(PASSES):
-        ours.append(rate(lambda: run(program, bytes_, batch=batch), batch, seconds))
-        theirs.append(rate(lambda: quantized.run(None, feed), batch, seconds))
-    emulator, onnx_int8 = statistics.median(ours), statistics.median(theirs)
+        for kernel, own in programs.items():
+            ours[kernel].append(rate(partial(run, own, bytes_, batch=batch), batch, seconds))
+        both.append(rate(partial(run, best, twice, batch=batch, threads=2), 2 * batch, seconds))
+        theirs.append(rate(partial(quantized.run, None, feed), batch, seconds))
+    onnx_int8 = statistics.median(theirs)
     quoted = C_MODEL_RATES.get((network.name, target.name))
-    multiple = f"{emulator / quoted:10.0f}" if quoted else f"{'-':>10}"
-    print(f"{network.name:10} {emulator:12.1f} {onnx_int8:12.1f} {emulator / onnx_int8:8.3f} {multiple} {memory:8.0f}")
+    for kernel, rates in ours.items():
+        emulator = statistics.median(rates)
+        multiple = f"{emulator / quoted:10.0f}" if quoted else f"{'-':>10}"
+        threads = f"{statistics.median(both) / emulator:10.2f}" if programs[kernel] is best else f"{'-':>10}"
+        ratio = f"{emulator / onnx_int8:8.3f}"
+        print(
+            f"{network.name:10} {kernel:8} {emulator:10.1f} {onnx_int8:12.1f} {ratio} {threads} {multiple} {memory:8.0f}"
+        )
 
 
 def main() -> None:
@@ -160,24 +179,32 @@ def main() -> None:
         "lenet": lambda: read_network(LENET / "deploy.prototxt", LENET / "lenet.caffemodel"),
         "resnet20": resnet20,
         "resnet18": resnet18,
+        "resnet50": resnet50,
     }
     parser = argparse.ArgumentParser(description="Speed of the emulator against onnxruntime's int8.")
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=", ".join(networks))
     parser.add_argument("--batch", type=int, default=32, help="images at once, on both sides")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each of the passes")
     parser.add_argument("--target", choices=list(TARGETS), default="nv_small")
+    parser.add_argument("--only", choices=["int8", "fp16"], help="one of the two tables")
     options = parser.parse_args()
     if unknown := set(options.networks) - set(networks):
         parser.error(f"no network is called {', '.join(sorted(unknown))}; there are {', '.join(networks)}")
 
     print(f"target {options.target}, batch {options.batch}, one thread; medians of {PASSES} passes in turns")
-    print("network        emulator  onnxruntime    ratio  x C-model  MiB (peak, compiler included)")
-    for name in options.networks or networks:
-        measure(networks[name](), TARGETS[options.target], options.batch, options.seconds)
-    print("x C-model: multiple of NVIDIA's C-model at the rates quoted for another machine")
-    print("\nnv_full          int8  fp16 fast  int8 / fast  fp16 exact  exact, 10^6 MAC/s")
-    for name in options.networks or networks:
-        measure_fp16(networks[name](), options.batch, options.seconds)
+    if options.only != "fp16":
+        print(
+            "network    kernel     emulator  onnxruntime    ratio  2 threads  x C-model  MiB (peak, compiler included)"
+        )
+        for name in options.networks or networks:
+            measure(networks[name](), TARGETS[options.target], options.batch, options.seconds)
+        print(
+            "x C-model: multiple of NVIDIA's C-model at the rates quoted for another machine; 2 threads: times one's\n"
+        )
+    if options.only != "int8":
+        print("nv_full          int8  fp16 fast  int8 / fast  fp16 exact  exact, 10^6 MAC/s")
+        for name in options.networks or networks:
+            measure_fp16(networks[name](), options.batch, options.seconds)
 
 
 if __name__ == "__main__":

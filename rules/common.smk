@@ -103,9 +103,19 @@ def variants_with(**backends):
     return those([variant.name for variant in chosen], CONFIGURATION.variants)
 
 
+def for_any(path):
+    """The path of a rule with * for wildcards."""
+    return re.sub(r"\{[^}]*\}", "*", str(path))
+
+
 def benchmark_patterns(wildcards):
-    """Benchmark files by rule, with * for wildcards."""
-    return {rule.name: re.sub(r"\{[^}]*\}", "*", str(rule.benchmark)) for rule in workflow.rules if rule.benchmark}
+    """Benchmark files by rule."""
+    return {rule.name: for_any(rule.benchmark) for rule in workflow.rules if rule.benchmark}
+
+
+def run_logs(wildcards):
+    """Logs of the jobs that run loadables on the emulator."""
+    return for_any(rules.run_loadable.log[0])
 
 
 def final_outputs(wildcards):

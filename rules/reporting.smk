@@ -156,6 +156,7 @@ rule write_report:
         groups=SWEEP.groups,
         calibrators=SWEEP.calibrators,
         benchmarks=benchmark_patterns,
+        runs=run_logs,
         code=code_of("write_report"),
     message:
         "Write the report"

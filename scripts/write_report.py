@@ -6,4 +6,5 @@ from nvdla_quant.steps.reporting.page import write_report
 with logs.capture(snakemake.log[0]):
     given, params = snakemake.input, snakemake.params
     files = {key: given[key] for key in ("accuracies", "comparisons", "tables", "verdicts", "layers")}
-    write_report(files, given.manifest, snakemake.output.html, params.groups, params.calibrators, params.benchmarks)
+    sweep = params.groups, params.calibrators
+    write_report(files, given.manifest, snakemake.output.html, *sweep, params.benchmarks, params.runs)

@@ -69,7 +69,13 @@ _CONFUSIONS = 25
 """Changes of the confusion matrix that are listed for each case."""
 
 
-def write_page(path: Path | str, evidence: Evidence, times: Sequence[Row], manifest: Mapping[str, Any]) -> None:
+def write_page(
+    path: Path | str,
+    evidence: Evidence,
+    times: Sequence[Row],
+    kernels: Mapping[str, int],
+    manifest: Mapping[str, Any],
+) -> None:
     """Write the report.
 
     Parameters
@@ -80,13 +86,17 @@ def write_page(path: Path | str, evidence: Evidence, times: Sequence[Row], manif
         With scales, layers and verdicts where there are any.
     times : sequence of Row
         From `times.read_times`.
+    kernels : Mapping
+        From `times.read_kernels`.
     manifest : Mapping
         What ``manifest.json`` holds.
     """
-    write_text(path, render_page(evidence, times, manifest))
+    write_text(path, render_page(evidence, times, kernels, manifest))
 
 
-def render_page(evidence: Evidence, times: Sequence[Row], manifest: Mapping[str, Any]) -> str:
+def render_page(
+    evidence: Evidence, times: Sequence[Row], kernels: Mapping[str, int], manifest: Mapping[str, Any]
+) -> str:
     """Return the report as HTML; see `write_page`."""
     charts = _Charts()
     sections = [
@@ -97,7 +107,7 @@ def render_page(evidence: Evidence, times: Sequence[Row], manifest: Mapping[str,
         ("scales", "Scales of the calibrators", _note(_SCALES) + charts.add(scales_chart(evidence))),
         ("classes", "Classes and confusions", _classes(evidence, charts)),
         ("wrong", "Wrong outputs", _wrong(evidence)),
-        ("times", "Run times", _times(times, charts)),
+        ("times", "Run times", _times(times, kernels, charts)),
         ("environment", "Environment", _environment(manifest)),
         ("reproduce", "Reproduce", _reproduce(manifest)),
     ]
@@ -260,14 +270,17 @@ def _headed(frame: pd.DataFrame, head: Sequence[str]) -> pd.DataFrame:
     return frame.reset_index(drop=True).set_axis(list(head), axis="columns")
 
 
-def _times(times: Sequence[Row], charts: _Charts) -> str:
+def _times(times: Sequence[Row], kernels: Mapping[str, int], charts: _Charts) -> str:
     lines = tuple(
         (str(row["rule"]), str(row["jobs"]), f"{row['seconds']:.1f}", f"{row['longest']:.1f}", str(row["memory"]))
         for row in times
     )
     head = ("rule", "jobs", "seconds together", "longest", "most MiB")
-    note = "From Snakemake's benchmark files of the jobs that made these results; jobs ran beside each other."
-    return charts.add(times_chart(times)) + to_html(sheet("Jobs", head, 1, lines, (note,)), caption=False)
+    notes = ["From Snakemake's benchmark files of the jobs that made these results; jobs ran beside each other."]
+    if kernels:
+        counts = ", ".join(f"{name} in {jobs} jobs" for name, jobs in sorted(kernels.items()))
+        notes.append(f"The emulator computed int8 convolutions by {counts}; results do not depend on it.")
+    return charts.add(times_chart(times)) + to_html(sheet("Jobs", head, 1, lines, tuple(notes)), caption=False)
 
 
 def _environment(manifest: Mapping[str, Any]) -> str:

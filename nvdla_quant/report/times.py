@@ -1,11 +1,28 @@
-"""Run times: from Snakemake's benchmark files, which are no artefacts."""
+"""Run times, and how integers were multiplied: from benchmark files and logs of jobs, which are no artefacts."""
 
 import csv
+import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 from nvdla_quant.errors import ReportError
 from nvdla_quant.report.frames import Row
+
+_KERNEL = re.compile(r"int8 convolutions: (\w+)")
+"""As the emulator says it, once a process."""
+
+
+def read_kernels(pattern: str) -> Mapping[str, int]:
+    """Return how many jobs computed int8 convolutions in each way, from their logs.
+
+    Parameters
+    ----------
+    pattern : str
+        Logs of the jobs that run loadables, with ``*`` for wildcards, relative to the working directory.
+    """
+    said = (_KERNEL.search(path.read_text("utf-8", errors="replace")) for path in sorted(Path().glob(pattern)))
+    return Counter(match[1] for match in said if match)
 
 
 def read_times(patterns: Mapping[str, str]) -> list[Row]:

@@ -14,6 +14,7 @@ def write_report(
     groups: Sequence[Mapping[str, Any]],
     calibrators: Sequence[Mapping[str, Any]],
     benchmarks: Mapping[str, str],
+    runs: str,
 ) -> None:
     """Write the report.
 
@@ -29,10 +30,12 @@ def write_report(
         Variants without their seeds, and what calibrated them; see `read_evidence`.
     benchmarks : Mapping
         Where Snakemake wrote run times, see `read_times`.
+    runs : str
+        Logs of the jobs that run loadables, see `read_kernels`.
     """
     from nvdla_quant.report.evidence import read_evidence
     from nvdla_quant.report.page import write_page
-    from nvdla_quant.report.times import read_times
+    from nvdla_quant.report.times import read_kernels, read_times
 
     evidence = read_evidence(groups=groups, calibrators=calibrators, **files)
-    write_page(html, evidence, read_times(benchmarks), read_manifest(Path(manifest)))
+    write_page(html, evidence, read_times(benchmarks), read_kernels(runs), read_manifest(Path(manifest)))

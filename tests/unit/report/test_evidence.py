@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from nvdla_quant.emulator.integer.kernels import Kernel, chosen_kernel
 from nvdla_quant.errors import ReportError
 from nvdla_quant.report.evidence import (
     group_seeds,
@@ -17,7 +18,8 @@ from nvdla_quant.report.evidence import (
     seed_rows,
 )
 from nvdla_quant.report.frames import LAYER_FILE, PAIRS, RUN, SCALES, SEEDS, records, to_tsv, typed, where
-from nvdla_quant.report.times import read_times
+from nvdla_quant.report.times import read_kernels, read_times
+from tests.kernels import using
 from tests.unit.report.reported import sweep_evidence
 
 RUN_OF_LAYERS = dict(zip(RUN, ("m", "d", "nv_full", "v"), strict=True))
@@ -139,3 +141,24 @@ def test_run_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "times" / "y.tsv").write_text("damaged")
     with pytest.raises(ReportError, match=r"y\.tsv: not a benchmark file"):
         read_times({"y": "times/y.tsv"})
+
+
+def test_kernels_of_the_emulator_are_found_in_logs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the line that the emulator itself says."""
+    monkeypatch.chdir(tmp_path)
+    with using(Kernel.FLOAT32), caplog.at_level("INFO"):
+        chosen_kernel()
+    (said,) = caplog.messages
+    lines = (
+        f"2026 INFO {said}\n",
+        "int8 convolutions: vnni512 (vnni512 is exact, in 0.3 of float32's time)\n",
+        "done\n",
+    )
+    for number, line in enumerate(lines * 2):
+        path = tmp_path / "logs" / str(number) / "all.log"
+        path.parent.mkdir(parents=True)
+        path.write_text(f"progress\n{line}more\n")
+    assert read_kernels("logs/*/all.log") == {"float32": 2, "vnni512": 2}
+    assert read_kernels("logs/none.log") == {}

@@ -20,6 +20,7 @@ from nvdla_quant.report.frames import LAYERS, RATIOS, VERDICTS, typed
 from nvdla_quant.report.page import render_page
 from tests.unit.report.reported import sweep_evidence
 
+KERNELS = {"vnni512": 3, "float32": 1}
 TIMES: Any = [{"rule": "run_loadable", "jobs": 3, "seconds": 12.5, "longest": 6.0, "memory": 280}]
 MANIFEST: Any = {
     "command": "snakemake --configfile a.yaml",
@@ -49,7 +50,7 @@ def swept(*targets: str) -> Evidence:
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return render_page(swept(), TIMES, MANIFEST)
+    return render_page(swept(), TIMES, KERNELS, MANIFEST)
 
 
 class Elements(HTMLParser):
@@ -91,11 +92,11 @@ def test_the_first_thing_is_the_answer(page: str) -> None:
 
 def test_what_is_not_verified_stands_apart_from_what_is_wrong() -> None:
     everything = ("fp16", "int8-filter", "int8-kernel-seed-0", "int8-kernel-seed-1", "int8-broken")
-    text = render_page(sweep_evidence(unverified=everything), TIMES, MANIFEST)
+    text = render_page(sweep_evidence(unverified=everything), TIMES, KERNELS, MANIFEST)
     wrong, doubtful = (text.index(f"<caption>What is {kind}</caption>") for kind in ("wrong", "not verified"))
     assert text[wrong:doubtful].count("<tr>") == 2  # The head, and the constant output.
     assert text[doubtful:].partition("</table>")[0].count("what is operation 3?") == 5
-    sound = render_page(sweep_evidence({"int8-filter": 0}, unverified=("int8-filter",)), TIMES, MANIFEST)
+    sound = render_page(sweep_evidence({"int8-filter": 0}, unverified=("int8-filter",)), TIMES, KERNELS, MANIFEST)
     assert "which is not verified." in sound
 
 
