@@ -167,10 +167,8 @@ def measure(network: Network, target: Target, batch: int, seconds: float) -> Non
         emulator = statistics.median(rates)
         multiple = f"{emulator / quoted:10.0f}" if quoted else f"{'-':>10}"
         threads = f"{statistics.median(both) / emulator:10.2f}" if programs[kernel] is best else f"{'-':>10}"
-        ratio = f"{emulator / onnx_int8:8.3f}"
-        print(
-            f"{network.name:10} {kernel:8} {emulator:10.1f} {onnx_int8:12.1f} {ratio} {threads} {multiple} {memory:8.0f}"
-        )
+        speeds = f"{emulator:10.1f} {onnx_int8:12.1f} {emulator / onnx_int8:8.3f}"
+        print(f"{network.name:10} {kernel:8} {speeds} {threads} {multiple} {memory:8.0f}")
 
 
 def main() -> None:

@@ -37,11 +37,17 @@ def read_golden(folder: Path) -> Golden:
     return Golden(decode(read_loadable(folder / "loadable.nvdla")), inputs, outputs, steps)
 
 
-def run_golden(golden: Golden, fp16: Fp16 = Fp16.EXACT) -> list[tuple[str, Values, Values]]:
+def run_golden(
+    golden: Golden, fp16: Fp16 = Fp16.EXACT, *, batch: int | None = None, threads: int = 1
+) -> list[tuple[str, Values, Values]]:
     """Run the case and return (what, ours, golden) for the output and every step."""
     ours: dict[int, tuple[Operation, Values]] = {}
-    keep = lambda op, values, _: ours.update({op.index: (op, values)})  # noqa: E731
-    output = run(golden.program, golden.inputs, fp16=fp16, on_step=keep)
+
+    def keep(operation: Operation, values: Values, first: int) -> None:
+        if first == 0:
+            ours[operation.index] = operation, values
+
+    output = run(golden.program, golden.inputs, fp16=fp16, batch=batch, threads=threads, on_step=keep)
     pairs = [("output", output, golden.outputs)]
     for index, raw in golden.steps.items():
         operation, values = ours[index]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nvdla_quant.emulator import tiles
 from nvdla_quant.emulator.integer.kernels import Kernel, possible_kernels
 from nvdla_quant.emulator.operations import Fp16, Operand, SdpOperation
 from tests.golden import read_golden, run_golden
@@ -25,8 +26,8 @@ RACE = "v-elt-prod-nv-full-fp16"
 """Its second factor is read before it is written: the C-model multiplies by 0, hardware timing would decide."""
 
 
-def check(folder: Path) -> None:
-    for what, ours, expected in run_golden(read_golden(folder)):
+def check(folder: Path, batch: int | None = None, threads: int = 1) -> None:
+    for what, ours, expected in run_golden(read_golden(folder), batch=batch, threads=threads):
         integers = np.dtype(f"u{expected.itemsize}")
         np.testing.assert_array_equal(ours.view(integers), expected.view(integers), f"{folder.name}: {what}")
 
@@ -73,6 +74,15 @@ def test_kernels_agree_on_all_golden_loadables(shared: Path, kernel: Kernel) -> 
     with using(kernel):
         for folder in folders:
             check(folder)
+
+
+def test_results_depend_on_no_block_batch_or_thread(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All golden data again: tiles of a few pixels, three images at once, two threads."""
+    monkeypatch.setattr(tiles, "MIN_TILE_PIXELS", 5)
+    monkeypatch.setattr(tiles, "MAX_TILE_PIXELS", 40)
+    for folder in sorted((shared / "golden" / "loadables").iterdir()):
+        if folder.name != RACE:
+            check(folder, batch=3, threads=2)
 
 
 def test_fast_fp16_of_the_committed_case(repository: Path) -> None:
