@@ -3,9 +3,9 @@
 usage: python benchmarks/default_run.py [CORES] [--runs N]
 
 Copies the checkout to a temporary folder, so that nothing is made yet and no kernel is compiled, and runs the workflow
-fresh; fresh with compiled kernels, as often as asked; with nothing to do. What the workflow itself costs is the ratio of
-a fresh run to the least that its jobs must take: the sum of their times over the cores. Rates of NVIDIA's C-model are quoted from another machine and printed for scale alone; in fp16 it is
-bit-exact and the emulator is not.
+fresh; fresh with compiled kernels, as often as asked; with nothing to do. What the workflow itself costs is the ratio
+of a fresh run to the least that its jobs must take: the sum of their times over the cores. Rates of NVIDIA's C-model
+are quoted from another machine and printed for scale alone; in fp16 it is bit-exact and the emulator is not.
 """
 
 import argparse
@@ -89,9 +89,8 @@ def main() -> None:
         benchmarks = jobs(folder)
         lines = [line for rule in benchmarks.values() for line in rule]
         largest = max(lines, key=lambda line: 0.0 if line["max_rss"] in ("-", "NA") else float(line["max_rss"]))
-        print(
-            f"{'':28}seconds  jobs' own / {cores}  ratio  bar: {SHARE} x + {MORE:g} s   ({len(lines)} jobs, {cores} cores)"
-        )
+        head = f"bar: {SHARE} x + {MORE:g} s   ({len(lines)} jobs, {cores} cores)"
+        print(f"{'':28}seconds  jobs' own / {cores}  ratio  {head}")
         print(f"fresh, kernels to compile   {cold:7.1f} {cold_least:14.1f} {cold / cold_least:6.2f} {cold_bar:8.1f}")
         print(f"fresh, median of {options.runs}          {warm:7.1f} {least:14.1f} {warm / least:6.2f} {bar:8.1f}")
         print(f"nothing to do               {nothing:7.1f}, ratio to fresh {nothing / cold:.3f}")

@@ -314,14 +314,16 @@ def _copy_pixels(
     """Copy the atoms of neighbouring pixels."""
     surfaces = (channels + atom - 1) // atom
     near, to = memory.ctypes.data + place, out.ctypes.data + start
-    if atom == 8:
-        for x in range(pixels):
-            for surface in range(surfaces):
-                copy_atom(8, SIGN, near + surface * surface_stride + 8 * x, to + x * channels + 8 * surface)
-    elif atom == 32:
+    if atom == 32:
         for x in range(pixels):
             for surface in range(surfaces):
                 copy_atom(32, SIGN, near + surface * surface_stride + 32 * x, to + x * channels + 32 * surface)
+    elif atom % 8 == 0:
+        for x in range(pixels):
+            for surface in range(surfaces):
+                piece, copy = near + surface * surface_stride + atom * x, to + x * channels + atom * surface
+                for byte in range(0, atom, 8):
+                    copy_atom(8, SIGN, piece + byte, copy + byte)
     else:
         for x in range(pixels):
             for c in range(channels):
