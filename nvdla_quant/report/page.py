@@ -17,6 +17,7 @@ from nvdla_quant.report.evidence import UNKNOWN, Evidence, layer_costs, reasons
 from nvdla_quant.report.frames import CASE, RUN, Row, records, where
 from nvdla_quant.report.recommendation import Recommendation, glance, recommend
 from nvdla_quant.report.tables import Sheet, pairs_sheet, seeds_sheet, sheet, summary_sheet
+from nvdla_quant.report.times import JOB_SECONDS, shards_for
 from nvdla_quant.report.words import number
 from nvdla_quant.report.writers import to_html
 
@@ -97,7 +98,7 @@ def render_page(evidence: Evidence, times: Sequence[Row], manifest: Mapping[str,
         ("scales", "Scales of the calibrators", _note(_SCALES) + charts.add(scales_chart(evidence))),
         ("classes", "Classes and confusions", _classes(evidence, charts)),
         ("wrong", "Wrong outputs", _wrong(evidence)),
-        ("times", "Run times", _times(times, charts)),
+        ("times", "Run times", _times(times, charts, manifest["config"]["shards"])),
         ("environment", "Environment", _environment(manifest)),
         ("reproduce", "Reproduce", _reproduce(manifest)),
     ]
@@ -260,14 +261,19 @@ def _headed(frame: pd.DataFrame, head: Sequence[str]) -> pd.DataFrame:
     return frame.reset_index(drop=True).set_axis(list(head), axis="columns")
 
 
-def _times(times: Sequence[Row], charts: _Charts) -> str:
+def _times(times: Sequence[Row], charts: _Charts, shards: int) -> str:
     lines = tuple(
         (str(row["rule"]), str(row["jobs"]), f"{row['seconds']:.1f}", f"{row['longest']:.1f}", str(row["memory"]))
         for row in times
     )
     head = ("rule", "jobs", "seconds together", "longest", "most MiB")
-    note = "From Snakemake's benchmark files of the jobs that made these results; jobs ran beside each other."
-    return charts.add(times_chart(times)) + to_html(sheet("Jobs", head, 1, lines, (note,)), caption=False)
+    notes = ["From Snakemake's benchmark files of the jobs that made these results; jobs ran beside each other."]
+    if (enough := shards_for(times, shards)) is not None:
+        notes.append(
+            f"Made with shards: {shards}. With shards: {enough}, the longest job that runs a loadable takes "
+            f"{JOB_SECONDS // 60} minutes or less; k times the test images want k times the shards."
+        )
+    return charts.add(times_chart(times)) + to_html(sheet("Jobs", head, 1, lines, tuple(notes)), caption=False)
 
 
 def _environment(manifest: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from nvdla_quant.report.evidence import (
     seed_rows,
 )
 from nvdla_quant.report.frames import LAYER_FILE, PAIRS, RUN, SCALES, SEEDS, records, to_tsv, typed, where
-from nvdla_quant.report.times import read_times
+from nvdla_quant.report.times import read_times, shards_for
 from tests.unit.report.reported import sweep_evidence
 
 RUN_OF_LAYERS = dict(zip(RUN, ("m", "d", "nv_full", "v"), strict=True))
@@ -139,3 +139,13 @@ def test_run_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "times" / "y.tsv").write_text("damaged")
     with pytest.raises(ReportError, match=r"y\.tsv: not a benchmark file"):
         read_times({"y": "times/y.tsv"})
+
+
+@pytest.mark.parametrize(
+    ("longest", "shards", "expected"), [(2.0, 1, 1), (299, 1, 1), (301, 1, 2), (3000, 4, 40), (30, 40, 4)]
+)
+def test_shards_for_jobs_of_five_minutes(longest: float, shards: int, expected: int) -> None:
+    """In proportion, of the longest job that runs a loadable; other jobs do not count."""
+    rows = [{"rule": "calibrate", "longest": 9999.0}, {"rule": "run_loadable", "longest": longest}]
+    assert shards_for(rows, shards) == expected
+    assert shards_for(rows[:1], shards) is None
