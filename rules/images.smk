@@ -21,7 +21,7 @@ rule select_calibration_images:
         mem_mb=1000,
         runtime=30,
     params:
-        dataset=JOB.dataset,
+        dataset=JOB.calibration_dataset,
         preprocessing=JOB.preprocessing,
         calibrator=JOB.calibrator,
         code=code_of("select_calibration_images"),
@@ -48,7 +48,7 @@ rule select_test_images:
         mem_mb=1000,
         runtime=60,
     params:
-        dataset=JOB.dataset,
+        dataset=JOB.test_dataset,
         preprocessing=JOB.preprocessing,
         part=JOB.part,
         code=code_of("select_test_images"),

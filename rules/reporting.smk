@@ -119,6 +119,7 @@ rule write_manifest:
         runtime=10,
     params:
         settings=SETTINGS,
+        base=JOB.base,
         command=provenance.command_to_repeat(workflow.configfiles, workflow.config_settings.config, Path.cwd()),
         code=code_of("write_manifest"),
     message:

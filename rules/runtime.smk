@@ -29,7 +29,6 @@ rule run_loadable:
         feeding=JOB.feeding,
         quantized=JOB.is_quantized_here,
         emulator=SETTINGS["emulator"],
-        part=JOB.part,
         code=code_of("run_loadable"),
     message:
         "Run {wildcards.model} on {wildcards.target}, {wildcards.variant}, shard {wildcards.shard}"

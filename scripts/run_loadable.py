@@ -8,4 +8,4 @@ with logs.capture(snakemake.log[0]):
     table = given.table if params.quantized else None
     files = given.loadable, given.images, table, snakemake.output.dumps
     feeding = params.target, params.preprocessing, params.feeding
-    run_loadable(*files, *feeding, params.emulator, params.part, snakemake.threads)
+    run_loadable(*files, *feeding, params.emulator, snakemake.threads)

@@ -9,5 +9,6 @@ from nvdla_quant.jobs.provenance import manifest
 with logs.capture(snakemake.log[0]):
     given, params = snakemake.input, snakemake.params
     inputs, exact, dependent = (list(map(Path, given[key])) for key in ("inputs", "exact", "processor_dependent"))
-    files = {"inputs": inputs, "artefacts": exact + dependent, "processor_dependent": dependent, "base": Path.cwd()}
-    write_json(snakemake.output.manifest, manifest(config=params.settings, command=params.command, **files))
+    files = {"inputs": inputs, "artefacts": exact + dependent, "processor_dependent": dependent}
+    found = manifest(config=params.settings, command=params.command, base=Path(params.base), **files)
+    write_json(snakemake.output.manifest, found)

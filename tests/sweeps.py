@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 from snakemake.api import SnakemakeApi
 from snakemake.settings.enums import Quietness
-from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
+from snakemake.settings.types import ConfigSettings, DAGSettings, GroupSettings, OutputSettings, ResourceSettings
 
 from nvdla_quant.network.graph import Convolution, InnerProduct, Layer, Network, Pooling, ReLU, Softmax, Tensor
 
@@ -47,8 +47,11 @@ def tiny_network(seed: int) -> Network:
     return Network("tiny", (tensors["data"],), layers, tensors)
 
 
-def plan(checkout: Path, config: dict[str, Any]) -> Jobs:
-    """Jobs that a dry run in `checkout` lists, by rule, without `all`; its configuration is afterwards as before."""
+def plan(checkout: Path, config: dict[str, Any], groups: dict[str, str] | None = None) -> Jobs:
+    """Jobs that a dry run in `checkout` lists, by rule, without `all`; its configuration is afterwards as before.
+
+    `groups` are those of `--groups`.
+    """
     configfile = checkout / "config.yaml"
     configured = configfile.read_bytes()
     configfile.write_text(yaml.safe_dump(config))
@@ -67,7 +70,8 @@ def plan(checkout: Path, config: dict[str, Any]) -> Jobs:
                 snakefile=checkout / "Snakefile",
                 workdir=checkout,
             )
-            workflow.dag(DAGSettings()).execute_workflow(executor="dryrun")
+            grouped = GroupSettings(overwrite_groups=groups or {})
+            workflow.dag(DAGSettings()).execute_workflow(executor="dryrun", group_settings=grouped)
     finally:
         configfile.write_bytes(configured)
         os.chdir(before)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from nvdla_quant.configuration.artefacts import IMPORTED, Artefacts, form_files, prepared_files
 from nvdla_quant.configuration.records import Case, Configuration, Table, Variant
-from nvdla_quant.configuration.sources import files_of, is_onnx, model_files
+from nvdla_quant.configuration.sources import files_of, is_onnx, located, model_files
 
 Record = Mapping[str, Any]
 
@@ -92,18 +92,25 @@ class Job:
         """Return how the images of the case are prepared."""
         return self.configuration.preprocessing(self._case(wildcards))
 
-    def dataset(self, wildcards: Wildcards) -> Record:
-        """Return the data set, with what the case sets otherwise."""
-        return self.configuration.dataset(self._case(wildcards))
-
     def test_files(self, wildcards: Wildcards) -> list[str]:
         """Return the files that test images come from."""
-        return files_of(self.dataset(wildcards)["source"])
+        return files_of(self._dataset(wildcards)["source"])
+
+    def test_dataset(self, wildcards: Wildcards, input: Any) -> Record:
+        """Return the data set, with what the case sets otherwise, and its files where the job finds them."""
+        dataset = self._dataset(wildcards)
+        return {**dataset, "source": located(dataset["source"], input.files)}
 
     def calibration_files(self, wildcards: Wildcards) -> list[str]:
         """Return the files that calibration images come from."""
-        dataset = self.dataset(wildcards)
-        return files_of(dataset.get("calibration_source", dataset["source"]))
+        dataset = self._dataset(wildcards)
+        return files_of(dataset[_calibration_key(dataset)])
+
+    def calibration_dataset(self, wildcards: Wildcards, input: Any) -> Record:
+        """Return the same as `test_dataset`, of the calibration images."""
+        dataset = self._dataset(wildcards)
+        key = _calibration_key(dataset)
+        return {**dataset, key: located(dataset[key], input.files)}
 
     def part(self, wildcards: Wildcards) -> Record:
         """Return which part of the test images a shard is."""
@@ -317,6 +324,10 @@ class Job:
         folder = self._folder(wildcards)
         return [f"{folder}/{target}/{variant}/comparison.json" for target, variant in self.runs(wildcards)]
 
+    def base(self, wildcards: Wildcards, output: Any) -> str:
+        """Return what stands before the names of a sweep's files: nothing, or the folder of a storage's copies."""
+        return str(output.manifest).removesuffix(self.artefacts.manifest)
+
     def groups(self, wildcards: Wildcards) -> list[Record]:
         """Return those of a case's variants together that differ in the calibrator's seed alone."""
         case = (wildcards.model, wildcards.dataset)
@@ -348,6 +359,10 @@ class Job:
         """Return the case as the configuration has it, with its overrides."""
         return self._cases[known("case", f"{wildcards.model}/{wildcards.dataset}", self._cases)]
 
+    def _dataset(self, wildcards: Wildcards) -> Record:
+        """Return the data set, with what the case sets otherwise."""
+        return self.configuration.dataset(self._case(wildcards))
+
     def _variant(self, wildcards: Wildcards) -> Variant:
         variants = self.configuration.variants
         return variants[known("variant", wildcards.variant, variants)]
@@ -364,6 +379,10 @@ class Job:
         if calibrator in self.configuration.qdq_calibrators:
             return "the model's own scales"
         return "tensorrt" if calibrator in self.configuration.tensorrt_calibrators else "cpu"
+
+
+def _calibration_key(dataset: Record) -> str:
+    return "calibration_source" if "calibration_source" in dataset else "source"
 
 
 def _caffe_options(files: Iterable[str]) -> list[str]:

@@ -1,11 +1,14 @@
 """Files that a configuration names: which they are, and where those come from that are not there yet."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nvdla_quant.jobs.downloads import Source, resolve
+
+FILE_KEYS = ("images", "labels", "path", "label_names")
+"""Keys of a data set's source that name one file each."""
 
 
 def resolve_files(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Source]]:
@@ -41,5 +44,15 @@ def model_files(model: Mapping[str, Any]) -> list[str]:
 
 def files_of(source: Mapping[str, Any]) -> list[str]:
     """Return the files that a data set's `source` names."""
-    named = [source[key] for key in ("images", "labels", "path", "label_names") if key in source]
+    named = [source[key] for key in FILE_KEYS if key in source]
     return [*named, *source.get("files", [])]
+
+
+def located(source: Mapping[str, Any], files: Sequence[str]) -> dict[str, Any]:
+    """Return a data set's `source` with `files`, in the order of `files_of`, in place of those that it names.
+
+    What Snakemake gets out of a storage stands elsewhere than the configuration says.
+    """
+    given = iter(files)
+    found = {key: str(next(given)) for key in FILE_KEYS if key in source}
+    return {**source, **found, **({"files": [str(file) for file in given]} if "files" in source else {})}

@@ -10,6 +10,8 @@ from nvdla_quant.images.preprocess import Preprocessing
 from nvdla_quant.images.selection import ImageBundle, draw, gather, split
 
 Shape = tuple[int, int, int]
+BATCH = 64
+"""Images that `execution` computes at once in floating point."""
 
 
 def calibration_images(
@@ -59,7 +61,7 @@ def test_images(
     classes : int
         Outputs of the network; a label beyond them is an error.
     shard, shards : int
-        Which part (from 0) of how many; parts follow one another and differ by at most one image.
+        Which part (from 0) of how many; see `part_of`.
 
     Raises
     ------
@@ -70,7 +72,7 @@ def test_images(
     dataset.check_labels(classes)
     pool = record.get("calibration_pool", 0)
     chosen = split(len(dataset), pool, record["pool_seed"], test=record.get("test_images")).test
-    part = np.array_split(chosen, shards)[shard]
+    first, end = part_of(len(chosen), shard, shards)
     selection = {
         "test_images": len(chosen),
         "calibration_pool": pool,
@@ -78,4 +80,17 @@ def test_images(
         "shard": shard,
         "shards": shards,
     }
-    return gather(dataset, part, preprocessing, shape, selection)
+    return gather(dataset, chosen[first:end], preprocessing, shape, selection)
+
+
+def part_of(count: int, shard: int, shards: int) -> tuple[int, int]:
+    """Return the first image of a part, and the first behind it, of `count` images in `shards` parts.
+
+    Parts follow one another. Where each can have a batch of the fp32 network, they are of whole batches, since its last
+    bits depend on which images share one: results are then the same for any number of parts. Of fewer images, parts
+    differ in size by at most one.
+    """
+    unit = BATCH if count >= BATCH * shards else 1
+    units, longer = divmod(-(-count // unit), shards)
+    first, end = (unit * (units * part + min(part, longer)) for part in (shard, shard + 1))
+    return first, min(end, count)

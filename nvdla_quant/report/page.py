@@ -17,6 +17,7 @@ from nvdla_quant.report.evidence import UNKNOWN, Evidence, layer_costs, reasons
 from nvdla_quant.report.frames import CASE, RUN, Row, records, where
 from nvdla_quant.report.recommendation import Recommendation, glance, recommend
 from nvdla_quant.report.tables import Sheet, pairs_sheet, seeds_sheet, sheet, summary_sheet
+from nvdla_quant.report.times import JOB_SECONDS, shards_for
 from nvdla_quant.report.words import number
 from nvdla_quant.report.writers import to_html
 
@@ -107,7 +108,7 @@ def render_page(
         ("scales", "Scales of the calibrators", _note(_SCALES) + charts.add(scales_chart(evidence))),
         ("classes", "Classes and confusions", _classes(evidence, charts)),
         ("wrong", "Wrong outputs", _wrong(evidence)),
-        ("times", "Run times", _times(times, kernels, charts)),
+        ("times", "Run times", _times(times, kernels, charts, manifest["config"]["shards"])),
         ("environment", "Environment", _environment(manifest)),
         ("reproduce", "Reproduce", _reproduce(manifest)),
     ]
@@ -270,7 +271,7 @@ def _headed(frame: pd.DataFrame, head: Sequence[str]) -> pd.DataFrame:
     return frame.reset_index(drop=True).set_axis(list(head), axis="columns")
 
 
-def _times(times: Sequence[Row], kernels: Mapping[str, int], charts: _Charts) -> str:
+def _times(times: Sequence[Row], kernels: Mapping[str, int], charts: _Charts, shards: int) -> str:
     lines = tuple(
         (str(row["rule"]), str(row["jobs"]), f"{row['seconds']:.1f}", f"{row['longest']:.1f}", str(row["memory"]))
         for row in times
@@ -280,6 +281,11 @@ def _times(times: Sequence[Row], kernels: Mapping[str, int], charts: _Charts) ->
     if kernels:
         counts = ", ".join(f"{name} in {jobs} jobs" for name, jobs in sorted(kernels.items()))
         notes.append(f"The emulator computed int8 convolutions by {counts}; results do not depend on it.")
+    if (enough := shards_for(times, shards)) is not None:
+        notes.append(
+            f"Made with shards: {shards}. With shards: {enough}, the longest job that runs a loadable takes "
+            f"{JOB_SECONDS // 60} minutes or less; k times the test images want k times the shards."
+        )
     return charts.add(times_chart(times)) + to_html(sheet("Jobs", head, 1, lines, tuple(notes)), caption=False)
 
 

@@ -3,12 +3,17 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import ceil
 from pathlib import Path
 
 from nvdla_quant.errors import ReportError
 from nvdla_quant.report.frames import Row
 
+RUNNERS = ("run_loadable", "run_on_device")
+"""Rules whose jobs take long: one for each shard of each run."""
+JOB_SECONDS = 300
+"""What a job of theirs should take: minutes, so that its start, and its place in a cluster's queue, weigh little."""
 _KERNEL = re.compile(r"int8 convolutions: (\w+)")
 """As the emulator says it, once a process."""
 
@@ -53,6 +58,20 @@ def read_times(patterns: Mapping[str, str]) -> list[Row]:
                 }
             )
     return sorted(found, key=lambda row: -float(str(row["seconds"])))
+
+
+def shards_for(times: Sequence[Row], shards: int) -> int | None:
+    """Return how many shards keep jobs that run a loadable at `JOB_SECONDS`; None where no job has run one.
+
+    Parameters
+    ----------
+    times : sequence of Row
+        From `read_times`.
+    shards : int
+        The number that they were measured with.
+    """
+    longest = [float(str(row["longest"])) for row in times if row["rule"] in RUNNERS]
+    return max(1, ceil(max(longest) * shards / JOB_SECONDS)) if longest else None
 
 
 def _read(path: Path) -> list[tuple[float, float]]:

@@ -1,7 +1,7 @@
 """Run loadables on the emulator."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +27,18 @@ SAMPLE_IMAGES = 32
 """Images of a test set that a fast run also runs bit for bit."""
 
 
-def sample_size(shard: int, shards: int) -> int:
-    """Return how many of the `SAMPLE_IMAGES` a shard of the test set contributes, at least one."""
-    return max(1, SAMPLE_IMAGES // shards + (shard < SAMPLE_IMAGES % shards))
+def sample_of(count: int, first: int, end: int) -> tuple[int, ...]:
+    """Return which images of a part, numbered in the part, are of the sample: the same ones for any number of parts.
+
+    Parameters
+    ----------
+    count : int
+        Images of the test set.
+    first, end : int
+        First image of the part in the test set, and the first behind it.
+    """
+    positions = np.unique(np.linspace(0, count - 1, SAMPLE_IMAGES).round().astype(np.int64))
+    return tuple((positions[(positions >= first) & (positions < end)] - first).tolist())
 
 
 @dataclass(frozen=True)
@@ -48,8 +57,8 @@ class EmulatorRuntime:
         Called with the number of images that are done, and of all.
     fp16 : Fp16
         How operations in fp16 are computed.
-    sample : int
-        Images, evenly spread, that are also run bit for bit where the others are not (see `RunResult.check`).
+    sample : Sequence[int] or None
+        Which images are also run bit for bit where the others are not (see `RunResult.check`); None: no check.
     """
 
     target: Target | None = None
@@ -57,7 +66,7 @@ class EmulatorRuntime:
     batch: int | None = None
     progress: Callable[[int, int], None] | None = None
     fp16: Fp16 = Fp16.EXACT
-    sample: int = 0
+    sample: Sequence[int] | None = None
     name: str = "emulator"
 
     def run(self, loadable: Path, inputs: DeviceValues) -> RunResult:
@@ -71,15 +80,27 @@ class EmulatorRuntime:
         halves = program.precision is Precision.FP16
         exactness = FP16_EXACTNESS[self.fp16] if halves else INTEGER_EXACTNESS
         check = None
-        if halves and self.fp16 is Fp16.FAST and self.sample > 0:
-            positions = np.unique(np.linspace(0, len(inputs) - 1, self.sample).round().astype(np.int64))
-            exact_outputs, exact_before = self._run(program, inputs[positions], Fp16.EXACT, None)
-            off = np.max([difference(outputs[name][positions], exact_outputs[name]) for name in outputs], axis=0)
-            logits_off = None
-            if before is not None and exact_before is not None:
-                logits_off = difference(before[positions], exact_before)
-            check = Check(positions, off, logits_off)
+        if halves and self.fp16 is Fp16.FAST and self.sample is not None:
+            check = self._check(program, inputs, outputs, before, np.array(self.sample, np.int64))
         return RunResult(outputs, before, self.name, exactness, check)
+
+    def _check(
+        self,
+        program: Program,
+        inputs: DeviceValues,
+        outputs: Mapping[str, Values],
+        before: Values | None,
+        positions: NDArray[np.int64],
+    ) -> Check:
+        """Run the images at `positions` bit for bit, and say how far off the fast values are; of no images nothing."""
+        if not positions.size:
+            return Check(positions, np.empty(0), None if before is None else np.empty(0))
+        exact_outputs, exact_before = self._run(program, inputs[positions], Fp16.EXACT, None)
+        off = np.max([difference(outputs[name][positions], exact_outputs[name]) for name in outputs], axis=0)
+        logits_off = None
+        if before is not None and exact_before is not None:
+            logits_off = difference(before[positions], exact_before)
+        return Check(positions, off, logits_off)
 
     def _run(
         self, program: Program, inputs: DeviceValues, fp16: Fp16, progress: Callable[[int, int], None] | None

@@ -1,10 +1,13 @@
 """Run a loadable on the emulator."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from nvdla_quant.hardware.targets import target_of
 from nvdla_quant.images.preprocess import Preprocessing
+from nvdla_quant.images.selection import read_images
+from nvdla_quant.images.sets import part_of
 from nvdla_quant.jobs import logs
 from nvdla_quant.steps.feeding import run_images
 
@@ -18,7 +21,6 @@ def run_loadable(
     preprocessing: Mapping[str, Any],
     feeding: Mapping[str, Any],
     emulator: Mapping[str, Any],
-    part: Mapping[str, int],
     threads: int,
 ) -> None:
     """Run a loadable as `feeding.run_images` does, on the emulator.
@@ -31,14 +33,15 @@ def run_loadable(
         Name of the hardware.
     emulator : Mapping
         ``emulator`` of the configuration.
-    part : Mapping
-        Which shard of how many; a sample of the images is also run exactly, its share of it in each.
     threads : int
         Threads that share the images.
     """
     from nvdla_quant.emulator.operations import Fp16
-    from nvdla_quant.runtime.emulator import EmulatorRuntime, sample_size
+    from nvdla_quant.runtime.emulator import EmulatorRuntime, sample_of
 
-    fp16, batch, sample = Fp16(emulator["fp16"]), emulator.get("batch_size"), sample_size(**part)
+    fp16, batch = Fp16(emulator["fp16"]), emulator.get("batch_size")
+    selection = read_images(Path(images)).manifest["selection"]
+    count = selection["test_images"]
+    sample = sample_of(count, *part_of(count, selection["shard"], selection["shards"]))
     runtime = EmulatorRuntime(target_of(target), threads, batch, logs.log_progress(target), fp16, sample)
     run_images(runtime, loadable, images, table, dumps, Preprocessing.from_config(preprocessing), feeding)

@@ -10,6 +10,7 @@ import pytest
 from nvdla_quant.configuration.artefacts import Artefacts
 from nvdla_quant.configuration.load import load_configuration
 from nvdla_quant.configuration.parameters import ANY_NAME, Job, alternatives, known, those
+from nvdla_quant.configuration.sources import files_of, located
 
 
 def job_of(config: dict[str, Any]) -> Job:
@@ -76,6 +77,16 @@ def test_a_case_s_runs_dumps_and_comparisons_are_in_one_order(tiny_config: dict[
     assert job.dumps(wildcards()) == [f"{folder}/dumps/{i}-of-2.npz" for folder in folders for i in (1, 2)]
     assert job.comparisons(wildcards()) == [f"{folder}/comparison.json" for folder in folders]
     assert job.part(wildcards(shard="2-of-2")) == {"shard": 1, "shards": 2}
+
+
+def test_files_of_a_storage_stand_elsewhere(job: Job) -> None:
+    """Where Snakemake copies them to; the configuration's path is one of the bucket."""
+    given = SimpleNamespace(files=["copies/inputs/noise.npz"])
+    expected = {"format": "npz", "path": "copies/inputs/noise.npz"}
+    assert job.test_dataset(wildcards(), given)["source"] == expected
+    assert job.calibration_dataset(wildcards(calibrator="entropy"), given)["source"] == expected
+    assert job.base(wildcards(), SimpleNamespace(manifest="copies/results/manifest.json")) == "copies/"
+    assert job.base(wildcards(), SimpleNamespace(manifest="results/manifest.json")) == ""
 
 
 def test_modes_are_paired(tiny_config: dict[str, Any]) -> None:
@@ -149,3 +160,20 @@ def test_patterns() -> None:
     assert those(["a", "b"], {"b": 0, "a": 0}) == ANY_NAME
     assert those(["a"], ["a", "b"]) == "a"
     assert those([], ["a"]) == "(?!)"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"format": "idx", "images": "a", "labels": "b", "label_names": "c"},
+        {"format": "cifar10", "files": ["a", "b"], "label_names": "c"},
+        {"format": "folder", "labels": "b", "images": "a"},
+    ],
+)
+def test_located_files_have_the_keys_that_they_had(source: dict[str, Any]) -> None:
+    moved = located(source, [f"copies/{file}" for file in files_of(source)])
+    assert list(moved) == list(source)
+    assert moved == {
+        key: [f"copies/{file}" for file in value] if key == "files" else value if key == "format" else f"copies/{value}"
+        for key, value in source.items()
+    }

@@ -6,17 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from nvdla_quant.emulator.operations import Fp16
 from nvdla_quant.errors import EmulationError, LoadableError
 from nvdla_quant.hardware.targets import NV_SMALL
+from nvdla_quant.images.sets import part_of
 from nvdla_quant.loadable.describe import describe, render
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.runtime.base import Runtime, as_arrays
-from nvdla_quant.runtime.emulator import EmulatorRuntime, sample_size
+from nvdla_quant.runtime.emulator import EmulatorRuntime, sample_of
 from tests.golden import read_golden
 
 RESIDUAL = "resnets-nv-small-int8-perfilter"
+HALF = "v-conv0-nobias-relu-nv-full-fp16"
 
 
 @pytest.fixture(scope="module")
@@ -92,13 +95,18 @@ def test_emulator_runtime_without_softmax(cases: Path) -> None:
         EmulatorRuntime().run(cases / name / "loadable.nvdla", golden.inputs.astype(np.int8))
 
 
-def test_a_fast_run_is_checked_on_a_sample(cases: Path) -> None:
+@pytest.fixture
+def halves(cases: Path) -> NDArray[np.float16]:
+    """Twelve images for `HALF`."""
+    shape = read_golden(cases / HALF).inputs.shape[1:]
+    return np.random.default_rng(0).normal(0, 30, (12, *shape)).astype(np.float16)
+
+
+def test_a_fast_run_is_checked_on_a_sample(cases: Path, halves: NDArray[np.float16]) -> None:
     """Five of the images, first and last among them, are also run exactly; the difference is that of both runs."""
-    loadable = cases / "v-conv0-nobias-relu-nv-full-fp16" / "loadable.nvdla"
-    inputs = np.random.default_rng(0).normal(0, 30, (12, *read_golden(loadable.parent).inputs.shape[1:]))
-    halves = inputs.astype(np.float16)
-    fast = EmulatorRuntime(fp16=Fp16.FAST, sample=5).run(loadable, halves)
-    exact = EmulatorRuntime(fp16=Fp16.EXACT, sample=5).run(loadable, halves)
+    loadable = cases / HALF / "loadable.nvdla"
+    fast = EmulatorRuntime(fp16=Fp16.FAST, sample=(0, 3, 6, 8, 11)).run(loadable, halves)
+    exact = EmulatorRuntime(fp16=Fp16.EXACT, sample=(0, 3, 6, 8, 11)).run(loadable, halves)
     assert (fast.exactness[:4], exact.exactness[:9], exact.check) == ("fast", "bit-exact", None)
     assert fast.check is not None
     assert fast.check.positions.tolist() == [0, 3, 6, 8, 11]
@@ -113,8 +121,18 @@ def test_a_fast_run_is_checked_on_a_sample(cases: Path) -> None:
     assert "checked" not in as_arrays(exact, np.arange(12))
 
 
-def test_shards_share_the_sample() -> None:
-    """32 images in all, at least one of each shard."""
-    assert [sample_size(shard, 3) for shard in range(3)] == [11, 11, 10]
-    assert sample_size(0, 1) == 32
-    assert {sample_size(shard, 40) for shard in range(40)} == {1}
+@pytest.mark.parametrize("shards", [1, 2, 7, 60])
+@pytest.mark.parametrize("count", [20, 1000, 10000])
+def test_shards_share_the_sample(count: int, shards: int) -> None:
+    """32 images, or all there are, first and last among them: the same for any number of shards."""
+    parts = [part_of(count, shard, shards) for shard in range(shards)]
+    found = [first + place for first, end in parts for place in sample_of(count, first, end)]
+    assert found == list(sample_of(count, 0, count))
+    assert (found[0], found[-1], len(found)) == (0, count - 1, min(32, count))
+
+
+def test_a_shard_without_an_image_of_the_sample(cases: Path, halves: NDArray[np.float16]) -> None:
+    """What it says of its check is empty, so that shards have the same arrays and are put together."""
+    fast = EmulatorRuntime(fp16=Fp16.FAST, sample=()).run(cases / HALF / "loadable.nvdla", halves)
+    arrays = as_arrays(fast, np.arange(12))
+    assert (arrays["checked"].shape, arrays["checked_output"].shape) == ((0,), (0,))

@@ -18,7 +18,7 @@ from nvdla_quant.report.evidence import (
     seed_rows,
 )
 from nvdla_quant.report.frames import LAYER_FILE, PAIRS, RUN, SCALES, SEEDS, records, to_tsv, typed, where
-from nvdla_quant.report.times import read_kernels, read_times
+from nvdla_quant.report.times import read_kernels, read_times, shards_for
 from tests.kernels import using
 from tests.unit.report.reported import sweep_evidence
 
@@ -162,3 +162,13 @@ def test_kernels_of_the_emulator_are_found_in_logs(
         path.write_text(f"progress\n{line}more\n")
     assert read_kernels("logs/*/all.log") == {"float32": 2, "vnni512": 2}
     assert read_kernels("logs/none.log") == {}
+
+
+@pytest.mark.parametrize(
+    ("longest", "shards", "expected"), [(2.0, 1, 1), (299, 1, 1), (301, 1, 2), (3000, 4, 40), (30, 40, 4)]
+)
+def test_shards_for_jobs_of_five_minutes(longest: float, shards: int, expected: int) -> None:
+    """In proportion, of the longest job that runs a loadable; other jobs do not count."""
+    rows = [{"rule": "calibrate", "longest": 9999.0}, {"rule": "run_loadable", "longest": longest}]
+    assert shards_for(rows, shards) == expected
+    assert shards_for(rows[:1], shards) is None

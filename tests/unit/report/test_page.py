@@ -32,7 +32,7 @@ MANIFEST: Any = {
         "machine": "x86_64",
         "simd": ["AVX2"],
     },
-    "config": {"note": "</script><b>"},
+    "config": {"note": "</script><b>", "shards": 4},
     "inputs": {"m.caffemodel": {"bytes": 3, "sha256": "ab"}},
     "artefacts": {"results/a": {"bytes": 4, "sha256": "cd", "processor_dependent": True}},
 }
@@ -88,6 +88,7 @@ def test_the_first_thing_is_the_answer(page: str) -> None:
     for expected in ("constant-output every channel is constant", "c0ffee, with changes", "&lt;/script&gt;&lt;b&gt;"):
         assert expected in text
     assert "snakemake --configfile a.yaml" in text
+    assert "Made with shards: 4. With shards: 1, the longest job" in text
 
 
 def test_what_is_not_verified_stands_apart_from_what_is_wrong() -> None:

@@ -52,8 +52,8 @@ def judge(report: str | None = "compile.json") -> dict[str, object]:
 def test_a_loadable_runs_and_is_scored_beside_fp32(folder: Path) -> None:
     compute_reference(MODEL, "test.npz", "fp32.npz", PREPROCESSING)
     feeding = {"precision": "fp16", "feeding": "quantized"}
-    part, files = {"shard": 0, "shards": 1}, ("loadable.nvdla", "test.npz", None, "dumps.npz")
-    run_loadable(*files, "nv_full", PREPROCESSING, feeding, {"fp16": "exact"}, part, 1)
+    files = "loadable.nvdla", "test.npz", None, "dumps.npz"
+    run_loadable(*files, "nv_full", PREPROCESSING, feeding, {"fp16": "exact"}, 1)
     subject = dict.fromkeys(Subject.__dataclass_fields__) | NAMES | {"precision": "fp16"}
     pair = NAMES | {"baseline": "fp32", "kind": "fp32"}
     scored = ["dumps.npz"], ["fp32.npz"], MODEL, None, "accuracy.json", "comparison.json"
