@@ -22,7 +22,7 @@ rule calibrate:
         ),
     conda:
         "../envs/quantization.yaml"
-    threads: 1
+    threads: 2
     resources:
         mem_mb=2000,
         runtime=60,

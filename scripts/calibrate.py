@@ -6,4 +6,4 @@ from nvdla_quant.steps.calibration import calibrate
 with logs.capture(snakemake.log[0]):
     given, params = snakemake.input, snakemake.params
     files = given.network, given.images, snakemake.output.cache
-    calibrate(*files, params.preprocessing, params.calibrator)
+    calibrate(*files, params.preprocessing, params.calibrator, snakemake.threads)

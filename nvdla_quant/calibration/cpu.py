@@ -1,18 +1,17 @@
 """Calibrate a network on the CPU: thresholds of all activations over a set of images."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
 
 from nvdla_quant.calibration.entropy import entropy_threshold
 from nvdla_quant.calibration.histogram import Histogram
 from nvdla_quant.calibration.minmax import Largest
 from nvdla_quant.calibration.percentile import percentile_threshold
+from nvdla_quant.calibration.stream import Progress, Statistic, stream
 from nvdla_quant.errors import ConfigError, DatasetError, NetworkError
-from nvdla_quant.execution.fp32 import Reference
+from nvdla_quant.execution.fp32 import Images, Reference
 from nvdla_quant.network.graph import Network
 from nvdla_quant.network.views import viewed
 from nvdla_quant.table.cache import CalibrationCache, our_header
@@ -27,9 +26,6 @@ HEADERS = {"entropy": "EntropyCalibration2", "minmax": "MinMaxCalibration", "per
 MeasuringMethod = Literal["entropy", "minmax", "percentile"]
 """How a threshold is chosen from the activations."""
 
-Progress = Callable[[int, int], None]
-"""Called with the number of images done, and of all."""
-
 
 @dataclass(frozen=True)
 class Calibrator:
@@ -40,7 +36,7 @@ class Calibrator:
     method : {"entropy", "minmax", "percentile"}
         ``entropy`` is TensorRT-style, see `entropy`.
     batch_size : int
-        Images at once. It changes the result of ``entropy`` and, within a bin, of ``percentile``.
+        Images of a batch. It changes the result of ``entropy`` and, within a bin, of ``percentile``.
     percentile : float or None
         Share of the magnitudes to keep, in per cent; ``percentile`` alone needs it, and only it.
     """
@@ -66,7 +62,7 @@ class Calibrator:
 
 def calibrate(
     network: Network,
-    images: NDArray[np.float32],
+    images: Images,
     calibrator: Calibrator,
     *,
     threads: int = 1,
@@ -74,18 +70,19 @@ def calibrate(
 ) -> CalibrationCache:
     """Return the calibration cache of `network`, with TensorRT's names and order.
 
-    A pooling takes its input's scale, as in TensorRT's caches. One batch of activations is in memory at a time.
+    A pooling takes its input's scale, as in TensorRT's caches. Activations of a few images are in memory at a time,
+    see `stream`.
 
     Parameters
     ----------
     network : Network
         The original network, before anything is folded or rewritten; with its weights.
-    images : NDArray[float32], shape (n, channels, height, width)
+    images : Images
         In the network's own domain, after preprocessing. Order matters, see `Histogram`.
     calibrator : Calibrator
         Method and batch size.
     threads : int
-        Threads of onnxruntime.
+        Threads that share the images, then the tensors; they do not change the result.
     progress : Callable[[int, int], None], optional
         Called after each batch with the number of images done, and of all.
 
@@ -105,7 +102,7 @@ def calibrate(
 
 def measure(
     network: Network,
-    images: NDArray[np.float32],
+    images: Images,
     calibrator: Calibrator,
     tensors: tuple[str, ...],
     *,
@@ -115,24 +112,14 @@ def measure(
     """Return the clipping threshold of each of `tensors` on its own; parameters and errors as `calibrate`."""
     if not len(images):
         raise DatasetError("calibration: no images, expected at least one; choose more calibration images")
-    statistics: Mapping[str, Histogram | Largest] = {
+    statistics: Mapping[str, Statistic] = {
         name: Largest() if calibrator.method == "minmax" else Histogram() for name in tensors
     }
-    reference = Reference(network, tensors, threads=threads, batch_size=calibrator.batch_size)
-    done = 0
-    for batch in reference.batches(images):
-        for name, values in batch.items():
-            try:
-                statistics[name].add(values)
-            except ValueError as error:
-                raise NetworkError(
-                    f"tensor {name!r}: {error} for images {done} to {done + len(values) - 1} of the calibration; "
-                    "check the weights and the preprocessing"
-                ) from error
-        done = min(done + calibrator.batch_size, len(images))
-        if progress is not None:
-            progress(done, len(images))
-    return {name: _threshold(name, statistic, calibrator) for name, statistic in statistics.items()}
+    reference = Reference(network, tensors)
+    stream(reference, images, statistics, calibrator.batch_size, threads=threads, progress=progress)
+    with ThreadPoolExecutor(threads) as pool:
+        found = pool.map(lambda name: _threshold(name, statistics[name], calibrator), statistics)
+        return dict(zip(statistics, found, strict=True))
 
 
 def carry_poolings(network: Network, thresholds: dict[str, float]) -> None:
@@ -142,7 +129,7 @@ def carry_poolings(network: Network, thresholds: dict[str, float]) -> None:
             thresholds[layer.name] = thresholds[viewed(network, layer.inputs[0])]
 
 
-def _threshold(name: str, statistic: Histogram | Largest, calibrator: Calibrator) -> float:
+def _threshold(name: str, statistic: Statistic, calibrator: Calibrator) -> float:
     """Return the clipping threshold of one tensor."""
     largest = statistic.value if isinstance(statistic, Largest) else statistic.range
     if not largest:

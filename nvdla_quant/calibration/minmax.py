@@ -7,7 +7,7 @@ from nvdla_quant.calibration.histogram import largest_magnitude
 
 
 class Largest:
-    """Largest magnitude of all values; add batches, then read.
+    """Largest magnitude of all values; add them in parts, then read.
 
     Attributes
     ----------
@@ -19,7 +19,7 @@ class Largest:
         self.value = 0.0
 
     def add(self, values: NDArray[np.float32]) -> None:
-        """Take in one batch, of any shape.
+        """Take in values, of any shape.
 
         Raises
         ------
@@ -27,3 +27,6 @@ class Largest:
             A value is NaN or infinite.
         """
         self.value = max(self.value, largest_magnitude(values))
+
+    def end_batch(self) -> None:
+        """Nothing depends on the batches."""

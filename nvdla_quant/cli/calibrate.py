@@ -1,5 +1,6 @@
 """``nvdla-quant calibrate``."""
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -85,7 +86,8 @@ def command(
     with bar_of("images") as bar:
         task = bar.add_task("images", total=len(inputs))
         progress = lambda done, total: bar.update(task, completed=done, total=total)  # noqa: E731
-        write_cache(calibrate(network, inputs, calibrator, progress=progress), output)
+        found = calibrate(network, inputs, calibrator, threads=os.cpu_count() or 1, progress=progress)
+        write_cache(found, output)
 
 
 def _take(onnx: Path, input_shape: str | None, output: Path, handling: QdqHandling) -> None:

@@ -6,7 +6,7 @@ last bits, since the order of the sums does.
 
 from collections.abc import Callable, Iterator, Sequence
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,28 @@ from nvdla_quant.network.onnx.writer import to_onnx
 if TYPE_CHECKING:
     import onnx
 
-Images = NDArray[np.float32]
+
+class Images(Protocol):
+    """Images in the network's own domain: an array of float32, or what makes one of each slice that it is asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, channels, height, width)."""
+
+    @property
+    def dtype(self) -> np.dtype[np.float32]:
+        """Float32."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def __getitem__(self, part: slice, /) -> NDArray[np.float32]:
+        """Return a few of them."""
+
+
+def activation_bytes(network: Network) -> int:
+    """Return the bytes of all tensors of one image."""
+    return 4 * sum(prod(tensor.shape) for tensor in network.tensors.values())
 
 
 class Reference:
@@ -87,7 +108,7 @@ class Reference:
 
         Parameters
         ----------
-        images : NDArray[float32], shape (n, channels, height, width)
+        images : Images
             In the network's own domain, after preprocessing.
 
         Yields
@@ -100,17 +121,25 @@ class Reference:
         NetworkError
             The images are not what the network's input takes.
         """
+        self.check(images)
+        for start in range(0, len(images), self.batch_size):
+            yield self.at_once(images[start : start + self.batch_size])
+
+    def check(self, images: Images) -> None:
+        """Raise a `NetworkError` where the images are not what the network's input takes."""
         expected = self.input.shape
         if images.shape[1:] != expected or images.dtype != np.float32:
             raise NetworkError(
                 f"images have the shape {images.shape} and type {images.dtype}, expected (n, {str(expected)[1:-1]}) of "
                 f"float32 for the input {self.input.name!r}"
             )
-        for start in range(0, len(images), self.batch_size):
-            batch = np.ascontiguousarray(images[start : start + self.batch_size])
-            results = self._session.run(self._computed, {self.input.name: batch}) if self._computed else []
-            values = {self.input.name: batch, **dict(zip(self._computed, results, strict=True))}
-            yield {name: values[name] for name in self.tensors}
+
+    def at_once(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Tensors of all of `images`, computed at once, as `batches` gives them; several threads may ask at a time."""
+        images = np.ascontiguousarray(images)
+        results = self._session.run(self._computed, {self.input.name: images}) if self._computed else []
+        values = {self.input.name: images, **dict(zip(self._computed, results, strict=True))}
+        return {name: values[name] for name in self.tensors}
 
     def run(self, images: Images) -> dict[str, NDArray[np.float32]]:
         """Tensors of all images: (n, *shape of the tensor) by tensor name; parameters and errors as `batches`."""

@@ -163,7 +163,7 @@ def gather(
     manifest = {
         "selection": dict(selection),
         "files": files,
-        "pixels_sha256": hashlib.sha256(pixels.tobytes()).hexdigest(),
+        "pixels_sha256": hashlib.sha256(pixels.data).hexdigest(),
     }
     names = tuple(dataset.names[index] for index in indices)
     return ImageBundle(pixels, dataset.labels[indices], np.asarray(indices, np.int64), names, manifest)
@@ -205,7 +205,7 @@ def read_images(path: Path) -> ImageBundle:
         zlib.error,
     ) as error:
         raise DatasetError(f"{path}: not a readable bundle of images ({error}); make it again") from error
-    found = hashlib.sha256(pixels.tobytes()).hexdigest()
+    found = hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
     if (expected := images.manifest.get("pixels_sha256")) not in (None, found):
         raise DatasetError(
             f"{path}: the pixels have SHA-256 {found}, the manifest says {expected}; make the file again"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nvdla_quant.calibration import cpu
-from nvdla_quant.images.preprocess import Preprocessing, normalise
+from nvdla_quant.images.preprocess import Normalised, Preprocessing
 from nvdla_quant.images.selection import read_images
 from nvdla_quant.jobs import logs
 from nvdla_quant.network.files import read_model
@@ -18,9 +18,11 @@ def calibrate(
     cache: str,
     preprocessing: Mapping[str, Any],
     calibrator: Mapping[str, Any],
+    threads: int,
 ) -> None:
     """Find the scale of each tensor of the network in `files` over the calibration `images`, and write the `cache`."""
     network = read_model(files)
-    inputs = normalise(read_images(Path(images)).pixels, Preprocessing.from_config(preprocessing))
+    inputs = Normalised(read_images(Path(images)).pixels, Preprocessing.from_config(preprocessing))
     progress = logs.log_progress("calibration")
-    write_cache(cpu.calibrate(network, inputs, cpu.Calibrator(**calibrator), progress=progress), Path(cache))
+    found = cpu.calibrate(network, inputs, cpu.Calibrator(**calibrator), threads=threads, progress=progress)
+    write_cache(found, Path(cache))

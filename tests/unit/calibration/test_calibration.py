@@ -39,28 +39,33 @@ def values(*numbers: float) -> Array:
     return np.array(numbers, np.float32)
 
 
+def add(histogram: Histogram, batch: Array) -> None:
+    histogram.add(batch)
+    histogram.end_batch()
+
+
 def test_the_first_batch_sets_the_range_and_a_larger_value_doubles_it() -> None:
     histogram = Histogram()
-    histogram.add(values(0, 1, -2, 4))
+    add(histogram, values(0, 1, -2, 4))
     assert (histogram.range, histogram.bin_width) == (4.0, 4 / 2048)
     # The end of the range belongs to the last bin.
     assert occupied(histogram) == {0: 1, 512: 1, 1024: 1, 2047: 1}
-    histogram.add(values(-5))
+    add(histogram, values(-5))
     assert histogram.range == 8.0
     assert occupied(histogram) == {0: 1, 256: 1, 512: 1, 1023: 1, 1280: 1}
-    histogram.add(values(40).reshape(1, 1, 1))
+    add(histogram, values(40).reshape(1, 1, 1))
     assert histogram.range == 64.0
     assert histogram.counts.sum() == 6
 
 
 def test_zeros_do_not_set_the_range() -> None:
     histogram = Histogram()
-    histogram.add(np.zeros((2, 3), np.float32))
-    histogram.add(np.zeros(0, np.float32))
+    add(histogram, np.zeros((2, 3), np.float32))
+    add(histogram, np.zeros(0, np.float32))
     assert (histogram.range, occupied(histogram)) == (0.0, {0: 6})
-    histogram.add(values(1e-44, -1e-37))
+    add(histogram, values(1e-44, -1e-37))
     assert histogram.range == 0.0
-    histogram.add(values(3))
+    add(histogram, values(3))
     assert (histogram.range, occupied(histogram)) == (3.0, {0: 8, 2047: 1})
 
 
@@ -75,7 +80,7 @@ def test_values_must_be_finite(bad: float) -> None:
 def test_no_value_is_lost(numbers: list[float], batch: int) -> None:
     histogram = Histogram()
     for start in range(0, len(numbers), batch):
-        histogram.add(values(*numbers[start : start + batch]))
+        add(histogram, values(*numbers[start : start + batch]))
     assert histogram.counts.sum() == len(numbers)
     assert histogram.range == 0 or max(map(abs, numbers)) <= histogram.range
 
