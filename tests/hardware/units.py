@@ -8,7 +8,8 @@ from nvdla_quant.compiler.lowering.operations import PoolingStep
 from nvdla_quant.compiler.lowering.tile import pooling_columns
 from nvdla_quant.emulator.cpu import run_cpu, to_half
 from nvdla_quant.emulator.fp16 import floats
-from nvdla_quant.emulator.fp16.mac import DIRECT, accumulate, convolve, to_single, weight_blocks
+from nvdla_quant.emulator.fp16.accumulator import accumulate, to_single
+from nvdla_quant.emulator.fp16.mac import DIRECT, convolve, weight_blocks
 from nvdla_quant.emulator.fp16.pdp import pool_halves
 from nvdla_quant.emulator.integer.cdp import normalise
 from nvdla_quant.emulator.integer.pdp import pool_values

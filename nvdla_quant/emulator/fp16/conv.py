@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.emulator.fp16.mac import DIRECT, KERNELS, MAX_LANES, convolve, weight_blocks
+from nvdla_quant.emulator.fp16.booth import KERNELS
+from nvdla_quant.emulator.fp16.mac import DIRECT, MAX_LANES, convolve, weight_blocks
 from nvdla_quant.emulator.integer.conv import reader_of
 from nvdla_quant.emulator.operations import ConvOperation, Cube
 from nvdla_quant.emulator.tiles import Reader, Tile, Tiling, plan

@@ -49,12 +49,13 @@ def round_even(value: int, drop: int) -> int:
 @jit
 def bit_length(value: int) -> int:
     """Return the number of bits of a non-negative integer below 2**63."""
+    # The compiler knows this loop, of unsigned numbers, as the instruction that counts leading zeros.
+    left = np.uint64(value)
     length = 0
-    for step in (32, 16, 8, 4, 2, 1):
-        if value >> step:
-            value >>= step
-            length += step
-    return length + (1 if value else 0)
+    while left != np.uint64(0):
+        left = np.uint64(left >> np.uint64(1))
+        length += 1
+    return length
 
 
 @jit

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator._jit import jit
+from nvdla_quant.emulator.fp16.booth import KERNELS
 from nvdla_quant.emulator.fp16.floats import add, fp17_to_half, half_to_fp17, negate, word
-from nvdla_quant.emulator.fp16.mac import KERNELS, MAX_LANES, convolve, weight_blocks
+from nvdla_quant.emulator.fp16.mac import MAX_LANES, convolve, weight_blocks
 from nvdla_quant.emulator.integer.winograd import OUTPUT
 from nvdla_quant.emulator.operations import ConvOperation, Cube
 from nvdla_quant.emulator.tiles import Reader, Tile, Tiling, plan

@@ -1,6 +1,5 @@
 """The exact fp16 units against the scalar model of `tests.fp16_model`, and against numbers worked out by hand."""
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 
 from nvdla_quant.emulator.fp16 import floats
 from nvdla_quant.emulator.fp16.cdp import normalise_halves
-from nvdla_quant.emulator.fp16.mac import DIRECT, KERNELS, accumulate, convolve, to_single
 from nvdla_quant.emulator.fp16.pdp import pool_halves
 from nvdla_quant.emulator.fp16.sdp import BLOCK, run_chain, singles_of
 from nvdla_quant.emulator.operations import (
@@ -31,21 +29,7 @@ from nvdla_quant.loadable.structs import PoolMode, SdpAlu
 from tests import fp16_model as model
 from tests.emulated import INPUT, conv_program, packed_cube
 from tests.fp16_model import FP17, HALF, SINGLE, Format
-
-
-def numbers(fmt: Format) -> st.SearchStrategy[int]:
-    """Bit patterns of every kind: any, close to 1, at both ends of the exponents, with few bits in the mantissa."""
-    last = (1 << fmt.mantissas) - 1
-    exponents = st.one_of(
-        st.integers(0, fmt.top), st.integers(fmt.bias - 4, fmt.bias + 4), st.integers(0, 3), st.just(fmt.top - 1)
-    )
-    one_bit = st.integers(0, fmt.mantissas - 1).map(lambda place: 1 << place)
-    mantissas = st.one_of(st.integers(0, last), st.sampled_from([0, 1, last, last - 1]), one_bit)
-    return st.builds(
-        lambda sign, exponent, mantissa: (sign * (fmt.top + 1) + exponent << fmt.mantissas) + mantissa,
-        st.integers(0, 1), exponents, mantissas,
-    )  # fmt: skip
-
+from tests.fp16_numbers import numbers
 
 halves, singles = numbers(HALF), numbers(SINGLE)
 FORMATS = st.sampled_from([FP17, SINGLE])
@@ -115,81 +99,6 @@ def test_fractions(width: int, bits: int, down: int) -> None:
 )
 def test_addition_by_hand(a: int, b: int, total: int) -> None:
     assert floats.add(a, b, 8, 23) == total
-
-
-# ---- MAC array and accumulator
-
-
-def convolved(weights: NDArray[np.uint16], data: NDArray[np.uint16], edges: list[int]) -> list[int]:
-    """Run ``(lanes,)`` weights over ``(pixels, lanes)`` data; the weights stand in the third of 16 kernels."""
-    padded = np.zeros((1, len(weights), KERNELS), np.uint16)
-    padded[0, :, 2] = weights
-    pixels, lanes = data.shape
-    sums = np.empty((pixels, 1, KERNELS), np.uint32)
-    convolve(data.reshape(-1), np.arange(pixels) * lanes, np.arange(lanes), np.array(edges), padded, DIRECT, sums)
-    return [int(bits) for bits in sums[:, 0, 2]]
-
-
-@given(st.data(), st.lists(st.integers(1, 12), min_size=1, max_size=4))
-def test_mac_array(data: st.DataObject, sizes: list[int]) -> None:
-    """Steps of any halves, or of finite ones of one magnitude, which sum without being dropped."""
-    count = sum(sizes)
-    usual = st.integers(0, (1 << 16) - 1).map(lambda bits: bits & 0x83FF | 13 + (bits >> 12 & 3) << 10)
-    kind = data.draw(st.sampled_from([halves, usual, usual]))
-    weights, values = (data.draw(st.lists(kind, min_size=count, max_size=count)) for _ in range(2))
-    edges = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
-    parts = [slice(a, b) for a, b in pairwise(edges)]
-    expected = model.accumulate((weights[part], values[part]) for part in parts)
-    assert convolved(np.array(weights, np.uint16), np.array([values], np.uint16), edges) == [expected]
-
-
-@given(halves, halves)
-def test_single_products(weight: int, value: int) -> None:
-    """One product alone is exact (11 bits by 11), so it is what Python's own numbers say."""
-    ours = convolved(np.array([weight], np.uint16), np.array([[value]], np.uint16), [0, 1])
-    if HALF.is_nan(weight) or HALF.is_nan(value):
-        assert SINGLE.is_nan(ours[0])
-        return
-    negative = (weight ^ value) >> 15 == 1
-    expected = HALF.magnitude(weight) * HALF.magnitude(value)
-    assert SINGLE.magnitude(ours[0]) == expected
-    assert expected == 0 or SINGLE.split(ours[0])[0] == negative
-
-
-def test_aligned_product_by_hand() -> None:
-    """1 * 1 beside 2**-4 * (1 + 2**-10): the second is 4 bits further down, 0x401 << 10 >> 4 without a remainder."""
-    weights, values = np.array([0x3C00, 0x3C00], np.uint16), np.array([[0x3C00, 0x2C01]], np.uint16)
-    # 1.0625610... = 1 + 2**-4 + 2**-14: all of it fits.
-    expected = int(np.float32(1 + 2**-4 + 2**-14).view(np.uint32))
-    assert convolved(weights, values, [0, 2]) == [expected]
-
-
-@given(st.lists(st.tuples(st.integers(-(1 << 37), (1 << 37) - 1), st.integers(0, 36), st.integers(0, 14)), max_size=8))
-def test_accumulator(steps: list[tuple[int, int, int]]) -> None:
-    """Steps of 38 bits (shifted down, so that small ones occur) at any exponent."""
-    mantissa, exponent, expected = 0, 0, model.Accumulator()
-    for value, down, scale in steps:
-        mantissa, exponent = accumulate(mantissa, exponent, value >> down, 4 * scale)
-        expected = expected.plus((value >> down, 4 * scale))
-        assert (mantissa, exponent) == (expected.mantissa, expected.exponent)
-    assert to_single(mantissa, exponent) == expected.single()
-
-
-@pytest.mark.parametrize(
-    ("sign", "low", "total"),
-    [
-        (1, 1, 2**40),
-        (1, 2, 2**40 + 4),
-        (1, 3, 2**40 + 4),
-        (-1, 1, -(2**40)),
-        (-1, 2, -(2**40) - 4),
-        (-1, 3, -(2**40) - 4),
-    ],
-)
-def test_accumulator_rounds_ties_away_from_zero(sign: int, low: int, total: int) -> None:
-    """2**36 * 2**4 + low in units of 2**-50, held in 39 bits: multiples of 4; 2**40 + 2 lies half way."""
-    mantissa, exponent = accumulate(*accumulate(0, 0, sign << 36, 4), sign * low, 0)
-    assert mantissa * 2 ** (exponent - 51) == total
 
 
 # ---- convolutions: in which order what is added
