@@ -28,7 +28,7 @@ CPUS = 8
 MEMORY_MB = 64000
 """Memory that Slurm may give away: a job counts by what it asks for, which most do not use."""
 CGROUPS = [Path("/sys/fs/cgroup") / controller for controller in ("memory", "freezer")]
-DAEMON_TIME_LIMIT = 30.0
+DAEMON_TIME_LIMIT = 180.0
 
 CONFIGURATION = """\
 ClusterName=one
@@ -162,7 +162,7 @@ class Cluster:
     def start_slurmd(self) -> None:
         """Start the compute daemon, and wait until its node takes jobs."""
         self._launch("slurmd", "-D", "-N", self.node)
-        self._wait(lambda: self.ask("sinfo", "-h", "-o", "%T") in ("idle", "mixed", "allocated"))
+        self.wait_for_node("idle", "mixed", "allocated")
 
     def kill_slurmd(self) -> None:
         """Kill the compute daemon; jobs that run go on, as after a crash of the daemon alone."""
@@ -186,9 +186,15 @@ class Cluster:
             for folder in sorted(group.glob(f"slurm_{self.node}/**/"), reverse=True):
                 folder.rmdir()
 
-    def ask(self, *command: str) -> str:
-        """Return what a command of Slurm prints."""
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False).stdout.strip()
+    def wait_for_node(self, *states: str) -> None:
+        """Wait until the controller says that the node is in one of the states."""
+        command = ["sinfo", "--noheader", "--format", "%T"]
+
+        def there() -> bool:
+            found = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False).stdout
+            return found.strip().rstrip("*") in states  # The asterisk: it does not answer.
+
+        self._wait(there)
 
     def _launch(self, program: str, *options: str) -> None:
         path = _path_of(program)

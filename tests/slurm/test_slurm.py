@@ -82,10 +82,10 @@ def submissions(checkout: Path) -> int:
 
 
 def test_the_compute_daemon_dies_and_comes_back(cluster: Cluster, checkout: Path, finished: Path) -> None:
-    """Jobs that ran go on without it, those that were to start fail or wait, and the bytes are those of a local run."""
+    """It stays away until Slurm counts the node as lost; all is made in the end, with the bytes of a local run."""
     with interrupted(cluster, checkout, 6):
         cluster.kill_slurmd()
-        time.sleep(3)
+        cluster.wait_for_node("down")
         cluster.start_slurmd()
     assert artefacts(checkout) == artefacts(finished)
     assert submissions(checkout) < ended(checkout), "groups share submissions"
@@ -108,7 +108,7 @@ def test_the_default_configuration(cluster: Cluster, new_checkout: Callable[...,
     local, submitted = new_checkout("resources"), new_checkout("resources")
     with interrupted(cluster, submitted, 60):
         cluster.kill_slurmd()
-        time.sleep(3)
+        cluster.wait_for_node("down")
         cluster.start_slurmd()
     done = run(local)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]

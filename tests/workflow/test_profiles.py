@@ -64,6 +64,21 @@ def test_groups_are_of_rules(profile: str) -> None:
     assert not {"run_loadable", "run_on_device", "run_quantized", "score_variant", "compare_case"} & set(groups)
 
 
+FIRST = {
+    *("select_test_images", "select_calibration_images", "take_scales"),
+    *("compile_loadable", "compile_with_nvdla_compiler", "summarize_sweep", "plot_figures"),
+}
+"""Rules of groups that read nothing which their group makes."""
+
+
+@pytest.mark.parametrize("profile", ["slurm", "kubernetes"])
+def test_the_memory_of_a_group_is_known_when_it_is_submitted(profile: str) -> None:
+    """Snakemake leaves out jobs whose memory it cannot reckon yet, and the group would be killed."""
+    said = {entry.partition(":")[0]: entry.partition("=")[2] for entry in settings_of(profile)["set-resources"]}
+    assert set(said) == set(groups_of(profile)) - FIRST
+    assert all(value.endswith(" * 2 ** (attempt - 1)") for value in said.values())
+
+
 def test_both_clusters_have_the_same_groups() -> None:
     assert groups_of("slurm") == groups_of("kubernetes") != {}
 
