@@ -88,6 +88,11 @@ class Job:
         """Return the file that has the structure of the network as it was trained: new weights change none in Caffe."""
         return self.network(wildcards)[:1]
 
+    def size(self, wildcards: Wildcards) -> str:
+        """Return the file that tells how large the tensors are, for a plan: structure, or what was noted in reading."""
+        model = self._model(wildcards)
+        return f"{self._folder(wildcards)}/network/{IMPORTED[3]}" if is_onnx(model) else model_files(model)[0]
+
     def preprocessing(self, wildcards: Wildcards) -> Record:
         """Return how the images of the case are prepared."""
         return self.configuration.preprocessing(self._case(wildcards))
