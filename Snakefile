@@ -3,7 +3,7 @@
 #   <results>/{model}/{dataset}/
 #       images/calibration-{calibrator}.npz  images/test-{shard}.npz     what was chosen, as the network sees it
 #       network/{network}/deploy.prototxt  weights.caffemodel            the network as it is compiled; network.onnx of ONNX
-#       network/imported/network.onnx  names.json  remarks.txt           an ONNX model as it was read
+#       network/imported/network.onnx names.json remarks.txt size.json  an ONNX model as it was read
 #       reference/{shard}.npz, accuracy.json  tensorrt/{engine}.npz, .json  fp32; TensorRT's own scores and accuracy
 #       quantized/{shard}.npz, accuracy.json                             a quantized ONNX model as onnxruntime runs it
 #       calibration/{calibrator}/calibration.cache  table.raw.json       TensorRT's text format; the same as JSON

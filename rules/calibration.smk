@@ -24,7 +24,7 @@ rule calibrate:
         "../envs/quantization.yaml"
     threads: 2
     resources:
-        mem_mb=2000,
+        mem_mb=MEMORY.of("calibrate"),
         runtime=60,
     params:
         preprocessing=JOB.preprocessing,
@@ -52,7 +52,7 @@ rule take_scales:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=MEMORY.of("take_scales"),
         runtime=10,
     params:
         input_shape=JOB.input_shape,

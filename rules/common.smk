@@ -25,6 +25,7 @@ from nvdla_quant.errors import ConfigError
 from nvdla_quant.jobs import provenance
 from nvdla_quant.jobs.files import folder_of_one
 from nvdla_quant.jobs.programs import bind_into_containers
+from nvdla_quant.planning.memory import Memory
 
 try:
     CONFIGURATION = load_configuration(config)
@@ -34,6 +35,7 @@ except ConfigError as error:
 SETTINGS = CONFIGURATION.settings
 SWEEP = Artefacts(CONFIGURATION, workflow.pathvars.apply("<results>"))
 JOB = Job(CONFIGURATION, SWEEP)
+MEMORY = Memory(JOB)
 
 # A module that Snakemake reads from a repository has no checkout: its jobs take the package that is installed, out of a
 # folder that holds nothing else, since an environment must not see what is installed beside it.

@@ -22,7 +22,7 @@ rule compile_loadable:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=MEMORY.of("compile_loadable"),
         runtime=20,
     params:
         target="{target}",
@@ -52,7 +52,7 @@ rule compile_with_nvdla_compiler:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=MEMORY.of("compile_with_nvdla_compiler"),
         runtime=60,
     params:
         target="{target}",

@@ -15,7 +15,7 @@ rule download_file:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=500,
+        mem_mb=MEMORY.of("download_file"),
         runtime=600,
     params:
         source=JOB.source,
@@ -39,7 +39,7 @@ rule take_member:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=500,
+        mem_mb=MEMORY.of("take_member"),
         runtime=30,
     params:
         source=JOB.source,
@@ -63,7 +63,7 @@ rule take_folder:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=500,
+        mem_mb=MEMORY.of("take_folder"),
         runtime=120,
     params:
         source=JOB.source,

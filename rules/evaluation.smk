@@ -18,7 +18,7 @@ rule score_reference:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=MEMORY.of("score_reference"),
         runtime=10,
     params:
         subject=JOB.case,
@@ -43,7 +43,7 @@ rule score_quantized:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=MEMORY.of("score_quantized"),
         runtime=10,
     params:
         subject=JOB.quantized_subject,
@@ -71,7 +71,7 @@ rule score_variant:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=MEMORY.of("score_variant"),
         runtime=10,
     params:
         subject=JOB.subject,
@@ -104,7 +104,7 @@ rule verify_loadable:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=1500,
+        mem_mb=MEMORY.of("verify_loadable"),
         runtime=30,
     params:
         target="{target}",
@@ -134,7 +134,7 @@ rule compare_case:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=MEMORY.of("compare_case"),
         runtime=60,
     params:
         case=JOB.case,

@@ -18,7 +18,7 @@ rule select_calibration_images:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=MEMORY.of("select_calibration_images"),
         runtime=30,
     params:
         dataset=JOB.calibration_dataset,
@@ -45,7 +45,7 @@ rule select_test_images:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=MEMORY.of("select_test_images"),
         runtime=60,
     params:
         dataset=JOB.test_dataset,

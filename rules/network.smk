@@ -2,8 +2,9 @@
 #
 # Needs: the model's prototxt and caffemodel, or its ONNX file.
 # Makes: network/{network}/deploy.prototxt, weights.caffemodel; {target}/support.json.
-#        Of an ONNX model network/imported/network.onnx, names.json, remarks.txt, which stands for it everywhere else, and
-#        network/{network}/network.onnx; that form as Caffe's files only where something reads no other (nvdla_compiler).
+#        Of an ONNX model network/imported/network.onnx, names.json, remarks.txt, size.json, which stands for it everywhere
+#        else, and network/{network}/network.onnx; that form as Caffe's files only where something reads no other
+#        (nvdla_compiler).
 #
 # Outputs are spelled out, since constraints do not reach the wildcards of a pathvar: Caffe models and ONNX models have
 # rules of their own.
@@ -16,6 +17,7 @@ rule import_network:
         network="<results>/{model}/{dataset}/network/imported/network.onnx",
         names="<results>/{model}/{dataset}/network/imported/names.json",
         remarks="<results>/{model}/{dataset}/network/imported/remarks.txt",
+        size="<results>/{model}/{dataset}/network/imported/size.json",
     log:
         "<case_logs>/import_network.log",
     benchmark:
@@ -26,7 +28,7 @@ rule import_network:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=MEMORY.of("import_network"),
         runtime=10,
     params:
         input_shape=JOB.input_shape,
@@ -53,7 +55,7 @@ rule prepare_network:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=MEMORY.of("prepare_network"),
         runtime=10,
     params:
         preparation=JOB.preparation,
@@ -79,7 +81,7 @@ rule prepare_onnx_network:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=MEMORY.of("prepare_onnx_network"),
         runtime=10,
     params:
         preparation=JOB.preparation,
@@ -106,7 +108,7 @@ rule convert_network:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=MEMORY.of("convert_network"),
         runtime=10,
     params:
         code=code_of("convert_network"),
@@ -129,7 +131,7 @@ rule check_support:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=MEMORY.of("check_support"),
         runtime=10,
     params:
         target="{target}",

@@ -18,7 +18,7 @@ rule compute_reference:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=MEMORY.of("compute_reference"),
         runtime=60,
     params:
         preprocessing=JOB.preprocessing,
@@ -46,7 +46,7 @@ rule run_quantized:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=MEMORY.of("run_quantized"),
         runtime=60,
     params:
         preprocessing=JOB.preprocessing,

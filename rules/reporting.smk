@@ -26,7 +26,7 @@ rule summarize_sweep:
         "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=500,
+        mem_mb=MEMORY.of("summarize_sweep"),
         runtime=10,
     params:
         groups=SWEEP.groups,
@@ -88,7 +88,7 @@ rule plot_figures:
         "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=MEMORY.of("plot_figures"),
         runtime=30,
     params:
         groups=SWEEP.groups,
@@ -115,7 +115,7 @@ rule write_manifest:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=500,
+        mem_mb=MEMORY.of("write_manifest"),
         runtime=10,
     params:
         settings=SETTINGS,
@@ -151,7 +151,7 @@ rule write_report:
         "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=MEMORY.of("write_report"),
         runtime=30,
     params:
         groups=SWEEP.groups,

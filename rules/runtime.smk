@@ -21,7 +21,7 @@ rule run_loadable:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=1500,
+        mem_mb=MEMORY.of("run_loadable"),
         runtime=240,
     params:
         target="{target}",
@@ -53,7 +53,7 @@ rule run_on_device:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=MEMORY.of("run_on_device"),
         runtime=1440,
         nvdla_device=1,
     params:
@@ -82,7 +82,7 @@ rule write_raw_dumps:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=500,
+        mem_mb=MEMORY.of("write_raw_dumps"),
         runtime=20,
     params:
         target="{target}",

@@ -17,7 +17,7 @@ rule convert_cache:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=500,
+        mem_mb=MEMORY.of("convert_cache"),
         runtime=10,
     params:
         code=code_of("convert_cache"),
@@ -43,7 +43,7 @@ rule fix_table:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=500,
+        mem_mb=MEMORY.of("fix_table"),
         runtime=10,
     params:
         options=JOB.table_options,

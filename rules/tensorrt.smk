@@ -20,7 +20,7 @@ rule prepare_tensorrt:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=MEMORY.of("prepare_tensorrt"),
         runtime=10,
     params:
         preprocessing=JOB.preprocessing,
@@ -51,7 +51,7 @@ rule calibrate_with_tensorrt:
         "docker://nvcr.io/nvidia/tensorrt:20.12-py3"
     threads: 2
     resources:
-        mem_mb=8000,
+        mem_mb=MEMORY.of("calibrate_with_tensorrt"),
         runtime=240,
         gpu=1,
     params:
@@ -84,7 +84,7 @@ rule run_tensorrt:
         "docker://nvcr.io/nvidia/tensorrt:20.12-py3"
     threads: 2
     resources:
-        mem_mb=8000,
+        mem_mb=MEMORY.of("run_tensorrt"),
         runtime=240,
         gpu=1,
     params:
@@ -112,7 +112,7 @@ rule score_tensorrt:
         "../envs/quantization.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=MEMORY.of("score_tensorrt"),
         runtime=10,
     params:
         subject=JOB.engine_subject,

@@ -5,4 +5,4 @@ from nvdla_quant.steps.networks.forms import import_network
 
 with logs.capture(snakemake.log[0]):
     given, made = snakemake.input, snakemake.output
-    import_network(given.model[0], made.network, made.names, made.remarks, snakemake.params.input_shape)
+    import_network(given.model[0], made.network, made.names, made.remarks, made.size, snakemake.params.input_shape)

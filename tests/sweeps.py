@@ -52,6 +52,20 @@ def plan(checkout: Path, config: dict[str, Any], groups: dict[str, str] | None =
 
     `groups` are those of `--groups`.
     """
+    table = _dry_run(checkout, config, groups)[0].rpartition("Job stats:")[2]
+    rows = re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)
+    return {rule: int(count) for rule, count in rows if rule not in ("all", "total")}
+
+
+def memory_asked(checkout: Path, config: dict[str, Any]) -> dict[str, set[str]]:
+    """Return ``mem_mb`` of the jobs of a dry run, by rule, as Snakemake prints it; otherwise as `plan`."""
+    return _dry_run(checkout, config)[1]
+
+
+def _dry_run(
+    checkout: Path, config: dict[str, Any], groups: dict[str, str] | None = None
+) -> tuple[str, dict[str, set[str]]]:
+    """Return what a dry run prints, and what the jobs of each rule ask for."""
     configfile = checkout / "config.yaml"
     configured = configfile.read_bytes()
     configfile.write_text(yaml.safe_dump(config))
@@ -72,13 +86,14 @@ def plan(checkout: Path, config: dict[str, Any], groups: dict[str, str] | None =
             )
             grouped = GroupSettings(overwrite_groups=groups or {})
             workflow.dag(DAGSettings()).execute_workflow(executor="dryrun", group_settings=grouped)
+            asked: dict[str, set[str]] = {}
+            for job in workflow._workflow.dag.jobs:  # Snakemake's interface has no way to them.
+                asked.setdefault(job.rule.name, set()).add(str(job.resources.get("mem_mb")))
     finally:
         configfile.write_bytes(configured)
         os.chdir(before)
         sys.path[:] = path
-    table = printed.getvalue().rpartition("Job stats:")[2]
-    rows = re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)
-    return {rule: int(count) for rule, count in rows if rule not in ("all", "total")}
+    return printed.getvalue(), asked
 
 
 def run(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ FIGURES = ("accuracy", "images", "layers", "scales", "classes")
 """Figures of the report."""
 TABLES = ("summary.tsv", "summary.tex", "summary.md", "pairs.tsv", "seeds.tsv")
 """Tables of the sweep."""
-IMPORTED = ("imported/network.onnx", "imported/names.json", "imported/remarks.txt")
+IMPORTED = ("imported/network.onnx", "imported/names.json", "imported/remarks.txt", "imported/size.json")
 """What an ONNX model is read to, below ``network/``."""
 PREPARED, CAFFE = "network.onnx", ("deploy.prototxt", "weights.caffemodel")
 """A form of the network, below its folder: of an ONNX model, and of a Caffe model or where Caffe's files are needed."""

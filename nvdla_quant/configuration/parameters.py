@@ -88,27 +88,32 @@ class Job:
         """Return the file that has the structure of the network as it was trained: new weights change none in Caffe."""
         return self.network(wildcards)[:1]
 
+    def size(self, wildcards: Wildcards) -> str:
+        """Return the file that tells how large the tensors are, for a plan: structure, or what was noted in reading."""
+        model = self._model(wildcards)
+        return f"{self._folder(wildcards)}/network/{IMPORTED[3]}" if is_onnx(model) else model_files(model)[0]
+
     def preprocessing(self, wildcards: Wildcards) -> Record:
         """Return how the images of the case are prepared."""
         return self.configuration.preprocessing(self._case(wildcards))
 
     def test_files(self, wildcards: Wildcards) -> list[str]:
         """Return the files that test images come from."""
-        return files_of(self._dataset(wildcards)["source"])
+        return files_of(self.dataset(wildcards)["source"])
 
     def test_dataset(self, wildcards: Wildcards, input: Any) -> Record:
         """Return the data set, with what the case sets otherwise, and its files where the job finds them."""
-        dataset = self._dataset(wildcards)
+        dataset = self.dataset(wildcards)
         return {**dataset, "source": located(dataset["source"], input.files)}
 
     def calibration_files(self, wildcards: Wildcards) -> list[str]:
         """Return the files that calibration images come from."""
-        dataset = self._dataset(wildcards)
+        dataset = self.dataset(wildcards)
         return files_of(dataset[_calibration_key(dataset)])
 
     def calibration_dataset(self, wildcards: Wildcards, input: Any) -> Record:
         """Return the same as `test_dataset`, of the calibration images."""
-        dataset = self._dataset(wildcards)
+        dataset = self.dataset(wildcards)
         key = _calibration_key(dataset)
         return {**dataset, key: located(dataset[key], input.files)}
 
@@ -359,7 +364,7 @@ class Job:
         """Return the case as the configuration has it, with its overrides."""
         return self._cases[known("case", f"{wildcards.model}/{wildcards.dataset}", self._cases)]
 
-    def _dataset(self, wildcards: Wildcards) -> Record:
+    def dataset(self, wildcards: Wildcards) -> Record:
         """Return the data set, with what the case sets otherwise."""
         return self.configuration.dataset(self._case(wildcards))
 

@@ -37,9 +37,18 @@ class Images(Protocol):
         """Return a few of them."""
 
 
+ROOM = 64 << 20
+"""Bytes of activations that are computed at once, where nothing asks for whole batches."""
+
+
 def activation_bytes(network: Network) -> int:
     """Return the bytes of all tensors of one image."""
     return 4 * sum(prod(tensor.shape) for tensor in network.tensors.values())
+
+
+def images_at_once(network: Network) -> int:
+    """Return how many images' tensors fit into `ROOM`: at least one, and at most 64, which are no faster than fewer."""
+    return min(max(1, ROOM // activation_bytes(network)), 64)
 
 
 class Reference:
@@ -173,7 +182,7 @@ def scores_and_logits(
     ----------
     network : Network
         With one input and one output.
-    images : NDArray[float32], shape (n, channels, height, width)
+    images : Images
         In the network's own domain, after preprocessing.
     progress : callable, optional
         Called with images done and images in all.
@@ -188,7 +197,7 @@ def scores_and_logits(
         names["logits"] = network.logits.name
     parts: dict[str, list[NDArray[np.float32]]] = {key: [] for key in names}
     done = 0
-    for batch in Reference(network, list(names.values())).batches(images):
+    for batch in Reference(network, list(names.values()), batch_size=images_at_once(network)).batches(images):
         for key, name in names.items():
             parts[key].append(batch[name].reshape(len(batch[name]), -1))
         done += len(batch[names["scores"]])

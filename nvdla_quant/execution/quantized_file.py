@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.errors import NetworkError
+from nvdla_quant.execution.fp32 import Images
 from nvdla_quant.network.graph import Tensor
 
-BATCH = 64
-"""Images at once, where the file leaves its batch open."""
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
 
 def run_file(
     path: Path,
-    images: NDArray[np.float32],
+    images: Images,
     reads: Tensor,
     *,
+    batch_size: int = 64,
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32]:
@@ -32,10 +32,12 @@ def run_file(
     ----------
     path : Path
         The file, with its external data beside it.
-    images : NDArray[float32], shape (n, channels, height, width)
+    images : Images
         In the network's own domain, after preprocessing.
     reads : Tensor
         Input of the network that was read from the file; where the file has channels last, it has them first.
+    batch_size : int
+        Images computed at once, where the file leaves it open.
     threads : int
         Threads of onnxruntime.
     progress : callable, optional
@@ -60,7 +62,7 @@ def run_file(
         raise NetworkError(f"{path}: {1 + len(others)} inputs, the first of type {fed.type}; expected one of floats")
     batch, *sizes = fed.shape
     last = _has_channels_last(sizes, reads.shape)
-    count = batch if isinstance(batch, int) else BATCH
+    count = batch if isinstance(batch, int) else batch_size
     results = []
     for start in range(0, len(images), count):
         part = images[start : start + count]

@@ -6,8 +6,9 @@ from typing import Any
 
 from nvdla_quant.calibration import qdq
 from nvdla_quant.evaluation.accuracy import Subject, measure, write_accuracy
+from nvdla_quant.execution.fp32 import images_at_once
 from nvdla_quant.execution.quantized_file import run_file
-from nvdla_quant.images.preprocess import Preprocessing, normalise
+from nvdla_quant.images.preprocess import Normalised, Preprocessing
 from nvdla_quant.images.selection import read_images
 from nvdla_quant.jobs import logs
 from nvdla_quant.jobs.files import read_npz, write_npz
@@ -50,9 +51,10 @@ def run_quantized(model: str, files: Sequence[str], images: str, scores: str, pr
         As of the fp32 network.
     """
     network = read_model(files)
-    inputs = normalise(read_images(Path(images)).pixels, Preprocessing.from_config(preprocessing))
+    inputs = Normalised(read_images(Path(images)).pixels, Preprocessing.from_config(preprocessing))
     progress = logs.log_progress("onnxruntime")
-    write_npz(scores, {"scores": run_file(Path(model), inputs, network.only_input, progress=progress)})
+    found = run_file(Path(model), inputs, network.only_input, batch_size=images_at_once(network), progress=progress)
+    write_npz(scores, {"scores": found})
 
 
 def score_quantized(scores: Iterable[str], reference: Iterable[str], accuracy: str, subject: Mapping[str, Any]) -> None:

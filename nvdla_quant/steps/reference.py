@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nvdla_quant.execution.fp32 import scores_and_logits
-from nvdla_quant.images.preprocess import Preprocessing, normalise
+from nvdla_quant.images.preprocess import Normalised, Preprocessing
 from nvdla_quant.images.selection import read_images
 from nvdla_quant.jobs import logs
 from nvdla_quant.jobs.files import write_npz
@@ -16,6 +16,6 @@ def compute_reference(files: Sequence[str], images: str, scores: str, preprocess
     """Run a network in fp32 on prepared test `images`; write `scores`, what a final Softmax read, and labels."""
     network = read_model(files)
     chosen = read_images(Path(images))
-    inputs = normalise(chosen.pixels, Preprocessing.from_config(preprocessing))
+    inputs = Normalised(chosen.pixels, Preprocessing.from_config(preprocessing))
     outputs = scores_and_logits(network, inputs, progress=logs.log_progress("fp32"))
     write_npz(scores, {**outputs, "labels": chosen.labels})

@@ -58,7 +58,7 @@ def test_every_rule_keeps_the_contract(repository: Path) -> None:
             found = re.search(rf"^    {directive}:", body, re.MULTILINE)
             # A download has a URL for its input.
             assert found or (name, directive) == ("download_file", "input"), f"{name}: no {directive}"
-        assert "mem_mb=" in body, name
+        assert f'mem_mb=MEMORY.of("{name}")' in body, name
         assert "runtime=" in body, name
         if name in PROGRAMS:
             assert not re.search(r"^    script:", body, re.MULTILINE), name

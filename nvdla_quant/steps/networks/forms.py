@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,21 @@ from nvdla_quant.network.caffe.rewrites import for_caffe
 from nvdla_quant.network.files import import_onnx, read_model, write_model
 from nvdla_quant.network.graph import Network
 from nvdla_quant.network.passes import prepare
+from nvdla_quant.planning.sizes import size_of
 
 
-def import_network(model: str, network: str, names: str, remarks: str, input_shape: Sequence[int] | None) -> None:
+def import_network(
+    model: str, network: str, names: str, remarks: str, size: str, input_shape: Sequence[int] | None
+) -> None:
     """Read an ONNX `model`, and write the `network` that every other job reads, again as ONNX.
 
     Parameters
     ----------
     model : str
         A file of the user's.
-    network, names, remarks : str
-        What is written: the network as it was read, its tensors' names in the model, and what to know of the reading.
+    network, names, remarks, size : str
+        What is written: the network as it was read, its tensors' names in the model, what to know of the reading, and
+        how large the tensors are.
     input_shape : Sequence[int] or None
         Shape of the input, where the model leaves it open.
     """
@@ -28,6 +33,7 @@ def import_network(model: str, network: str, names: str, remarks: str, input_sha
     print(*imported.remarks, sep="\n")
     _write(imported.network, [network])
     write_json(names, dict(imported.names))
+    write_json(size, asdict(size_of(imported.network)))
     write_text(remarks, "".join(f"{remark}\n" for remark in imported.remarks))
 
 

@@ -69,6 +69,7 @@ def test_artefacts(job_of: Jobs) -> None:
         "imported/network.onnx",
         "imported/names.json",
         "imported/remarks.txt",
+        "imported/size.json",
         "fold/network.onnx",
         "fold/deploy.prototxt",
         "fold/weights.caffemodel",

@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "configuration": {"jobs"},
     "network": {"hardware"},
     "images": {"jobs"},
+    "planning": {"configuration", "network"},
     "emulator": {"hardware", "loadable", "jobs"},
     "support": {"hardware", "network"},
     "table": {"jobs", "network"},
@@ -31,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {"jobs", "network", "table"},
     "report": {"jobs", "configuration", "table", "evaluation"},
     "steps": {
-        *("hardware", "loadable", "jobs", "network", "images", "support", "table", "emulator", "compiler"),
+        *("hardware", "loadable", "jobs", "network", "images", "planning", "support", "table", "emulator", "compiler"),
         *("execution", "calibration", "runtime", "verification", "evaluation", "report"),
     },
     "cli": {
