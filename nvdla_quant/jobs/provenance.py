@@ -25,6 +25,7 @@ DISTRIBUTIONS = (
     "flatbuffers",
     "jinja2",
     "jsonschema",
+    "llvmlite",
     "numba",
     "numpy",
     "onnx",
