@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nvdla_quant.hardware.targets import target_of
+from nvdla_quant.hardware.spec import target_of
 from nvdla_quant.images.preprocess import Preprocessing
 from nvdla_quant.jobs import logs
 from nvdla_quant.steps.feeding import run_images
@@ -14,7 +14,7 @@ def run_loadable(
     images: str,
     table: str | None,
     dumps: str,
-    target: str,
+    target: str | Mapping[str, str],
     preprocessing: Mapping[str, Any],
     feeding: Mapping[str, Any],
     emulator: Mapping[str, Any],
@@ -27,8 +27,8 @@ def run_loadable(
     ----------
     loadable, images, table, dumps, preprocessing, feeding
         See `run_images`.
-    target : str
-        Name of the hardware.
+    target : str or Mapping
+        The hardware, see `target_of`.
     emulator : Mapping
         ``emulator`` of the configuration.
     part : Mapping
@@ -40,5 +40,7 @@ def run_loadable(
     from nvdla_quant.runtime.emulator import EmulatorRuntime, sample_size
 
     fp16, batch, sample = Fp16(emulator["fp16"]), emulator.get("batch_size"), sample_size(**part)
-    runtime = EmulatorRuntime(target_of(target), threads, batch, logs.log_progress(target), fp16, sample)
+    hardware = target_of(target)
+    progress = logs.log_progress(hardware.name)
+    runtime = EmulatorRuntime(hardware, threads, batch, progress, fp16, sample)
     run_images(runtime, loadable, images, table, dumps, Preprocessing.from_config(preprocessing), feeding)
