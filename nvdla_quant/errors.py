@@ -62,6 +62,10 @@ class EmulationError(NvdlaQuantError):
     """A loadable asks for something that the firmware or the emulator refuses."""
 
 
+class WrongTargetError(EmulationError):
+    """A loadable was made for another target than the one that it is to run on."""
+
+
 class DumpError(NvdlaQuantError):
     """A raw dump is malformed or of another shape than expected."""
 

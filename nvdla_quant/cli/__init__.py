@@ -19,7 +19,7 @@ USAGE_ERROR = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
 """Bad usage of any kind: click's UsageError, which newer versions of typer bring along under a private name."""
 
 COMMANDS = {
-    "inspect": "Show what a loadable holds: tensors, memory, tasks, operations.",
+    "inspect": "Show what a loadable holds: the targets that it fits, tensors, memory, tasks, operations.",
     "emulate": "Run a loadable as the hardware would.",
     "compile": "Compile a network to a loadable; options and values are nvdla_compiler's.",
     "calibrate": "Find the scale of each tensor; writes TensorRT's cache format.",

@@ -32,6 +32,13 @@ PART = re.compile(r"(?P<tree>hw master|hw|sw) (?P<names>`[^`]+`(?:,? `[^`]+`)*)"
 """In the column of sources: a tree, a file, and functions or other names that stand in it."""
 OTHER_SOURCES = {
     "hw": ("vmod/nvdla/cdma/NV_NVDLA_CDMA_IMG_ctrl.v", "vmod/nvdla/cdma/NV_NVDLA_CDMA_wg.v"),
+    "hw master": (
+        "spec/defs/README.md",
+        "spec/defs/projects.spec",
+        "vmod/nvdla/cbuf/NV_NVDLA_CBUF.h",
+        "vmod/nvdla/csc/NV_NVDLA_CSC.h",
+        "vmod/nvdla/pdp/NV_NVDLA_PDP_CORE_cal2d.v",
+    ),
     "sw": (
         "umd/apps/runtime/DlaImage.cpp",
         "umd/apps/runtime/DlaImage.h",

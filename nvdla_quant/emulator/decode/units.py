@@ -60,6 +60,8 @@ def decode_pdp(
 
     (kmd/firmware/pdp.c ``vaildate_pdp_configs``, ``processor_pdp_program``.)
     """
+    if not target.has_pdp:
+        raise EmulationError(f"{where}: {target.name} has no PDP")
     precision = precision_of(int(op["precision"]), target, where, "precision")
     kernel = int(op["pool_height"]) + 1, int(op["pool_width"]) + 1
     if max(kernel) > MAX_POOLING_WINDOW:
@@ -155,6 +157,8 @@ def decode_cdp(
     where: str,
 ) -> CdpOperation:
     """Decode a local response normalisation (kmd/firmware/cdp.c ``processor_cdp_program``)."""
+    if not target.has_cdp:
+        raise EmulationError(f"{where}: {target.name} has no CDP")
     if op["in_precision"] != op["out_precision"]:
         raise refuse(where, "out_precision", int(op["out_precision"]), f"in_precision ({int(op['in_precision'])})")
     precision = precision_of(int(op["in_precision"]), target, where, "in_precision")

@@ -17,7 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hardware": set(),
     "loadable": set(),
     "jobs": set(),
-    "configuration": {"jobs"},
+    "configuration": {"hardware", "jobs"},
     "network": {"hardware"},
     "images": {"jobs"},
     "planning": {"configuration", "network"},
