@@ -62,6 +62,24 @@ class EmulationError(NvdlaQuantError):
     """A loadable asks for something that the firmware or the emulator refuses."""
 
 
+class TraceError(NvdlaQuantError):
+    """A trace of register writes is malformed, or asks for what the hardware does not do."""
+
+    line: int | None = None
+    """Line of the trace that the message is about, where whoever raised it knew."""
+
+    @classmethod
+    def at(cls, line: int, message: object) -> "TraceError":
+        """Return the error of a line."""
+        error = cls(str(message))
+        error.line = line
+        return error
+
+
+class MissingDataError(TraceError):
+    """A file that a trace names is not there."""
+
+
 class DumpError(NvdlaQuantError):
     """A raw dump is malformed or of another shape than expected."""
 
