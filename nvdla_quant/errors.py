@@ -71,13 +71,20 @@ class TraceError(NvdlaQuantError):
     @classmethod
     def at(cls, line: int, message: object) -> "TraceError":
         """Return the error of a line."""
-        error = cls(str(message))
-        error.line = line
-        return error
+        return cls(str(message)).located(line)
+
+    def located(self, line: int) -> "TraceError":
+        """Return the error, of `line` unless it knows another."""
+        self.line = line if self.line is None else self.line
+        return self
 
 
 class MissingDataError(TraceError):
     """A file that a trace names is not there."""
+
+
+class MissingUnitError(TraceError):
+    """A trace uses a unit that the target has not."""
 
 
 class DumpError(NvdlaQuantError):

@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "network": {"hardware"},
     "images": {"jobs"},
     "emulator": {"hardware", "loadable", "jobs"},
+    "registers": {"hardware", "loadable", "emulator"},
     "support": {"hardware", "network"},
     "table": {"jobs", "network"},
     "compiler": {"hardware", "loadable", "jobs", "network", "support", "table"},
@@ -36,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "cli": {
         *("hardware", "loadable", "jobs", "network", "support", "table", "emulator", "compiler"),
-        *("calibration", "runtime", "verification"),
+        *("calibration", "runtime", "verification", "registers"),
     },
     "__main__": {"cli"},
 }
