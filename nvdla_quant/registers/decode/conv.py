@@ -14,10 +14,12 @@ from nvdla_quant.registers.decode.values import (
     field,
     gather,
     record,
+    refuse_unless_zero,
     space_of,
 )
 from nvdla_quant.registers.places import CONV, CONV_SURFACE, DIRECT, EXTENDED, WMB_BYTES, places
 
+PIXEL_OFFSETS = "CDMA.D_PIXEL_OFFSET.PIXEL_X_OFFSET CDMA.D_PIXEL_OFFSET.PIXEL_Y_OFFSET"
 IMAGE = 1
 """What D_DATAIN_FORMAT holds for an image."""
 
@@ -67,6 +69,10 @@ def decode_convolution(
         surface |= gather(units, {"wmb_data.size": WMB_BYTES})
         # No register says how many sizes of groups there are: the hardware reads one for each group.
         surface["wgs_data.size"] = 4 * surface["dst_data.channel"]
+    if op["data_format"] != structs.FORMAT_FEATURE:
+        refuse_unless_zero(units, PIXEL_OFFSETS, where, "for an image")
+    if op["out_precision"] == structs.ProcessorPrecision.FP16:
+        refuse_unless_zero(units, "CDMA.D_NAN_FLUSH_TO_ZERO", where, "in fp16")
     descriptors = record(structs.CONV_OP, op), record(structs.CONV_SURFACE, surface)
     operation = decode_conv(space_of(target), target, *descriptors, index, before, warnings, where)
     return Predecessor(*descriptors, operation)

@@ -8,7 +8,16 @@ from nvdla_quant.hardware.targets import Target
 from nvdla_quant.loadable import structs
 from nvdla_quant.loadable.structs import PoolMode
 from nvdla_quant.registers.decode.lut import lut_of
-from nvdla_quant.registers.decode.values import Units, check_again, cube_fields, field, gather, record, space_of
+from nvdla_quant.registers.decode.values import (
+    Units,
+    check_again,
+    cube_fields,
+    field,
+    gather,
+    record,
+    refuse_unless_zero,
+    space_of,
+)
 from nvdla_quant.registers.places import (
     CDP,
     CDP_SURFACE,
@@ -32,6 +41,8 @@ def pools_memory(units: Units) -> bool:
 def decode_pooling(units: Units, target: Target, index: int, feeder: SdpOperation | None, where: str) -> PdpOperation:
     """Return the pooling that is enabled, of what `feeder` hands over or of memory."""
     op = gather(units, PDP)
+    if op["precision"] == structs.ProcessorPrecision.FP16:
+        refuse_unless_zero(units, "PDP.D_NAN_FLUSH_TO_ZERO", where, "in fp16")
     surface = gather(units, PDP_SURFACE)
     surface |= cube_fields(
         units, "dst_data", "PDP.D_DST_BASE_ADDR_HIGH", "PDP.D_DST_BASE_ADDR_LOW", "PDP.D_DST_RAM_CFG"
@@ -62,6 +73,8 @@ def decode_normalisation(units: Units, target: Target, index: int, where: str) -
     op = gather(units, CDP)
     # The descriptor's size is an odd number of channels.
     op["local_size"] = 2 * units["CDP"].field("D_LRN_CFG") + 3
+    if op["in_precision"] == structs.ProcessorPrecision.FP16:
+        refuse_unless_zero(units, "CDP.D_NAN_FLUSH_TO_ZERO", where, "in fp16")
     surface = gather(units, CDP_SURFACE)
     surface |= cube_fields(
         units, "dst_data", "CDP.D_DST_BASE_ADDR_HIGH", "CDP.D_DST_BASE_ADDR_LOW", "CDP.D_DST_DMA_CFG"

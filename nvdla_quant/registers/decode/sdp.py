@@ -20,7 +20,16 @@ from nvdla_quant.hardware.targets import Precision, Target
 from nvdla_quant.loadable import structs
 from nvdla_quant.loadable.structs import MemoryType, SdpAlu, SdpType
 from nvdla_quant.registers.decode.lut import lut_of
-from nvdla_quant.registers.decode.values import RegisterSpace, Units, cube_fields, field, gather, record, space_of
+from nvdla_quant.registers.decode.values import (
+    RegisterSpace,
+    Units,
+    cube_fields,
+    field,
+    gather,
+    record,
+    refuse_unless_zero,
+    space_of,
+)
 from nvdla_quant.registers.places import SDP, SDP_SOURCE, SDP_SURFACE, places
 from nvdla_quant.registers.units import Unit
 
@@ -86,6 +95,8 @@ def decode_point(
         op["src_precision"] = field(units, places("SDP_RDMA.D_FEATURE_MODE_CFG.IN_PRECISION")[0])
     else:
         surface |= shape
+    if structs.ProcessorPrecision.FP16 in (op["src_precision"], op["dst_precision"]):
+        refuse_unless_zero(units, "SDP.D_FEATURE_MODE_CFG.NAN_TO_ZERO", where, "in fp16")
     space = space_of(target)
     descriptors = record(structs.SDP_OP, op), record(structs.SDP_SURFACE, surface)
     bare = decode_around_units(space, target, *descriptors, index, convolution, where)

@@ -101,6 +101,13 @@ def address(units: Units, high: str, low: str) -> int:
     return found
 
 
+def refuse_unless_zero(units: Units, text: str, where: str, when: str) -> None:
+    """Refuse what changes results and is not modelled: the firmware, and NVIDIA's traces, leave it 0."""
+    for place in places(text):
+        if value := field(units, place):
+            raise TraceError(f"{where}: {place} is {value}, expected 0 {when}: others are not modelled")
+
+
 def cube_fields(units: Units, name: str, high: str, low: str, ram: str) -> Fields:
     """Return memory and address of the cube called `name`."""
     memory = RAM[field(units, places(ram)[0])]

@@ -242,6 +242,16 @@ def test_what_the_hardware_does_not_do_is_an_error(
         assert said.startswith(f"{name}.cfg:{line_of(path, line)}: ")
 
 
+def test_what_would_change_results_and_is_not_modelled_is_refused(changed: Callable[..., Path]) -> None:
+    image = "reg_write(NVDLA_CDMA.D_DATAIN_FORMAT_0, 0x0);"
+    offset = "reg_write(NVDLA_CDMA.D_DATAIN_FORMAT_0, 0xc01);\nreg_write(NVDLA_CDMA.D_PIXEL_OFFSET_0, 0x2);"
+    message = "CDMA.D_PIXEL_OFFSET.PIXEL_X_OFFSET is 2, expected 0 for an image: others are not modelled"
+    assert message in refusal(changed("twice", (image, offset)))
+    halves = "reg_write(NVDLA_PDP.D_DATA_FORMAT_0, 0x2);\nreg_write(NVDLA_PDP.D_NAN_FLUSH_TO_ZERO_0, 0x1);"
+    path = changed("pooled", ("reg_write(NVDLA_PDP.D_DATA_FORMAT_0, 0x0);", halves))
+    assert "PDP.D_NAN_FLUSH_TO_ZERO is 1, expected 0 in fp16: others are not modelled" in refusal(path)
+
+
 def test_a_unit_that_the_target_has_not_is_named(changed: Callable[..., Path]) -> None:
     path = changed("biased", ("D_DP_EW_CFG_0, 0x13", "D_DP_EW_CFG_0, 0x52"))
     assert "SDP.D_DP_EW_CFG enables the Y unit, which nv_small has not" in refusal(path)
