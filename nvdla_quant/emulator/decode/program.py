@@ -7,7 +7,7 @@ result needs no further checks. Firmware facts: nvdla/sw ``kmd/firmware`` (``eng
 import contextlib
 import heapq
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -291,7 +291,7 @@ def _decoded(loadable: Loadable, target: Target, limits: Limits) -> Program:
     regions = _regions(operations, (*inputs, *outputs), static)
     _check_memory(loadable, operations, limits)
     computed = _computed(operations, inputs, static)
-    _check_work(operations, limits)
+    check_work(operations, limits)
     return Program(target, tuple(operations), MappingProxyType(regions), inputs, outputs, tuple(warnings), computed)
 
 
@@ -309,8 +309,11 @@ def _check_memory(loadable: Loadable, operations: list[Operation], limits: Limit
         )
 
 
-def _check_work(operations: list[Operation], limits: Limits) -> None:
-    """Refuse what would not end: strides of zero let a small file ask for any amount of work."""
+def check_work(operations: Sequence[Operation], limits: Limits) -> int:
+    """Refuse what would not end: strides of zero let a small file ask for any amount of work.
+
+    Return how many multiply-accumulates take as long, roughly and at most.
+    """
     work = 0
     for operation in operations:
         for verb, cubes in (("reads", cubes_read(operation)), ("writes", cubes_written(operation))):
@@ -326,9 +329,9 @@ def _check_work(operations: list[Operation], limits: Limits) -> None:
         work += _work(operation)
     if work > limits.macs:
         raise EmulationError(
-            f"loadable: an image takes the time of {work} multiply-accumulates, the limit is {limits.macs}; "
-            "raise --max-macs"
+            f"an image takes the time of {work} multiply-accumulates, the limit is {limits.macs}; raise --max-macs"
         )
+    return work
 
 
 def _work(operation: Operation) -> int:
