@@ -8,6 +8,7 @@ padding in place. Every int8 and int16 value is exact in float32. For dot produc
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -101,6 +102,11 @@ class Lanes:
     places: NDArray[np.int64]
     tables: NDArray[np.float32]
 
+    @cached_property
+    def bytes(self) -> NDArray[np.uint8]:
+        """`tables` of int8 values as ``value + 128``."""
+        return (self.tables + SIGN).astype(np.uint8)
+
 
 @dataclass(frozen=True, eq=False)
 class Reader:
@@ -176,7 +182,7 @@ class Reader:
         cube = self.cube
         size, pad = (cube.height, cube.width), np.uint8(int(self.pad_value) + SIGN)
         if self.lanes is not None:
-            places, tables = self.lanes.places, (self.lanes.tables + SIGN).astype(np.uint8)
+            places, tables = self.lanes.places, self.lanes.bytes
             target = out[: math.prod(shape)].reshape(shape)
             _read_lanes(source, first, cube.offset, *size, row, column, places, tables, pad, target)
         else:

@@ -169,16 +169,7 @@ def _gather(
     atom, width, channels = size
     near, to = memory.ctypes.data + place, line.ctypes.data
     for c in range(0, channels, atom):
-        surface = near + c // atom * surface_stride
-        if atom == 8:
-            for x in range(width):
-                copy_atom(8, 0, surface + 8 * x, to + x * pitch + c)
-        elif atom == 32:
-            for x in range(width):
-                copy_atom(32, 0, surface + 32 * x, to + x * pitch + c)
-        else:
-            for x in range(width):
-                _copy(surface + atom * x, to + x * pitch + c, min(atom, channels - c))
+        _copy_pieces(near + c // atom * surface_stride, atom, to + c, pitch, min(atom, channels - c), width)
 
 
 @jit
@@ -194,26 +185,21 @@ def _spread(
     atom, width, channels = size
     near, to = line.ctypes.data, memory.ctypes.data + place
     for c in range(0, channels, atom):
-        count = min(atom, channels - c)
-        surface = to + c // atom * surface_stride
-        if count == 8 and atom == 8:
-            for x in range(width):
-                copy_atom(8, 0, near + x * pitch + c, surface + 8 * x)
-        elif count == 32 and atom == 32:
-            for x in range(width):
-                copy_atom(32, 0, near + x * pitch + c, surface + 32 * x)
-        else:
-            for x in range(width):
-                _copy(near + x * pitch + c, surface + atom * x, count)
+        _copy_pieces(near + c, pitch, to + c // atom * surface_stride, atom, min(atom, channels - c), width)
 
 
 @jit
-def _copy(source: int, target: int, count: int) -> None:
-    """Copy bytes, as large pieces as fit."""
-    done = 0
-    while done + 8 <= count:
-        copy_atom(8, 0, source + done, target + done)
-        done += 8
-    while done < count:
-        copy_atom(1, 0, source + done, target + done)
-        done += 1
+def _copy_pieces(source: int, source_step: int, target: int, target_step: int, count: int, pixels: int) -> None:
+    """Copy `count` bytes of each of neighbouring pixels; as large pieces as fit."""
+    for x in range(pixels):
+        near, to = source + x * source_step, target + x * target_step
+        if count == 32:
+            copy_atom(32, 0, near, to)
+        else:
+            done = 0
+            while done + 8 <= count:
+                copy_atom(8, 0, near + done, to + done)
+                done += 8
+            while done < count:
+                copy_atom(1, 0, near + done, to + done)
+                done += 1
