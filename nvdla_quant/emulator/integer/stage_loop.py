@@ -190,13 +190,16 @@ def _spread(
 
 @jit
 def _copy_pieces(source: int, source_step: int, target: int, target_step: int, count: int, pixels: int) -> None:
-    """Copy `count` bytes of each of neighbouring pixels; as large pieces as fit."""
-    for x in range(pixels):
-        near, to = source + x * source_step, target + x * target_step
-        if count == 32:
-            copy_atom(32, 0, near, to)
-        else:
-            done = 0
+    """Copy `count` bytes of each of neighbouring pixels; whole atoms of 8 and 32 bytes by one instruction."""
+    if count == 8:
+        for x in range(pixels):
+            copy_atom(8, 0, source + x * source_step, target + x * target_step)
+    elif count == 32:
+        for x in range(pixels):
+            copy_atom(32, 0, source + x * source_step, target + x * target_step)
+    else:
+        for x in range(pixels):
+            near, to, done = source + x * source_step, target + x * target_step, 0
             while done + 8 <= count:
                 copy_atom(8, 0, near + done, to + done)
                 done += 8
