@@ -1,11 +1,12 @@
 """The parts that test images are divided into."""
 
 import inspect
+from collections.abc import Callable
 
 import pytest
 
 from nvdla_quant.execution.fp32 import Reference
-from nvdla_quant.execution.quantized_file import BATCH as BATCH_OF_FILES
+from nvdla_quant.execution.quantized_file import run_file
 from nvdla_quant.images.sets import BATCH, part_of
 
 
@@ -24,5 +25,6 @@ def test_parts_follow_one_another(count: int, shards: int) -> None:
         assert max(sizes) - min(sizes) <= 1
 
 
-def test_a_batch_is_that_of_the_fp32_network() -> None:
-    assert inspect.signature(Reference).parameters["batch_size"].default == BATCH == BATCH_OF_FILES
+@pytest.mark.parametrize("runs", [Reference, run_file])
+def test_a_batch_is_that_of_the_fp32_network(runs: Callable[..., object]) -> None:
+    assert inspect.signature(runs).parameters["batch_size"].default == BATCH
