@@ -23,7 +23,8 @@ from nvdla_quant.compiler.compile import Compilation, compile_network
 from nvdla_quant.evaluation.accuracy import top_k
 from nvdla_quant.execution.fp32 import scores_and_logits
 from nvdla_quant.execution.quantized_file import run_file
-from nvdla_quant.hardware.targets import QuantizationMode, target_of
+from nvdla_quant.hardware.spec import target_of
+from nvdla_quant.hardware.targets import QuantizationMode
 from nvdla_quant.images.datasets import IdxRecord, open_dataset
 from nvdla_quant.images.preprocess import Preprocessing, normalise, to_device
 from nvdla_quant.jobs.files import write_bytes

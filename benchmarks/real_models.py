@@ -41,7 +41,8 @@ from nvdla_quant.emulator.operations import Fp16
 from nvdla_quant.evaluation.accuracy import agreement, top_k
 from nvdla_quant.execution.fp32 import scores_and_logits
 from nvdla_quant.execution.quantized_file import run_file
-from nvdla_quant.hardware.targets import Precision, QuantizationMode, target_of
+from nvdla_quant.hardware.spec import target_of
+from nvdla_quant.hardware.targets import Precision, QuantizationMode
 from nvdla_quant.images.datasets import CifarRecord, IdxRecord, open_dataset
 from nvdla_quant.images.preprocess import Preprocessing, normalise, to_device, to_pixels
 from nvdla_quant.jobs.files import write_bytes

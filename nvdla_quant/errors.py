@@ -62,6 +62,35 @@ class EmulationError(NvdlaQuantError):
     """A loadable asks for something that the firmware or the emulator refuses."""
 
 
+class WrongTargetError(EmulationError):
+    """A loadable was made for another target than the one that it is to run on."""
+
+
+class TraceError(NvdlaQuantError):
+    """A trace of register writes is malformed, or asks for what the hardware does not do."""
+
+    line: int | None = None
+    """Line of the trace that the message is about, where whoever raised it knew."""
+
+    @classmethod
+    def at(cls, line: int, message: object) -> "TraceError":
+        """Return the error of a line."""
+        return cls(str(message)).located(line)
+
+    def located(self, line: int) -> "TraceError":
+        """Return the error, of `line` unless it knows another."""
+        self.line = line if self.line is None else self.line
+        return self
+
+
+class MissingDataError(TraceError):
+    """A file that a trace names is not there."""
+
+
+class MissingUnitError(TraceError):
+    """A trace uses a unit that the target has not."""
+
+
 class DumpError(NvdlaQuantError):
     """A raw dump is malformed or of another shape than expected."""
 

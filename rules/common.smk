@@ -66,7 +66,8 @@ shell.prefix(
 # Containers see the working directory by themselves, but not the checkout, nor files elsewhere.
 if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
     models = [Path(path) for model in SETTINGS["models"].values() for path in model_files(model)]
-    bind_into_containers([CHECKOUT, PACKAGE, Path(SWEEP.results), Path("downloads"), *models])
+    specifications = map(Path, CONFIGURATION.specs.values())
+    bind_into_containers([CHECKOUT, PACKAGE, Path(SWEEP.results), Path("downloads"), *models, *specifications])
 
 
 wildcard_constraints:

@@ -9,6 +9,7 @@ rule compile_loadable:
         network=JOB.prepared,
         table=JOB.table,
         support="<case>/{target}/support.json",
+        specification=JOB.specification,
     output:
         loadable="<case>/{target}/{variant}/loadable.nvdla",
         report="<case>/{target}/{variant}/compile.json",
@@ -25,7 +26,7 @@ rule compile_loadable:
         mem_mb=MEMORY.of("compile_loadable"),
         runtime=20,
     params:
-        target="{target}",
+        target=JOB.target,
         options=JOB.compile_options,
         code=code_of("compile_loadable"),
     message:
@@ -55,7 +56,7 @@ rule compile_with_nvdla_compiler:
         mem_mb=MEMORY.of("compile_with_nvdla_compiler"),
         runtime=60,
     params:
-        target="{target}",
+        target=JOB.target,
         options=JOB.compile_options,
         backend=backend("nvdla_compiler"),
         code=code_of("compile_with_nvdla_compiler"),

@@ -91,6 +91,7 @@ rule verify_loadable:
         network=JOB.prepared,
         table=JOB.table,
         images=f"<case>/images/test-{CONFIGURATION.shards[0]}.npz",
+        specification=JOB.specification,
     output:
         verdict="<case>/{target}/{variant}/verdict.json",
         layers="<case>/{target}/{variant}/layers.tsv",
@@ -107,7 +108,7 @@ rule verify_loadable:
         mem_mb=MEMORY.of("verify_loadable"),
         runtime=30,
     params:
-        target="{target}",
+        target=JOB.target,
         preprocessing=JOB.preprocessing,
         raw_pixels=JOB.is_fed_raw_pixels,
         images=SETTINGS["verify"]["images"],

@@ -121,6 +121,7 @@ rule convert_network:
 rule check_support:
     input:
         network=JOB.network,
+        specification=JOB.specification,
     output:
         support="<case>/{target}/support.json",
     log:
@@ -134,7 +135,7 @@ rule check_support:
         mem_mb=MEMORY.of("check_support"),
         runtime=10,
     params:
-        target="{target}",
+        target=JOB.target,
         nvdla_compiler=JOB.nvdla_compiler_variants,
         options={key: backend("nvdla_compiler")[key] for key in ("profile", "informat") if backend("nvdla_compiler")},
         code=code_of("check_support"),

@@ -9,6 +9,7 @@ rule run_loadable:
         loadable="<case>/{target}/{variant}/loadable.nvdla",
         images="<case>/images/test-{shard}.npz",
         table=JOB.table,
+        specification=JOB.specification,
     output:
         dumps="<case>/{target}/{variant}/dumps/{shard}.npz",
     log:
@@ -24,7 +25,7 @@ rule run_loadable:
         mem_mb=MEMORY.of("run_loadable"),
         runtime=240,
     params:
-        target="{target}",
+        target=JOB.target,
         preprocessing=JOB.preprocessing,
         feeding=JOB.feeding,
         quantized=JOB.is_quantized_here,
@@ -41,6 +42,7 @@ rule run_on_device:
         loadable="<case>/{target}/{variant}/loadable.nvdla",
         images="<case>/images/test-{shard}.npz",
         table=JOB.table,
+        specification=JOB.specification,
     output:
         dumps="<case>/{target}/{variant}/dumps/{shard}.npz",
     log:
@@ -57,7 +59,7 @@ rule run_on_device:
         runtime=1440,
         nvdla_device=1,
     params:
-        target="{target}",
+        target=JOB.target,
         preprocessing=JOB.preprocessing,
         feeding=JOB.feeding,
         quantized=JOB.is_quantized_here,
@@ -72,6 +74,7 @@ rule run_on_device:
 rule write_raw_dumps:
     input:
         dumps="<case>/{target}/{variant}/dumps/{shard}.npz",
+        specification=JOB.specification,
     output:
         folder=directory("<case>/{target}/{variant}/dumps/{shard}.dimg"),
     log:
@@ -85,7 +88,7 @@ rule write_raw_dumps:
         mem_mb=MEMORY.of("write_raw_dumps"),
         runtime=20,
     params:
-        target="{target}",
+        target=JOB.target,
         raw_dumps=SETTINGS["raw_dumps"],
         code=code_of("write_raw_dumps"),
     message:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nvdla_quant.hardware.targets import target_of
+from nvdla_quant.hardware.spec import target_of
 from nvdla_quant.jobs import logs
 from nvdla_quant.jobs.files import read_npz
 from nvdla_quant.runtime.dimg import write_dumps

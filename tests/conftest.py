@@ -82,7 +82,8 @@ def new_checkout(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         for name in (*WORKFLOW, *more):
             source = repository / name
             if source.is_dir():
-                shutil.copytree(source, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+                # With what was compiled of it: times of the files are kept, so jobs do not compile it again.
+                shutil.copytree(source, checkout / name)
             else:
                 shutil.copy(source, checkout / name)
         inputs = checkout / "inputs"

@@ -19,7 +19,7 @@ USAGE_ERROR = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
 """Bad usage of any kind: click's UsageError, which newer versions of typer bring along under a private name."""
 
 COMMANDS = {
-    "inspect": "Show what a loadable holds: tensors, memory, tasks, operations.",
+    "inspect": "Show what a loadable holds: the targets that it fits, tensors, memory, tasks, operations.",
     "emulate": "Run a loadable as the hardware would.",
     "compile": "Compile a network to a loadable; options and values are nvdla_compiler's.",
     "calibrate": "Find the scale of each tensor; writes TensorRT's cache format.",
@@ -30,15 +30,20 @@ COMMANDS = {
     "fix-table": "Make the calibration table that a compiler takes: layer names, scales that agree.",
     "check": "Say what a target cannot run of a network, all of it; exit status 3 where that is anything.",
     "verify": "Compare a loadable with the float network, layer by layer, and say what is wrong.",
+    "trace": "Write a loadable as a program of registers, with its memory images and what it leaves of an image.",
+    "replay": "Run a trace of register writes and its checks as the hardware would; exit status 4 where one differs.",
     "top": "Print the k highest scores of a raw dump: 0-based index, value, label.",
     "compare-manifests": "List the artefacts that differ between two runs, and why; exit status 1 where any does.",
 }
 """What each command does, as its own help begins: the list of commands is shown without importing them."""
+FOLDERS = {"trace": "registers", "replay": "registers"}
+"""Folders, within this one, of the modules of commands that are not in it themselves."""
 
 
 def command_of(name: str) -> TyperCommand:
-    """Return a command as its module declares it: the function ``command`` of ``nvdla_quant.cli.NAME``."""
-    function: Callable[..., None] = import_module(f"nvdla_quant.cli.{name.replace('-', '_')}").command
+    """Return a command as its module declares it: the function ``command`` of the module with its name."""
+    module = ".".join(filter(None, ("nvdla_quant.cli", FOLDERS.get(name), name.replace("-", "_"))))
+    function: Callable[..., None] = import_module(module).command
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.command(name)(function)
     return cast(TyperCommand, typer.main.get_command(app))

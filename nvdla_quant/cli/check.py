@@ -5,6 +5,7 @@ import json
 import typer
 
 from nvdla_quant.cli.options import (
+    DEFAULT_TARGET,
     AsJson,
     Caffemodel,
     ComputePrecision,
@@ -13,11 +14,10 @@ from nvdla_quant.cli.options import (
     LoadablePrecision,
     Onnx,
     Prototxt,
-    TargetName,
     network_of,
     structure_of,
 )
-from nvdla_quant.hardware.targets import target_of
+from nvdla_quant.hardware.spec import target_of
 from nvdla_quant.network.findings import Finding
 from nvdla_quant.network.graph import Network
 from nvdla_quant.network.problems import LayersError, unreadable
@@ -32,7 +32,7 @@ def command(
     caffemodel: Caffemodel = None,
     onnx: Onnx = None,
     input_shape: InputShape = None,
-    configtarget: ConfigTarget = TargetName.NV_FULL,
+    configtarget: ConfigTarget = DEFAULT_TARGET,
     cprecision: ComputePrecision = LoadablePrecision.INT8,
     as_json: AsJson = False,
 ) -> None:
@@ -58,6 +58,6 @@ def command(
             print(f"{finding.severity}: {finding.layer or 'network'} [{finding.rule}]: {finding.message}.{advice}")
         if network is not None and not any(finding.severity == "error" for finding in findings):
             count = sum(not layer.inner for layer in network.layers)
-            print(f"{configtarget} runs all {count} layers in {cprecision}")
+            print(f"{target.name} runs all {count} layers in {cprecision}")
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(NOT_SUPPORTED)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from nvdla_quant.cli.options import (
+    DEFAULT_TARGET,
     Caffemodel,
     ComputePrecision,
     ConfigTarget,
@@ -14,12 +15,12 @@ from nvdla_quant.cli.options import (
     Onnx,
     Output,
     Prototxt,
-    TargetName,
     existing,
     network_of,
 )
 from nvdla_quant.compiler.compile import compile_network
-from nvdla_quant.hardware.targets import QuantizationMode, target_of
+from nvdla_quant.hardware.spec import target_of
+from nvdla_quant.hardware.targets import QuantizationMode
 from nvdla_quant.jobs.files import write_bytes, write_json
 from nvdla_quant.table.table import read_table
 
@@ -31,7 +32,7 @@ def command(
     onnx: Onnx = None,
     input_shape: InputShape = None,
     calibtable: Annotated[Path | None, typer.Option(callback=existing, help="Calibration table (int8).")] = None,
-    configtarget: ConfigTarget = TargetName.NV_FULL,
+    configtarget: ConfigTarget = DEFAULT_TARGET,
     cprecision: ComputePrecision = LoadablePrecision.INT8,
     quantization_mode: Annotated[
         QuantizationMode, typer.Option("--quantizationMode", help="How weights share scales (int8).")

@@ -11,7 +11,8 @@ from nvdla_quant.cli.options import LoadableFile, Output, RunTarget, bar_of, exi
 from nvdla_quant.emulator.decode.program import DEFAULT_LIMITS, Limits, decode, default_target
 from nvdla_quant.emulator.operations import Fp16
 from nvdla_quant.emulator.run import run, write_steps
-from nvdla_quant.hardware.targets import Precision, target_of
+from nvdla_quant.hardware.spec import target_of
+from nvdla_quant.hardware.targets import Precision
 from nvdla_quant.jobs.files import atomic_path
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.runtime.dimg import write_dimg_text

@@ -11,19 +11,12 @@ import typer
 from numpy.typing import NDArray
 
 from nvdla_quant.errors import DatasetError
+from nvdla_quant.hardware.targets import NV_FULL, TARGETS
 from nvdla_quant.network.files import ONNX_SUFFIX, read_model, read_structure
 from nvdla_quant.network.graph import Network
 
 if TYPE_CHECKING:
     from rich.progress import Progress
-
-
-class TargetName(StrEnum):
-    """Hardware configurations."""
-
-    NV_FULL = "nv_full"
-    NV_LARGE = "nv_large"
-    NV_SMALL = "nv_small"
 
 
 class LoadablePrecision(StrEnum):
@@ -73,10 +66,23 @@ Output = Annotated[Path, typer.Option("--output", help="The file to write.")]
 LoadableFile = Annotated[
     Path, typer.Argument(metavar="LOADABLE", callback=existing, help="A .nvdla file, NVIDIA's or ours.")
 ]
-ConfigTarget = Annotated[TargetName, typer.Option("--configtarget", help="Hardware configuration.")]
+DEFAULT_TARGET = NV_FULL.name
+"""What `compile` and `check` take where nothing is said, as nvdla_compiler does."""
+ConfigTarget = Annotated[
+    str,
+    typer.Option(
+        "--configtarget",
+        metavar="NAME|SPEC",
+        help=f"Hardware: {', '.join(TARGETS)}, or the path of a specification in nvdla/hw's syntax (*.spec).",
+    ),
+]
 RunTarget = Annotated[
-    TargetName | None,
-    typer.Option("--configtarget", help="Hardware; default: nv_small where feature atoms are 8 bytes, else nv_full."),
+    str | None,
+    typer.Option(
+        "--configtarget",
+        metavar="NAME|SPEC",
+        help="Hardware, as `compile` takes it; default: the shipped one that the loadable fits.",
+    ),
 ]
 ComputePrecision = Annotated[LoadablePrecision, typer.Option("--cprecision", help="Precision of the loadable.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -23,7 +23,7 @@ from nvdla_quant.cli.options import (
 from nvdla_quant.compiler.claim.file import read_claim
 from nvdla_quant.emulator.decode.program import default_target
 from nvdla_quant.errors import DatasetError
-from nvdla_quant.hardware.targets import target_of
+from nvdla_quant.hardware.spec import target_of
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.table.table import read_table
 from nvdla_quant.verification.judgement.verdicts import Judgement

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nvdla_quant.errors import CompileError, LoadableError
-from nvdla_quant.hardware.targets import Precision, QuantizationMode, Target
+from nvdla_quant.hardware.targets import NVIDIA_COMPILER_TARGETS, Precision, QuantizationMode, Target
 from nvdla_quant.jobs.programs import Finished, Program, run
 from nvdla_quant.loadable.describe import describe
 from nvdla_quant.loadable.reader import parse_loadable
@@ -134,6 +134,12 @@ class NvdlaCompiler:
         ToolError
             The compiler is not there.
         """
+        if target not in NVIDIA_COMPILER_TARGETS:
+            known = ", ".join(one.name for one in NVIDIA_COMPILER_TARGETS)
+            raise CompileError(
+                f"{NVDLA_COMPILER} does not know the target {target.name}, expected one of {known}; compile with the "
+                "builtin compiler"
+            )
         precision = Precision(precision)
         mode = None if mode is None else QuantizationMode(mode)
         findings = check_nvdla_compiler(network, target, precision, mode, profile=self.profile, informat=self.informat)

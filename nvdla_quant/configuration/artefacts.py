@@ -152,7 +152,8 @@ class Artefacts:
         datasets = [settings["datasets"][case.dataset] for case in cases]
         sources = [dataset[key] for dataset in datasets for key in ("source", "calibration_source") if key in dataset]
         paths = [path for model in models for path in model_files(model)]
-        return list(dict.fromkeys(paths + [path for source in sources for path in files_of(source)]))
+        paths += [path for source in sources for path in files_of(source)]
+        return list(dict.fromkeys([*paths, *self.configuration.specs.values()]))
 
     @cached_property
     def groups(self) -> list[dict[str, Any]]:

@@ -9,7 +9,9 @@ from nvdla_quant.configuration.records import Case, Configuration, Run, Table, V
 from nvdla_quant.configuration.schema import checked, explain, load_schema
 from nvdla_quant.configuration.sources import resolve_files
 from nvdla_quant.configuration.stock_runtime import normalize_option
+from nvdla_quant.configuration.targets import check_names, own_targets
 from nvdla_quant.errors import ConfigError, DatasetError
+from nvdla_quant.hardware.targets import NVIDIA_COMPILER_TARGETS
 
 EMBEDDED = {"compiler": "builtin", "runtime": "emulator"}
 """Backends of a variant that need nothing else."""
@@ -38,11 +40,13 @@ def load_configuration(config: Mapping[str, Any]) -> Configuration:
 def _loaded(config: Mapping[str, Any]) -> Configuration:
     """Return a configuration that holds all its records; see `load_configuration`."""
     settings, sources = resolve_files(checked(config))
+    settings["targets"], specs = own_targets(settings["targets"])
     settings["calibrators"], families = _calibrators(settings["calibrators"])
     cases = _cases(settings, families)
     variants: dict[str, Variant] = {}
     notes: list[str] = []
     for i, record in enumerate(settings["variants"]):
+        check_names(record.get("targets", []), specs, f"variants[{i}].targets")
         if absent := [target for target in record.get("targets", []) if target not in settings["targets"]]:
             notes.append(f"config: variants[{i}]: no run on {', '.join(absent)}, which `targets` does not list")
         for variant in _variants(record, settings, families, f"variants[{i}]"):
@@ -60,10 +64,23 @@ def _loaded(config: Mapping[str, Any]) -> Configuration:
         tuple(runs),
         sources,
         tuple(notes),
+        specs,
     )
+    _check_compiler(configuration)
     _check_device(configuration)
     _check_quantized(configuration)
     return configuration
+
+
+def _check_compiler(configuration: Configuration) -> None:
+    """Refuse runs on targets that NVIDIA's compiler does not know."""
+    known = [target.name for target in NVIDIA_COMPILER_TARGETS]
+    for run in configuration.runs:
+        if run.variant.compiler == "nvdla_compiler" and run.target not in known:
+            raise ConfigError(
+                f"config: variant {run.variant.name}: nvdla_compiler knows {', '.join(known)}, and not {run.target}; "
+                "give the variant `targets`, or compiler: builtin"
+            )
 
 
 def _check_device(configuration: Configuration) -> None:

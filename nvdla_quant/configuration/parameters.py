@@ -203,6 +203,17 @@ class Job:
         files = form_files(self.configuration, self._name(wildcards), table)
         return [f"{self._folder(wildcards)}/{name}" for name in (files if table.caffe else files[:1])]
 
+    # Targets.
+
+    def target(self, wildcards: Wildcards) -> str | Record:
+        """Return the target: its name, or the record of one of the user's own."""
+        spec = self.configuration.specs.get(wildcards.target)
+        return str(wildcards.target) if spec is None else {"name": str(wildcards.target), "spec": spec}
+
+    def specification(self, wildcards: Wildcards) -> str | list[str]:
+        """Return the specification of a target of the user's own; a shipped one has none."""
+        return self.configuration.specs.get(wildcards.target, [])
+
     # Variants: compiling, running, judging.
 
     def prepared(self, wildcards: Wildcards) -> list[str]:

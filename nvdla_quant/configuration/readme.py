@@ -75,6 +75,7 @@ def render_markdown() -> str:
         ("A case (`cases[]`)", "case"),
         ("Overrides (`cases[].overrides`)", "overrides"),
         ("A calibrator (`calibrators.<name>`)", "calibrator"),
+        ("Own targets", "own_target"),
         ("A variant (`variants[]`)", "variant"),
         ("A rule (`include[]`, `exclude[]`)", "rule"),
     ):

@@ -128,6 +128,8 @@ class Configuration:
         Where files come from that are downloaded or taken out of an archive, by path.
     notes : tuple[str, ...]
         What a user should hear once: parts of the file that nothing comes of.
+    specs : Mapping[str, str]
+        Paths of the specifications of the targets that are the user's own, by name.
     """
 
     settings: Mapping[str, Any]
@@ -137,6 +139,7 @@ class Configuration:
     runs: tuple[Run, ...]
     sources: Mapping[str, Source]
     notes: tuple[str, ...] = ()
+    specs: Mapping[str, str] = field(default_factory=dict)
 
     def preprocessing(self, case: Case) -> Mapping[str, Any]:
         """Return how the images of `case` are prepared."""

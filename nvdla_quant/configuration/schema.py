@@ -55,6 +55,10 @@ _PATTERNS = {
         "small letters a to z and digits, in words joined by single hyphens, such as 'lenet-5' (it is part of paths)",
         "[a-z0-9-]",
     ),
+    "^[a-z0-9]+([_-][a-z0-9]+)*$(?!\n)": (
+        "small letters a to z and digits, in words joined by single underscores or hyphens, such as 'nv_small'",
+        "[a-z0-9_-]",
+    ),
     "^[A-Za-z0-9_][A-Za-z0-9_.:%-]*$(?!\n)": (
         "letters, digits and _ . : % -, the first one a letter, a digit or _",
         "[A-Za-z0-9_.:%-]",

@@ -292,6 +292,12 @@ def _run_sdp(ready: PreparedSdp | PreparedHalves, memory: DeviceMemory, workspac
         run_halves(ready, memory, workspace)
 
 
+def run_operation(operation: Operation, target: Target, memory: DeviceMemory) -> None:
+    """Run one operation on `memory`, fp16 bit for bit; weights and arrays of operands are taken from there too."""
+    with _one_blas_thread():
+        _execute(operation, target, Fp16.EXACT, {}, memory, Workspace())
+
+
 def _execute(
     operation: Operation,
     target: Target,

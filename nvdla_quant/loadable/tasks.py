@@ -55,6 +55,26 @@ def static_bytes(loadable: Loadable) -> dict[int, NDArray[np.uint8]]:
     return static
 
 
+def tasks_in_order(loadable: Loadable) -> list[Task]:
+    """Return the tasks of a loadable in the order in which they run.
+
+    Raises
+    ------
+    LoadableError
+        A submit names a task that does not exist, or none names any.
+    """
+    tasks = {task.id: task for task in loadable.tasks}
+    order: list[Task] = []
+    for submit in sorted(loadable.submits, key=lambda submit: submit.id):
+        for id_ in submit.task_ids:
+            if id_ not in tasks:
+                raise LoadableError(f"loadable: submit {submit.id} names task {id_}, which does not exist")
+            order.append(tasks.pop(id_))
+    if not order:
+        raise LoadableError("loadable: no submit names any task, so nothing would run")
+    return order
+
+
 class TaskMemory:
     """What the address indices of one task mean.
 

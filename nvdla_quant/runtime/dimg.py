@@ -103,7 +103,9 @@ def write_dimg_binary(path: Path | str, values: NDArray[Any], *, atom_bytes: int
     wanted = atom_bytes if values.itemsize == 1 else 16
     matches = [f for f in _FORMATS if f.dtype == values.dtype and f.atom_channels == wanted]
     if not matches:
-        raise DumpError(f"{path}: no dump format has atoms of {atom_bytes} bytes, expected 32 or 8")
+        raise DumpError(
+            f"{path}: no binary dump has atoms of {atom_bytes} bytes, expected 32 or 8; write text, which has none"
+        )
     surface = matches[0]
     channels, height, width = values.shape
     line_stride = width * surface.atom_channels * values.itemsize

@@ -48,7 +48,7 @@ class EmulatorRuntime:
     Attributes
     ----------
     target : Target or None
-        Hardware; None: nv_small where feature atoms are 8 bytes, else nv_full.
+        Hardware; None: what the loadable fits, see `default_target`.
     threads : int
         Threads that share the images.
     batch : int or None

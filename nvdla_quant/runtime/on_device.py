@@ -1,17 +1,22 @@
 """From the configuration to the runtime and the device that it describes."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nvdla_quant.errors import EmulationError, LoadableError, WrongTargetError
 from nvdla_quant.hardware.targets import Target
 from nvdla_quant.jobs.logs import Progress
 from nvdla_quant.jobs.programs import Program
+from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.runtime.base import Device, Runtime
 from nvdla_quant.runtime.local import LocalDevice
 from nvdla_quant.runtime.nvdla_runtime import NvdlaRuntime
 from nvdla_quant.runtime.ssh import SshDevice
 from nvdla_quant.runtime.stock_images import StockFeeding
+
+_LOG = logging.getLogger(__name__)
 
 
 def runtime_of(
@@ -40,6 +45,25 @@ def runtime_of(
     from nvdla_quant.runtime.spot_check import SpotCheck
 
     return SpotCheck(runtime, EmulatorRuntime(target), config["spot_check"])
+
+
+def check_target(loadable: Path, target: Target) -> None:
+    """Refuse a loadable that was made for another target: the device would give wrong bytes, or hang.
+
+    Raises
+    ------
+    WrongTargetError
+        See `program.decode`. What else the emulator refuses is not looked at: the device may run it.
+    """
+    # Here, as above.
+    from nvdla_quant.emulator.decode.program import decode
+
+    try:
+        decode(read_loadable(loadable), target)
+    except WrongTargetError:
+        raise
+    except (EmulationError, LoadableError) as error:
+        _LOG.info("%s: not known to be for %s (%s)", loadable, target.name, error)
 
 
 def device_of(config: Mapping[str, Any], target: Target) -> Device:

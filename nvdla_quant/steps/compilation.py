@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nvdla_quant.hardware.targets import target_of
+from nvdla_quant.hardware.spec import target_of
 from nvdla_quant.jobs.files import write_bytes, write_json
 from nvdla_quant.network.files import read_model
 from nvdla_quant.table.table import read_table
@@ -15,7 +15,7 @@ def compile_loadable(
     table: str | None,
     loadable: str,
     report: str,
-    target: str,
+    target: str | Mapping[str, str],
     options: Mapping[str, Any],
 ) -> None:
     """Compile a prepared network for a target; write the `loadable` and a `report` with the claim.
@@ -28,8 +28,8 @@ def compile_loadable(
         Its fixed calibration table; fp16 has none.
     loadable, report : str
         What is written.
-    target : str
-        Name of the hardware.
+    target : str or Mapping
+        The hardware, see `target_of`.
     options : Mapping
         Precision and quantization mode.
     """

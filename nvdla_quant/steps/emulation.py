@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nvdla_quant.hardware.targets import target_of
+from nvdla_quant.hardware.spec import target_of
 from nvdla_quant.images.preprocess import Preprocessing
 from nvdla_quant.images.selection import read_images
 from nvdla_quant.images.sets import part_of
@@ -17,7 +17,7 @@ def run_loadable(
     images: str,
     table: str | None,
     dumps: str,
-    target: str,
+    target: str | Mapping[str, str],
     preprocessing: Mapping[str, Any],
     feeding: Mapping[str, Any],
     emulator: Mapping[str, Any],
@@ -29,8 +29,8 @@ def run_loadable(
     ----------
     loadable, images, table, dumps, preprocessing, feeding
         See `run_images`.
-    target : str
-        Name of the hardware.
+    target : str or Mapping
+        The hardware, see `target_of`.
     emulator : Mapping
         ``emulator`` of the configuration.
     threads : int
@@ -43,5 +43,6 @@ def run_loadable(
     selection = read_images(Path(images)).manifest["selection"]
     count = selection["test_images"]
     sample = sample_of(count, *part_of(count, selection["shard"], selection["shards"]))
-    runtime = EmulatorRuntime(target_of(target), threads, batch, logs.log_progress(target), fp16, sample)
+    hardware = target_of(target)
+    runtime = EmulatorRuntime(hardware, threads, batch, logs.log_progress(hardware.name), fp16, sample)
     run_images(runtime, loadable, images, table, dumps, Preprocessing.from_config(preprocessing), feeding)

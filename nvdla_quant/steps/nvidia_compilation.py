@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nvdla_quant.compiler.nvdla_compiler import NvdlaCompiler
-from nvdla_quant.hardware.targets import target_of
+from nvdla_quant.hardware.spec import target_of
 from nvdla_quant.jobs.files import write_bytes, write_json
 from nvdla_quant.network.files import read_model
 from nvdla_quant.table.table import read_table
@@ -16,7 +16,7 @@ def compile_with_nvdla_compiler(
     table: str | None,
     loadable: str,
     report: str,
-    target: str,
+    target: str | Mapping[str, str],
     options: Mapping[str, Any],
     backend: Mapping[str, Any],
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nvdla_quant.hardware.targets import target_of
+from nvdla_quant.hardware.spec import target_of
 from nvdla_quant.images.preprocess import Preprocessing, normalise
 from nvdla_quant.images.selection import read_images
 from nvdla_quant.loadable.reader import read_loadable
@@ -22,7 +22,7 @@ def verify_loadable(
     images: str,
     verdict: str,
     layers: str,
-    target: str,
+    target: str | Mapping[str, str],
     subject: Mapping[str, str],
     preprocessing: Mapping[str, Any] | None,
     count: int,
@@ -43,8 +43,8 @@ def verify_loadable(
         Prepared test images, of which the first `count` are run.
     verdict, layers : str
         What is written.
-    target : str
-        Name of the hardware.
+    target : str or Mapping
+        The hardware, see `target_of`.
     subject : Mapping
         Which row of the summary the verdict belongs to.
     preprocessing : Mapping or None

@@ -269,6 +269,9 @@ def _limited(layer: Layer, rule: str, limits: Sequence[tuple[str, int, int]], re
 def _pooling(layer: Layer, network: Network, target: Target, precision: Precision) -> Iterator[Finding]:
     operation = layer.operation
     assert isinstance(operation, Pooling)
+    if not target.has_pdp:
+        message = f"{target.name} has no PDP, the unit that pools"
+        yield Finding(layer.name, "no-pooling", "error", message, "convolutions with strides")
     sizes = [
         ("window", max(operation.kernel), MAX_POOLING_WINDOW),
         ("stride", max(operation.stride), MAX_STRIDE),
@@ -296,6 +299,9 @@ def _power(layer: Layer, network: Network, target: Target, precision: Precision)
 def _normalisation(layer: Layer, network: Network, target: Target, precision: Precision) -> Iterator[Finding]:
     operation = layer.operation
     assert isinstance(operation, LRN)
+    if not target.has_cdp:
+        message = f"{target.name} has no CDP, the unit that normalises over channels"
+        yield Finding(layer.name, "no-normalisation", "error", message, "train with BatchNorm")
     if operation.local_size not in NORMALISATION_SIZES:
         message = f"local_size {operation.local_size}, expected one of {', '.join(map(str, NORMALISATION_SIZES))}"
         yield Finding(layer.name, "lrn", "error", message)

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.compiler.claim.records import Claim
-from nvdla_quant.emulator.decode.program import Program, decode
+from nvdla_quant.emulator.decode.program import Program, decode, fitting_targets
 from nvdla_quant.emulator.operations import ConvOperation, SdpOperation
 from nvdla_quant.errors import CompileError, NvdlaQuantError, TableError
-from nvdla_quant.hardware.targets import TARGETS, Precision, QuantizationMode, Target
+from nvdla_quant.hardware.targets import Precision, QuantizationMode, Target
 from nvdla_quant.jobs.files import write_json, write_text
 from nvdla_quant.loadable.reader import parse_loadable
 from nvdla_quant.loadable.records import Loadable
@@ -111,9 +111,8 @@ def own_claim(loadable: Loadable, program: Program, network: Network, table: Cal
     from nvdla_quant.compiler.compile import compile_network  # Here: a loadable with a claim needs no compiler.
 
     modes = [None] if table is None else [QuantizationMode.PER_FILTER, QuantizationMode.PER_KERNEL]
-    targets = [one for one in TARGETS.values() if one.feature_atom_bytes == program.target.feature_atom_bytes]
-    targets.sort(key=lambda one: one != program.target)
-    for target in targets:
+    others = [fitting.target for fitting in fitting_targets(loadable)]
+    for target in dict.fromkeys([program.target, *others]):
         for mode in modes:
             try:
                 compilation = compile_network(network, table, target, program.precision, mode)

@@ -43,7 +43,7 @@ def cube_addresses() -> str:
 def image_strides() -> str:
     rows = []
     for width, height in ((28, 28), (224, 224), (227, 227), (30, 30)):
-        made = [image_surface(Tensor("data", (3, height, width), "data"), size) for size in (1, 2)]
+        made = [image_surface(Tensor("data", (3, height, width), "data"), NV_FULL, size) for size in (1, 2)]
         rows.append((f"{width} x {height}", *(value for s in made for value in (s.line_stride, s.size))))
     return table(("pixels", "int8 line", "int8 bytes", "fp16 line", "fp16 bytes"), rows)
 

@@ -31,8 +31,30 @@ FIELDS = re.compile(
 PART = re.compile(r"(?P<tree>hw master|hw|sw) (?P<names>`[^`]+`(?:,? `[^`]+`)*)")
 """In the column of sources: a tree, a file, and functions or other names that stand in it."""
 OTHER_SOURCES = {
-    "hw": ("vmod/nvdla/cdma/NV_NVDLA_CDMA_IMG_ctrl.v", "vmod/nvdla/cdma/NV_NVDLA_CDMA_wg.v"),
+    "hw": (
+        "cmod/include/arnvdla.h",
+        "verif/traces/traceplayer/sanity3/input.txn",
+        "vmod/nvdla/cdma/NV_NVDLA_CDMA_IMG_ctrl.v",
+        "vmod/nvdla/cdma/NV_NVDLA_CDMA_wg.v",
+        "vmod/nvdla/pdp/NV_NVDLA_PDP_reg.v",
+    ),
+    "hw master": (
+        "cmod/glb/NV_NVDLA_glb.cpp",
+        "spec/defs/README.md",
+        "spec/defs/projects.spec",
+        "spec/manual/NVDLA_BDMA.rdl",
+        "verif/testbench/trace_player/nvdla_tb_intr_handler.sv",
+        "verif/tests/trace_tests/nv_small/cdp_1x1x1_lrn3_int8_0/cdp_1x1x1_lrn3_int8_0.cfg",
+        "verif/tools/nvdla_trace_parser.py",
+        "verif/vip/mem_model/mem_core.svh",
+        "vmod/nvdla/cbuf/NV_NVDLA_CBUF.h",
+        "vmod/nvdla/csc/NV_NVDLA_CSC.h",
+        "vmod/nvdla/pdp/NV_NVDLA_PDP_CORE_cal2d.v",
+    ),
     "sw": (
+        "kmd/firmware/engine_isr.c",
+        "kmd/firmware/include/opendla_initial.h",
+        "kmd/firmware/include/opendla_small.h",
         "umd/apps/runtime/DlaImage.cpp",
         "umd/apps/runtime/DlaImage.h",
         "umd/apps/runtime/RuntimeTest.cpp",

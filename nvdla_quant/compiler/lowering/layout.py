@@ -9,7 +9,7 @@ from nvdla_quant.hardware.targets import Precision, Target
 from nvdla_quant.network.graph import Tensor
 
 IMAGE_LINE_ALIGNMENT = 32
-"""Bytes that the lines of an image are a multiple of."""
+"""Bytes that the lines of an image are a multiple of, or of a wider atom."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,11 @@ def feature_surface(tensor_chw: tuple[int, int, int], target: Target, element_by
     return Surface(channels, height, width, element_bytes, False, line, line * height, target.feature_atom_bytes)
 
 
-def image_surface(tensor: Tensor, element_bytes: int) -> Surface:
+def image_surface(tensor: Tensor, target: Target, element_bytes: int) -> Surface:
     """Surface of an image of four components a pixel."""
     _, height, width = tensor.chw
     pixel = IMAGE_CHANNELS * element_bytes
-    line = round_up(width * pixel, IMAGE_LINE_ALIGNMENT)
+    line = round_up(width * pixel, max(IMAGE_LINE_ALIGNMENT, target.feature_atom_bytes))
     return Surface(IMAGE_CHANNELS, height, width, element_bytes, True, line, 0, pixel)
 
 
@@ -89,7 +89,7 @@ def surfaces_of(lowered: Lowered, target: Target, precision: Precision) -> Mappi
 
 def _surface(tensor: Tensor, lowered: Lowered, target: Target, element_bytes: int) -> Surface:
     if tensor.name in lowered.images:
-        return image_surface(tensor, element_bytes)
+        return image_surface(tensor, target, element_bytes)
     surface = feature_surface(tensor.chw, target, element_bytes)
     if part := lowered.parts.get(tensor.name):
         outer = feature_surface(lowered.tensors[part.whole].chw, target, element_bytes)

@@ -27,7 +27,7 @@ from nvdla_quant.compiler.lowering.operations import (
     Window,
 )
 from nvdla_quant.hardware.cbuf import IMAGE_CHANNELS, Division, Shortage, Work, divide
-from nvdla_quant.hardware.targets import Target
+from nvdla_quant.hardware.targets import NV_SMALL, Target
 from nvdla_quant.network.graph import Tensor
 
 MAX_HEIGHT = 8192
@@ -35,6 +35,12 @@ MAX_HEIGHT = 8192
 PDP_LINE_BUFFER_BITS = 7 * 1024 * 8
 PDP_BITS_PER_BYTE = 14
 """Line buffer of the PDP and the bits that it keeps for each byte of an element (nvdla/sw ``PDPNode.cpp``)."""
+PDP_ATOM = 32
+"""Kernels of a group that the line buffer's columns are counted in.
+
+The RTL has 128 columns of one line whatever a group is (nvdla/hw master ``NV_NVDLA_PDP_CORE_cal2d.v``, the assertions
+on ``pout_width_cur``): those of nv_full. NVIDIA's compiler counts in nv_small's own group, and so does this one there.
+"""
 PDP_OVERLAP_LINES = (1, 1, 2, 4, 4, 8, 8, 8, 8)
 """Lines that the PDP keeps, by the number of windows that share an input line (nvdla/sw ``PDPNode.cpp``)."""
 
@@ -173,7 +179,8 @@ def _convolution(index: int, step: ConvolutionStep, tiling: ConvolutionTiling) -
 def pooling_columns(target: Target, step: PoolingStep, element_bytes: int) -> int:
     """Output columns that one run of the PDP can produce."""
     lines = PDP_OVERLAP_LINES[ceil(step.kernel[0] / step.stride[0])]
-    return PDP_LINE_BUFFER_BITS // (lines * target.kernels_per_group(element_bytes) * PDP_BITS_PER_BYTE * element_bytes)
+    kernels = (NV_SMALL.atomic_k if target == NV_SMALL else PDP_ATOM) // element_bytes
+    return PDP_LINE_BUFFER_BITS // (lines * kernels * PDP_BITS_PER_BYTE * element_bytes)
 
 
 def _pooling(index: int, step: PoolingStep, source: Surface, output: Surface, target: Target) -> Iterator[PdpOperation]:

@@ -1,5 +1,6 @@
-"""A task's view of memory, with cubes."""
+"""A view of memory, with cubes: that of a task, or another."""
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 
 import numpy as np
@@ -7,11 +8,15 @@ import numpy as np
 from nvdla_quant.emulator.operations import Cube
 from nvdla_quant.errors import LoadableError
 from nvdla_quant.loadable.layout import MAX_CUBE
-from nvdla_quant.loadable.tasks import TaskMemory
+from nvdla_quant.loadable.tasks import TaskMemory, Window
 
 
-class AddressSpace(TaskMemory):
-    """What the address indices of one task mean."""
+class CubeSpace(ABC):
+    """What the addresses of descriptors mean."""
+
+    @abstractmethod
+    def window(self, index: int, offset: int, size: int, where: str) -> Window:
+        """Return `size` bytes at `offset` of address `index`, checked to lie inside the address and its memory."""
 
     def cube(
         self,
@@ -50,6 +55,10 @@ class AddressSpace(TaskMemory):
         )
 
     def checked_cube(self, cube: Cube, where: str) -> Cube:
-        """Return `cube`, whose `memory` is an address index of this task, at its place in memory."""
+        """Return `cube`, whose `memory` is an address index, at its place in memory."""
         window = self.window(cube.memory, cube.offset, cube.end - cube.offset, where)
         return replace(cube, memory=window.memory, offset=window.offset)
+
+
+class AddressSpace(TaskMemory, CubeSpace):
+    """What the address indices of one task mean."""

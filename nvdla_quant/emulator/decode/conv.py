@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from nvdla_quant.emulator.decode.addresses import AddressSpace
+from nvdla_quant.emulator.decode.addresses import CubeSpace
+from nvdla_quant.emulator.decode.buffer import check_buffer
 from nvdla_quant.emulator.decode.fields import ELEMENT_BYTES, converter_of, precision_of, refuse
 from nvdla_quant.emulator.operations import Compression, ConvOperation, Cube, Pixels
 from nvdla_quant.emulator.pixels import PIXELS
@@ -26,7 +27,7 @@ FLAGS = ("data_reuse", "weight_reuse", "skip_data_rls", "skip_weight_rls")
 
 
 def decode_conv(
-    space: AddressSpace,
+    space: CubeSpace,
     target: Target,
     op: np.void,
     surface: np.void,
@@ -105,7 +106,9 @@ def decode_conv(
         _check_winograd(op, operation, where)
     check_left_weights(op, surface, target, where)
     kept = with_kept_weights(op, surface, operation, before, warnings, where)
-    return _with_weights(space, target, op, surface, operation, where) if kept is None else kept
+    result = _with_weights(space, target, op, surface, operation, where) if kept is None else kept
+    check_buffer(op, surface, result, target, where)
+    return result
 
 
 def _dilations(op: np.void, ignored: bool, warnings: list[str], where: str) -> tuple[int, int]:
@@ -148,7 +151,7 @@ def _check_input(op: np.void, target: Target, pixels: Pixels | None, precision: 
 
 
 def _source(
-    space: AddressSpace,
+    space: CubeSpace,
     target: Target,
     op: np.void,
     surface: np.void,
@@ -181,9 +184,7 @@ def _source(
     return space.cube(plane, elements, size, f"{where} source")
 
 
-def _second_plane(
-    space: AddressSpace, surface: np.void, source: Cube, pixels: Pixels | None, where: str
-) -> Cube | None:
+def _second_plane(space: CubeSpace, surface: np.void, source: Cube, pixels: Pixels | None, where: str) -> Cube | None:
     """Return the second plane of an image, at ``offset_u`` behind the first, with a stride of its own."""
     if pixels is None or len(pixels.plane_bytes) == 1:
         return None
@@ -263,7 +264,7 @@ def _check_winograd(op: np.void, operation: ConvOperation, where: str) -> None:
 
 
 def _with_weights(
-    space: AddressSpace, target: Target, op: np.void, surface: np.void, operation: ConvOperation, where: str
+    space: CubeSpace, target: Target, op: np.void, surface: np.void, operation: ConvOperation, where: str
 ) -> ConvOperation:
     """Return `operation` with the windows of its weights."""
 

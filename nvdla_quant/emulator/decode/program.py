@@ -4,9 +4,10 @@ Every address, size, stride and count is checked against the buffers that the lo
 result needs no further checks. Firmware facts: nvdla/sw ``kmd/firmware`` (``engine.c``, ``scheduler.c``).
 """
 
+import contextlib
 import heapq
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from nvdla_quant.emulator.decode import dla, emu
 from nvdla_quant.emulator.decode.addresses import AddressSpace
+from nvdla_quant.emulator.decode.buffer import weight_order
 from nvdla_quant.emulator.decode.races import describe_races
 from nvdla_quant.emulator.operations import (
     ConvOperation,
@@ -31,8 +33,8 @@ from nvdla_quant.emulator.operations import (
 )
 from nvdla_quant.emulator.pixels import PIXELS
 from nvdla_quant.emulator.reuse import check_overwritten
-from nvdla_quant.errors import EmulationError, LoadableError
-from nvdla_quant.hardware.targets import NV_FULL, NV_SMALL, Precision, Target
+from nvdla_quant.errors import EmulationError, LoadableError, WrongTargetError
+from nvdla_quant.hardware.targets import NV_FULL, NV_SMALL, TARGETS, Precision, Target
 from nvdla_quant.loadable.layout import layouts_of
 from nvdla_quant.loadable.records import (
     DataCategory,
@@ -42,11 +44,10 @@ from nvdla_quant.loadable.records import (
     Loadable,
     MemoryFlags,
     PixelFormat,
-    Task,
     TensorDescriptor,
 )
 from nvdla_quant.loadable.structs import EmuOperation
-from nvdla_quant.loadable.tasks import Window, static_bytes
+from nvdla_quant.loadable.tasks import Window, static_bytes, tasks_in_order
 
 MAX_CUBE_BYTES = 1 << 28
 """Most bytes that one operation may read, and write: overlapping strides could name more than the memory has."""
@@ -76,6 +77,8 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+LIKELY = (NV_FULL, NV_SMALL)
+"""Targets that a loadable is most often for: taken first of those that it fits and that give the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,10 +151,62 @@ class Program:
         return ()
 
 
-def default_target(loadable: Loadable) -> Target:
-    """Return nv_small where feature atoms are 8 bytes, else nv_full (whose loadables nv_large can run too)."""
-    small = any(tensor.pixel_format == PixelFormat.FEATURE_X8 for tensor in loadable.tensors)
-    return NV_SMALL if small else NV_FULL
+def fitting_targets(loadable: Loadable, limits: Limits = DEFAULT_LIMITS) -> tuple[Program, ...]:
+    """Return what a loadable is on each of the shipped targets that it can have been made for, likely ones first.
+
+    The format has no field for the target. What tells them apart are the atoms, the entries of the buffer and what
+    units and precisions an operation needs.
+    """
+    atom, found = _atom_bytes(loadable), list[Program]()
+    # Tensors of some compilers do not show the atoms: the others come where none of these fits.
+    for same in (True, False):
+        for target in sorted(TARGETS.values(), key=lambda one: one not in LIKELY):
+            if (target.feature_atom_bytes == atom) == same:
+                with contextlib.suppress(EmulationError, LoadableError):
+                    found.append(_decoded(loadable, target, limits))
+        if found:
+            break
+    return tuple(found)
+
+
+def default_target(loadable: Loadable, limits: Limits = DEFAULT_LIMITS) -> Target:
+    """Return the target that a loadable was made for, or one that gives the same results.
+
+    Raises
+    ------
+    EmulationError
+        It fits several that would give other results.
+    """
+    programs = fitting_targets(loadable, limits)
+    if not programs:
+        # Decoding it says what is wrong.
+        return NV_SMALL if _atom_bytes(loadable) == NV_SMALL.feature_atom_bytes else NV_FULL
+    if any(_results_depend_on(program) != _results_depend_on(programs[0]) for program in programs):
+        names = ", ".join(program.target.name for program in programs)
+        raise EmulationError(
+            f"loadable: fits {names}, which would give other results, and says nowhere which it is for; give "
+            "--configtarget (compile.json has the target)"
+        )
+    return programs[0].target
+
+
+def _atom_bytes(loadable: Loadable) -> int:
+    """Return the bytes of the atoms that the tensors of a loadable have; 32 where none shows it."""
+    for tensor in loadable.tensors:
+        if tensor.data_format == DataFormat.NCXHWX:
+            if tensor.pixel_format == PixelFormat.FEATURE_X8:
+                return NV_SMALL.feature_atom_bytes
+            atom, rest = divmod(tensor.strides[1], max(tensor.w, 1)) if len(tensor.strides) > 1 else (0, 0)
+            if not rest and any(target.feature_atom_bytes == atom > 8 for target in TARGETS.values()):
+                return atom
+    return NV_FULL.feature_atom_bytes
+
+
+def _results_depend_on(program: Program) -> object:
+    """Return what of a target decides what a decoded loadable computes there."""
+    convolutions = [one.source for one in program.operations if isinstance(one.source, ConvOperation)]
+    ignored = [warning.replace(program.target.name, "") for warning in program.warnings]
+    return ignored, [weight_order(convolution, program.target) for convolution in convolutions]
 
 
 def decode(loadable: Loadable, target: Target | None = None, limits: Limits = DEFAULT_LIMITS) -> Program:
@@ -170,18 +225,47 @@ def decode(loadable: Loadable, target: Target | None = None, limits: Limits = DE
     ------
     LoadableError
         An entry points outside what the loadable declares, or the operations can never all run.
+    WrongTargetError
+        It was made for another target; the message names the field, and the targets that it fits.
     EmulationError
         An operation that the firmware refuses or that this emulator does not model, or more work or memory than the
         limits allow; the message names it.
     """
-    target = target or default_target(loadable)
+    if target is None:
+        target = default_target(loadable, limits)
+    try:
+        return _decoded(loadable, target, limits)
+    except (EmulationError, LoadableError) as error:
+        if not isinstance(error, WrongTargetError) and target.feature_atom_bytes == _atom_bytes(loadable):
+            raise
+        fits = ", ".join(program.target.name for program in fitting_targets(loadable, limits))
+        advice = f"it fits {fits}; compile it for {target.name}, or name the target that it is for"
+        nothing = "none of the shipped targets has such entries: it is damaged, or for a target of one's own"
+        if not fits and not isinstance(error, WrongTargetError):
+            raise
+        raise WrongTargetError(f"{error}. It was made for another target: {advice if fits else nothing}") from error
+
+
+def _check_atoms(loadable: Loadable, target: Target) -> None:
+    """Refuse tensors in atoms of 8 bytes on a target of others: only these have a format of their own."""
+    for tensor in loadable.tensors:
+        small = tensor.data_format == DataFormat.NCXHWX and tensor.pixel_format == PixelFormat.FEATURE_X8
+        if small and target.feature_atom_bytes != NV_SMALL.feature_atom_bytes:
+            raise WrongTargetError(
+                f"tensor {tensor.name!r}: pixel_format is FEATURE_X8, atoms of 8 bytes, expected FEATURE: "
+                f"{target.name} has atoms of {target.feature_atom_bytes}"
+            )
+
+
+def _decoded(loadable: Loadable, target: Target, limits: Limits) -> Program:
+    _check_atoms(loadable, target)
     _check_memory(loadable, [], limits)
     static = static_bytes(loadable)
     layouts = layouts_of(loadable, static)
     operations: list[Operation] = []
     warnings: list[str] = []
     base = 0
-    for task in _tasks_in_order(loadable):
+    for task in tasks_in_order(loadable):
         space = AddressSpace(loadable, task, static, layouts)
         if task.interface == Interface.DLA1:
             decoded = dla.decode_task(space, target, base, warnings)
@@ -192,7 +276,7 @@ def decode(loadable: Loadable, target: Target | None = None, limits: Limits = DE
             warnings += describe_races(order, decoded.chains, links, base)
             base += decoded.count
         elif task.interface == Interface.EMU1:
-            cpu = emu.decode_task(space, base)
+            cpu = emu.decode_task(space, target, base)
             operations += cpu
             base += len(cpu)
         else:
@@ -206,7 +290,7 @@ def decode(loadable: Loadable, target: Target | None = None, limits: Limits = DE
     regions = _regions(operations, (*inputs, *outputs), static)
     _check_memory(loadable, operations, limits)
     computed = _computed(operations, inputs, static)
-    _check_work(operations, limits)
+    check_work(operations, limits)
     return Program(target, tuple(operations), MappingProxyType(regions), inputs, outputs, tuple(warnings), computed)
 
 
@@ -224,8 +308,11 @@ def _check_memory(loadable: Loadable, operations: list[Operation], limits: Limit
         )
 
 
-def _check_work(operations: list[Operation], limits: Limits) -> None:
-    """Refuse what would not end: strides of zero let a small file ask for any amount of work."""
+def check_work(operations: Sequence[Operation], limits: Limits) -> int:
+    """Refuse what would not end: strides of zero let a small file ask for any amount of work.
+
+    Return how many multiply-accumulates take as long, roughly and at most.
+    """
     work = 0
     for operation in operations:
         for verb, cubes in (("reads", cubes_read(operation)), ("writes", cubes_written(operation))):
@@ -241,9 +328,9 @@ def _check_work(operations: list[Operation], limits: Limits) -> None:
         work += _work(operation)
     if work > limits.macs:
         raise EmulationError(
-            f"loadable: an image takes the time of {work} multiply-accumulates, the limit is {limits.macs}; "
-            "raise --max-macs"
+            f"an image takes the time of {work} multiply-accumulates, the limit is {limits.macs}; raise --max-macs"
         )
+    return work
 
 
 def _work(operation: Operation) -> int:
@@ -256,19 +343,6 @@ def _work(operation: Operation) -> int:
         rows = operation.destination.height * operation.source.size // operation.source.height
         work += operation.kernel[0] * (rows + operation.kernel[1] * operation.destination.size)
     return work
-
-
-def _tasks_in_order(loadable: Loadable) -> list[Task]:
-    tasks = {task.id: task for task in loadable.tasks}
-    order: list[Task] = []
-    for submit in sorted(loadable.submits, key=lambda submit: submit.id):
-        for id_ in submit.task_ids:
-            if id_ not in tasks:
-                raise LoadableError(f"loadable: submit {submit.id} names task {id_}, which does not exist")
-            order.append(tasks.pop(id_))
-    if not order:
-        raise LoadableError("loadable: no submit names any task, so nothing would run")
-    return order
 
 
 def _in_order(decoded: dla.DecodedTask, where: str) -> dict[int, Operation]:
@@ -317,7 +391,7 @@ def _port(loadable: Loadable, tensor: TensorDescriptor, target: Target) -> Port:
         atom = tensor.c
     elif tensor.data_format == DataFormat.NCXHWX:
         small = tensor.pixel_format == PixelFormat.FEATURE_X8
-        atom = (NV_SMALL if small else NV_FULL).feature_atom_bytes // element_bytes
+        atom = (NV_SMALL.feature_atom_bytes if small else target.port_atom_bytes) // element_bytes
     elif tensor.data_format == DataFormat.NCHW and tensor.data_category == DataCategory.FEATURE:
         # So loadables call it that were made to test the firmware; it is a cube of the target.
         atom = target.feature_atom_bytes // element_bytes

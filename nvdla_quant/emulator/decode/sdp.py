@@ -4,10 +4,11 @@ nvdla/sw ``kmd/firmware/sdp.c``; docs/hardware/sdp.md, "Operands" and "Precision
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
-from nvdla_quant.emulator.decode.addresses import AddressSpace
+from nvdla_quant.emulator.decode.addresses import CubeSpace
 from nvdla_quant.emulator.decode.fields import ELEMENT_BYTES, converter_of, precision_of, refuse, shape_of, signed
 from nvdla_quant.emulator.operations import (
     Converter,
@@ -33,7 +34,7 @@ TABLE_BITS = 32
 
 
 def decode_sdp(
-    space: AddressSpace,
+    space: CubeSpace,
     target: Target,
     op: np.void,
     surface: np.void,
@@ -44,6 +45,31 @@ def decode_sdp(
     where: str,
 ) -> SdpOperation:
     """Decode an SDP operation, whose source is `convolution` or, where that is None, memory."""
+    bare = decode_around_units(space, target, op, surface, index, convolution, where)
+    units = []
+    for name in ("x1", "x2", "y"):
+        unit, cube = op[f"{name}_op"], surface[f"{name}_data"]
+        if not unit["enable"]:
+            continue
+        if name == "y" and not target.has_y:
+            warnings.append(f"{where}: {target.name} has no Y unit; what the loadable asks of it does nothing")
+            continue
+        units.append(_unit(space, target, name, unit, cube, bare.destination, bare.precision, f"{where} {name}"))
+    lookup = any(unit.lookup for unit in units)
+    lut = decode_lut(read_lut(int(op["lut_index"])), TABLE_BITS, f"{where} table") if lookup else None
+    return with_units(bare, tuple(units), lut, warnings, where)
+
+
+def decode_around_units(
+    space: CubeSpace,
+    target: Target,
+    op: np.void,
+    surface: np.void,
+    index: int,
+    convolution: ConvOperation | None,
+    where: str,
+) -> SdpOperation:
+    """Decode source, destination, precisions and output converter of an SDP operation, without its units."""
     given, output, precision = _precisions(op, target, where)
     batch = int(op["batch_num"])
     element_bytes = ELEMENT_BYTES[output]
@@ -71,22 +97,17 @@ def decode_sdp(
         _check_fed(op, convolution, shape, precision, given, where)
     if shape != destination.shape:
         raise refuse(where, "dst shape", destination.shape, str(shape))
-    units = []
-    for name in ("x1", "x2", "y"):
-        unit, cube = op[f"{name}_op"], surface[f"{name}_data"]
-        if not unit["enable"]:
-            continue
-        if name == "y" and not target.has_y:
-            warnings.append(f"{where}: {target.name} has no Y unit; what the loadable asks of it does nothing")
-            continue
-        units.append(_unit(space, target, name, unit, cube, destination, precision, f"{where} {name}"))
-    lookup = any(unit.lookup for unit in units)
-    lut = decode_lut(read_lut(int(op["lut_index"])), TABLE_BITS, f"{where} table") if lookup else None
-    operation = SdpOperation(
-        index, source, tuple(units), lut, converter_of(op["out_cvt"]), precision, destination, output
-    )
+    return SdpOperation(index, source, (), None, converter_of(op["out_cvt"]), precision, destination, output)
+
+
+def with_units(
+    bare: SdpOperation, units: tuple[SdpUnit, ...], lut: Lut | None, warnings: list[str], where: str
+) -> SdpOperation:
+    """Return the operation `bare` with its units, and the table that one of them looks up."""
+    operation = replace(bare, units=units, lut=lut)
     if operation.only_compares:
-        if destination.batch > 1 or op["conv_mode"] != 0 or destination.is_handed_over:
+        winograd = isinstance(bare.source, ConvOperation) and bare.source.winograd_shift is not None
+        if bare.destination.batch > 1 or winograd or bare.destination.is_handed_over:
             raise refuse(where, "y alu_type", int(SdpAlu.EQL), "another with multi-batch, Winograd or a pooling behind")
         warnings.append(f"{where}: Y compares for equality, which sets a status register and writes no memory")
     return operation
@@ -130,7 +151,7 @@ def _check_fed(
 
 
 def _unit(
-    space: AddressSpace,
+    space: CubeSpace,
     target: Target,
     name: str,
     unit: np.void,
@@ -152,16 +173,16 @@ def _unit(
     alu, mul = None, None
     interleaved = kind is SdpType.BOTH and mode is SdpMode.PER_POINT
     if mode is SdpMode.PER_LAYER:
-        alu = Operand(register=_register(int(unit["alu_operand"]), name, precision)) if has_alu else None
-        mul = Operand(register=_register(int(unit["mul_operand"]), name, precision)) if has_mul else None
+        alu = Operand(register=operand_register(int(unit["alu_operand"]), name, precision)) if has_alu else None
+        mul = Operand(register=operand_register(int(unit["mul_operand"]), name, precision)) if has_mul else None
     elif kind is not SdpType.NONE:
         size = OPERAND_BYTES[int(unit["precision"])]
         if mode is SdpMode.PER_KERNEL:
             count = shape.channels * (1 + (kind is SdpType.BOTH))
             window = space.window(int(cube["address"]), int(cube["offset"]), count * size, f"{where} operands")
-            alu, mul = _arrays(window, size, kind, precision)
+            alu, mul = operand_arrays(window, size, kind, precision)
         else:
-            operand = Operand(cube=_operand_cube(space, target, cube, shape, size, 1 + interleaved, precision, where))
+            operand = Operand(cube=operand_cube(space, target, cube, shape, size, 1 + interleaved, precision, where))
             alu, mul = operand if has_alu else None, operand if has_mul else None
     act = int(unit["act"])
     convert = name == "y" and mode is not SdpMode.PER_LAYER
@@ -185,7 +206,7 @@ def _operand_converter(descriptor: np.void) -> Converter | None:
     return converter_of(descriptor) if descriptor["enable"] else None
 
 
-def _register(value: int, name: str, precision: Precision) -> int | np.float16 | np.float32:
+def operand_register(value: int, name: str, precision: Precision) -> int | np.float16 | np.float32:
     """Return what a register of an operand holds: 16 bits in X, 32 in Y; halves, or floats in Y, in fp16."""
     if precision is Precision.FP16:
         bits = np.array([value], np.int32)
@@ -195,7 +216,9 @@ def _register(value: int, name: str, precision: Precision) -> int | np.float16 |
     return value if name == "y" else ((value & 0xFFFF) ^ 0x8000) - 0x8000
 
 
-def _arrays(window: Window, size: int, kind: SdpType, precision: Precision) -> tuple[Operand | None, Operand | None]:
+def operand_arrays(
+    window: Window, size: int, kind: SdpType, precision: Precision
+) -> tuple[Operand | None, Operand | None]:
     """Return (ALU, MUL) operands of a per-kernel unit; BOTH alternates the two for each channel."""
     # Integers of two bytes serve int8 arithmetic too.
     wide = Precision.FP16 if precision is Precision.FP16 else Precision.INT16
@@ -206,8 +229,8 @@ def _arrays(window: Window, size: int, kind: SdpType, precision: Precision) -> t
     return (operand, None) if kind is SdpType.ADD else (None, operand)
 
 
-def _operand_cube(
-    space: AddressSpace,
+def operand_cube(
+    space: CubeSpace,
     target: Target,
     descriptor: np.void,
     shape: Cube,

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from nvdla_quant.emulator.decode.addresses import AddressSpace
+from nvdla_quant.emulator.decode.addresses import CubeSpace
 from nvdla_quant.emulator.decode.fields import ELEMENT_BYTES, precision_of, refuse, shape_of, signed
 from nvdla_quant.emulator.decode.sdp import decode_lut
 from nvdla_quant.emulator.operations import (
@@ -48,7 +48,7 @@ MAX_BDMA_REPEAT = 8192
 
 
 def decode_pdp(
-    space: AddressSpace,
+    space: CubeSpace,
     target: Target,
     op: np.void,
     surface: np.void,
@@ -60,6 +60,8 @@ def decode_pdp(
 
     (kmd/firmware/pdp.c ``vaildate_pdp_configs``, ``processor_pdp_program``.)
     """
+    if not target.has_pdp:
+        raise EmulationError(f"{where}: {target.name} has no PDP")
     precision = precision_of(int(op["precision"]), target, where, "precision")
     kernel = int(op["pool_height"]) + 1, int(op["pool_width"]) + 1
     if max(kernel) > MAX_POOLING_WINDOW:
@@ -146,7 +148,7 @@ def _columns(cube: Cube, start: int, width: int) -> Cube:
 
 
 def decode_cdp(
-    space: AddressSpace,
+    space: CubeSpace,
     target: Target,
     op: np.void,
     surface: np.void,
@@ -155,6 +157,8 @@ def decode_cdp(
     where: str,
 ) -> CdpOperation:
     """Decode a local response normalisation (kmd/firmware/cdp.c ``processor_cdp_program``)."""
+    if not target.has_cdp:
+        raise EmulationError(f"{where}: {target.name} has no CDP")
     if op["in_precision"] != op["out_precision"]:
         raise refuse(where, "out_precision", int(op["out_precision"]), f"in_precision ({int(op['in_precision'])})")
     precision = precision_of(int(op["in_precision"]), target, where, "in_precision")
@@ -184,7 +188,7 @@ def decode_cdp(
 
 
 def decode_rubik(
-    space: AddressSpace, target: Target, op: np.void, surface: np.void, index: int, where: str
+    space: CubeSpace, target: Target, op: np.void, surface: np.void, index: int, where: str
 ) -> RubikOperation:
     """Decode a change of layout (kmd/firmware/rubik.c ``processor_rubik_program``)."""
     if not target.has_rubik:
@@ -220,7 +224,7 @@ def _at_index(cube: Cube, descriptor: np.void) -> Cube:
     return replace(cube, memory=int(descriptor["address"]), offset=int(descriptor["offset"]))
 
 
-def decode_bdma(space: AddressSpace, target: Target, surface: np.void, index: int, where: str) -> BdmaOperation | None:
+def decode_bdma(space: CubeSpace, target: Target, surface: np.void, index: int, where: str) -> BdmaOperation | None:
     """Decode copies (kmd/firmware/bdma.c ``processor_bdma_program_slot``); None where there are none."""
     if not target.has_bdma:
         raise EmulationError(f"{where}: {target.name} has no BDMA unit, so the firmware refuses this")
@@ -231,13 +235,14 @@ def decode_bdma(space: AddressSpace, target: Target, surface: np.void, index: in
         if surface[field] not in (MemoryType.DRAM, MemoryType.SRAM):
             raise refuse(where, field, int(surface[field]), "0 or 1")
     transfers = [
-        _transfer(space, transfer, f"{where} transfer {place}")
+        decode_transfer(space, transfer, f"{where} transfer {place}")
         for place, transfer in enumerate(surface["transfers"][:count])
     ]
     return BdmaOperation(index, tuple(transfers)) if transfers else None
 
 
-def _transfer(space: AddressSpace, transfer: np.void, where: str) -> tuple[Cube, Cube]:
+def decode_transfer(space: CubeSpace, transfer: np.void, where: str) -> tuple[Cube, Cube]:
+    """Decode one copy: its source and its destination, of bytes."""
     size, lines, surfaces = (int(transfer[field]) for field in ("line_size", "line_repeat", "surface_repeat"))
     if size == 0 or size % BDMA_BYTES:
         raise refuse(where, "line_size", size, f"a positive multiple of {BDMA_BYTES}")
@@ -267,7 +272,7 @@ def _transfer(space: AddressSpace, transfer: np.void, where: str) -> tuple[Cube,
 
 
 def _cube(
-    space: AddressSpace,
+    space: CubeSpace,
     target: Target,
     surface: np.void,
     side: str,

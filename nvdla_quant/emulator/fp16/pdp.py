@@ -20,7 +20,7 @@ RECIPROCALS = (0x7C00, 0x7800, 0x7555, 0x7400, 0x7266, 0x7155, 0x7092, 0x7000)
 
 def pool_halves(operation: PdpOperation, values: Values) -> NDArray[np.float16]:
     """Pool ``(n, c, h, w)``; a window that lies in the padding alone gives 0 (the hardware leaves it undefined)."""
-    height, width = operation.kernel
+    down, across = reciprocals_of(operation)
     result = np.zeros((*values.shape[:2], operation.destination.height, operation.destination.width), np.uint16)
     _pool(
         np.ascontiguousarray(values).view(np.uint16),
@@ -30,9 +30,15 @@ def pool_halves(operation: PdpOperation, values: Values) -> NDArray[np.float16]:
         operation.kernel,
         operation.stride,
         (operation.pad_top, operation.pad_left),
-        (RECIPROCALS[width - 1], RECIPROCALS[height - 1]),
+        (across, down),
     )
     return result.view(np.float16)
+
+
+def reciprocals_of(operation: PdpOperation) -> tuple[int, int]:
+    """Return what averages of halves are multiplied by, in fp17 (y, x)."""
+    height, width = operation.kernel
+    return operation.reciprocals or (RECIPROCALS[height - 1], RECIPROCALS[width - 1])
 
 
 @jit

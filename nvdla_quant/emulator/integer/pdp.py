@@ -36,8 +36,14 @@ def pool_bytes(operation: PdpOperation, source: NDArray[np.int8], destination: N
         operation.stride,
         (operation.pad_top, operation.pad_left),
         np.array((0, *operation.padding_values), np.int32),
-        (POOLING_RECIPROCALS[operation.kernel[0] - 1], POOLING_RECIPROCALS[operation.kernel[1] - 1]),
+        reciprocals_of(operation),
     )
+
+
+def reciprocals_of(operation: PdpOperation) -> tuple[int, int]:
+    """Return what averages of integers are multiplied by, in 1/65536 (y, x)."""
+    height, width = operation.kernel
+    return operation.reciprocals or (POOLING_RECIPROCALS[height - 1], POOLING_RECIPROCALS[width - 1])
 
 
 def pool_values(operation: PdpOperation, values: Values) -> NDArray[np.int16]:
@@ -46,8 +52,8 @@ def pool_values(operation: PdpOperation, values: Values) -> NDArray[np.int16]:
     total = _reduce(operation, values.astype(np.int64), limits.min, limits.max)
     if operation.mode is PoolMode.AVERAGE:
         total += _padding(operation)
-        for size in reversed(operation.kernel):
-            total = shift_right(total * POOLING_RECIPROCALS[size - 1], 16, 32)
+        for reciprocal in reversed(reciprocals_of(operation)):
+            total = shift_right(total * reciprocal, 16, 32)
     return total.astype(np.int16)
 
 

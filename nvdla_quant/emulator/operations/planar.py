@@ -30,6 +30,8 @@ class PdpOperation:
         Of both cubes.
     parts : tuple[PdpOperation, ...]
         Where the unit takes the columns in parts, the pooling of each; else empty.
+    reciprocals : tuple[int, int] or None
+        (y, x): registers that averages are multiplied by; None: what the firmware writes for the kernel.
     """
 
     index: int
@@ -43,6 +45,7 @@ class PdpOperation:
     padding_values: tuple[int, ...]
     precision: Precision
     parts: tuple["PdpOperation", ...] = ()
+    reciprocals: tuple[int, int] | None = None
 
     unit = "PDP"
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nvdla_quant.hardware.targets import COMPILED_PRECISIONS, target_of
+from nvdla_quant.hardware.spec import target_of
+from nvdla_quant.hardware.targets import COMPILED_PRECISIONS
 from nvdla_quant.jobs.files import write_json
 from nvdla_quant.network.files import read_model
 from nvdla_quant.support.check import findings_by_precision
@@ -13,7 +14,7 @@ from nvdla_quant.support.miscompiles import findings_by_variant
 def check_support(
     files: Sequence[str],
     support: str,
-    target: str,
+    target: str | Mapping[str, str],
     nvdla_compiler: Mapping[str, Mapping[str, Any]],
     options: Mapping[str, str],
 ) -> None:
@@ -25,8 +26,8 @@ def check_support(
         Those of the network.
     support : str
         Where the findings go.
-    target : str
-        Name of the hardware.
+    target : str or Mapping
+        The hardware, see `target_of`.
     nvdla_compiler : Mapping
         How that compiler's variants are made, by name; none where it makes none.
     options : Mapping

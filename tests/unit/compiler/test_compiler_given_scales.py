@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from nvdla_quant.compiler.compile import Compilation, compile_network
 from nvdla_quant.compiler.numbers.quantize import quantize_weights, weight_change, weight_scales
-from nvdla_quant.hardware.targets import NV_FULL, NV_SMALL, Precision, QuantizationMode, target_of
+from nvdla_quant.hardware.spec import target_of
+from nvdla_quant.hardware.targets import NV_FULL, NV_SMALL, Precision, QuantizationMode
 from nvdla_quant.network.graph import Convolution, Deconvolution, InnerProduct, Layer, Network, ReLU, Tensor
 from nvdla_quant.network.quantized import dequantized
 from nvdla_quant.network.shapes import assemble

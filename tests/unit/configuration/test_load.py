@@ -78,7 +78,7 @@ def test_variant_names(config: dict[str, Any], record: dict[str, Any], name: str
     ("change", "message"),
     [
         ({"shard": 2}, r"unknown key 'shard' \(did you mean 'shards'\?\)"),
-        ({"targets": ["nv_tiny"]}, r"targets\[0\]: 'nv_tiny' is not one of"),
+        ({"targets": ["nv_tiny"]}, r"targets\[0\]: there is no target 'nv_tiny', but nv_full, nv_large, "),
         (
             {"cases": [{"model": "vgg", "dataset": "mnist"}]},
             r"cases\[0\]\.model: no model is called 'vgg'; there",

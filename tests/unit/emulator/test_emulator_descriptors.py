@@ -21,6 +21,7 @@ from nvdla_quant.emulator.operations import ConvOperation, SdpOperation
 from nvdla_quant.emulator.pixels import PIXELS
 from nvdla_quant.emulator.run import run, run_tensors, write_steps
 from nvdla_quant.errors import EmulationError, LoadableError
+from nvdla_quant.hardware.cbuf import feature_entries, image_entries
 from nvdla_quant.hardware.targets import NV_FULL, NV_SMALL, Target
 from nvdla_quant.loadable.records import Loadable, TensorDescriptor
 from nvdla_quant.loadable.structs import (
@@ -115,13 +116,29 @@ def build(case: Case, conv_fields: Mapping[str, Any] | None = None, sdp: Mapping
     return loadable_of(operations, memories, [bound], [result])
 
 
+def entries_of(fields: Mapping[str, Any], target: Target) -> int:
+    """Return the entries of the buffer that a row takes: of features, or of an image of four components."""
+    size, width = 1 if fields["out_precision"] == 0 else 2, fields["input_width_csc"]
+    if fields["data_format"] == FORMAT_FEATURE:
+        return feature_entries(target, fields["input_channel_csc"], width, size)
+    return image_entries(target, width, fields["pad_x_left"] + fields["pad_x_right"], size)
+
+
+def in_entries(packed: NDArray[np.uint8], target: Target) -> NDArray[np.uint8]:
+    """Return weights with the zeros that fill up their last entry of the buffer."""
+    return np.pad(packed, (0, -len(packed) % target.cbuf_entry_bytes))
+
+
 def parts_of(
     case: Case, conv_fields: Mapping[str, Any], sdp: Mapping[str, Any]
 ) -> tuple[list[Any], dict[int, NDArray[np.uint8] | int], TensorDescriptor, TensorDescriptor]:
     """Return operations, memories, input and output of a case."""
     image = case.pixels is not None
     packed = scalar.stream(weights_of(case), case.target, image, case.post_extension)
-    memories: dict[int, NDArray[np.uint8] | int] = {WEIGHTS: packed, OPERANDS: bias_of(case).view(np.uint8)}
+    memories: dict[int, NDArray[np.uint8] | int] = {
+        WEIGHTS: in_entries(packed, case.target),
+        OPERANDS: bias_of(case).view(np.uint8),
+    }
     memories |= compress(case, packed) if case.compressed else {}
     given, out = TYPES[case.given], TYPES[case.output]
     atom, out_atom = (case.target.feature_atom_bytes // dtype.itemsize for dtype in (given, out))
@@ -184,6 +201,8 @@ def parts_of(
         "out_cvt": {"scale": 1, "truncate": case.truncate},
         **means,
     }
+    fields |= conv_fields
+    fields = {"entry_per_slice": entries_of(fields, case.target)} | fields
     x1 = {"enable": 1, "type": 2, "mode": 1, "alu_type": 2, "precision": 1, "shift_value": 2, "act": int(case.relu)}
     sdp_fields: dict[str, Any] = {
         "src_precision": NUMBERS[case.precision],
@@ -197,7 +216,7 @@ def parts_of(
     handed = FLYING | dict(zip(("channel", "height", "width"), case.out_shape, strict=True))
     sdp_surface = {"src_data": handed, "x1_data": {"address": OPERANDS}, "dst_data": destination}
     operations = [
-        (Engine.CONV, fields | dict(conv_fields), surface),
+        (Engine.CONV, fields, surface),
         (Engine.SDP, sdp_fields | dict(sdp), sdp_surface),
     ]
     return operations, memories, bound, result
@@ -401,6 +420,7 @@ def with_output(loadable: Loadable, case: Case, dtype: np.dtype[Any], weights: N
     out = cube(OUTPUT, case.out_shape, 32 // dtype.itemsize, dtype.itemsize)
     old = next(entry for entry in loadable.tensors if entry.name == "out")
     new = tensor("out", OUTPUT, case.out_shape, 32 // dtype.itemsize, dtype, out["size"])
+    weights = in_entries(weights, case.target)
     sizes = {OUTPUT: out["size"], WEIGHTS: len(weights)}
     blobs = tuple(
         replace(blob, data=weights.tobytes()) if blob.name == str(WEIGHTS) else blob for blob in loadable.blobs

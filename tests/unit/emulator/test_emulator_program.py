@@ -15,7 +15,7 @@ from nvdla_quant.emulator.decode.program import decode, default_target
 from nvdla_quant.emulator.operations import ConvOperation, Fp16, SdpOperation
 from nvdla_quant.emulator.run import run, run_tensors, write_steps
 from nvdla_quant.errors import EmulationError, LoadableError, NvdlaQuantError
-from nvdla_quant.hardware.targets import NV_FULL, NV_LARGE, NV_SMALL
+from nvdla_quant.hardware.targets import NV_FULL, NV_SMALL
 from nvdla_quant.loadable import structs
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.loadable.records import Loadable
@@ -95,9 +95,9 @@ def test_before_softmax(cases: Path) -> None:
 
 
 def test_missing_unit_warns(cases: Path) -> None:
-    """A table on a target without Y unit does nothing, as on the hardware; large has it."""
+    """A table on a target without Y unit does nothing, as on the hardware; nv_full has it."""
     loadable = read_loadable(cases / SIGMOID / "loadable.nvdla")
-    assert decode(loadable, NV_LARGE).warnings == ()
+    assert decode(loadable, NV_FULL).warnings == ()
     (warning,) = decode(loadable, replace(NV_FULL, has_y=False)).warnings
     assert "operation 2 (SDP)" in warning
     assert "no Y unit" in warning

@@ -24,6 +24,7 @@ from tests.unit.emulator.test_emulator_descriptors import (
     WEIGHTS,
     Case,
     cases,
+    entries_of,
     expected_of,
     inputs_of,
     parts_of,
@@ -66,10 +67,12 @@ def joined(parts: list[Parts], shared: tuple[int, ...] = (INPUT,)) -> Loadable:
 
 
 def conv_fields(parts: Parts, fields: Mapping[str, Any], surface: Mapping[str, Any] | None = None) -> Parts:
-    """Return `parts` with other fields of the convolution, and of its source."""
+    """Return `parts`, which are for nv_full, with other fields of the convolution, and of its source."""
     (engine, op, surfaces), *rest = parts[0]
     source = {**surfaces["src_data"], **(surface or {})}
-    changed = engine, {**op, **fields}, {**surfaces, "src_data": source}
+    op = {**op, **fields}
+    op |= {"entry_per_slice": entries_of(op, NV_FULL)}
+    changed = engine, op, {**surfaces, "src_data": source}
     return [changed, *rest], *parts[1:]
 
 
@@ -244,7 +247,7 @@ DATA, KERNELS = LEAVES | TAKES_DATA, LEAVES | TAKES_WEIGHTS
         ({}, TAKES_DATA | {"weight_bank": 2}, r"weight_bank is 2, expected 1, which operation 0 has, whose data"),
         ({}, TAKES_DATA | {"input_width_csc": 4}, r"input_width_csc is 4, expected 5, which operation 0 has"),
         ({}, TAKES_DATA | {"input_height_csc": 3}, r"input_height_csc is 3, expected 4"),
-        ({}, TAKES_DATA | {"entry_per_slice": 7}, r"entry_per_slice is 7, expected 0"),
+        ({}, TAKES_DATA | {"entry_per_slice": 7}, r"entry_per_slice is 7, expected 2"),
         ({}, TAKES_DATA | {"in_cvt": {"enable": 1, "scale": 3}}, r"in_cvt is \(3, 0, 1, 0\), expected \(1, 0, 0, 0\)"),
         ({"skip_data_rls": 0}, TAKES_DATA, r"release of operation 0, whose data it reuses is 0, expected 1 to 4"),
         ({"skip_data_rls": 0, "release": 5}, TAKES_DATA, r"release of operation 0, .* is 5, expected 1 to 4"),

@@ -12,6 +12,7 @@ from nvdla_quant.emulator.decode.program import Program, decode
 from nvdla_quant.emulator.operations import Fp16
 from nvdla_quant.emulator.run import run
 from nvdla_quant.errors import EmulationError
+from nvdla_quant.hardware.targets import NV_FULL
 from nvdla_quant.loadable.records import TensorDescriptor
 from nvdla_quant.loadable.structs import FORMAT_FEATURE, Engine
 from tests import fp16_model as model
@@ -63,6 +64,7 @@ def parts_of(
     out = tiles[0] * 4, tiles[1] * 4
     padded = tuple((t * 4 + 4) * s for t, s in zip(tiles, stride, strict=True))
     packed = stream(weights, 32 // dtype.itemsize)
+    packed = np.pad(packed, (0, -len(packed) % NV_FULL.cbuf_entry_bytes))
     source = cube(INPUT, (channels, *size), atom, dtype.itemsize)
     destination = cube(OUTPUT, (kernels, *out), atom, dtype.itemsize)
     handed = FLYING | {"channel": kernels, "height": out[0], "width": out[1]}

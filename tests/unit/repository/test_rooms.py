@@ -17,11 +17,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hardware": set(),
     "loadable": set(),
     "jobs": set(),
-    "configuration": {"jobs"},
+    "configuration": {"hardware", "jobs"},
     "network": {"hardware"},
     "images": {"jobs"},
     "planning": {"configuration", "network"},
     "emulator": {"hardware", "loadable", "jobs"},
+    "registers": {"hardware", "loadable", "emulator"},
     "support": {"hardware", "network"},
     "table": {"jobs", "network"},
     "compiler": {"hardware", "loadable", "jobs", "network", "support", "table"},
@@ -37,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "cli": {
         *("hardware", "loadable", "jobs", "network", "support", "table", "emulator", "compiler"),
-        *("calibration", "runtime", "verification"),
+        *("calibration", "runtime", "verification", "registers"),
     },
     "__main__": {"cli"},
 }

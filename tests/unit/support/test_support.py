@@ -193,7 +193,7 @@ def test_any_number_of_tensors_can_be_joined(operation: str) -> None:
         layers = [Layer(f"p{i}", Pooling("max", (1, 1)), ("data",)) for i in range(count)]
         layers.append(Layer("join", Eltwise(operation), tuple(layer.name for layer in layers)))  # type: ignore[arg-type]
         net = assemble("joined", [Tensor("data", (8, 4, 4), "data")], layers)
-        assert [found(net, target) for target in TARGETS] == [[], [], []]
+        assert not any(found(net, target) for target in TARGETS)
 
 
 def test_image_inputs_are_read_by_convolutions_alone() -> None:

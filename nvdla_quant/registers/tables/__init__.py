@@ -1,0 +1,1 @@
+"""Names, places and fields of every register, a table for each part of the hardware."""
