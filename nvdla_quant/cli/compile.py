@@ -37,13 +37,21 @@ def command(
     quantization_mode: Annotated[
         QuantizationMode, typer.Option("--quantizationMode", help="How weights share scales (int8).")
     ] = QuantizationMode.PER_KERNEL,
+    keep_apart: Annotated[
+        bool,
+        typer.Option(
+            "--keep-apart/--for-silicon",
+            help="Whether a convolution waits for the one before where they divide the buffer differently: the C-model "
+            "needs that, hardware does it itself.",
+        ),
+    ] = True,
     report: Annotated[Path | None, typer.Option(help="Also write what was compiled, as JSON.")] = None,
 ) -> None:
     """Compile a network to a loadable; options and values are nvdla_compiler's."""
     network = network_of(prototxt, caffemodel, onnx, input_shape)
     table = read_table(calibtable) if calibtable is not None else None
     mode = quantization_mode if cprecision is LoadablePrecision.INT8 else None
-    compilation = compile_network(network, table, target_of(configtarget), cprecision, mode)
+    compilation = compile_network(network, table, target_of(configtarget), cprecision, mode, keep_apart=keep_apart)
     write_bytes(output, compilation.data)
     if report is not None:
         write_json(report, compilation.report)

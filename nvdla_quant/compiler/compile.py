@@ -99,6 +99,7 @@ def compile_network(
     precision: Precision | str,
     mode: QuantizationMode | str | None = None,
     compiler: str = BUILTIN,
+    keep_apart: bool = True,
 ) -> Compilation:
     """Compile `network`.
 
@@ -118,6 +119,9 @@ def compile_network(
         int8: one weight scale for a layer (the default, as `nvdla_compiler`'s), or one for each filter.
     compiler : str
         Backend as the configuration names it; this is ``builtin``.
+    keep_apart : bool
+        Whether a convolution waits for the end of the one before it where they divide the buffer differently: NVIDIA's
+        C-model needs that, the RTL keeps them apart itself (docs/hardware/buffer.md).
 
     Raises
     ------
@@ -145,7 +149,7 @@ def compile_network(
         raise CompileError(f"network {network.name!r}: int8 needs a calibration table, none was given")
     else:
         scales, remarks = effective_scales(lowered, table)
-    stages = _Stages(lowered, scales, ranges, target, precision, mode)
+    stages = _Stages(lowered, scales, ranges, target, precision, mode, keep_apart)
     # Parts of a layer say the same.
     of_weights = dict.fromkeys(remark for result in stages.convolutions.values() for remark in result.remarks)
     facts = stages.report((*warnings, *remarks, *of_weights))
@@ -180,6 +184,7 @@ class _Stages:
         target: Target,
         precision: Precision,
         mode: QuantizationMode,
+        keep_apart: bool,
     ) -> None:
         self.lowered, self.scales, self.ranges = lowered, scales, ranges
         self.target, self.precision, self.mode = target, precision, mode
@@ -209,7 +214,7 @@ class _Stages:
             index: (tiling.division.data, tiling.division.weights, self.surfaces[lowered.steps[index].source].image)
             for index, tiling in self.tilings.items()
         }
-        self.schedule = Schedule(tuple(operations), lowered.parts, buffers=buffers)
+        self.schedule = Schedule(tuple(operations), lowered.parts, buffers=buffers if keep_apart else {})
         self.activations: Pool = allocate(self.schedule, sizes)
         self.live_bytes = largest_live(self.schedule, sizes)
         if self.activations.size > max(MEMORY_LIMIT * self.live_bytes, PAGE):

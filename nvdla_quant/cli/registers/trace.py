@@ -10,8 +10,9 @@ import typer
 
 from nvdla_quant.cli.options import LoadableFile, RunTarget, bar_of, existing, read_array
 from nvdla_quant.emulator.decode.program import DEFAULT_LIMITS, Limits, default_target
+from nvdla_quant.emulator.decode.releases import Stop, lost_releases
 from nvdla_quant.hardware.spec import target_of
-from nvdla_quant.hardware.targets import NV_FULL, Target
+from nvdla_quant.hardware.targets import NV_FULL
 from nvdla_quant.jobs.files import write_text
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.registers.program.build import CpuPart
@@ -107,7 +108,7 @@ def command(
     for name, text in files.items():
         write_text(output / name, text)
     print(_summary(program, chosen, bases))
-    for note in _notes(program, chosen, target):
+    for note in _notes(program, chosen, lost_releases(content, target)):
         print(f"note: {note}", file=sys.stderr)
 
 
@@ -123,7 +124,7 @@ def _summary(program: RegisterProgram, kind: Format, bases: Bases) -> str:
     )
 
 
-def _notes(program: RegisterProgram, kind: Format, target: Target) -> list[str]:
+def _notes(program: RegisterProgram, kind: Format, stop: Stop | None) -> list[str]:
     """Return what the caller has to know of a program."""
     notes = []
     left = [one for part in program.parts if isinstance(part, CpuPart) for one in part.operations]
@@ -131,6 +132,8 @@ def _notes(program: RegisterProgram, kind: Format, target: Target) -> list[str]:
         names = ", ".join(f"operation {one.index} ({one.kind.name.lower()})" for one in left)
         what = "nvdla_softmax.c computes a softmax" if kind is Format.C else "the trace ends before"
         notes.append(f"{names}: computed by the processor, not by the hardware; {what}")
-    if kind is Format.TXN and target.name != NV_FULL.name:
-        notes.append(f"nvdla/hw's player of .txn is for nv_full; for {target.name} it has that of .cfg")
+    if stop is not None:
+        notes.append(str(stop))
+    if kind is Format.TXN and program.target.name != NV_FULL.name:
+        notes.append(f"nvdla/hw's player of .txn is for nv_full; for {program.target.name} it has that of .cfg")
     return notes
