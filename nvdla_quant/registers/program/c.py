@@ -11,7 +11,7 @@ from nvdla_quant.emulator.operations import CpuOperation, Cube
 from nvdla_quant.registers.device import Interrupt
 from nvdla_quant.registers.map import Register, RegisterMap, register_map
 from nvdla_quant.registers.program.build import HardwarePart
-from nvdla_quant.registers.program.image import RegisterProgram
+from nvdla_quant.registers.program.image import RegisterProgram, Result
 from nvdla_quant.registers.program.steps import Address, AwaitInterrupt, Half, Poll, Put, Remark, Step
 
 SOURCES = ("nvdla_program.h", "nvdla_player.c", "nvdla_softmax.c", "main.c")
@@ -58,7 +58,7 @@ def _tables(program: RegisterProgram, name: str) -> Iterator[str]:
         contents.append(f"    {{{span}, bytes_{memory}}},")
     yield from _array("struct nvdla_content contents", contents)
     results = [
-        f"    {{{_cube_span(program, result.cube)}, {zlib.crc32(result.expected.tobytes()):#010x}u}},"
+        f"    {{{_result_span(program, result)}, {zlib.crc32(result.expected.tobytes()):#010x}u}},"
         for result in program.results
     ]
     yield from _array("struct nvdla_result results", results)
@@ -119,6 +119,10 @@ def _cpu(program: RegisterProgram, operation: CpuOperation) -> str:
 
 def _cube_span(program: RegisterProgram, cube: Cube) -> str:
     return _span(program, Address(cube.memory, cube.offset), cube.end - cube.offset)
+
+
+def _result_span(program: RegisterProgram, result: Result) -> str:
+    return _span(program, Address(result.cube.memory, result.cube.offset), len(result.expected))
 
 
 def _span(program: RegisterProgram, address: Address, size: int) -> str:

@@ -81,7 +81,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Result:
-    """Bytes that the program leaves: of cube `cube`, `expected` from its first byte to its last one."""
+    """Bytes that the program leaves: `expected` from the first byte of `cube` to its last one, in whole atoms."""
 
     cube: Cube
     expected: NDArray[np.uint8] = field(repr=False)
@@ -291,8 +291,11 @@ class _Run:
         yield from sources or [self._program.output.cube]
 
     def _result(self, cube: Cube) -> Result:
-        content, _ = self._memory.read(*self._bus(cube), cube.end - cube.offset)
-        return Result(cube, content)
+        """Return what stands from the first byte of a cube to its last one, in whole atoms, as hardware writes them."""
+        atom = self._program.target.feature_atom_bytes
+        room = self._program.placement.places[cube.memory].size - cube.offset
+        size = min(-(-(cube.end - cube.offset) // atom) * atom, room)
+        return Result(cube, self._memory.read(*self._bus(cube), size)[0])
 
     def _bus(self, cube: Cube) -> tuple[int, int]:
         return self._program.placement.on_bus(Address(cube.memory, cube.offset), self._bases)

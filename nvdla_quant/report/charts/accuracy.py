@@ -10,7 +10,7 @@ import altair as alt
 import pandas as pd
 
 from nvdla_quant.errors import ReportError
-from nvdla_quant.report.charts.style import ERROR, INK, KINDS, arrange, signed
+from nvdla_quant.report.charts.style import ERROR, INK, KINDS, arrange, lines_of, signed
 from nvdla_quant.report.evidence import UNKNOWN
 from nvdla_quant.report.frames import CASE, SUMMARY, Row, alike, records
 from nvdla_quant.report.words import mode_of
@@ -69,7 +69,7 @@ def _accuracy_panel(heading: str, rows: Sequence[Row], reference: Row | None, co
         fp32 = f"fp32: error: {reference['error']}"
     elif reference is not None:
         fp32 = f"dashed: fp32, {reference['top1']:.2f} %"
-        line = alt.Chart(alt.Data(values=[{"fp32": reference["top1"]}]))
+        line = alt.Chart(lines_of([{"fp32": reference["top1"]}]))
         layers.append(line.mark_rule(color=INK, strokeDash=[4, 3]).encode(x="fp32:Q"))
     modes = [f"{row['variant']}: {mode_of(row)}" for row in rows if row["precision"] == "fp16"]
     doubtful = [f"{row['variant']}: not verified ({row['cause']})" for row in rows if row["verdict"] == UNKNOWN]
@@ -82,7 +82,7 @@ def _difference_panel(rows: Sequence[Row], domain: tuple[float, float], colour: 
     """Return the differences to fp32 of one case, on targets with the same numbers."""
     base = alt.Chart(_data(rows)).encode(y=_variant_axis(rows, labels=False))
     x = alt.X("delta:Q", scale=alt.Scale(domain=list(domain), nice=False), title="difference to fp32 (points)")
-    zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(color=INK, strokeDash=[4, 3]).encode(x="zero:Q")
+    zero = alt.Chart(lines_of([{"zero": 0}])).mark_rule(color=INK, strokeDash=[4, 3]).encode(x="zero:Q")
     title = alt.TitleParams(
         "Difference to fp32", subtitle=["same images; whiskers: 95 %, paired", "dashed: no difference"]
     )
@@ -96,17 +96,15 @@ def _difference_panel(rows: Sequence[Row], domain: tuple[float, float], colour: 
 
 def _data(rows: Sequence[Row]) -> alt.Data:
     """Return the rows with the texts that are drawn."""
-    return alt.Data(
-        values=[
-            {
-                **row,
-                "kind": _kind(row),
-                "top1_text": f"{row['top1']:.2f}" if isinstance(row["top1"], float) else "",
-                "delta_text": signed(row["delta"]) if isinstance(row["delta"], float) else "",
-                "error_text": "" if row["error"] is None else f"error: {row['error']}",
-            }
-            for row in rows
-        ]
+    return lines_of(
+        {
+            **row,
+            "kind": _kind(row),
+            "top1_text": f"{row['top1']:.2f}" if isinstance(row["top1"], float) else "",
+            "delta_text": signed(row["delta"]) if isinstance(row["delta"], float) else "",
+            "error_text": "" if row["error"] is None else f"error: {row['error']}",
+        }
+        for row in rows
     )
 
 

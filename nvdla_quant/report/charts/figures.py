@@ -11,7 +11,7 @@ import altair as alt
 import pandas as pd
 
 from nvdla_quant.report.charts.accuracy import accuracy_chart
-from nvdla_quant.report.charts.style import INK, PALETTE, arrange, nothing, signed
+from nvdla_quant.report.charts.style import INK, PALETTE, arrange, lines_of, nothing, signed
 from nvdla_quant.report.evidence import Evidence
 from nvdla_quant.report.frames import CASE, GROUP, PLACE, RUN, Row, alike, records, where
 
@@ -62,7 +62,7 @@ def _images_panel(
     apart = alt.XOffset("series:N", sort=series)
     tooltip = [alt.Tooltip(f"{name}:N") for name in ("series", "images", "top1")]
     mean, every = (
-        alt.Chart(alt.Data(values=records(frame))).encode(x=x, color=colour, xOffset=apart)
+        alt.Chart(lines_of(records(frame))).encode(x=x, color=colour, xOffset=apart)
         for frame in (means, seeds[[*place, "top1", "variant"]])
     )
     layers = [
@@ -78,7 +78,7 @@ def _images_panel(
     counts = sorted(groups["seeds"].unique())
     shown = f"{groups['n'].iloc[0]} test images; seeds: {', '.join(map(str, counts))}"
     if reference is not None and reference["top1"] is not None:
-        line = alt.Chart(alt.Data(values=[{"top1": reference["top1"]}]))
+        line = alt.Chart(lines_of([{"top1": reference["top1"]}]))
         layers.append(line.mark_rule(color=INK, strokeDash=[4, 3]).encode(y="top1:Q"))
         shown += f"; dashed: fp32, {reference['top1']:.2f} %"
     title = alt.TitleParams(
@@ -210,7 +210,7 @@ def times_chart(times: Sequence[Row]) -> alt.ConcatChart:
     """Return the seconds of all jobs of each rule."""
     if not times:
         return nothing("No run times: the folder of benchmark files is empty.")
-    base = alt.Chart(alt.Data(values=[{**row, "text": f"{row['seconds']:.1f} s"} for row in times]))
+    base = alt.Chart(lines_of([{**row, "text": f"{row['seconds']:.1f} s"} for row in times]))
     y = alt.Y("rule:N", sort=[str(row["rule"]) for row in times], axis=alt.Axis(title=None, ticks=False, domain=False))
     x = alt.X("seconds:Q", title="seconds of all jobs together")
     tooltip = [alt.Tooltip(f"{name}:N") for name in ("rule", "jobs", "seconds", "longest", "memory")]
@@ -253,7 +253,7 @@ def _heat_map(
     angle = 0 if numeric else -40 if few else -90
     x = alt.X("column:N", sort=columns, axis=alt.Axis(**axis, orient="top", labelAngle=angle))
     y = alt.Y("row:N", sort=rows, axis=alt.Axis(**axis))
-    base = alt.Chart(alt.Data(values=list(cells))).encode(x=x, y=y)
+    base = alt.Chart(lines_of(cells)).encode(x=x, y=y)
     names = [name for name in cells[0] if name not in ("row", "column", "text", "value")]
     tooltip = [alt.Tooltip("row:N"), alt.Tooltip("column:N"), alt.Tooltip("text:N", title="value")]
     tooltip += [alt.Tooltip(f"{name}:N") for name in names]

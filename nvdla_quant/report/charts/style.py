@@ -1,5 +1,6 @@
 """How every figure looks, and how it is written."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,17 @@ def arrange(panels: list[Any], columns: int, *, shared_colours: bool = True) -> 
     )
 
 
+def lines_of(rows: Iterable[Mapping[str, Any]]) -> alt.Data:
+    """Return the data of a plot.
+
+    As a tuple: Altair copies lists, and all that is in them, with every step that makes a plot of parts.
+    """
+    return alt.Data(values=tuple(rows))
+
+
 def nothing(text: str) -> alt.ConcatChart:
     """Return a figure that says why there is nothing to draw."""
-    chart = alt.Chart(alt.Data(values=[{"text": text}])).mark_text(color=INK, align="left", fontSize=13)
+    chart = alt.Chart(lines_of([{"text": text}])).mark_text(color=INK, align="left", fontSize=13)
     return arrange([chart.encode(x=alt.value(0), text="text:N").properties(width=600, height=30)], 1)
 
 
