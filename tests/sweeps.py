@@ -96,6 +96,10 @@ def _dry_run(
     return printed.getvalue(), asked
 
 
+MEASURED = "results/summary.tsv"
+"""What a run makes that need not draw figures and write the page: a third of the time of a tiny sweep."""
+
+
 def run(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run snakemake in `checkout` with the interpreter of the tests."""
     command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.test_interrupt import artefacts
-from tests.sweeps import run
+from tests.e2e.test_interrupt import measured
+from tests.sweeps import MEASURED, run
 
 pytestmark = pytest.mark.e2e
 
@@ -51,13 +51,13 @@ def test_disk_full(checkout: Path, finished: Path) -> None:
     """200 KiB hold the first files and not all; what a full disk broke is made again once there is room."""
     results = checkout / "results"
     with mounted(results, "size=200k"):
-        full = run(checkout)
+        full = run(checkout, MEASURED)
         assert full.returncode != 0
         assert "No space left on device" in full.stdout + full.stderr
         subprocess.run(["mount", "-o", "remount,size=64m", str(results)], check=True)
-        again = run(checkout)
+        again = run(checkout, MEASURED)
         assert again.returncode == 0, again.stdout[-4000:] + again.stderr[-4000:]
-        assert artefacts(checkout) == artefacts(finished)
+        assert measured(checkout) == measured(finished)
 
 
 @pytest.mark.skipif(shutil.which("mount") is None, reason="no mount command")
@@ -65,13 +65,13 @@ def test_results_folder_that_cannot_be_written(checkout: Path, finished: Path) -
     """Mounted read-only, since root writes whatever the permissions say."""
     results = checkout / "results"
     with mounted(results, "ro"):
-        refused = run(checkout)
+        refused = run(checkout, MEASURED)
         assert refused.returncode != 0
         assert "Read-only file system" in refused.stdout + refused.stderr
         assert "results" in refused.stdout + refused.stderr
-    again = run(checkout)
+    again = run(checkout, MEASURED)
     assert again.returncode == 0, again.stdout[-4000:] + again.stderr[-4000:]
-    assert artefacts(checkout) == artefacts(finished)
+    assert measured(checkout) == measured(finished)
 
 
 @pytest.mark.parametrize(
@@ -91,13 +91,13 @@ def test_a_damaged_intermediate_file(copied: Path, finished: Path, damaged: str,
     status = path.stat()
     path.write_bytes(whole[: len(whole) // 2])
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    broken = run(copied, "--forcerun", reader)
+    broken = run(copied, MEASURED, "--forcerun", reader)
     assert broken.returncode != 0
     assert str(path.relative_to(copied)) in broken.stdout + broken.stderr
     path.unlink()
-    again = run(copied)
+    again = run(copied, MEASURED)
     assert again.returncode == 0, again.stdout[-4000:] + again.stderr[-4000:]
-    assert artefacts(copied) == artefacts(finished)
+    assert measured(copied) == measured(finished)
 
 
 DEFECT = """

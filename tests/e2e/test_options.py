@@ -12,7 +12,7 @@ import yaml
 
 from nvdla_quant.runtime.dimg import read_dimg
 from nvdla_quant.table.table import read_table
-from tests.sweeps import run
+from tests.sweeps import MEASURED, run
 
 pytestmark = pytest.mark.e2e
 
@@ -36,7 +36,7 @@ def results(new_checkout: Callable[..., Path], tiny_config: dict[str, Any]) -> P
     config["raw_dumps"] = {"format": "text", "images": 2}
     checkout = new_checkout()
     (checkout / "config.yaml").write_text(yaml.safe_dump(config))
-    finished = run(checkout)
+    finished = run(checkout, MEASURED)
     assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-4000:]
     return checkout / "results"
 

@@ -13,7 +13,7 @@ import yaml
 
 from nvdla_quant.network.caffe.writer import write_caffemodel, write_prototxt
 from tests.fakes import CANARY, NASTY, bare_interpreter, fake_gpu, install
-from tests.sweeps import run, tiny_network
+from tests.sweeps import MEASURED, run, tiny_network
 
 pytestmark = pytest.mark.e2e
 
@@ -51,7 +51,7 @@ def run_with_stand_ins(checkout: Path, mode: str = "") -> subprocess.CompletedPr
         patch.setenv(CANARY, str(checkout / "canary"))
         (checkout / "temporary").mkdir(exist_ok=True)
         patch.setenv("TMPDIR", str(checkout / "temporary"))
-        return run(checkout)
+        return run(checkout, MEASURED)
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,7 @@ def command(
     cdma_first: Annotated[
         bool,
         typer.Option(
-            "--cdma-first", help="Enable CDMA before the rest of a convolution: for hardware that loses releases."
+            "--cdma-first", help="Enable CDMA first and release weights late: for hardware that loses releases."
         ),
     ] = False,
     max_macs: Annotated[int, typer.Option(min=0, help="Refuse loadables of more multiplications an image.")] = (

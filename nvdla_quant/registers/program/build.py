@@ -6,6 +6,8 @@ Facts: nvdla/sw ``kmd/firmware/*.c``, the functions ``dla_*_set_producer``, ``dl
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from nvdla_quant.emulator.decode import emu
 from nvdla_quant.emulator.decode.addresses import AddressSpace
 from nvdla_quant.emulator.operations import CpuOperation
@@ -68,7 +70,8 @@ def build(loadable: Loadable, target: Target, cdma_first: bool = False) -> tuple
     target : Target
         The hardware.
     cdma_first : bool
-        Enable CDMA before the other units of a convolution, and not last, as the firmware does.
+        Enable CDMA before the other units of a convolution, and not last, as the firmware does, and release weights
+        that fit their banks with the next convolution: then no release is lost (docs/bare-metal.md, "Lost releases").
 
     Raises
     ------
@@ -154,6 +157,7 @@ class _Writer:
         unmask = self._put("GLB", "S_INTR_MASK", 0)
         match self._engine(index):
             case Engine.CONV:
+                op = self._keeping_weights(op, surface) if self._cdma_first else op
                 yield from convolution(registers, self._target, resolve, op, surface, where)
             case Engine.SDP:
                 yield unmask
@@ -175,3 +179,12 @@ class _Writer:
                     )
                 yield from copies(registers, resolve, surface, where)
                 yield unmask
+
+    def _keeping_weights(self, op: np.void, surface: np.void) -> np.void:
+        """Return a convolution that keeps its weights until the next one starts, where they fit its banks."""
+        room = int(op["weight_bank"]) * self._target.cbuf_bank_bytes
+        if op["weight_reuse"] or int(surface["weight_data"]["size"]) > room:
+            return op
+        kept = op.copy()
+        kept["skip_weight_rls"] = 1
+        return kept

@@ -93,6 +93,7 @@ def test_the_writes_are_those_of_the_firmware(shared: Path, name: str) -> None:
     assert list(digest(loadable, program.target)) == EXPECTED[name]
 
 
+NV_SMALL_MAP = register_map(NV_SMALL)
 RNG = np.random.default_rng(5)
 NETWORKS: Mapping[str, Network] = {
     "classifier": chain(
@@ -163,17 +164,19 @@ def test_a_wrong_value_is_found(tmp_path: Path) -> None:
 def test_cdma_may_come_first(tmp_path: Path) -> None:
     loadable = compiled_for(NETWORKS["classifier"], NV_SMALL, PER_FILTER)
     image = image_for(decode(loadable, NV_SMALL))
-    enables = {}
+    enables, kept = {}, {}
     for first in (False, True):
         program = make_program(loadable, image, NV_SMALL, cdma_first=first)
         assert played(txn_files(program, Bases(), "made"), tmp_path, NV_SMALL).holds
-        steps = (
-            step for part in build(loadable, NV_SMALL, first) if isinstance(part, HardwarePart) for step in part.steps
-        )
+        steps = [step for part in program.parts if isinstance(part, HardwarePart) for step in part.steps]
         names = [step.register.unit for step in steps if isinstance(step, Put) and step.register.name == "D_OP_ENABLE"]
+        config = NV_SMALL_MAP.register("CSC", "D_MISC_CFG")
+        values = [step.value for step in steps if isinstance(step, Put) and step.register == config]
+        kept[first] = [config.field("SKIP_WEIGHT_RLS").of(int(value)) for value in values]  # type: ignore[arg-type]
         enables[first] = [name for name in names if name in ("CSC", "CDMA")]
     assert enables[False] == ["CSC", "CDMA"] * 3
     assert enables[True] == ["CDMA", "CSC"] * 3
+    assert (kept[False], kept[True]) == ([0] * 3, [1] * 3)
 
 
 @pytest.mark.parametrize(
