@@ -1,5 +1,6 @@
 """Fixtures that every test may use."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,24 @@ settings.load_profile("short")
 WORKFLOW = ("Snakefile", "config.yaml", "rules", "scripts", "envs", "schemas", "report", "profiles", "nvdla_quant")
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
+
+
+FIRST, LAST = ("slurm",), ("workflow", "e2e")
+"""Folders of tests that begin first, since they wait, and that run last, with what the others compiled."""
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Run one more at a time than there are processors: the tests on Slurm do little but wait."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests in the order in which they are done soonest."""
+    items.sort(key=lambda item: _turn(item.path.relative_to(REPOSITORY / "tests").parts[0]))
+
+
+def _turn(folder: str) -> int:
+    return -1 if folder in FIRST else LAST.index(folder) + 1 if folder in LAST else 0
 
 
 @pytest.fixture(scope="session")

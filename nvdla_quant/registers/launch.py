@@ -7,6 +7,7 @@ consumer waits for ever, and the other way round.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from nvdla_quant.emulator.decode.buffer import surplus_weights
 from nvdla_quant.emulator.operations import ConvOperation, Cube, Operation, cubes_kept, cubes_written
 from nvdla_quant.emulator.reuse import Predecessor
 from nvdla_quant.errors import TraceError
@@ -160,6 +161,7 @@ class Launcher:
             )
         index, fed = self.index, None
         if is_flying(self._units):
+            self._check_weights_follow(where)
             before = decode_convolution(self._units, self._target, index, self._before, self.warnings, where)
             fed, index = before.operation, index + 1
             self._check_kept(fed, where)
@@ -168,6 +170,21 @@ class Launcher:
         if not pooled:
             return [point]
         return [point, decode_pooling(self._units, self._target, index + 1, point, where)]
+
+    def _check_weights_follow(self, where: str) -> None:
+        """Refuse a convolution behind one that fetches more weights than it takes, as NVIDIA's traces of one do.
+
+        What is left over stands before this one's weights in the buffer (docs/hardware/buffer.md, seen on nv_large's RTL).
+        """
+        if self._before is None:
+            return
+        surplus = surplus_weights(self._before.surface, self._before.operation, self._target)
+        if surplus:
+            raise TraceError(
+                f"{where}: the convolution before fetches {surplus} bytes of weights more than its kernels take, so "
+                "hardware would take these for this one's; expected D_WEIGHT_BYTES in whole entries of the buffer, "
+                f"which have {self._target.cbuf_entry_bytes} bytes"
+            )
 
     def _check_kept(self, convolution: ConvOperation, where: str) -> None:
         """Refuse a convolution that takes from the buffer what has changed in memory since, where it is read again."""

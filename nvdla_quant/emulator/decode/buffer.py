@@ -34,17 +34,32 @@ def check_buffer(op: np.void, surface: np.void, operation: ConvOperation, target
     WrongTargetError
         A field differs; it names the field, what stands there and what the target expects.
     """
-    entry = f"an entry of {target.name}'s buffer has {target.cbuf_entry_bytes} bytes"
+    check_slices(op, operation, target, where)
+    if surplus_weights(surface, operation, target):
+        exact = operation.weight_count * ELEMENT_BYTES[operation.precision]
+        found, expected = int(surface["weight_data"]["size"]), round_up(exact, target.cbuf_entry_bytes)
+        raise WrongTargetError(
+            f"{where}: weight size is {found}, expected {expected}, which is {exact} in whole entries: {_entry(target)}"
+        )
+
+
+def check_slices(op: np.void, operation: ConvOperation, target: Target, where: str) -> None:
+    """Refuse a convolution whose ``entry_per_slice`` counts in other entries; see `check_buffer`."""
     expected, found = _entries(op, operation, target), int(op["entry_per_slice"])
     if expected is not None and found != expected:
-        raise WrongTargetError(f"{where}: entry_per_slice is {found}, expected {expected}: {entry}")
-    if operation.compression is None and not operation.keeps_weights:
-        exact = operation.weight_count * ELEMENT_BYTES[operation.precision]
-        expected, found = round_up(exact, target.cbuf_entry_bytes), int(surface["weight_data"]["size"])
-        if found != expected:
-            raise WrongTargetError(
-                f"{where}: weight size is {found}, expected {expected}, which is {exact} in whole entries: {entry}"
-            )
+        raise WrongTargetError(f"{where}: entry_per_slice is {found}, expected {expected}: {_entry(target)}")
+
+
+def surplus_weights(surface: np.void, operation: ConvOperation, target: Target) -> int:
+    """Return the bytes of weights that a convolution fetches beyond the entries that its kernels take."""
+    if operation.compression is not None or operation.keeps_weights:
+        return 0
+    exact = operation.weight_count * ELEMENT_BYTES[operation.precision]
+    return int(surface["weight_data"]["size"]) - round_up(exact, target.cbuf_entry_bytes)
+
+
+def _entry(target: Target) -> str:
+    return f"an entry of {target.name}'s buffer has {target.cbuf_entry_bytes} bytes"
 
 
 def _entries(op: np.void, operation: ConvOperation, target: Target) -> int | None:

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 
 from nvdla_quant.emulator.decode.addresses import CubeSpace
-from nvdla_quant.emulator.decode.buffer import check_buffer
 from nvdla_quant.emulator.decode.fields import ELEMENT_BYTES, converter_of, precision_of, refuse
 from nvdla_quant.emulator.operations import Compression, ConvOperation, Cube, Pixels
 from nvdla_quant.emulator.pixels import PIXELS
@@ -106,9 +105,7 @@ def decode_conv(
         _check_winograd(op, operation, where)
     check_left_weights(op, surface, target, where)
     kept = with_kept_weights(op, surface, operation, before, warnings, where)
-    result = _with_weights(space, target, op, surface, operation, where) if kept is None else kept
-    check_buffer(op, surface, result, target, where)
-    return result
+    return _with_weights(space, target, op, surface, operation, where) if kept is None else kept
 
 
 def _dilations(op: np.void, ignored: bool, warnings: list[str], where: str) -> tuple[int, int]:

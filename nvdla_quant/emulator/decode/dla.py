@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator.decode.addresses import AddressSpace
+from nvdla_quant.emulator.decode.buffer import check_buffer
 from nvdla_quant.emulator.decode.conv import decode_conv
 from nvdla_quant.emulator.decode.races import Link
 from nvdla_quant.emulator.decode.sdp import decode_sdp
@@ -63,6 +64,7 @@ def decode_task(space: AddressSpace, target: Target, base: int, warnings: list[s
     for index in task.chains.get(Engine.CONV, ()):
         op, surface = task.operation(index), task.surface(index)
         convolution = decode_conv(space, target, op, surface, base + index, before, warnings, where(index))
+        check_buffer(op, surface, convolution, target, where(index))
         convolutions[index] = convolution
         before = Predecessor(op, surface, convolution)
     operations: dict[int, Operation] = {}

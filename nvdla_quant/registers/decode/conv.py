@@ -1,5 +1,6 @@
 """A convolution: CDMA, CSC, CMAC_A, CMAC_B and CACC."""
 
+from nvdla_quant.emulator.decode.buffer import check_slices
 from nvdla_quant.emulator.decode.conv import decode_conv
 from nvdla_quant.emulator.pixels import PIXELS
 from nvdla_quant.emulator.reuse import Predecessor
@@ -75,6 +76,7 @@ def decode_convolution(
         refuse_unless_zero(units, "CDMA.D_NAN_FLUSH_TO_ZERO", where, "in fp16")
     descriptors = record(structs.CONV_OP, op), record(structs.CONV_SURFACE, surface)
     operation = decode_conv(space_of(target), target, *descriptors, index, before, warnings, where)
+    check_slices(descriptors[0], operation, target, where)
     return Predecessor(*descriptors, operation)
 
 
