@@ -5,6 +5,8 @@ expected and what to do. The command line prints the message alone and exits wit
 anything that is not an `NvdlaQuantError` is a defect of this project.
 """
 
+from __future__ import annotations  # TensorRT's interpreter may be Python 3.8.
+
 
 class NvdlaQuantError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -73,11 +75,11 @@ class TraceError(NvdlaQuantError):
     """Line of the trace that the message is about, where whoever raised it knew."""
 
     @classmethod
-    def at(cls, line: int, message: object) -> "TraceError":
+    def at(cls, line: int, message: object) -> TraceError:
         """Return the error of a line."""
         return cls(str(message)).located(line)
 
-    def located(self, line: int) -> "TraceError":
+    def located(self, line: int) -> TraceError:
         """Return the error, of `line` unless it knows another."""
         self.line = line if self.line is None else self.line
         return self
