@@ -226,11 +226,14 @@ def cell(network: Network, target: Target, precision: Precision) -> str:
 
 
 def table() -> str:
-    """Return the table as Markdown."""
-    lines = ["| layer | how | " + " | ".join(f"{target.name} {precision}" for target, precision in VARIANTS) + " |"]
-    lines.append("|---" * (2 + len(VARIANTS)) + "|")
-    for row in rows():
-        cells = (cell(row.network, target, precision) for target, precision in VARIANTS)
+    """Return the table as Markdown; targets whose cells are all the same share a column."""
+    shared: dict[tuple[str, ...], list[str]] = {}
+    for target, precision in VARIANTS:
+        column = (str(precision), *(cell(row.network, target, precision) for row in rows()))
+        shared.setdefault(column, []).append(target.name)
+    heads = [f"{', '.join(names)}: {precision}" for (precision, *_), names in shared.items()]
+    lines = [f"| layer | how | {' | '.join(heads)} |", "|---" * (2 + len(heads)) + "|"]
+    for row, *cells in zip(rows(), *(column[1:] for column in shared), strict=True):
         lines.append(f"| {row.layer} | {row.how} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
