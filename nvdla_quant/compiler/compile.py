@@ -48,7 +48,7 @@ from nvdla_quant.compiler.report import (
     WeightReport,
 )
 from nvdla_quant.errors import CompileError, ConfigError
-from nvdla_quant.hardware.targets import Precision, QuantizationMode, Target
+from nvdla_quant.hardware.targets import TARGETS, Precision, QuantizationMode, Target
 from nvdla_quant.loadable.records import Loadable
 from nvdla_quant.loadable.writer import serialize_loadable
 from nvdla_quant.network.findings import Finding
@@ -87,8 +87,9 @@ class Compilation:
     def report(self) -> dict[str, Any]:
         """Facts and claim as ``compile.json`` holds them."""
         facts = asdict(self.facts)
-        if not self.facts.weights:
-            del facts["weights"]
+        for key in ("weights", "specification"):
+            if not facts[key]:
+                del facts[key]
         return {**facts, "claim": claim_as_json(self.claim)}
 
 
@@ -156,6 +157,11 @@ def compile_network(
     made_for = target, precision, mode if precision is Precision.INT8 else None
     claim = claim_of(rewritten, lowered, stages.schedule.operations, scales, made_for)
     return Compilation(stages.loadable(rewritten), facts, claim)
+
+
+def _specification(target: Target) -> dict[str, Any]:
+    """Return what a target is, as JSON can hold it: a loadable has no field for it."""
+    return {**asdict(target), "precisions": sorted(map(str, target.precisions))}
 
 
 def _refuse(findings: tuple[Finding, ...], network: str, target: Target, precision: Precision) -> tuple[str, ...]:
@@ -330,6 +336,7 @@ class _Stages:
             dram_bytes=dram,
             live_bytes=self.live_bytes,
             serial=self.schedule.serial,
+            specification={} if self.target in TARGETS.values() else _specification(self.target),
             inputs=tuple(self._tensor_report(name) for name in lowered.inputs),
             outputs=tuple(self._tensor_report(name) for name in lowered.outputs),
             before_softmax=tuple(

@@ -1,7 +1,8 @@
 """What there is to say of a compilation: the facts in ``compile.json``."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,8 @@ class Report:
         that have no effect.
     weights : tuple[WeightReport, ...]
         Layers whose weights came quantized; ``compile.json`` has the key where there are any.
+    specification : Mapping[str, Any]
+        Of a target of one's own, what `Target` says of it; ``compile.json`` has the key for these alone.
     """
 
     compiler: str
@@ -148,3 +151,4 @@ class Report:
     before_softmax: tuple[TensorReport | None, ...]
     warnings: tuple[str, ...]
     weights: tuple[WeightReport, ...] = ()
+    specification: Mapping[str, Any] = field(default_factory=dict)

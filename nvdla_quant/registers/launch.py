@@ -174,7 +174,7 @@ class Launcher:
     def _check_weights_follow(self, where: str) -> None:
         """Refuse a convolution behind one that fetches more weights than it takes, as NVIDIA's traces of one do.
 
-        What is left over stands before this one's weights in the buffer (docs/hardware/buffer.md, seen on nv_large's RTL).
+        What is left over stands before this one's weights in the buffer: docs/hardware/buffer.md, seen on RTL.
         """
         if self._before is None:
             return

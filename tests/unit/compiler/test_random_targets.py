@@ -1,12 +1,17 @@
 """Random targets: compiler, emulator, int8 simulation and `check` agree on any legal specification."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from nvdla_quant.hardware.targets import Precision, QuantizationMode, Target
+from nvdla_quant.compiler.compile import compile_network
+from nvdla_quant.hardware.targets import NV_SMALL, Precision, QuantizationMode, Target
 from nvdla_quant.network.graph import ReLU
 from nvdla_quant.support.check import check
+from nvdla_quant.table.table import CalibrationTable
 from tests.networks.random import Drawn, Variant, drawn_case, has_long_product, networks
 from tests.profiles import examples
 from tests.specifications import legal_targets
@@ -43,3 +48,15 @@ def test_random_convolutions_on_random_targets(seed: int, target: Target, mode: 
     assume(not any(finding.severity == "error" for finding in check(network, target, Precision.INT8)))
     images = rng.integers(-128, 128, (2, *shape)).astype(np.int8)
     check_layer(network, images, target, mode)
+
+
+def test_compile_json_says_what_an_own_target_is() -> None:
+    """The loadable cannot; of the shipped ones the name is enough."""
+    network = chain((8, 6, 6), ReLU())
+    own = replace(NV_SMALL, name="own", cbuf_banks=16)
+    for target in (NV_SMALL, own):
+        table = CalibrationTable(dict.fromkeys(("data", "l0"), 1 / 32))
+        report = json.loads(json.dumps(compile_network(network, table, target, Precision.INT8).report))
+        assert report["target"] == target.name
+        assert ("specification" in report) == (target is own)
+    assert (report["specification"]["cbuf_banks"], report["specification"]["precisions"]) == (16, ["int8"])
