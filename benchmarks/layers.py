@@ -6,7 +6,7 @@ One small network for each row is checked and compiled for each target and preci
 layer runs on, or the rule that refuses it. A test compares the printed table with the documentation.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -225,17 +225,29 @@ def cell(network: Network, target: Target, precision: Precision) -> str:
     return ", ".join(unit for unit, count in units.items() if count)
 
 
-def table() -> str:
-    """Return the table as Markdown; targets whose cells are all the same share a column."""
+def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Return a table as Markdown, each of whose lines ends in the cells of all `VARIANTS`, in order.
+
+    Targets whose cells are all the same share a column.
+    """
+    own = len(head)
     shared: dict[tuple[str, ...], list[str]] = {}
-    for target, precision in VARIANTS:
-        column = (str(precision), *(cell(row.network, target, precision) for row in rows()))
+    for number, (target, precision) in enumerate(VARIANTS):
+        column = (str(precision), *(line[own + number] for line in lines))
         shared.setdefault(column, []).append(target.name)
-    heads = [f"{', '.join(names)}: {precision}" for (precision, *_), names in shared.items()]
-    lines = [f"| layer | how | {' | '.join(heads)} |", "|---" * (2 + len(heads)) + "|"]
-    for row, *cells in zip(rows(), *(column[1:] for column in shared), strict=True):
-        lines.append(f"| {row.layer} | {row.how} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    heads = [*head, *(f"{', '.join(names)}: {precision}" for (precision, *_), names in shared.items())]
+    printed = [heads, ["---"] * len(heads)]
+    printed += [[*line[:own], *(column[1 + row] for column in shared)] for row, line in enumerate(lines)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in printed)
+
+
+def table() -> str:
+    """Return the table as Markdown."""
+    lines = [
+        (row.layer, row.how, *(cell(row.network, target, precision) for target, precision in VARIANTS))
+        for row in rows()
+    ]
+    return markdown(("layer", "how"), lines)
 
 
 if __name__ == "__main__":

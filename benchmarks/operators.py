@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, parser
 
-from benchmarks.layers import VARIANTS, cell
+from benchmarks.layers import VARIANTS, cell, markdown
 from nvdla_quant.hardware.targets import NV_FULL, Precision, QuantizationMode
 from nvdla_quant.network.graph import Network
 from nvdla_quant.network.onnx.reader import read_onnx
@@ -299,10 +299,8 @@ def cells(line: Row) -> tuple[str, ...]:
 
 def table() -> str:
     """Return the table as Markdown."""
-    head = ("operator", "form", "becomes", *(f"{target.name} {precision}" for target, precision in VARIANTS))
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    lines += [f"| {' | '.join((', '.join(line.operators), line.form, *cells(line)))} |" for line in rows()]
-    return "\n".join(lines)
+    lines = [(", ".join(line.operators), line.form, *cells(line)) for line in rows()]
+    return markdown(("operator", "form", "becomes"), lines)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,16 @@ from nvdla_quant.network.graph import Convolution, Layer, Network, Operation, Te
 from nvdla_quant.network.shapes import assemble
 from nvdla_quant.table.consistency import unify
 from nvdla_quant.table.table import CalibrationTable
+from tests.profiles import targets
 
 INT8, FP16 = Precision.INT8, Precision.FP16
 PER_KERNEL, PER_FILTER = QuantizationMode
 VARIANTS = [
-    *(pytest.param(target, mode, id=f"{name}-{mode}") for name, target in TARGETS.items() for mode in QuantizationMode),
+    *(
+        pytest.param(target, mode, id=f"{name}-{mode}")
+        for name, target in targets().items()
+        for mode in QuantizationMode
+    ),
     pytest.param(TARGETS["nv_full"], None, id="nv_full-fp16"),
 ]
 WITH_TABLES = [variant for variant in VARIANTS if variant.values[0].has_lut]  # type: ignore[union-attr]

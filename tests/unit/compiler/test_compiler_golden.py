@@ -26,6 +26,7 @@ from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.network.graph import Network
 from nvdla_quant.network.views import viewed
 from nvdla_quant.table.table import CalibrationTable, read_table
+from tests.profiles import targets
 
 ALLOWED = {
     ".offset": "ours are packed, the real compiler's come from a buddy allocator",
@@ -277,7 +278,7 @@ def emulated_logits(compilation: Compilation, target: Target, images: NDArray[np
 @pytest.mark.parametrize(
     ("target", "precision", "mode"),
     [
-        *((target, Precision.INT8, mode) for target in TARGETS for mode in QuantizationMode),
+        *((target, Precision.INT8, mode) for target in targets() for mode in QuantizationMode),
         ("nv_full", Precision.FP16, None),
     ],
 )
@@ -309,7 +310,7 @@ def test_logits_follow_fp32(
     assert np.array_equal(result.argmax(axis=1)[clear], expected.argmax(axis=1)[clear])
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", targets())
 def test_logits_of_a_large_network_follow_fp32(shared: Path, target: str) -> None:
     """v-big2, two images: more kernels and rows than the buffers hold."""
     network, table, test, _ = calibrated(shared / "golden" / "models" / "v-big2")
@@ -320,7 +321,7 @@ def test_logits_of_a_large_network_follow_fp32(shared: Path, target: str) -> Non
     assert np.corrcoef(result.ravel(), expected.ravel())[0, 1] >= 0.995
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", targets())
 def test_the_same_network_gives_the_same_bytes(shared: Path, target: str) -> None:
     network, table, _, _ = calibrated(shared / "golden" / "models" / "resnets")
     first, second = (compile_network(network, table, TARGETS[target], Precision.INT8).data for _ in range(2))

@@ -35,7 +35,7 @@ from nvdla_quant.network.graph import (
 from nvdla_quant.network.shapes import assemble
 from nvdla_quant.table.table import CalibrationTable
 from tests.networks.random import Drawn, Variant, drawn_case, has_long_product, networks, variants
-from tests.profiles import examples
+from tests.profiles import examples, targets
 from tests.verified import cosine, float_scores, simulated_scores
 
 MODES = tuple(QuantizationMode)
@@ -120,7 +120,7 @@ def random_convolution(rng: np.random.Generator) -> tuple[tuple[int, int, int], 
     return (channels, *size), Convolution(weights, bias, (stride[0], stride[1]), (pad[0], pad[1]), dilation)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+@pytest.mark.parametrize("target", targets().values(), ids=targets())
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("seed", range(14))
 def test_random_convolutions(target: Target, mode: QuantizationMode, seed: int) -> None:
@@ -131,7 +131,7 @@ def test_random_convolutions(target: Target, mode: QuantizationMode, seed: int) 
     check_layer(network, images, target, mode)
 
 
-@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+@pytest.mark.parametrize("target", targets().values(), ids=targets())
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("seed", range(6))
 def test_filters_of_very_different_size_keep_their_biases(target: Target, mode: QuantizationMode, seed: int) -> None:
@@ -170,7 +170,7 @@ def test_biases_around_16_bits(mode: QuantizationMode, steps: int) -> None:
     check_layer(chain((4, 4, 4), operation), images, TARGETS["nv_full"], mode)
 
 
-@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+@pytest.mark.parametrize("target", targets().values(), ids=targets())
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     ("shape", "outputs"), [((1, 28, 28), 12), ((50, 4, 4), 500), ((500,), 10), ((3,), 5), ((512, 3, 3), 65)]
@@ -237,7 +237,7 @@ def check_pooling(shape: tuple[int, int, int], operation: Pooling, target: Targe
     return compilation
 
 
-@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+@pytest.mark.parametrize("target", targets().values(), ids=targets())
 @pytest.mark.parametrize("method", ["max", "average"])
 @pytest.mark.parametrize("seed", range(12))
 def test_random_poolings(target: Target, method: Literal["max", "average"], seed: int) -> None:
@@ -263,7 +263,7 @@ def test_poolings_that_are_split(
     assert check_pooling((9, 6, width), operation, TARGETS[target]).facts.units["PDP"] == runs
 
 
-@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+@pytest.mark.parametrize("target", targets().values(), ids=targets())
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("scales", [(0.5, 0.5), (0.5, 0.03), (0.02, 3.0)])
 @pytest.mark.parametrize("relu", [False, True])
@@ -320,7 +320,7 @@ def concatenations() -> Network:
 
 @pytest.mark.parametrize(
     ("target", "precision", "mode"),
-    [(target, INT8, mode) for target in TARGETS.values() for mode in MODES] + [(TARGETS["nv_full"], FP16, MODES[0])],
+    [(target, INT8, mode) for target in targets().values() for mode in MODES] + [(TARGETS["nv_full"], FP16, MODES[0])],
 )
 def test_concatenations(target: Target, precision: Precision, mode: QuantizationMode) -> None:
     network = concatenations()
