@@ -30,6 +30,7 @@ from nvdla_quant.network.files import write_model
 from nvdla_quant.runtime.on_device import device_of
 from tests.e2e.test_tools import tools_config
 from tests.fakes import CANARY, NASTY, install
+from tests.specifications import text_of, values_of
 from tests.sweeps import run, tiny_network
 from tests.unit.compiler.test_nvdla_compiler import TABLE
 from tests.unit.runtime.test_nvdla_runtime import Bench
@@ -100,9 +101,7 @@ def test_every_key_that_takes_free_text_holds_a_canary_somewhere(tiny_config: di
         for key in _keys_with_canary(config)
     }
     keys = dict(free_keys(schema, schema))
-    assert {"models.*.prototxt", "backends.nvdla_runtime.virtual_platform.modules.nv_small.*", "cases.*.model"} <= set(
-        keys
-    )
+    assert {"models.*.prototxt", "backends.nvdla_runtime.virtual_platform.modules.*.*", "cases.*.model"} <= set(keys)
     int8 = {"precision": "int8", "mode": "per-filter", "calibrator": "entropy"}
     for key, node in keys.items():
         taken = [start for start in STARTS for text in (NASTY, LINE) if accepts(schema, node, start + text)]
@@ -128,7 +127,7 @@ def test_no_pattern_lets_a_line_break_through_at_the_end(good: str) -> None:
 
 def _keys_with_canary(config: Any, path: str = "") -> Iterator[str]:
     if isinstance(config, Mapping):
-        known = path.rpartition(".")[2] in ("models", "datasets", "calibrators")
+        known = path.rpartition(".")[2] in ("models", "datasets", "calibrators", "modules")
         for key, value in config.items():
             yield from _keys_with_canary(value, f"{path}.{'*' if known else key}".lstrip("."))
     elif isinstance(config, list):
@@ -142,7 +141,7 @@ def _keys_with_canary(config: Any, path: str = "") -> Iterator[str]:
 
 
 def files_config(tiny_config: dict[str, Any], url: str, folder: Path, sha256: str) -> dict[str, Any]:
-    """A data set of each format, and an ONNX model, with every file where no shell would find it."""
+    """A data set of each format, an ONNX model and an own target, with every file where no shell would find it."""
     remote = {"url": f"{url}/{quote(NASTY)}.zip", "sha256": sha256, "member": f"-d/{NASTY}.npz"}
     local = {"archive": str(folder / f"{NASTY}.zip"), "sha256": sha256, "member": f"-d/{NASTY}/"}
     sources = {
@@ -158,7 +157,13 @@ def files_config(tiny_config: dict[str, Any], url: str, folder: Path, sha256: st
     tiny = tiny_config["models"]["tiny"]
     exported = {"onnx": f"-{NASTY}.onnx", "preprocessing": tiny["preprocessing"]}
     cases.append({"model": "exported", "dataset": "npz", "overrides": cases[0]["overrides"]})
-    return tiny_config | {"models": {"tiny": tiny, "exported": exported}, "datasets": pools, "cases": cases}
+    return tiny_config | {
+        "models": {"tiny": tiny, "exported": exported},
+        "datasets": pools,
+        "cases": cases,
+        "targets": [{"name": "own", "spec": f"-{NASTY}.spec"}],
+        "variants": [{"precision": "int8", "mode": "per-filter", "calibrator": "entropy"}],
+    }
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -197,7 +202,8 @@ def test_files_of_every_format_downloaded_or_taken_from_archives(
     (checkout / "config.yaml").write_text(yaml.safe_dump(config))
     write_model(tiny_network(0), [checkout / f"-{NASTY}.onnx"])
     made = [f"results/tiny/{name}/images/test-1-of-1.npz" for name in config["datasets"]]
-    made.append("results/exported/npz/network/fold/network.onnx")
+    made += ["results/exported/npz/network/fold/network.onnx", "results/tiny/npz/own/support.json"]
+    (checkout / f"-{NASTY}.spec").write_text(text_of(values_of(NV_SMALL)))
     finished = run(checkout, *made, "results/tiny/other/images/calibration-entropy.npz")
     assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-4000:]
     assert all((checkout / path).is_file() for path in made)

@@ -68,9 +68,9 @@ def test_a_specification_that_is_not_legal_is_found_before_anything_runs(
 
 
 def test_variants_name_targets_that_there_are(tiny_config: dict[str, Any]) -> None:
-    tiny_config["variants"][0]["targets"] = ["nv_smal"]
+    variant = {**tiny_config["variants"][0], "targets": ["nv_smal"]}
     with pytest.raises(ConfigError, match=r"variants\[0\].targets: there is no target 'nv_smal'"):
-        load_configuration(tiny_config)
+        load_configuration({**tiny_config, "variants": [variant]})
 
 
 def test_nvidias_compiler_knows_three(tiny_config: dict[str, Any]) -> None:
