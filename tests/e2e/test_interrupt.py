@@ -30,8 +30,8 @@ def artefacts(checkout: Path) -> dict[str, str]:
 
 
 def drawn(name: str) -> bool:
-    """Whether an artefact is made behind the summary: figures, and the list of all artefacts."""
-    return name.startswith("report/") or name == "manifest.json"
+    """Whether an artefact is made for figures alone, or behind them: the list of all artefacts."""
+    return name.startswith("report/") or name.endswith(("manifest.json", "table.raw.json"))
 
 
 def measured(checkout: Path) -> dict[str, str]:
