@@ -27,6 +27,10 @@ SHARE, MORE = 1.15, 3.0
 """The bar of a run: this share of what its jobs must take, and seconds."""
 
 
+Jobs = dict[str, list[dict[str, str]]]
+"""Lines of Snakemake's benchmark files by rule."""
+
+
 def workflow(folder: Path, cores: str, *more: str) -> float:
     """Run the workflow in `folder`; return the seconds that it took."""
     start = time.perf_counter()
@@ -37,7 +41,7 @@ def workflow(folder: Path, cores: str, *more: str) -> float:
     return time.perf_counter() - start
 
 
-def jobs(folder: Path) -> dict[str, list[dict[str, str]]]:
+def jobs(folder: Path) -> Jobs:
     """Return snakemake's benchmark of each job, by rule."""
     found: dict[str, list[dict[str, str]]] = defaultdict(list)
     root = folder / "results" / "benchmarks"

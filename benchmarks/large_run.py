@@ -9,13 +9,12 @@ and of each rule its jobs, their seconds and their largest memory (Snakemake's o
 import argparse
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import yaml
 
-from benchmarks.default_run import CHECKOUT, jobs, workflow
+from benchmarks.default_run import CHECKOUT, Jobs, jobs, workflow
 from nvdla_quant.network.files import write_model
 from tests.networks.residual import resnet18
 
@@ -56,24 +55,28 @@ def configuration(folder: Path) -> dict[str, object]:
     }
 
 
+def measure(images: int, cores: str) -> tuple[float, Jobs, int]:
+    """Run the sweep over so many test images; return its seconds, its jobs by rule, and the bytes of its results."""
+    random = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_model(resnet18(), (folder / "net.prototxt", folder / "net.caffemodel"))
+        count = images + CALIBRATION_IMAGES
+        coarse = random.integers(0, 256, (count, 14, 14, 3), np.uint8).repeat(16, 1).repeat(16, 2)
+        np.savez(folder / "images.npz", images=coarse, labels=random.integers(0, 1000, count))
+        (folder / "large.yaml").write_text(yaml.safe_dump(configuration(folder)))
+        seconds = workflow(folder, cores, "--snakefile", str(CHECKOUT / "Snakefile"), "--configfile", "large.yaml")
+        size = sum(path.stat().st_size for path in (folder / "results").rglob("*") if path.is_file())
+        return seconds, jobs(folder), size
+
+
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description="Time and memory of a sweep of an ImageNet-size network.")
     parser.add_argument("cores", nargs="?", default="2")
     parser.add_argument("--images", type=int, default=1000, help="test images")
     options = parser.parse_args()
-    random = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        write_model(resnet18(), (folder / "net.prototxt", folder / "net.caffemodel"))
-        count = options.images + CALIBRATION_IMAGES
-        coarse = random.integers(0, 256, (count, 14, 14, 3), np.uint8).repeat(16, 1).repeat(16, 2)
-        np.savez(folder / "images.npz", images=coarse, labels=random.integers(0, 1000, count))
-        (folder / "large.yaml").write_text(yaml.safe_dump(configuration(folder)))
-        start = time.perf_counter()
-        workflow(folder, options.cores, "--snakefile", str(CHECKOUT / "Snakefile"), "--configfile", "large.yaml")
-        seconds = time.perf_counter() - start
-        found = jobs(folder)
+    seconds, found, _ = measure(options.images, options.cores)
     print(f"{options.images} images x 6 variants on {options.cores} cores: {seconds:.0f} s, bar {SECONDS}")
     print(f"{'rule':24} jobs  seconds  largest MiB (bar {MIB})")
     for rule, lines in sorted(found.items(), key=lambda item: -sum(float(line["s"]) for line in item[1])):
