@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from nvdla_quant.compiler.compile import compile_network
 from nvdla_quant.hardware.targets import NV_SMALL, Precision, QuantizationMode, Target
 from nvdla_quant.network.graph import ReLU
+from nvdla_quant.registers.program.image import make_program
 from nvdla_quant.support.check import check
 from nvdla_quant.table.table import CalibrationTable
 from tests.networks.random import Drawn, Variant, drawn_case, has_long_product, networks
@@ -24,13 +25,17 @@ MODES = st.sampled_from(list(QuantizationMode))
 @settings(max_examples=examples(60))
 @given(networks(longest=4), legal_targets(), MODES)
 def test_random_networks_on_random_targets(drawn: Drawn, target: Target, mode: QuantizationMode) -> None:
-    """What `check` lets through compiles, fits the target's buffer, and is as near the float network as int8 can be."""
+    """What `check` lets through compiles, fits the target's buffer, and is as near the float network as int8 can be.
+
+    Written as a program of registers it leaves the same bytes, which `make_program` checks.
+    """
     case = drawn_case(drawn, Variant(target, Precision.INT8, mode))
     if case is None:
         return
     program = case.program
     assert program.warnings == ()
     assert program.target == target
+    make_program(case.loadable, np.full(program.inputs[0].shape, 3, np.int8), target)
     expected = float_scores(case.network, case.images)
     found = cosine(case.scores(), expected)
     if found < 0.98 and not has_long_product(case.network):
