@@ -45,6 +45,7 @@ def main() -> None:
         rule: line_through((small, seconds[small][rule]), (large, seconds[large][rule])) for rule in seconds[small]
     }
     size = line_through((small, runs[small][2]), (large, runs[large][2]))
+    print(", ".join(f"{count} images: {run[0]:.0f} s" for count, run in runs.items()))
     print(f"{'rule':24} constant  an image  told at {judge}  measured")
     for rule, (constant, slope) in sorted(lines.items(), key=lambda item: -seconds[judge][item[0]]):
         told = constant + slope * judge

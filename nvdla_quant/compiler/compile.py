@@ -26,6 +26,7 @@ from nvdla_quant.compiler.lowering.operations import (
     NormalisationStep,
     Operation,
     PointStep,
+    SdpOperation,
     SdpProgram,
 )
 from nvdla_quant.compiler.lowering.schedule import Schedule, written
@@ -55,7 +56,7 @@ from nvdla_quant.network.findings import Finding
 from nvdla_quant.network.graph import Network
 from nvdla_quant.network.passes import for_hardware
 from nvdla_quant.network.views import viewed
-from nvdla_quant.support.check import check
+from nvdla_quant.support.check import PIXEL_RULE, check
 from nvdla_quant.table.table import CalibrationTable
 
 BUILTIN = "builtin"
@@ -221,6 +222,7 @@ class _Stages:
             for index, tiling in self.tilings.items()
         }
         self.schedule = Schedule(tuple(operations), lowered.parts, buffers=buffers if keep_apart else {})
+        self._check_pixels()
         self.activations: Pool = allocate(self.schedule, sizes)
         self.live_bytes = largest_live(self.schedule, sizes)
         if self.activations.size > max(MEMORY_LIMIT * self.live_bytes, PAGE):
@@ -309,6 +311,20 @@ class _Stages:
             whole, surface = places[part.whole], self.surfaces[name]
             places[name] = Place(whole.address, whole.offset + offset_in(part, surface), surface.size)
         return places
+
+    def _check_pixels(self) -> None:
+        """Refuse an SDP operation on one pixel of a larger tensor: hardware ignores how far its surfaces are apart."""
+        for operation in self.schedule.operations:
+            if not isinstance(operation, SdpOperation):
+                continue
+            step = self.lowered.steps[operation.step]
+            # What a deconvolution's columns are interleaved to is as wide as they are.
+            given = operation.source if isinstance(step, InterleaveStep) else None
+            for window in filter(None, (operation.source, operation.addend, operation.destination)):
+                surface, shown = self.surfaces[window.tensor], given or window
+                pixel = (shown.rows, shown.columns) == (1, 1)
+                if pixel and surface.surfaces > 1 and surface.surface_stride != surface.atom:
+                    raise CompileError(f"layer {step.layers[0]!r}: {PIXEL_RULE}")
 
     def report(self, warnings: tuple[str, ...]) -> Report:
         """Return what was compiled, and how."""

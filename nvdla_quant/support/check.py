@@ -191,6 +191,12 @@ def _convolution_core(
     yield from _fits(layer, work, dilation, target)
 
 
+PIXEL_RULE = (
+    "a result of one pixel with more channels than an atom would be put into a larger tensor, and of one pixel the SDP "
+    "takes all atoms one behind the other, whatever the tensor"
+)
+
+
 def _deconvolution(layer: Layer, network: Network, target: Target, precision: Precision) -> Iterator[Finding]:
     """Look at each phase of the stride, which is a convolution."""
     operation = layer.operation
@@ -206,6 +212,10 @@ def _deconvolution(layer: Layer, network: Network, target: Target, precision: Pr
         )
     ]
     found: dict[Finding, None] = {}
+    atom, (rows, columns) = _atom(target, precision), ([phase.count for phase in axis] for axis in axes)
+    written, copied = _lone_pixels(rows, columns)
+    if (written and outputs * together > atom) or (copied and outputs * operation.group > atom):
+        found[Finding(layer.name, "pixel", "error", PIXEL_RULE, "a larger input, or fewer outputs")] = None
     for down in axes[0]:
         for across in axes[1]:
             taps = max(len(down.taps), 1), max(len(across.taps), 1)
@@ -222,6 +232,19 @@ def _deconvolution(layer: Layer, network: Network, target: Target, precision: Pr
             )
             found.update(dict.fromkeys(_fits(layer, work, (1, 1), target)))
     yield from found
+
+
+def _lone_pixels(rows: Sequence[int], columns: Sequence[int]) -> tuple[bool, bool]:
+    """Return whether one pixel of several is written at a time, and whether one is copied at a time.
+
+    The phases of a deconvolution have so many rows and columns each. One is written into rows of the output, or, where
+    there are several columns of phases, of a tensor for that column, which is then copied into the output: whole where
+    all columns are alike, else row by row.
+    """
+    height, alike = sum(rows), len(set(columns)) == 1
+    written = height > 1 and 1 in rows and 1 in columns
+    copied = len(columns) > 1 and 1 in columns and (not alike or height == 1)
+    return written, copied
 
 
 def _fits(layer: Layer, work: Work, dilation: tuple[int, int], target: Target) -> Iterator[Finding]:

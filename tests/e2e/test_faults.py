@@ -51,11 +51,11 @@ def test_disk_full(checkout: Path, finished: Path) -> None:
     """200 KiB hold the first files and not all; what a full disk broke is made again once there is room."""
     results = checkout / "results"
     with mounted(results, "size=200k"):
-        full = run(checkout, MEASURED)
+        full = run(checkout, *MEASURED)
         assert full.returncode != 0
         assert "No space left on device" in full.stdout + full.stderr
         subprocess.run(["mount", "-o", "remount,size=64m", str(results)], check=True)
-        again = run(checkout, MEASURED)
+        again = run(checkout, *MEASURED)
         assert again.returncode == 0, again.stdout[-4000:] + again.stderr[-4000:]
         assert measured(checkout) == measured(finished)
 
@@ -65,11 +65,11 @@ def test_results_folder_that_cannot_be_written(checkout: Path, finished: Path) -
     """Mounted read-only, since root writes whatever the permissions say."""
     results = checkout / "results"
     with mounted(results, "ro"):
-        refused = run(checkout, MEASURED)
+        refused = run(checkout, *MEASURED)
         assert refused.returncode != 0
         assert "Read-only file system" in refused.stdout + refused.stderr
         assert "results" in refused.stdout + refused.stderr
-    again = run(checkout, MEASURED)
+    again = run(checkout, *MEASURED)
     assert again.returncode == 0, again.stdout[-4000:] + again.stderr[-4000:]
     assert measured(checkout) == measured(finished)
 
@@ -91,11 +91,11 @@ def test_a_damaged_intermediate_file(copied: Path, finished: Path, damaged: str,
     status = path.stat()
     path.write_bytes(whole[: len(whole) // 2])
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    broken = run(copied, MEASURED, "--forcerun", reader)
+    broken = run(copied, *MEASURED, "--forcerun", reader)
     assert broken.returncode != 0
     assert str(path.relative_to(copied)) in broken.stdout + broken.stderr
     path.unlink()
-    again = run(copied, MEASURED)
+    again = run(copied, *MEASURED)
     assert again.returncode == 0, again.stdout[-4000:] + again.stderr[-4000:]
     assert measured(copied) == measured(finished)
 

@@ -36,7 +36,7 @@ def results(new_checkout: Callable[..., Path], tiny_config: dict[str, Any]) -> P
     config["raw_dumps"] = {"format": "text", "images": 2}
     checkout = new_checkout()
     (checkout / "config.yaml").write_text(yaml.safe_dump(config))
-    finished = run(checkout, MEASURED)
+    finished = run(checkout, *MEASURED)
     assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-4000:]
     return checkout / "results"
 

@@ -51,7 +51,7 @@ def run_with_stand_ins(checkout: Path, mode: str = "") -> subprocess.CompletedPr
         patch.setenv(CANARY, str(checkout / "canary"))
         (checkout / "temporary").mkdir(exist_ok=True)
         patch.setenv("TMPDIR", str(checkout / "temporary"))
-        return run(checkout, MEASURED)
+        return run(checkout, *MEASURED)
 
 
 @pytest.fixture(scope="module")

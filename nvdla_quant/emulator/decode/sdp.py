@@ -85,19 +85,33 @@ def decode_around_units(
         batches = max(batch, 1)
         cube = surface["dst_data"]
         destination = space.cube(cube, atom, element_bytes, place, batch=batches, batch_stride=stride)
+        _check_pixel(destination, place)
     if convolution is None:
         if op["conv_mode"] != 0 or batch != 1:
             mode = int(op["conv_mode"]), batch
             raise refuse(where, "(conv_mode, batch_num)", mode, "(0, 1) where the source is memory")
         element_bytes = ELEMENT_BYTES[given]
         atom = target.feature_atom_bytes // element_bytes
-        source: Cube | ConvOperation = space.cube(surface["src_data"], atom, element_bytes, f"{where} source")
+        read = space.cube(surface["src_data"], atom, element_bytes, f"{where} source")
+        _check_pixel(read, f"{where} source")
+        source: Cube | ConvOperation = read
     else:
         source = convolution
         _check_fed(op, convolution, shape, precision, given, where)
     if shape != destination.shape:
         raise refuse(where, "dst shape", destination.shape, str(shape))
     return SdpOperation(index, source, (), None, converter_of(op["out_cvt"]), precision, destination, output)
+
+
+def _check_pixel(cube: Cube, where: str) -> None:
+    """Refuse a cube of one pixel whose surfaces do not stand one behind the other: so the hardware takes them.
+
+    nvdla/hw ``vmod/nvdla/sdp/NV_NVDLA_SDP_WDMA_cmd.v`` and ``NV_NVDLA_SDP_RDMA_ig.v``, ``cfg_mode_1x1_pack``; nvdlav1's
+    ``NV_NVDLA_SDP_{MRDMA,BRDMA,NRDMA,ERDMA}_ig.v`` have it, too. The C-model ends with an assertion.
+    """
+    packed = cube.atom * cube.element_bytes
+    if cube.shape[1:] == (1, 1) and cube.surfaces > 1 and cube.surface_stride != packed:
+        raise refuse(where, "surf_stride", cube.surface_stride, f"{packed}: of one pixel hardware ignores it")
 
 
 def with_units(
@@ -244,7 +258,7 @@ def operand_cube(
     The unit walks over the data's own shape; only address and strides are the operand's.
     """
     atom = target.feature_atom_bytes // ELEMENT_BYTES[precision]
-    return space.checked_cube(
+    cube = space.checked_cube(
         Cube(
             memory=int(descriptor["address"]),
             offset=int(descriptor["offset"]),
@@ -258,6 +272,8 @@ def operand_cube(
         ),
         f"{where} operands",
     )
+    _check_pixel(cube, f"{where} operands")
+    return cube
 
 
 def decode_lut(lut: np.void, bits: int, where: str) -> Lut:
