@@ -106,8 +106,8 @@ def decode_around_units(
 def _check_pixel(cube: Cube, where: str) -> None:
     """Refuse a cube of one pixel whose surfaces do not stand one behind the other: so the hardware takes them.
 
-    nvdla/hw ``vmod/nvdla/sdp/NV_NVDLA_SDP_WDMA_cmd.v`` and ``NV_NVDLA_SDP_RDMA_ig.v``, ``cfg_mode_1x1_pack``; nvdlav1's
-    ``NV_NVDLA_SDP_{MRDMA,BRDMA,NRDMA,ERDMA}_ig.v`` have it, too. The C-model ends with an assertion.
+    nvdla/hw ``vmod/nvdla/sdp/NV_NVDLA_SDP_WDMA_cmd.v``, ``cfg_mode_1x1_pack``; what reads source and operands has it,
+    too, on both branches. The C-model ends with an assertion.
     """
     packed = cube.atom * cube.element_bytes
     if cube.shape[1:] == (1, 1) and cube.surfaces > 1 and cube.surface_stride != packed:
