@@ -1,5 +1,6 @@
 """The memories of a trace: sparse, each byte given by the trace, written by an operation, or neither."""
 
+import zlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -29,7 +30,9 @@ class TraceMemory:
     def fill(self, memory: int, address: int, size: int) -> None:
         """Set bytes to 0."""
         self._check(address, size)
-        self.write(memory, address, np.zeros(size, np.uint8))
+        nothing = np.zeros(PAGE, np.uint8)
+        for start in range(0, size, PAGE):
+            self.write(memory, address + start, nothing[: min(PAGE, size - start)])
 
     def write(
         self, memory: int, address: int, content: NDArray[np.uint8], given: NDArray[np.bool_] | None = None
@@ -54,6 +57,15 @@ class TraceMemory:
             if (memory, page) in self._pages:
                 content[outside], given[outside] = (part[inside] for part in self._pages[memory, page])
         return content, given
+
+    def crc(self, memory: int, address: int, size: int) -> int:
+        """Return the CRC-32 of bytes, a page at a time: a trace may ask for that of any number."""
+        self._check(address, size)
+        found = 0
+        for start in range(0, size, PAGE):
+            content, _ = self.read(memory, address + start, min(PAGE, size - start))
+            found = zlib.crc32(content.tobytes(), found)
+        return found
 
     def _check(self, address: int, size: int) -> None:
         if address < 0 or address + size > 1 << ADDRESS_BITS:

@@ -5,7 +5,6 @@ Of a ``.cfg``, the statements of each unit are a stream of their own, as in NVID
 the orders that the player allows. A check starts with its event, wherever it stands.
 """
 
-import zlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -288,7 +287,7 @@ class _Player:
         return read_payload(path)
 
     def _check_crc(self, statement: CheckCrc) -> None:
-        found = zlib.crc32(self._memory.read(statement.memory, statement.address, statement.size)[0].tobytes())
+        found = self._memory.crc(statement.memory, statement.address, statement.size)
         place = _place(statement)
         self._checks.append(Check(statement.line, "crc", place, f"{statement.crc:#010x}", f"{found:#010x}"))
 
