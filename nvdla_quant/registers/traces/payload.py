@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nvdla_quant.errors import TraceError
 
 LINE_BYTES = 32
-MOST_BYTES = 1 << 26
+MOST_BYTES = 1 << 27
 """Most bytes of one file."""
 _CHUNK = re.compile(r"\{\s*offset\s*:\s*(\w+)\s*,\s*size\s*:\s*(\w+)\s*,\s*payload\s*:([^{}]*)\}")
 
