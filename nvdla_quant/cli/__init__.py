@@ -30,6 +30,7 @@ COMMANDS = {
     "fix-table": "Make the calibration table that a compiler takes: layer names, scales that agree.",
     "check": "Say what a target cannot run of a network, all of it; exit status 3 where that is anything.",
     "verify": "Compare a loadable with the float network, layer by layer, and say what is wrong.",
+    "estimate": "Say how many cycles a loadable takes on the hardware, operation by operation, without running it.",
     "trace": "Write a loadable as a program of registers, with its memory images and what it leaves of an image.",
     "replay": "Run a trace of register writes and its checks as the hardware would; exit status 4 where one differs.",
     "top": "Print the k highest scores of a raw dump: 0-based index, value, label.",

@@ -161,8 +161,12 @@ def compile_network(
 
 
 def _specification(target: Target) -> dict[str, Any]:
-    """Return what a target is, as JSON can hold it: a loadable has no field for it."""
-    return {**asdict(target), "precisions": sorted(map(str, target.precisions))}
+    """Return what a target is, as JSON can hold it: a loadable has no field for it.
+
+    What its cycles follow from besides is no part of it: all targets have the same.
+    """
+    fields = {name: value for name, value in asdict(target).items() if name != "timing"}
+    return {**fields, "precisions": sorted(map(str, target.precisions))}
 
 
 def _refuse(findings: tuple[Finding, ...], network: str, target: Target, precision: Precision) -> tuple[str, ...]:

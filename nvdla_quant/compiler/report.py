@@ -1,8 +1,12 @@
 """What there is to say of a compilation: the facts in ``compile.json``."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from nvdla_quant.errors import ClaimError
 
 
 @dataclass(frozen=True)
@@ -152,3 +156,22 @@ class Report:
     warnings: tuple[str, ...]
     weights: tuple[WeightReport, ...] = ()
     specification: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_layers(path: Path) -> dict[int, tuple[str, ...]]:
+    """Return the layers that each operation computes, by its number, as a ``compile.json`` names them.
+
+    Raises
+    ------
+    ClaimError
+        The file cannot be read, or names no operations: another compiler's.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        operations = content["operations"]
+        return {number: tuple(map(str, operation["layers"])) for number, operation in enumerate(operations)}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ClaimError(
+            f"{path}: names no operations ({type(error).__name__}: {error}); expected a compile.json of the built-in "
+            "compiler, which `compile --report` writes"
+        ) from error

@@ -8,6 +8,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
+from nvdla_quant.hardware.timing import FITTED, Timing
+
 
 class Precision(StrEnum):
     """Precision of an operation; fp16 and int8 are also those of a loadable, `nvdla_compiler`'s ``--cprecision``."""
@@ -90,6 +92,8 @@ class Target:
         Ways to DRAM and to the memory beside the core (SRAM).
     address_bits : int
         Width of an address.
+    timing : Timing
+        What its clock cycles follow from besides.
     """
 
     name: str
@@ -113,6 +117,7 @@ class Target:
     memory: MemoryInterface
     secondary: MemoryInterface | None
     address_bits: int
+    timing: Timing = FITTED
 
     @property
     def cbuf_bank_bytes(self) -> int:

@@ -24,7 +24,7 @@ from nvdla_quant.registers.program.conv import convolution
 from nvdla_quant.registers.program.encode import Resolver
 from nvdla_quant.registers.program.moves import copies, layout
 from nvdla_quant.registers.program.planar import normalisation, pooling
-from nvdla_quant.registers.program.schedule import Enable, Program, Turns, Wait, schedule
+from nvdla_quant.registers.program.schedule import Action, Enable, Program, Turns, Wait, schedule
 from nvdla_quant.registers.program.sdp import point
 from nvdla_quant.registers.program.steps import AwaitInterrupt, Poll, Put, Remark, Step
 
@@ -87,7 +87,8 @@ def build(loadable: Loadable, target: Target, cdma_first: bool = False) -> tuple
         space = AddressSpace(loadable, task, static, layouts)
         if task.interface == Interface.DLA1:
             descriptors = read_task(space)
-            steps = tuple(_Writer(descriptors, target, base, cdma_first).steps(turns))
+            writer = Writer(descriptors, target, base, cdma_first)
+            steps = tuple(step for action in schedule(descriptors, turns) for step in writer.steps(action))
             parts.append(HardwarePart(steps, descriptors.count))
             base += descriptors.count
         else:
@@ -97,10 +98,10 @@ def build(loadable: Loadable, target: Target, cdma_first: bool = False) -> tuple
     return tuple(parts)
 
 
-class _Writer:
-    """Writes the steps of one task."""
+class Writer:
+    """Writes the steps of one task: `base` operations come before it."""
 
-    def __init__(self, task: DlaTask, target: Target, base: int, cdma_first: bool) -> None:
+    def __init__(self, task: DlaTask, target: Target, base: int, cdma_first: bool = False) -> None:
         self._task = task
         self._target = target
         self._registers: RegisterMap = register_map(target)
@@ -108,19 +109,19 @@ class _Writer:
         self._base = base
         self._cdma_first = cdma_first
 
-    def steps(self, turns: Turns) -> Iterator[Step]:
-        for action in schedule(self._task, turns):
-            match action:
-                case Program(index, group, reader):
-                    yield Remark(f"operation {self._base + index} ({self._engine(index).name}), group {group}")
-                    yield from self._choose(index, group, reader)
-                    yield from self._program(index)
-                case Enable(index, group, reader, reads):
-                    yield from self._choose(index, group, reader)
-                    yield from self._enable(index, group, reads)
-                case Wait(source, group):
-                    yield AwaitInterrupt(source, group)
-                    yield self._put("GLB", "S_INTR_STATUS", Interrupt(source, group).mask)
+    def steps(self, action: Action) -> Iterator[Step]:
+        """Yield the steps of one action of the firmware."""
+        match action:
+            case Program(index, group, reader):
+                yield Remark(f"operation {self._base + index} ({self._engine(index).name}), group {group}")
+                yield from self._choose(index, group, reader)
+                yield from self._program(index)
+            case Enable(index, group, reader, reads):
+                yield from self._choose(index, group, reader)
+                yield from self._enable(index, group, reads)
+            case Wait(source, group):
+                yield AwaitInterrupt(source, group)
+                yield self._put("GLB", "S_INTR_STATUS", Interrupt(source, group).mask)
 
     def _engine(self, index: int) -> Engine:
         return self._task.engines[index]

@@ -9,7 +9,7 @@ Facts: nvdla/sw ``kmd/firmware/{scheduler,engine}.c``.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from nvdla_quant.errors import TraceError
@@ -30,6 +30,8 @@ EVENTS = {
 """What each interrupt says of which unit (nvdla/sw ``kmd/firmware/engine_isr.c``, ``dla_isr_handler``)."""
 DONE = {engine: source for source, (engine, event) in EVENTS.items() if event is DependencyEvent.OP_COMPLETED}
 """The interrupt that says that a unit is done."""
+ENDINGS = {Engine.CONV: ("CDMA_DAT", "CDMA_WT", "CACC")}
+"""What ends with an operation of a unit, where that is more than the unit itself."""
 WITH_TABLE = (Engine.SDP, Engine.CDP)
 NO_TABLE = -1
 
@@ -107,46 +109,82 @@ def schedule(task: DlaTask, turns: Turns) -> Iterator[Action]:
     TraceError
         Operations are left, and nothing that is enabled can run: the firmware would wait for ever.
     """
-    return _Scheduler(task, turns).actions()
+    firmware = Firmware(task, turns)
+    yield from firmware.begin()
+    while firmware.left:
+        for wait in _ending_next(firmware):
+            yield wait
+            yield from firmware.told(wait)
 
 
-class _Scheduler:
-    """The firmware's scheduler, with hardware that runs what it enables."""
+class Firmware:
+    """The firmware's scheduler, for one task.
+
+    Attributes
+    ----------
+    task : DlaTask
+        What it runs.
+    turns : Turns
+        Where the units stand.
+    left : int
+        Operations that have not ended.
+    launched : dict[int, int]
+        Operations of BDMA that were launched and have not ended, in order, with their groups.
+    """
 
     def __init__(self, task: DlaTask, turns: Turns) -> None:
-        self._task = task
-        self._turns = turns
+        self.task = task
+        self.turns = turns
+        self.left = task.count
+        self.launched: dict[int, int] = {}
         self._waiting = [int(entry["dependency_count"]) for entry in task.common]
         self._units = {engine: _Unit(engine, deque(task.chains.get(engine, ()))) for engine in Engine}
-        self._endings: deque[Wait] = deque()
-        self._launched: deque[int] = deque()
         self._made: list[Action] = []
-        self._left = task.count
 
-    def actions(self) -> Iterator[Action]:
+    def begin(self) -> list[Action]:
+        """Return what it does before anything ends."""
         for unit in self._units.values():
             if unit.chain:
                 self._submit(unit)
                 self._submit(unit)
-        yield from self._taken()
-        while self._left:
-            wait = self._next()
-            yield wait
-            self._told(wait)
-            yield from self._taken()
+        return self._taken()
+
+    def told(self, wait: Wait) -> list[Action]:
+        """Return what an interrupt leads to (``dla_handle_events``)."""
+        engine, event = EVENTS[wait.source]
+        unit = self._units[engine]
+        index = unit.groups[wait.group].index
+        assert index is not None, "what ends is held by a group"
+        self.launched.pop(index, None)
+        if event is DependencyEvent.OP_COMPLETED:
+            self._complete(unit, wait.group, index)
+        else:
+            self._signal(index, event)
+        return self._taken()
+
+    def due(self, engine: Engine) -> int | None:
+        """Return the operation of a unit's next group where that is enabled."""
+        group = self._units[engine].groups[self.turns.units[engine]]
+        return group.index if group.active else None
+
+    def stuck(self) -> TraceError:
+        """Return what to say where operations are left, and nothing that is enabled can run."""
+        index = next(index for index, count in enumerate(self._waiting) if self._is_left(index, count))
+        return TraceError(
+            f"{self.task.where(index)}: waits for {self._waiting[index]} events, and nothing that is enabled can run; "
+            "the firmware would wait for ever"
+        )
 
     def _taken(self) -> list[Action]:
         made, self._made = self._made, []
         return made
-
-    # What the firmware does.
 
     def _submit(self, unit: _Unit) -> None:
         """Give a unit its next operation (``dla_dequeue_operation``, ``dla_submit_operation``)."""
         free = unit.free
         if not unit.chain or not free:
             return
-        number = self._turns.units[unit.engine] if len(free) == 2 else free[0]
+        number = self.turns.units[unit.engine] if len(free) == 2 else free[0]
         group = unit.groups[number]
         group.index, group.pending = unit.chain.popleft(), True
         self._prepare_reader(unit, group)
@@ -157,15 +195,15 @@ class _Scheduler:
     def _prepare_reader(self, unit: _Unit, group: _Group) -> None:
         """Choose the group of what reads for a unit (``dla_prepare_operation``)."""
         taken = [other.reader for other in unit.groups if other.reads]
-        group.reader = 1 - taken[0] if taken else self._turns.readers[unit.engine]
+        group.reader = 1 - taken[0] if taken else self.turns.readers[unit.engine]
         assert group.index is not None, "a group that is prepared holds an operation"
         group.reads = self._reads(group.index)
 
     def _reads(self, index: int) -> bool:
         """Whether an operation takes what reads for its unit."""
-        engine, surface = self._task.engines[index], self._task.surface(index)
+        engine, surface = self.task.engines[index], self.task.surface(index)
         if engine is Engine.SDP:
-            return needs_reader(self._task.operation(index), surface)
+            return needs_reader(self.task.operation(index), surface)
         if engine is Engine.PDP:
             return bool(surface["src_data"]["type"] != MemoryType.ON_THE_FLY)
         return engine is Engine.CDP
@@ -178,7 +216,7 @@ class _Scheduler:
             return other.index is None or other.active
         if unit.engine not in WITH_TABLE:
             return True
-        table = int(self._task.operation(group.index)["lut_index"])
+        table = int(self.task.operation(group.index)["lut_index"])
         if table == NO_TABLE or other.table == table:
             return True
         return other.table == NO_TABLE and not other.active
@@ -187,7 +225,7 @@ class _Scheduler:
         group = unit.groups[number]
         assert group.index is not None, "a group that is programmed holds an operation"
         group.programming = True
-        if unit.engine in WITH_TABLE and (table := int(self._task.operation(group.index)["lut_index"])) >= 0:
+        if unit.engine in WITH_TABLE and (table := int(self.task.operation(group.index)["lut_index"])) >= 0:
             group.table = table
         self._made.append(Program(group.index, number, self._reader(unit, number)))
         group.pending = False
@@ -210,13 +248,13 @@ class _Scheduler:
             return
         self._made.append(Enable(group.index, number, self._reader(unit, number), group.reads))
         if unit.engine is Engine.BDMA:
-            self._launched.append(number)
+            self.launched[group.index] = number
         group.active = True
         self._signal(group.index, DependencyEvent.OP_ENABLED)
 
     def _signal(self, index: int, event: DependencyEvent) -> None:
         """Tell those that wait for `event` of an operation (``dla_update_consumers``)."""
-        entry = self._task.common[index]
+        entry = self.task.common[index]
         for other, wanted, _ in (*entry["consumers"].tolist(), entry["fused_parent"].tolist()):
             if other == -1 or wanted != event:
                 continue
@@ -225,29 +263,18 @@ class _Scheduler:
                 self._enable_operation(other)
 
     def _enable_operation(self, index: int) -> None:
-        unit = self._units[self._task.engines[index]]
+        unit = self._units[self.task.engines[index]]
         for number, group in enumerate(unit.groups):
             if group.index == index:
                 self._enable(unit, number)
 
-    def _told(self, wait: Wait) -> None:
-        """Do what an interrupt leads to (``dla_handle_events``)."""
-        engine, event = EVENTS[wait.source]
-        unit = self._units[engine]
-        index = unit.groups[wait.group].index
-        assert index is not None, "what ends is held by a group"
-        if event is DependencyEvent.OP_COMPLETED:
-            self._complete(unit, wait.group, index)
-        else:
-            self._signal(index, event)
-
     def _complete(self, unit: _Unit, number: int, index: int) -> None:
         """Free a group, and go on (``dla_op_completion``)."""
         group, other = unit.groups[number], 1 - number
-        self._left -= 1
-        self._turns.units[unit.engine] = other
+        self.left -= 1
+        self.turns.units[unit.engine] = other
         if group.reads:
-            self._turns.readers[unit.engine] = 1 - self._reader(unit, number)
+            self.turns.readers[unit.engine] = 1 - self._reader(unit, number)
         group.index, group.active, group.reads, group.table = None, False, False, NO_TABLE
         self._signal(index, DependencyEvent.OP_COMPLETED)
         if unit.groups[other].pending and self._is_ready(unit, other):
@@ -255,64 +282,48 @@ class _Scheduler:
             self._enable_if_free(unit, other)
         self._submit(unit)
 
-    # What the hardware does.
-
-    def _next(self) -> Wait:
-        """Return the next interrupt."""
-        if not self._endings:
-            self._endings.extend(self._run())
-        return self._endings.popleft()
-
-    def _run(self) -> Sequence[Wait]:
-        """Return what ends with the next operation for which all is enabled, in the order in which it ends."""
-        if self._launched:
-            return [Wait("BDMA", self._launched.popleft())]
-        runs: tuple[Callable[[], Sequence[Wait]], ...] = (self._run_point, self._run_pooling, self._run_others)
-        for run in runs:
-            if found := run():
-                return found
-        stuck = next(index for index, count in enumerate(self._waiting) if self._is_left(index, count))
-        raise TraceError(
-            f"{self._task.where(stuck)}: waits for {self._waiting[stuck]} events, and nothing that is enabled can run; "
-            "the firmware would wait for ever"
-        )
-
     def _is_left(self, index: int, count: int) -> bool:
-        held = any(group.index == index for group in self._units[self._task.engines[index]].groups)
-        return held or index in self._units[self._task.engines[index]].chain or count > 0
+        held = any(group.index == index for group in self._units[self.task.engines[index]].groups)
+        return held or index in self._units[self.task.engines[index]].chain or count > 0
 
-    def _due(self, engine: Engine) -> int | None:
-        """Return the operation of a unit's next group where that is enabled."""
-        group = self._units[engine].groups[self._turns.units[engine]]
-        return group.index if group.active else None
 
-    def _ending(self, source: str) -> Wait:
-        return Wait(source, self._turns.units[EVENTS[source][0]])
+def fused(firmware: Firmware) -> tuple[Engine, ...]:
+    """Return the units whose next operations are all enabled and run together: the SDP and what it is joined to.
 
-    def _run_point(self) -> Sequence[Wait]:
-        index = self._due(Engine.SDP)
-        if index is None:
-            return ()
-        surface = self._task.surface(index)
-        endings = []
-        if surface["src_data"]["type"] == MemoryType.ON_THE_FLY:
-            if self._due(Engine.CONV) is None:
-                return ()
-            endings += ["CDMA_DAT", "CDMA_WT", "CACC"]
-        endings.append("SDP")
-        if surface["dst_data"]["type"] == MemoryType.ON_THE_FLY:
-            if self._due(Engine.PDP) is None:
-                return ()
-            endings.append("PDP")
-        return [self._ending(source) for source in endings]
+    Empty where the SDP has none, or one that waits for its partner.
+    """
+    index = firmware.due(Engine.SDP)
+    if index is None:
+        return ()
+    surface = firmware.task.surface(index)
+    units = [Engine.SDP]
+    if surface["src_data"]["type"] == MemoryType.ON_THE_FLY:
+        units.insert(0, Engine.CONV)
+    if surface["dst_data"]["type"] == MemoryType.ON_THE_FLY:
+        units.append(Engine.PDP)
+    return tuple(units) if all(firmware.due(unit) is not None for unit in units) else ()
 
-    def _run_pooling(self) -> Sequence[Wait]:
-        index = self._due(Engine.PDP)
-        if index is None or self._task.surface(index)["src_data"]["type"] == MemoryType.ON_THE_FLY:
-            return ()
-        return [self._ending("PDP")]
 
-    def _run_others(self) -> Sequence[Wait]:
-        return [self._ending(DONE[engine]) for engine in (Engine.CDP, Engine.RUBIK) if self._due(engine) is not None][
-            :1
-        ]
+def alone(firmware: Firmware) -> tuple[Engine, ...]:
+    """Return the other units whose next operation is enabled and needs no partner."""
+    found = [engine for engine in (Engine.CDP, Engine.RUBIK) if firmware.due(engine) is not None]
+    index = firmware.due(Engine.PDP)
+    if index is not None and firmware.task.surface(index)["src_data"]["type"] != MemoryType.ON_THE_FLY:
+        found.insert(0, Engine.PDP)
+    return tuple(found)
+
+
+def endings(firmware: Firmware, units: Sequence[Engine]) -> list[Wait]:
+    """Return the interrupts that tell what ends with the next operations of `units`, in this order."""
+    sources = [source for unit in units for source in ENDINGS.get(unit, (DONE[unit],))]
+    return [Wait(source, firmware.turns.units[EVENTS[source][0]]) for source in sources]
+
+
+def _ending_next(firmware: Firmware) -> list[Wait]:
+    """Return the next interrupts of hardware that runs one operation after the other."""
+    for group in firmware.launched.values():
+        return [Wait("BDMA", group)]
+    units = fused(firmware) or alone(firmware)[:1]
+    if not units:
+        raise firmware.stuck()
+    return endings(firmware, units)

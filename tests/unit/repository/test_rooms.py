@@ -15,6 +15,7 @@ Node = TypeVar("Node")
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "hardware": set(),
+    "timing": {"hardware"},
     "loadable": set(),
     "jobs": set(),
     "configuration": {"hardware", "jobs"},
@@ -23,9 +24,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "planning": {"configuration", "network"},
     "emulator": {"hardware", "loadable", "jobs"},
     "registers": {"hardware", "loadable", "emulator"},
+    "estimation": {"hardware", "timing", "loadable", "emulator", "registers"},
     "support": {"hardware", "network"},
     "table": {"jobs", "network"},
-    "compiler": {"hardware", "loadable", "jobs", "network", "support", "table"},
+    "compiler": {"hardware", "timing", "loadable", "jobs", "network", "support", "table"},
     "execution": {"hardware", "network", "table"},
     "calibration": {"jobs", "network", "images", "emulator", "table", "execution"},
     "runtime": {"hardware", "loadable", "jobs", "configuration", "images", "emulator"},
@@ -34,16 +36,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"jobs", "configuration", "table", "evaluation"},
     "steps": {
         *("hardware", "loadable", "jobs", "network", "images", "planning", "support", "table", "emulator", "compiler"),
-        *("execution", "calibration", "runtime", "verification", "evaluation", "report"),
+        *("execution", "calibration", "runtime", "verification", "evaluation", "report", "timing", "estimation"),
     },
     "cli": {
         *("hardware", "loadable", "jobs", "network", "support", "table", "emulator", "compiler"),
-        *("calibration", "runtime", "verification", "registers"),
+        *("calibration", "runtime", "verification", "registers", "timing", "estimation"),
     },
     "__main__": {"cli"},
 }
 """From below: a room imports only from rooms further up in this list, and only these; each may import `errors`."""
-JUDGED_AND_JUDGE = {"errors", "hardware", "loadable", "jobs"}
+JUDGED_AND_JUDGE = {"errors", "hardware", "timing", "loadable", "jobs"}
 """All that the compiler and the emulator share, by whatever way: one judges the other."""
 LOOSE = {"__init__.py", "__main__.py", "errors.py", "py.typed"}
 GENERATED = {"schema_generated.py", "caffe_pb2.py", "caffe_pb2.pyi"}

@@ -1,0 +1,70 @@
+"""An estimate as ``estimate --json`` and the workflow's ``cost.json`` have it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nvdla_quant.estimation.estimate import Estimate, Row
+
+
+def record(estimate: Estimate, layers: Mapping[int, Sequence[str]] | None = None) -> dict[str, Any]:
+    """Return an estimate as plain values.
+
+    Parameters
+    ----------
+    estimate : Estimate
+        The estimate.
+    layers : Mapping[int, Sequence[str]], optional
+        Layers that each operation computes, by its number.
+    """
+    memory, traffic = estimate.memory, estimate.traffic
+    return {
+        "target": estimate.target.name,
+        "memory": {
+            "read_latency": memory.read_latency,
+            "write_latency": memory.write_latency,
+            "read_bytes": memory.read_bytes,
+            "write_bytes": memory.write_bytes,
+            "shared": memory.shared,
+            "outstanding": memory.outstanding,
+            "host_gap": memory.host_gap,
+        },
+        "clock": memory.clock,
+        "cycles": round(estimate.cycles),
+        "ms": 1e3 * estimate.seconds,
+        "images_per_second": 1 / estimate.seconds,
+        "dram_bytes": traffic.bytes,
+        "bytes_read": traffic.read,
+        "bytes_written": traffic.output,
+        "peak_bytes_per_cycle": estimate.peak_bandwidth,
+        "bound": estimate.bound,
+        "extrapolated": list(estimate.extrapolated),
+        "operations": [_operation(row, layers) for row in estimate.rows],
+    }
+
+
+def _operation(row: Row, layers: Mapping[int, Sequence[str]] | None) -> dict[str, Any]:
+    named = {} if layers is None else {"layers": list(layers_of(row, layers))}
+    return {
+        "op": row.operation,
+        "with": list(row.others),
+        "unit": row.unit,
+        **named,
+        "start": round(row.start),
+        "cycles": round(row.cycles),
+        "bound": row.bound,
+        "bytes_read": row.traffic.read,
+        "bytes_written": row.traffic.output,
+        "bytes": {
+            "data": row.traffic.data,
+            "weights": row.traffic.weights,
+            "operands": row.traffic.operands,
+            "output": row.traffic.output,
+        },
+        "extrapolated": bool(row.extrapolated),
+    }
+
+
+def layers_of(row: Row, layers: Mapping[int, Sequence[str]]) -> tuple[str, ...]:
+    """Return the layers that a row computes; each once."""
+    names = (name for number in (row.operation, *row.others) for name in layers.get(number, ()))
+    return tuple(dict.fromkeys(names))
