@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from nvdla_quant.hardware.targets import Target
 from nvdla_quant.loadable.descriptors import DlaTask
-from nvdla_quant.loadable.structs import Engine
+from nvdla_quant.loadable.structs import Engine, MemoryType
 from nvdla_quant.registers.program.build import Writer
 from nvdla_quant.registers.program.schedule import (
     Action,
@@ -195,11 +195,12 @@ def _form(task: DlaTask, index: int, engine: Engine) -> tuple[object, ...]:
         case Engine.SDP:
             units = (op[f"{name}_op"] for name in ("x1", "x2", "y"))
             parts = (tuple(int(unit[field]) for field in ("enable", "type", "mode", "act")) for unit in units)
-            return needs_reader(op, surface), op["lut_index"] >= 0, *parts
+            flies = surface["src_data"]["type"] == MemoryType.ON_THE_FLY
+            return needs_reader(op, surface), flies, int(op["lut_index"]), int(op["src_precision"]), *parts
         case Engine.PDP:
             return (int(surface["src_data"]["type"]),)
         case Engine.CDP:
-            return (op["lut_index"] >= 0,)
+            return (int(op["lut_index"]),)
         case Engine.RUBIK:
             return (int(op["mode"]),)
         case Engine.BDMA:
