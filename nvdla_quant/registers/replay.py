@@ -118,6 +118,22 @@ def replay(
     return _Player(trace, target, limits, on_operation).play()
 
 
+class _Counter:
+    """Counts operations, and tells of them.
+
+    Apart from the player: memories are gone with the player only where nothing that it has refers back to it.
+    """
+
+    def __init__(self, on_operation: Callable[[Operation], None] | None) -> None:
+        self.operations = 0
+        self._tell = on_operation
+
+    def count(self, operation: Operation) -> None:
+        self.operations += 1
+        if self._tell is not None:
+            self._tell(operation)
+
+
 class _Player:
     """A trace that is played."""
 
@@ -127,9 +143,8 @@ class _Player:
         self._trace = trace
         self._most_bytes = limits.memory
         self._memory = TraceMemory(self._most_bytes)
-        self._operations = 0
-        self._device = Device(target, self._memory, limits, self._count)
-        self._tell = on_operation
+        self._counter = _Counter(on_operation)
+        self._device = Device(target, self._memory, limits, self._counter.count)
         self._checks: list[Check] = []
         self._dumps: list[Dump] = []
         self._dumped = 0
@@ -137,11 +152,6 @@ class _Player:
         self._blocked: dict[str, deque[Statement]] = {}
         self._interrupts = [one for one in trace.statements if isinstance(one, OnInterrupt)]
         self._behind: dict[str, list[Statement]] = {}
-
-    def _count(self, operation: Operation) -> None:
-        self._operations += 1
-        if self._tell is not None:
-            self._tell(operation)
 
     def play(self) -> Replay:
         """Play all statements, and return what became of them."""
@@ -154,7 +164,7 @@ class _Player:
             place = "" if error.line is None else f":{error.line}"
             raise type(error)(f"{self._trace.path}{place}: {error}") from None
         checks = tuple(sorted(self._checks, key=lambda check: check.line))
-        return Replay(checks, tuple(self._dumps), self._operations, self._device.warnings)
+        return Replay(checks, tuple(self._dumps), self._counter.operations, self._device.warnings)
 
     def _play_in_order(self) -> None:
         for statement in self._trace.statements:

@@ -1,9 +1,11 @@
 """Traces on the model of the hardware: those that are right, and every way to be wrong."""
 
+import gc
 import json
 import re
 import shutil
 import sys
+import weakref
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ from nvdla_quant.emulator.operations import Operation
 from nvdla_quant.errors import MissingDataError, TraceError
 from nvdla_quant.hardware.targets import NV_FULL, NV_LARGE, NV_SMALL, TARGETS, Target
 from nvdla_quant.registers.map import register_map
+from nvdla_quant.registers.memory import TraceMemory
 from nvdla_quant.registers.replay import Replay, replay
 from nvdla_quant.registers.traces.files import read_trace
 from tests.register_programs import FOLDER, MADE, files_of
@@ -339,6 +342,27 @@ def test_what_a_trace_dumps_is_limited(changed: Callable[..., Path]) -> None:
         match=rf"biased\.cfg:{line_of(path, 'same')}: same\.dat: .* 131074 bytes so far, the limit is 131072",
     ):
         replay(read_trace(path, register_map(NV_SMALL)), NV_SMALL, Limits(memory=1 << 17))
+
+
+def test_memories_are_gone_with_the_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only once cycles are collected: thousands of replays in one process ran out of memory."""
+    seen: list[weakref.ref[TraceMemory]] = []
+
+    def made(limit: int) -> TraceMemory:
+        memory = TraceMemory(limit)
+        seen.append(weakref.ref(memory))
+        return memory
+
+    monkeypatch.setattr("nvdla_quant.registers.replay.TraceMemory", made)
+    gc.disable()
+    try:
+        assert play(FOLDER / "copied.txn", NV_FULL).holds
+        with pytest.raises(TraceError):
+            replay(read_trace(FOLDER / "twice.cfg", register_map(NV_SMALL)), NV_SMALL, Limits(macs=1000))
+        assert len(seen) > 1
+        assert [memory() for memory in seen] == [None] * len(seen)
+    finally:
+        gc.enable()
 
 
 def test_an_operation_that_only_compares_writes_nothing(changed: Callable[..., Path]) -> None:
