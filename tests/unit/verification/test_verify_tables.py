@@ -40,6 +40,16 @@ def test_a_coarse_table_is_no_defect_of_a_loadable(operation: Tabulated | Power,
     assert max(row["local_error"] for row in verification.rows) < 2
 
 
+def test_a_coarse_table_is_no_wrong_factor() -> None:
+    """Of eight values; one factor explains what straight lines cost them: found by random networks."""
+    builder = Builder("few", (1, 2, 4), seed=50217)
+    builder.conv("last", builder.add("f", TanH(), builder.conv("c", "data", 1, 3, gain=59.38409685559809)), 4, 1)
+    case = drawn_case(Drawn(builder.build(), 0), Variant(NV_FULL, Precision.INT8, QuantizationMode.PER_KERNEL))
+    assert case is not None
+    verdict = case.verify().verdict
+    assert verdict.verdict is Judgement.OK, verdict
+
+
 def test_lines_between_entries_are_far_from_the_function() -> None:
     """So the cases above are what they are said to be."""
     case = coarse(TanH(), 16)
