@@ -3,11 +3,11 @@
 usage: python -m tests.fuzz_loadables [--count N] [--seed S] [--corpus DIR ...] [--keep DIR]
 
 The corpus is every ``.nvdla`` below the folders given (default: tests/data), and loadables of single operations that no
-compiler makes (tests/unit_loadables.py). A mutation flips bytes, cuts the file,
-sets a field of a descriptor to an extreme, or changes an entry of the loadable's lists. Each is read, decoded with a
-limit of 1e8 multiply-accumulates, and run for two images. More than 5 s, more than 1 GiB of address space beyond what
-was used before the first, or any exception but the project's own is a failure: the file is kept, and the exit status
-is 1.
+compiler makes (tests/unit_loadables.py).
+A mutation flips bytes, cuts the file, sets a field of a descriptor to an extreme, or changes an entry of the loadable's
+lists. Each is read, decoded with a limit of 1e8 multiply-accumulates, and run for two images. More than 5 s of a
+processor, more than 1 GiB of address space beyond what was used before the first, or any exception but the project's
+own is a failure: the file is kept, and the exit status is 1.
 """
 
 import contextlib

@@ -4,9 +4,9 @@ usage: python -m tests.fuzz_traces [--count N] [--seed S] [--corpus DIR ...] [--
 
 The corpus is every trace below the folders given (default: tests/data/traces); of NVIDIA's (docs/bare-metal.md), those
 whose files have at most so many bytes. A mutation changes a number, flips a bit of one, drops, repeats or moves a line,
-or changes characters; some change a file of memory. More than 5 s, more than 1 GiB of address space beyond what
-was used before the first, or any exception but the project's own is a failure: the trace is kept, and the exit status
-is 1.
+or changes characters; some change a file of memory. More than 5 s of a processor, more than 1 GiB of address space
+beyond what was used before the first, or any exception but the project's own is a failure: the trace is kept, and the
+exit status is 1.
 
 130,000 of NVIDIA's traces and of the project's own, on a machine with a processor and 2 GiB for each of 13 processes::
 

@@ -7,6 +7,9 @@ from tests.networks.random import Drawn, Variant, drawn_case, has_long_product, 
 from tests.profiles import examples
 from tests.verified import table_is_bad
 
+SAME_COSINE = 0.998
+"""Least cosine of scores with an int8 network that rounds where they do."""
+
 
 @settings(max_examples=examples(200))
 @given(networks(), variants())
@@ -18,6 +21,8 @@ def test_whatever_we_compile_is_called_right(drawn: Drawn, variant: Variant) -> 
     if verdict.cause is Cause.OVERFLOW:
         return  # Scores that no half holds, which only drawn networks have: their probabilities are not numbers.
     if verdict.verdict is Judgement.TABLE:
-        assert table_is_bad(case, variant.mode) or has_long_product(case.network), verdict
+        # Roundings where the loadable has them may cost more than those of every layer's tensor.
+        same = verdict.simulated is not None and verdict.simulated.cosine >= SAME_COSINE
+        assert same or table_is_bad(case, variant.mode) or has_long_product(case.network), verdict
     else:
         assert verdict.verdict is Judgement.OK, verdict

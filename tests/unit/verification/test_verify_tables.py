@@ -1,6 +1,7 @@
 """Tables whose steps are large beside their function's bend: right as they are, and each fault in them is found."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ from nvdla_quant.compiler.numbers.luts import evaluate, function_table
 from nvdla_quant.compiler.numbers.quantize import ADDEND_SHIFT
 from nvdla_quant.hardware.targets import NV_FULL, Precision, QuantizationMode
 from nvdla_quant.loadable import structs
-from nvdla_quant.network.graph import GELU, HardSigmoid, HardSwish, Power, Sigmoid, Swish, Tabulated, TanH
+from nvdla_quant.network.graph import GELU, Convolution, HardSigmoid, HardSwish, Power, Sigmoid, Swish, Tabulated, TanH
 from nvdla_quant.verification.judgement.verdicts import Judgement
 from nvdla_quant.verification.measures.tolerance import LARGEST
 from tests.networks.builder import Builder
+from tests.networks.random import Drawn, Variant, drawn_case
 from tests.verified import Case, compiled_case, with_bytes
 
 FUNCTIONS = (Sigmoid(), TanH(), HardSigmoid(), HardSwish(), Swish(), GELU(), GELU(True), Power(2.0, 1.0, -0.5))
@@ -31,11 +33,21 @@ def coarse(operation: Tabulated | Power, outputs: int) -> Case:
 @pytest.mark.parametrize("outputs", [1, 16])
 @pytest.mark.parametrize("operation", FUNCTIONS, ids=repr)
 def test_a_coarse_table_is_no_defect_of_a_loadable(operation: Tabulated | Power, outputs: int) -> None:
-    """Found by random networks: of one channel it was called a wrong factor, of several a wrong result."""
+    """Found by random networks: it was called a wrong result, wrong channels, or of few values a wrong factor."""
     case = coarse(operation, outputs)
     verification = case.verify()
     assert verification.verdict.verdict in (Judgement.OK, Judgement.TABLE), verification.verdict
     assert max(row["local_error"] for row in verification.rows) < 2
+
+
+def test_a_coarse_table_is_no_wrong_factor() -> None:
+    """Of eight values; one factor explains what straight lines cost them: found by random networks."""
+    builder = Builder("few", (1, 2, 4), seed=50217)
+    builder.conv("last", builder.add("f", TanH(), builder.conv("c", "data", 1, 3, gain=59.38409685559809)), 4, 1)
+    case = drawn_case(Drawn(builder.build(), 0), Variant(NV_FULL, Precision.INT8, QuantizationMode.PER_KERNEL))
+    assert case is not None
+    verdict = case.verify().verdict
+    assert verdict.verdict is Judgement.OK, verdict
 
 
 def test_lines_between_entries_are_far_from_the_function() -> None:
@@ -105,3 +117,29 @@ def test_a_table_that_is_coarser_than_it_has_to_be_is_a_defect() -> None:
         content[: structs.LUT.itemsize] = made.tobytes()
 
     assert with_bytes(case, "task-0-lut_list", coarser).verify().verdict.verdict is Judgement.MISCOMPILED
+
+
+def test_values_next_to_nothing_are_no_wrong_claim() -> None:
+    """Far below 0 a GELU is 0.5 x (1 + tanh(...)), which nearly cancels in float32: found by random networks."""
+    builder = Builder("nothing", (8, 2, 3), seed=21489)
+    builder.add("f", GELU(True), builder.conv("c", "data", 1, 1, bias=False, gain=7.297478742894123))
+    case = drawn_case(Drawn(builder.build(), 0), Variant(NV_FULL, Precision.INT8, QuantizationMode.PER_FILTER))
+    assert case is not None
+    verdict = case.verify().verdict
+    assert verdict.verdict is Judgement.OK, verdict
+
+
+def below_zero(operation: Tabulated) -> Case:
+    """Return a function of values about -5."""
+    builder = Builder("below", (24, 4, 4))
+    weights = np.random.default_rng(0).normal(0, 0.02, (1, 24, 3, 3)).astype(np.float32)
+    convolution = Convolution(weights, np.array([-5.0], np.float32), pad=(1, 1))
+    builder.add("f", operation, builder.add("c", convolution, "data"))
+    return compiled_case(builder.build(), NV_FULL, Precision.INT8, QuantizationMode.PER_FILTER)
+
+
+def test_another_function_is_a_wrong_claim() -> None:
+    """Also where its values are small: of -5 a Swish makes -0.033, a GELU nothing."""
+    case = below_zero(Swish())
+    network = below_zero(GELU()).network
+    assert replace(case, network=network).verify().verdict.verdict is Judgement.MISCOMPILED
