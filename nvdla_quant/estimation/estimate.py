@@ -1,15 +1,12 @@
 """How long a loadable takes on a target with a memory: its operations, and the network."""
 
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-
-import numpy as np
+from dataclasses import dataclass
 
 from nvdla_quant.emulator.decode import emu
 from nvdla_quant.emulator.decode.addresses import AddressSpace
-from nvdla_quant.estimation import work
 from nvdla_quant.estimation.timeline import Run, run_task
+from nvdla_quant.estimation.work import together
 from nvdla_quant.hardware.targets import Target
 from nvdla_quant.loadable.descriptors import DlaTask, read_task
 from nvdla_quant.loadable.layout import layouts_of
@@ -17,9 +14,9 @@ from nvdla_quant.loadable.records import Interface, Loadable
 from nvdla_quant.loadable.structs import Engine
 from nvdla_quant.loadable.tasks import static_bytes, tasks_in_order
 from nvdla_quant.registers.program.schedule import Turns
-from nvdla_quant.timing.cost import cost
+from nvdla_quant.timing.cost import cost_together
 from nvdla_quant.timing.memory import Memory
-from nvdla_quant.timing.records import Cost, Operation, Point, Traffic
+from nvdla_quant.timing.records import Cost, Operation, Traffic
 
 CPU = "CPU"
 
@@ -46,6 +43,8 @@ class Row:
         Bytes by client.
     extrapolated : tuple[str, ...]
         Why no measurement stands behind it.
+    works : tuple[Operation, ...]
+        What it does; empty where the processor does it.
     """
 
     operation: int
@@ -57,6 +56,7 @@ class Row:
     bound: str
     traffic: Traffic
     extrapolated: tuple[str, ...]
+    works: tuple[Operation, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def estimate(loadable: Loadable, target: Target, memory: Memory, cpu_cycles: flo
             descriptors = read_task(space)
             pricing = _Pricing(descriptors, target, memory)
             runs, now = run_task(descriptors, target, memory, turns, pricing.price, now)
-            rows += (_row(run, base) for run in runs)
+            rows += (_row(run, base, pricing.works[run.indices]) for run in runs)
             base += descriptors.count
         else:
             operations = emu.decode_task(space, target, base)
@@ -148,11 +148,21 @@ def estimate(loadable: Loadable, target: Target, memory: Memory, cpu_cycles: flo
     return Estimate(target, memory, tuple(sorted(rows, key=lambda row: (row.start, row.operation))), now)
 
 
-def _row(run: Run, base: int) -> Row:
+def _row(run: Run, base: int, works: tuple[Operation, ...]) -> Row:
     first, *others = (base + index for index in run.indices)
-    unit = "+".join(engine.name.lower() for engine in run.units)
     cost = run.cost
-    return Row(first, tuple(others), unit, run.start, run.end, cost.cycles, cost.bound, cost.traffic, cost.extrapolated)
+    return Row(
+        operation=first,
+        others=tuple(others),
+        unit="+".join(engine.name.lower() for engine in run.units),
+        start=run.start,
+        end=run.end,
+        cycles=cost.cycles,
+        bound=cost.bound,
+        traffic=cost.traffic,
+        extrapolated=cost.extrapolated,
+        works=works,
+    )
 
 
 def _on_cpu(index: int, now: float, cycles: float) -> Row:
@@ -160,49 +170,14 @@ def _on_cpu(index: int, now: float, cycles: float) -> Row:
 
 
 class _Pricing:
-    """What the operations of a task cost."""
+    """What the operations of a task do and cost."""
 
     def __init__(self, task: DlaTask, target: Target, memory: Memory) -> None:
         self._task, self._target, self._memory = task, target, memory
+        self.works: dict[tuple[int, ...], tuple[Operation, ...]] = {}
 
     def price(self, units: tuple[Engine, ...], indices: tuple[int, ...]) -> Cost:
-        """Return the cost of operations that run together: they take as long as the longest, and its way out."""
-        found = [cost(self._target, self._memory, one) for one in self._operations(units, indices)]
-        first, *behind = found
-        for other in behind:
-            first = self._joined(first, other)
-        return first
-
-    def _joined(self, first: Cost, pooled: Cost) -> Cost:
-        """Return the cost of an operation whose results the PDP takes as they come."""
-        longer = max(first, pooled, key=lambda one: one.cycles)
-        return replace(
-            first,
-            cycles=longer.cycles + self._target.timing.pooling,
-            bound=longer.bound,
-            shares=longer.shares,
-            traffic=first.traffic + pooled.traffic,
-            extrapolated=tuple(dict.fromkeys((*first.extrapolated, *pooled.extrapolated))),
-        )
-
-    def _operations(self, units: tuple[Engine, ...], indices: tuple[int, ...]) -> Iterator[Operation]:
-        behind: Point | None = None
-        of = dict(zip(units, indices, strict=True))
-        if Engine.SDP in of:
-            behind = work.point(self._target, *self._descriptors(of[Engine.SDP]))
-        if Engine.CONV in of:
-            assert behind is not None, "a convolution runs with the SDP that takes its results"
-            yield work.convolution(self._target, *self._descriptors(of[Engine.CONV]), behind)
-        elif behind is not None:
-            yield behind
-        if Engine.PDP in of:
-            yield work.pooling(self._target, *self._descriptors(of[Engine.PDP]))
-        if Engine.CDP in of:
-            yield work.normalisation(self._target, *self._descriptors(of[Engine.CDP]))
-        if Engine.RUBIK in of:
-            yield work.layout(self._target, *self._descriptors(of[Engine.RUBIK]))
-        if Engine.BDMA in of:
-            yield work.copies(self._task.surface(of[Engine.BDMA]))
-
-    def _descriptors(self, index: int) -> tuple[np.void, np.void]:
-        return self._task.operation(index), self._task.surface(index)
+        """Return the cost of operations that run together."""
+        works = tuple(together(self._task, self._target, dict(zip(units, indices, strict=True))))
+        self.works[indices] = works
+        return cost_together(self._target, self._memory, works)

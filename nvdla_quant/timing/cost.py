@@ -1,6 +1,6 @@
 """What an operation costs, whichever unit runs it, and what no measurement stands behind."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from nvdla_quant.hardware.targets import NV_LARGE, NV_MEDIUM_512, NV_SMALL, NV_SMALL_256, Target
@@ -62,6 +62,31 @@ def cost(target: Target, memory: Memory, work: Operation) -> Cost:
         weights_loaded=spent.weights_loaded,
         accumulated=spent.accumulated,
     )
+
+
+def cost_together(target: Target, memory: Memory, works: Sequence[Operation]) -> Cost:
+    """Return the cost of operations of which each hands its results to the next: the longest, and the way out.
+
+    Parameters
+    ----------
+    target, memory
+        See `cost`.
+    works : Sequence[Operation]
+        What they do, in that order.
+    """
+    first, *behind = (cost(target, memory, work) for work in works)
+    for other in behind:
+        longer = max(first, other, key=lambda one: one.cycles)
+        way = float(target.timing.pooling)
+        first = replace(
+            first,
+            cycles=longer.cycles + way,
+            bound=longer.bound,
+            shares=longer.shares | {Bound.LATENCY: longer.shares[Bound.LATENCY] + way},
+            traffic=first.traffic + other.traffic,
+            extrapolated=tuple(dict.fromkeys((*first.extrapolated, *other.extrapolated))),
+        )
+    return first
 
 
 def _at_once(shares: dict[Bound, float]) -> Spent:
