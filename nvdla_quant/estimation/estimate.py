@@ -1,7 +1,7 @@
 """How long a loadable takes on a target with a memory: its operations, and the network."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nvdla_quant.emulator.decode import emu
 from nvdla_quant.emulator.decode.addresses import AddressSpace
@@ -15,8 +15,9 @@ from nvdla_quant.loadable.structs import Engine
 from nvdla_quant.loadable.tasks import static_bytes, tasks_in_order
 from nvdla_quant.registers.program.schedule import Turns
 from nvdla_quant.timing.cost import cost_together
+from nvdla_quant.timing.loading import early_bytes
 from nvdla_quant.timing.memory import Memory
-from nvdla_quant.timing.records import Cost, Operation, Traffic
+from nvdla_quant.timing.records import Convolution, Cost, Operation, Traffic
 
 CPU = "CPU"
 
@@ -34,9 +35,9 @@ class Row:
     unit : str
         Unit, or units.
     start, end : float
-        Cycles from the first access to a register.
+        Cycles from the first access to a register; the start is not before the end of what its unit did before.
     cycles : float
-        What it takes from its start, alone.
+        From start to end.
     bound : str
         What most of them are spent on.
     traffic : Traffic
@@ -157,7 +158,7 @@ def _row(run: Run, base: int, works: tuple[Operation, ...]) -> Row:
         unit="+".join(engine.name.lower() for engine in run.units),
         start=run.start,
         end=run.end,
-        cycles=cost.cycles,
+        cycles=run.end - run.start,
         bound=cost.bound,
         traffic=cost.traffic,
         extrapolated=cost.extrapolated,
@@ -174,10 +175,17 @@ class _Pricing:
 
     def __init__(self, task: DlaTask, target: Target, memory: Memory) -> None:
         self._task, self._target, self._memory = task, target, memory
+        self._before: Convolution | None = None
         self.works: dict[tuple[int, ...], tuple[Operation, ...]] = {}
 
-    def price(self, units: tuple[Engine, ...], indices: tuple[int, ...]) -> Cost:
-        """Return the cost of operations that run together."""
-        works = tuple(together(self._task, self._target, dict(zip(units, indices, strict=True))))
-        self.works[indices] = works
+    def price(self, units: tuple[Engine, ...], indices: tuple[int, ...], waits: float) -> Cost:
+        """Return the cost of operations that run together and were enabled `waits` cycles before they could start."""
+        works = list(together(self._task, self._target, dict(zip(units, indices, strict=True))))
+        match works:
+            case [Convolution() as first, *_]:
+                if self._before is not None and waits > 0:
+                    early = early_bytes(self._target, self._memory, self._before, first, waits)
+                    works[0] = replace(first, early_bytes=early)
+                self._before = first
+        self.works[indices] = tuple(works)
         return cost_together(self._target, self._memory, works)

@@ -88,6 +88,8 @@ def convolution(target: Target, op: np.void, surface: np.void, behind: Point) ->
         image=bool(image),
         element_bytes=size,
         behind=behind,
+        banks=(int(op["data_bank"]), int(op["weight_bank"])),
+        keeps_weights=bool(op["skip_weight_rls"]),
         unmeasured=tuple(_unmeasured(op)),
     )
 

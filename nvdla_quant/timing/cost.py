@@ -60,6 +60,7 @@ def cost(target: Target, memory: Memory, work: Operation) -> Cost:
         extrapolated=(*unmeasured_setting(target, memory), *_unmeasured_work(work)),
         data_loaded=spent.data_loaded,
         weights_loaded=spent.weights_loaded,
+        sequenced=spent.sequenced,
         accumulated=spent.accumulated,
     )
 
@@ -92,7 +93,7 @@ def cost_together(target: Target, memory: Memory, works: Sequence[Operation]) ->
 def _at_once(shares: dict[Bound, float]) -> Spent:
     """Return what an operation without steps spends."""
     cycles = sum(shares.values())
-    return Spent(shares, cycles, cycles, cycles)
+    return Spent(shares, cycles, cycles, cycles, cycles)
 
 
 def unmeasured_setting(target: Target, memory: Memory) -> tuple[str, ...]:
