@@ -85,6 +85,11 @@ class Estimate:
         return self.memory.seconds(self.cycles)
 
     @property
+    def images_per_second(self) -> float | None:
+        """How many images it takes in a second; None where nothing is counted that takes time."""
+        return 1 / self.seconds if self.cycles else None
+
+    @property
     def traffic(self) -> Traffic:
         """Bytes that all operations read and write."""
         return sum((row.traffic for row in self.rows), Traffic())
@@ -100,7 +105,7 @@ class Estimate:
         spent: defaultdict[str, float] = defaultdict(float)
         for row in self.rows:
             spent[row.bound] += row.cycles
-        return max(spent, key=lambda bound: spent[bound])
+        return max(spent, key=lambda bound: spent[bound], default=CPU)
 
     @property
     def extrapolated(self) -> tuple[str, ...]:

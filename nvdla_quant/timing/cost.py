@@ -109,7 +109,7 @@ def _outside(measured: Measured, memory: Memory, width: int) -> Iterator[str]:
     least, most = measured.latencies
     for latency in sorted({memory.read_latency, memory.write_latency}):
         if not least <= latency <= most:
-            yield f"a latency of {latency} cycles; measured: {least} to {most}"
+            yield f"a latency of {latency:g} cycles; measured: {least} to {most}"
     for rate in sorted({memory.read_bytes, memory.write_bytes}):
         if not measured.share * width <= rate <= width:
             yield f"{rate:g} bytes a cycle; measured: {measured.share * width:g} to {width}"
