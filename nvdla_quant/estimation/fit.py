@@ -184,7 +184,8 @@ class _Problem:
     def cycles(self, point: Floats) -> Floats:
         memory = self.memory(point)
         costs = [cost_together(self._target, memory, works).cycles for works in self._works]
-        return np.array([costs[place] for place in self._places]) - self._before
+        found: Floats = np.array([costs[place] for place in self._places]) - self._before
+        return found
 
     def errors(self, point: Floats) -> Floats:
         return np.asarray(np.log(self.cycles(point) / self._measured), np.float64)
