@@ -10,9 +10,8 @@ import argparse
 from collections.abc import Mapping
 
 from benchmarks.default_run import Jobs
-from benchmarks.large_run import measure
+from benchmarks.large_run import VARIANTS, measure
 
-VARIANTS = 6
 OF_VARIANTS = ("compile_loadable", "run_loadable", "score_variant", "verify_loadable")
 """Rules with jobs for each variant."""
 MODELS, IMAGES, MANY = 100, 50_000, 12
@@ -54,11 +53,11 @@ def main() -> None:
     print(f"seconds of a core in all: told {told:.0f}, measured {found:.0f}, ratio {told / found:.2f}")
     told = size[0] + size[1] * judge
     print(f"bytes of results: told {told:.3g}, measured {runs[judge][2]:.3g}, ratio {told / runs[judge][2]:.2f}")
-    factor = {rule: MANY / VARIANTS if rule in OF_VARIANTS else 1.0 for rule in lines}
+    factor = {rule: MANY / len(VARIANTS) if rule in OF_VARIANTS else 1.0 for rule in lines}
     one = sum(factor[rule] * (constant + slope * IMAGES) for rule, (constant, slope) in lines.items())
     print(
         f"{MODELS} such networks x {IMAGES} images x {MANY} variants: {MODELS * one / 86400:.1f} days of a core, "
-        f"{MODELS * (size[0] + size[1] * IMAGES) * MANY / VARIANTS:.3g} bytes of results"
+        f"{MODELS * (size[0] + size[1] * IMAGES) * MANY / len(VARIANTS):.3g} bytes of results"
     )
 
 

@@ -25,10 +25,8 @@ C_MODEL_RATES = {"int8 nv_full": 30.0, "int8 nv_small": 6.6, "fp16 nv_full": 1.8
 """LeNet images a second quoted for NVIDIA's C-model, one thread of another machine."""
 SHARE, MORE = 1.15, 3.0
 """The bar of a run: this share of what its jobs must take, and seconds."""
-
-
 Jobs = dict[str, list[dict[str, str]]]
-"""Lines of Snakemake's benchmark files by rule."""
+"""Lines of Snakemake's benchmark files, by rule."""
 
 
 def workflow(folder: Path, cores: str, *more: str) -> float:

@@ -21,12 +21,19 @@ from tests.networks.residual import resnet18
 SECONDS, MIB = 240, 2048
 """Bars of the run and of the memory of a job."""
 CALIBRATION_IMAGES = 128
+SWEPT = (
+    *((mode, method) for method in ("entropy", "minmax") for mode in ("per-kernel", "per-filter")),
+    ("per-filter", "percentile"),
+)
+"""Quantization modes and calibrators of the int8 variants."""
+VARIANTS = (
+    {"precision": "fp16"},
+    *({"precision": "int8", "mode": mode, "calibrator": calibrator} for mode, calibrator in SWEPT),
+)
 
 
 def configuration(folder: Path) -> dict[str, object]:
     """Return the sweep over the network and the images in `folder`."""
-    modes = ("per-kernel", "per-filter")
-    sweeps = [(mode, method) for method in ("entropy", "minmax") for mode in modes] + [("per-filter", "percentile")]
     methods = {"entropy": {}, "minmax": {}, "percentile": {"percentile": 99.99}}
     return {
         "models": {
@@ -48,10 +55,7 @@ def configuration(folder: Path) -> dict[str, object]:
             for name, more in methods.items()
         },
         "targets": ["nv_full"],
-        "variants": [
-            {"precision": "fp16"},
-            *({"precision": "int8", "mode": mode, "calibrator": calibrator} for mode, calibrator in sweeps),
-        ],
+        "variants": list(VARIANTS),
     }
 
 

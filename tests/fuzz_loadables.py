@@ -10,15 +10,12 @@ was used before the first, or any exception but the project's own is a failure: 
 is 1.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import random
-import resource
 import sys
-import time
-import traceback
-from collections import Counter
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +26,9 @@ from nvdla_quant.errors import NvdlaQuantError
 from nvdla_quant.loadable.reader import parse_loadable
 from nvdla_quant.loadable.records import Loadable
 from nvdla_quant.loadable.writer import serialize_loadable
+from tests.fuzzing import Attempt, Outcome, parser, report, run_all
 from tests.unit_loadables import unit_loadables
 
-SECONDS = 5.0
-MEMORY = 1 << 30
 LIMITS = Limits(macs=10**8)
 EXTREMES = (0, 1, 2, 7, 8, 31, 32, 63, 64, 127, 128, 255, 256, 4095, 4096, 8191, 8192, 65535, 2**31 - 1, 2**32 - 1)
 LISTS = ("tasks", "memories", "addresses", "tensors", "submits")
@@ -107,32 +103,23 @@ def attempt(data: bytes) -> str:
     return "ran"
 
 
-def fuzz(corpus: list[bytes], count: int, seed: int, keep: Path | None = None) -> tuple[Counter[str], float]:
-    """Run `count` mutations; return how often each ending came, failures as such, and the longest time in seconds."""
-    rng = random.Random(seed)
-    endings: Counter[str] = Counter()
-    slowest = 0.0
-    for number in range(count):
+def fuzz(corpus: list[bytes], count: int, seed: int, keep: Path | None = None) -> Outcome:
+    """Run `count` mutations."""
+    return run_all(_attempts(corpus, count, random.Random(seed)), seed, keep)
+
+
+def _attempts(corpus: list[bytes], count: int, rng: random.Random) -> Iterator[Attempt]:
+    for _ in range(count):
         data = rng.choice(corpus)
         for _ in range(rng.choice((1, 1, 1, 2, 3))):
             # What an earlier mutation left unreadable, or a number that the format has no room for: no mutation.
             with contextlib.suppress(NvdlaQuantError, TypeError):
                 data = rng.choice(MUTATIONS)(data, rng) if data else data
-        start = time.perf_counter()
-        try:
-            ending = attempt(data)
-        except Exception as error:
-            ending = f"FAILURE {type(error).__name__}"
-            traceback.print_exc()
-        elapsed = time.perf_counter() - start
-        slowest = max(slowest, elapsed)
-        if elapsed > SECONDS:
-            ending = "FAILURE took too long"
-        endings[ending] += 1
-        if ending.startswith("FAILURE") and keep is not None:
-            keep.mkdir(parents=True, exist_ok=True)
-            (keep / f"seed{seed}-{number}.nvdla").write_bytes(data)
-    return endings, slowest
+        yield Attempt(partial(attempt, data), partial(_write, data))
+
+
+def _write(data: bytes, path: Path) -> None:
+    path.with_suffix(".nvdla").write_bytes(data)
 
 
 def read_corpus(folders: list[Path]) -> list[bytes]:
@@ -145,24 +132,10 @@ def read_corpus(folders: list[Path]) -> list[bytes]:
 
 def main() -> int:
     """Fuzz and print the endings."""
-    parser = argparse.ArgumentParser(description="Fuzz the reader and the emulator.")
-    parser.add_argument("--count", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--corpus", type=Path, nargs="+", default=[Path(__file__).parent / "data"])
-    parser.add_argument("--keep", type=Path, default=Path("fuzz-failures"), help="folder for files that failed")
-    options = parser.parse_args()
+    options = parser("Fuzz the reader and the emulator.", Path(__file__).parent / "data").parse_args()
     corpus = read_corpus(options.corpus)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
-    start = time.perf_counter()
-    endings, slowest = fuzz(corpus, options.count, options.seed, options.keep)
-    for ending, times in endings.most_common():
-        print(f"{times:9d}  {ending}")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    seconds = time.perf_counter() - start
-    print(f"{options.count} mutations of {len(corpus)} loadables, seed {options.seed}, in {seconds:.0f} s")
-    print(f"slowest {slowest:.2f} s, peak {peak:.0f} MiB")
-    return int(any(ending.startswith("FAILURE") for ending in endings))
+    what = f"{options.count} mutations of {len(corpus)} loadables, seed {options.seed}"
+    return report(lambda: fuzz(corpus, options.count, options.seed, options.keep), what)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from nvdla_quant.cli.options import (
     network_of,
 )
 from nvdla_quant.compiler.compile import compile_network
+from nvdla_quant.compiler.lowering.price import Objective
 from nvdla_quant.hardware.spec import target_of
 from nvdla_quant.hardware.targets import QuantizationMode
 from nvdla_quant.jobs.files import write_bytes, write_json
@@ -45,13 +46,18 @@ def command(
             "needs that, hardware does it itself.",
         ),
     ] = True,
+    objective: Annotated[
+        Objective, typer.Option(help="What the buffer is divided by: estimated cycles, or bytes that are moved.")
+    ] = Objective.CYCLES,
     report: Annotated[Path | None, typer.Option(help="Also write what was compiled, as JSON.")] = None,
 ) -> None:
     """Compile a network to a loadable; options and values are nvdla_compiler's."""
     network = network_of(prototxt, caffemodel, onnx, input_shape)
     table = read_table(calibtable) if calibtable is not None else None
     mode = quantization_mode if cprecision is LoadablePrecision.INT8 else None
-    compilation = compile_network(network, table, target_of(configtarget), cprecision, mode, keep_apart=keep_apart)
+    compilation = compile_network(
+        network, table, target_of(configtarget), cprecision, mode, keep_apart=keep_apart, objective=objective
+    )
     write_bytes(output, compilation.data)
     if report is not None:
         write_json(report, compilation.report)

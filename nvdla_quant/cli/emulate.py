@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from nvdla_quant.cli.options import LoadableFile, Output, RunTarget, bar_of, existing, read_array
+from nvdla_quant.cli.options import LoadableFile, MaxMacs, MaxMemory, Output, RunTarget, bar_of, existing, read_array
 from nvdla_quant.emulator.decode.program import DEFAULT_LIMITS, Limits, decode, default_target
 from nvdla_quant.emulator.operations import Fp16
 from nvdla_quant.emulator.run import run, write_steps
@@ -31,12 +31,8 @@ def command(
     fp16: Annotated[
         Fp16, typer.Option(help="exact: the hardware's bits; fast: convolutions summed in float32, much faster.")
     ] = Fp16.EXACT,
-    max_macs: Annotated[int, typer.Option(min=0, help="Refuse loadables of more multiplications an image.")] = (
-        DEFAULT_LIMITS.macs
-    ),
-    max_memory: Annotated[int, typer.Option(min=0, help="Refuse loadables that declare more bytes of memory.")] = (
-        DEFAULT_LIMITS.memory
-    ),
+    max_macs: MaxMacs = DEFAULT_LIMITS.macs,
+    max_memory: MaxMemory = DEFAULT_LIMITS.memory,
 ) -> None:
     """Run a loadable as the hardware would."""
     content = read_loadable(loadable)

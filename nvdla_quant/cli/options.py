@@ -85,6 +85,12 @@ RunTarget = Annotated[
     ),
 ]
 ComputePrecision = Annotated[LoadablePrecision, typer.Option("--cprecision", help="Precision of the loadable.")]
+MaxMacs = Annotated[
+    int, typer.Option("--max-macs", min=0, help="Refuse what asks for more multiplications, a loadable for an image.")
+]
+MaxMemory = Annotated[
+    int, typer.Option("--max-memory", min=0, help="Refuse what uses more bytes of memory, or declares so many.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -29,6 +29,7 @@ from nvdla_quant.compiler.lowering.operations import (
     SdpOperation,
     SdpProgram,
 )
+from nvdla_quant.compiler.lowering.price import PRICES, Objective
 from nvdla_quant.compiler.lowering.schedule import Schedule, written
 from nvdla_quant.compiler.lowering.split import split
 from nvdla_quant.compiler.lowering.tile import ConvolutionTiling, operations_of, tile_convolution, work_of
@@ -49,6 +50,7 @@ from nvdla_quant.compiler.report import (
     WeightReport,
 )
 from nvdla_quant.errors import CompileError, ConfigError
+from nvdla_quant.hardware.cbuf import Price
 from nvdla_quant.hardware.targets import TARGETS, Precision, QuantizationMode, Target
 from nvdla_quant.loadable.records import Loadable
 from nvdla_quant.loadable.writer import serialize_loadable
@@ -102,6 +104,7 @@ def compile_network(
     mode: QuantizationMode | str | None = None,
     compiler: str = BUILTIN,
     keep_apart: bool = True,
+    objective: Objective | str = Objective.CYCLES,
 ) -> Compilation:
     """Compile `network`.
 
@@ -124,6 +127,8 @@ def compile_network(
     keep_apart : bool
         Whether a convolution waits for the end of the one before it where they divide the buffer differently: NVIDIA's
         C-model needs that, the RTL keeps them apart itself (docs/hardware/buffer.md).
+    objective : Objective
+        What divisions of the buffer are chosen by; all give the same results.
 
     Raises
     ------
@@ -139,7 +144,8 @@ def compile_network(
     precision, mode = Precision(precision), QuantizationMode(mode or QuantizationMode.PER_KERNEL)
     warnings = _refuse(check(network, target, precision, mode), network.name, target, precision)
     rewritten = for_hardware(network)
-    lowered = split(lower(rewritten, target, precision), target, precision)
+    price = PRICES[Objective(objective)]
+    lowered = split(lower(rewritten, target, precision), target, precision, price)
     scales: Mapping[str, float]
     remarks: tuple[str, ...] = ()
     ranges: dict[str, float] = {}
@@ -151,7 +157,7 @@ def compile_network(
         raise CompileError(f"network {network.name!r}: int8 needs a calibration table, none was given")
     else:
         scales, remarks = effective_scales(lowered, table)
-    stages = _Stages(lowered, scales, ranges, target, precision, mode, keep_apart)
+    stages = _Stages(lowered, scales, ranges, target, precision, mode, keep_apart, price)
     # Parts of a layer say the same.
     of_weights = dict.fromkeys(remark for result in stages.convolutions.values() for remark in result.remarks)
     facts = stages.report((*warnings, *remarks, *of_weights))
@@ -196,8 +202,9 @@ class _Stages:
         precision: Precision,
         mode: QuantizationMode,
         keep_apart: bool,
+        price: Price,
     ) -> None:
-        self.lowered, self.scales, self.ranges = lowered, scales, ranges
+        self.lowered, self.scales, self.ranges, self.price = lowered, scales, ranges, price
         self.target, self.precision, self.mode = target, precision, mode
         self.surfaces: Mapping[str, Surface] = surfaces_of(lowered, target, precision)
         steps = tuple(enumerate(lowered.steps))
@@ -256,7 +263,7 @@ class _Stages:
         source, output = self.lowered.tensors[step.source], self.lowered.tensors[step.output]
         element_bytes = self.surfaces[step.source].element_bytes
         work = work_of(step, source, output, step.source in self.lowered.images, element_bytes)
-        return tile_convolution(step, work, self.target)
+        return tile_convolution(step, work, self.target, self.price)
 
     def _packed(self, index: int) -> bytes:
         step, weights = self.lowered.steps[index], self.convolutions[index].weights

@@ -5,7 +5,7 @@ kernels in the weight banks. The formulas are those of NVIDIA's compiler (docs/h
 "Banks"), checked against every convolution of its loadables.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -174,8 +174,8 @@ class Division:
     data, weights : int
         Banks for the input and for the kernels.
     mode : str
-        ``full``: all kernels of a run stay in the buffer; ``ping-pong``: one kernel group computes while the next one
-        loads; ``minimum``: one group at a time.
+        ``full``: all kernels of a run stay in the buffer; ``ping-pong``: one kernel group computes while the next ones
+        load; ``minimum``: one group at a time.
     rows, columns : tuple[Span, ...]
         Runs along the height and the width.
     kernels : int
@@ -203,12 +203,22 @@ class Shortage:
     message: str
 
 
-def divide(target: Target, work: Work) -> Division | Shortage:
-    """Divide the buffer for `work` so that the fewest DRAM bytes are moved.
+Price = Callable[[Target, Work, Division], float]
+"""What a division of the buffer costs; the least is taken."""
 
-    Considered, and taken in this order where the bytes are equal: all kernels in the buffer, two groups, one group;
-    each with the rows that the other banks hold; with the columns halved as often as it takes; with fewer kernels a
-    run than a group. All these compute the same. Only where none serves, the channels are cut too.
+
+def moved_bytes(_: Target, __: Work, division: Division) -> float:
+    """Return the DRAM bytes that a division moves."""
+    return float(division.bytes)
+
+
+def divide(target: Target, work: Work, price: Price = moved_bytes) -> Division | Shortage:
+    """Divide the buffer for `work` at the least price.
+
+    Considered, and taken in this order where price and bytes are equal: all kernels in the buffer, two groups, one
+    group, as many groups as the input leaves room for; each with the rows that the other banks hold; with the columns
+    halved as often as it takes; with fewer kernels a run than a group. All these compute the same. Only where none
+    serves, the channels are cut too.
 
     Parameters
     ----------
@@ -216,8 +226,10 @@ def divide(target: Target, work: Work) -> Division | Shortage:
         The hardware.
     work : Work
         The convolution.
+    price : Price
+        What is to be least: the DRAM bytes that are moved, or what the caller estimates.
     """
-    found = min(_divisions(target, work), key=lambda division: division.bytes, default=None)
+    found = _cheapest(target, work, price)
     if found is not None:
         return found
     atom = target.feature_atom_bytes // work.element_bytes
@@ -226,7 +238,7 @@ def divide(target: Target, work: Work) -> Division | Shortage:
             channels = round_up(ceil_div(work.channels, chunks), atom)
             if channels >= work.channels:
                 continue
-            part = min(_divisions(target, replace(work, channels=channels)), key=lambda d: d.bytes, default=None)
+            part = _cheapest(target, replace(work, channels=channels), price)
             if part is not None and part.kernels == work.kernels:
                 # Each part is computed twice in int8, for the high and the low half of its sum.
                 passes = ceil_div(work.channels, channels) * (2 if work.element_bytes == 1 else 1)
@@ -238,6 +250,11 @@ def divide(target: Target, work: Work) -> Division | Shortage:
         f"{work.kernel_bytes} bytes takes {weight_banks(target, work.kernel_bytes)} and the {rows} input rows of one "
         f"output row take {ceil_div(entries * rows, target.cbuf_bank_entries)}, also in parts of the channels"
     )
+
+
+def _cheapest(target: Target, work: Work, price: Price) -> Division | None:
+    found = _divisions(target, work)
+    return min(found, key=lambda division: (price(target, work, division), division.bytes), default=None)
 
 
 def _divisions(target: Target, work: Work) -> Iterator[Division]:
@@ -268,7 +285,12 @@ def _modes(target: Target, work: Work, kernels: int, group: int, columns: int) -
     modes: dict[int, Literal["full", "ping-pong", "minimum"]] = {one: "minimum"}
     modes[min(2 * one, everything)] = "ping-pong"
     modes[everything] = "full"
-    for weights, mode in sorted(modes.items(), reverse=True):
+    # More than two groups at a time cost no byte less, so this comes behind the others.
+    room = min(target.cbuf_banks - needed, everything)
+    more: list[tuple[int, Literal["full", "ping-pong", "minimum"]]] = []
+    if room > 2 * one and room not in modes:
+        more.append((room, "ping-pong"))
+    for weights, mode in (*sorted(modes.items(), reverse=True), *more):
         data = min(target.cbuf_banks - weights, needed)
         rows = data * target.cbuf_bank_entries // entries if data > 0 else 0
         if rows < min(work.source[0], work.extent[0]):

@@ -132,14 +132,14 @@ def _extents(operations: Sequence[Operation]) -> tuple[_Extent, ...]:
 
 
 def _placed(part: _Part, extents: tuple[_Extent, ...]) -> _Part:
-    """Return `part` of an operation, all of its cubes and windows in the emulator's regions."""
+    """Return `part` of an operation, all of its cubes and windows in the emulator's regions.
+
+    What it names and does not touch, as the destination of one that only compares, stays where it is.
+    """
     if isinstance(part, Cube | Window):
-        if part.memory < 0:
-            return part
-        extent = next(
-            e for e in extents if e.memory == part.memory and e.start <= part.offset < max(e.end, e.start + 1)
-        )
-        return replace(part, memory=extent.region, offset=part.offset - extent.start)
+        holding = (e for e in extents if e.memory == part.memory and e.start <= part.offset <= e.end)
+        extent = next(holding, None)
+        return part if extent is None else replace(part, memory=extent.region, offset=part.offset - extent.start)
     if isinstance(part, tuple):
         return cast(_Part, tuple(_placed(item, extents) for item in part))
     if is_dataclass(part) and not isinstance(part, type):

@@ -17,10 +17,12 @@ from nvdla_quant.emulator.operations import Operation
 from nvdla_quant.errors import MissingDataError, TraceError
 from nvdla_quant.hardware.targets import Target
 from nvdla_quant.registers.device import Device, Interrupt
-from nvdla_quant.registers.memory import TraceMemory
+from nvdla_quant.registers.memory import PAGE, TraceMemory
 from nvdla_quant.registers.traces.files import read_payload
+from nvdla_quant.registers.traces.payload import Payload
 from nvdla_quant.registers.traces.statements import (
     MEMORY_NAMES,
+    PRIMARY,
     Await,
     CheckCrc,
     CheckFile,
@@ -116,6 +118,22 @@ def replay(
     return _Player(trace, target, limits, on_operation).play()
 
 
+class _Counter:
+    """Counts operations, and tells of them.
+
+    Apart from the player: memories are gone with the player only where nothing that it has refers back to it.
+    """
+
+    def __init__(self, on_operation: Callable[[Operation], None] | None) -> None:
+        self.operations = 0
+        self._tell = on_operation
+
+    def count(self, operation: Operation) -> None:
+        self.operations += 1
+        if self._tell is not None:
+            self._tell(operation)
+
+
 class _Player:
     """A trace that is played."""
 
@@ -123,21 +141,17 @@ class _Player:
         self, trace: Trace, target: Target, limits: Limits, on_operation: Callable[[Operation], None] | None
     ) -> None:
         self._trace = trace
-        self._memory = TraceMemory(limits.memory)
-        self._operations = 0
-        self._device = Device(target, self._memory, limits, self._count)
-        self._tell = on_operation
+        self._most_bytes = limits.memory
+        self._memory = TraceMemory(self._most_bytes)
+        self._counter = _Counter(on_operation)
+        self._device = Device(target, self._memory, limits, self._counter.count)
         self._checks: list[Check] = []
         self._dumps: list[Dump] = []
+        self._dumped = 0
         self._happened: set[str] = set()
         self._blocked: dict[str, deque[Statement]] = {}
         self._interrupts = [one for one in trace.statements if isinstance(one, OnInterrupt)]
         self._behind: dict[str, list[Statement]] = {}
-
-    def _count(self, operation: Operation) -> None:
-        self._operations += 1
-        if self._tell is not None:
-            self._tell(operation)
 
     def play(self) -> Replay:
         """Play all statements, and return what became of them."""
@@ -150,7 +164,7 @@ class _Player:
             place = "" if error.line is None else f":{error.line}"
             raise type(error)(f"{self._trace.path}{place}: {error}") from None
         checks = tuple(sorted(self._checks, key=lambda check: check.line))
-        return Replay(checks, tuple(self._dumps), self._operations, self._device.warnings)
+        return Replay(checks, tuple(self._dumps), self._counter.operations, self._device.warnings)
 
     def _play_in_order(self) -> None:
         for statement in self._trace.statements:
@@ -275,12 +289,12 @@ class _Player:
     def _load(self, statement: Load) -> None:
         content = self._content(statement.file)
         if statement.size is not None:
-            if len(content) < statement.size:
-                raise TraceError(f"{statement.file}: {len(content)} bytes, expected {statement.size}")
-            content = content[: statement.size]
-        self._memory.write(statement.memory, statement.address, content)
+            if content.end < statement.size:
+                raise TraceError(f"{statement.file}: {content.end} bytes, expected {statement.size}")
+            content = content.up_to(statement.size)
+        _put(content, self._memory, statement.memory, statement.address)
 
-    def _content(self, file: str) -> NDArray[np.uint8]:
+    def _content(self, file: str) -> Payload:
         path = self._trace.path.parent / file
         if not path.is_file():
             raise MissingDataError(f"{file}: no such file beside the trace; the trace cannot be judged without it")
@@ -292,16 +306,27 @@ class _Player:
         self._checks.append(Check(statement.line, "crc", place, f"{statement.crc:#010x}", f"{found:#010x}"))
 
     def _check_file(self, statement: CheckFile) -> None:
-        content, _ = self._memory.read(statement.memory, statement.address, statement.size)
-        self._dumps.append(Dump(statement.file, content))
+        content = self._dump(statement)
         path = self._trace.path.parent / statement.file
         if statement.event is None and not path.is_file():
             self._checks.append(Check(statement.line, "dump", _place(statement), "", statement.file))
             return
-        expected = self._content(statement.file)[: statement.size]
-        equal = int((expected == content[: len(expected)]).sum())
+        expected = self._content(statement.file).up_to(statement.size)
+        equal = _equal_bytes(expected, content, self._most_bytes)
         equals = f"{equal} equal bytes"
         self._checks.append(Check(statement.line, "file", _place(statement), f"{statement.size} equal bytes", equals))
+
+    def _dump(self, statement: CheckFile) -> NDArray[np.uint8]:
+        """Keep the bytes of a memory that a statement names, and return them."""
+        self._dumped += statement.size
+        if self._dumped > self._most_bytes:
+            raise TraceError(
+                f"{statement.file}: what the trace dumps has {self._dumped} bytes so far, the limit is "
+                f"{self._most_bytes}; raise --max-memory"
+            )
+        content, _ = self._memory.read(statement.memory, statement.address, statement.size)
+        self._dumps.append(Dump(statement.file, content))
+        return content
 
     def _expect_nothing_left(self) -> None:
         """Refuse a trace that ends while something waits."""
@@ -335,6 +360,23 @@ def _unit_of(statement: Statement) -> str:
         case Notify(unit=unit) | Await(unit=unit):
             return unit
     raise AssertionError(f"{statement} belongs to no stream")
+
+
+def _put(content: Payload, memory: TraceMemory, number: int, address: int) -> None:
+    """Set what a file has of a memory."""
+    for offset, run in content.runs:
+        memory.write(number, address + offset, run)
+
+
+def _equal_bytes(expected: Payload, found: NDArray[np.uint8], limit: int) -> int:
+    """Return how many bytes of a memory are those of a file, as far as that goes; what it leaves out counts as 0."""
+    wanted = TraceMemory(limit)
+    _put(expected, wanted, PRIMARY, 0)
+    parts = ((start, min(PAGE, expected.end - start)) for start in range(0, expected.end, PAGE))
+    return sum(
+        int(np.count_nonzero(wanted.read(PRIMARY, start, size)[0] == found[start : start + size]))
+        for start, size in parts
+    )
 
 
 def _place(statement: CheckCrc | CheckFile) -> str:

@@ -12,7 +12,7 @@ from tests.sweeps import run
 
 pytestmark = pytest.mark.e2e
 IMAGES = 500  # Of 7 shards each has a batch of the fp32 network, and the last one's is not whole.
-MEASURED = ("accuracy.json", "comparison.json", "comparisons.json", "verdict.json", "layers.tsv")
+FILES = ("accuracy.json", "comparison.json", "comparisons.json", "verdict.json", "layers.tsv")
 
 
 def test_one_two_and_seven_shards(new_checkout: Callable[..., Path], tiny_config: dict[str, Any]) -> None:
@@ -27,7 +27,7 @@ def test_one_two_and_seven_shards(new_checkout: Callable[..., Path], tiny_config
         results = checkout / "results"
         done = run(checkout, "results/summary.tsv", "--config", f"shards={shards}")
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-        paths = [path for name in MEASURED for path in results.rglob(name)]
+        paths = [path for name in FILES for path in results.rglob(name)]
         found[shards] = {path.relative_to(results): path.read_bytes() for path in [results / "summary.tsv", *paths]}
         results.rename(checkout / f"results-{shards}")
     assert len(found[1]) == 1 + 4 + 3 + 1 + 3 + 3

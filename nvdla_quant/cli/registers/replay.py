@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nvdla_quant.cli.options import AsJson, existing
+from nvdla_quant.cli.options import AsJson, MaxMacs, MaxMemory, existing
 from nvdla_quant.emulator.decode.program import DEFAULT_LIMITS, Limits
 from nvdla_quant.hardware.spec import target_of
 from nvdla_quant.hardware.targets import NV_FULL, TARGETS, Target
@@ -35,10 +35,8 @@ def command(
         ),
     ] = None,
     dump: Annotated[Path | None, typer.Option(help="Folder for the memory that the trace dumps or compares.")] = None,
-    max_macs: Annotated[int, typer.Option(min=0, help="Refuse traces of more multiplications.")] = DEFAULT_LIMITS.macs,
-    max_memory: Annotated[int, typer.Option(min=0, help="Refuse traces that use more bytes of memory.")] = (
-        DEFAULT_LIMITS.memory
-    ),
+    max_macs: MaxMacs = DEFAULT_LIMITS.macs,
+    max_memory: MaxMemory = DEFAULT_LIMITS.memory,
     as_json: AsJson = False,
 ) -> None:
     """Run a trace of register writes and its checks as the hardware would; exit status 4 where one differs.

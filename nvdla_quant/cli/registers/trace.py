@@ -1,5 +1,6 @@
 """``nvdla-quant trace``."""
 
+import contextlib
 import sys
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -8,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from nvdla_quant.cli.options import LoadableFile, RunTarget, bar_of, existing, read_array
+from nvdla_quant.cli.options import LoadableFile, MaxMacs, MaxMemory, RunTarget, bar_of, existing, read_array
 from nvdla_quant.emulator.decode.program import DEFAULT_LIMITS, Limits, default_target
 from nvdla_quant.emulator.decode.releases import Stop, lost_releases
 from nvdla_quant.hardware.spec import target_of
@@ -38,13 +39,11 @@ WRITERS: Mapping[Format, Callable[[RegisterProgram, Bases, str], Mapping[str, st
 }
 
 
-def _address(text: str | None) -> str | None:
+def _address(text: str) -> str:
     """Refuse what is no address."""
-    try:
-        if text is None or int(text, 0) >= 0:
+    with contextlib.suppress(ValueError):
+        if int(text, 0) >= 0:
             return text
-    except ValueError:
-        pass
     raise typer.BadParameter(f"{text!r}: expected an address, decimal or 0x...")
 
 
@@ -76,12 +75,8 @@ def command(
             "--cdma-first", help="Enable CDMA first and release weights late: for hardware that loses releases."
         ),
     ] = False,
-    max_macs: Annotated[int, typer.Option(min=0, help="Refuse loadables of more multiplications an image.")] = (
-        DEFAULT_LIMITS.macs
-    ),
-    max_memory: Annotated[int, typer.Option(min=0, help="Refuse loadables that declare more bytes of memory.")] = (
-        DEFAULT_LIMITS.memory
-    ),
+    max_macs: MaxMacs = DEFAULT_LIMITS.macs,
+    max_memory: MaxMemory = DEFAULT_LIMITS.memory,
 ) -> None:
     """Write a loadable as a program of registers, with its memory images and what it leaves of an image."""
     content = read_loadable(loadable)

@@ -17,7 +17,7 @@ from nvdla_quant.compiler.lowering.lower import gather
 from nvdla_quant.compiler.lowering.operations import ConvolutionStep, Derived, InterleaveStep, Join, Lowered, Part, Step
 from nvdla_quant.compiler.lowering.tile import work_of
 from nvdla_quant.errors import CompileError
-from nvdla_quant.hardware.cbuf import Shortage, divide, round_up
+from nvdla_quant.hardware.cbuf import Price, Shortage, divide, round_up
 from nvdla_quant.hardware.targets import Precision, Target
 from nvdla_quant.network.graph import Pair, Tensor, Weights
 from nvdla_quant.network.passes import dense_groups
@@ -34,15 +34,15 @@ MAX_CHANNELS = 8192
 """Channels of a cube (13 bits)."""
 
 
-def split(lowered: Lowered, target: Target, precision: Precision) -> Lowered:
-    """Replace each convolution that does not run as it is.
+def split(lowered: Lowered, target: Target, precision: Precision, price: Price) -> Lowered:
+    """Replace each convolution that does not run as it is; the buffer is divided at the least `price`.
 
     Raises
     ------
     CompileError
         No division of the convolution buffer serves.
     """
-    splitting = _Splitting(lowered, target, precision)
+    splitting = _Splitting(lowered, target, precision, price)
     steps: list[Step] = []
     for step in lowered.steps:
         steps += splitting.steps(step) if isinstance(step, ConvolutionStep) else [step]
@@ -56,8 +56,9 @@ def split(lowered: Lowered, target: Target, precision: Precision) -> Lowered:
 
 
 class _Splitting:
-    def __init__(self, lowered: Lowered, target: Target, precision: Precision) -> None:
+    def __init__(self, lowered: Lowered, target: Target, precision: Precision, price: Price) -> None:
         self._images, self._target, self._half = lowered.images, target, precision is Precision.FP16
+        self._price = price
         self._atom = target.feature_atom_bytes // (2 if self._half else 1)
         self.tensors, self.parts, self.derived = dict(lowered.tensors), dict(lowered.parts), dict(lowered.derived)
 
@@ -113,7 +114,7 @@ class _Splitting:
     def _fit(self, step: ConvolutionStep) -> Iterator[Step]:
         source, output = self.tensors[step.source], self.tensors[step.output]
         work = work_of(step, source, output, step.source in self._images, 2 if self._half else 1)
-        division = divide(self._target, work)
+        division = divide(self._target, work, self._price)
         if isinstance(division, Shortage):
             raise CompileError(f"layer {step.layers[0]!r}: {division.message}")
         if division.channels < work.channels:

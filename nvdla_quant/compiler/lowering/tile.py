@@ -26,7 +26,7 @@ from nvdla_quant.compiler.lowering.operations import (
     Step,
     Window,
 )
-from nvdla_quant.hardware.cbuf import IMAGE_CHANNELS, Division, Shortage, Work, divide
+from nvdla_quant.hardware.cbuf import IMAGE_CHANNELS, Division, Price, Shortage, Work, divide
 from nvdla_quant.hardware.targets import NV_SMALL, Target
 from nvdla_quant.network.graph import Tensor
 
@@ -81,14 +81,17 @@ def work_of(step: ConvolutionStep, source: Tensor, output: Tensor, image: bool, 
     )
 
 
-def tile_convolution(step: ConvolutionStep, work: Work, target: Target) -> ConvolutionTiling:
-    """Divide the CBUF for `step`, which `split` has made fit."""
-    division = divide(target, work)
+def tile_convolution(step: ConvolutionStep, work: Work, target: Target, price: Price) -> ConvolutionTiling:
+    """Divide the CBUF for `step`, which `split` has made fit, at the least price."""
+    division = divide(target, work, price)
     assert not isinstance(division, Shortage)
+    return ConvolutionTiling(work, division, rows_joined(target, work))
+
+
+def rows_joined(target: Target, work: Work) -> int:
+    """Log2 of the kernel rows that one MAC step of a convolution takes."""
     height, width = work.kernel
-    vector = width * IMAGE_CHANNELS
-    extension = post_extension(target, height, vector, step.stride[1]) if work.image else 0
-    return ConvolutionTiling(work, division, extension)
+    return post_extension(target, height, width * IMAGE_CHANNELS, work.stride[1]) if work.image else 0
 
 
 def post_extension(target: Target, kernel_rows: int, vector: int, stride: int) -> int:

@@ -1,14 +1,19 @@
 """A view of memory, with cubes: that of a task, or another."""
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nvdla_quant.emulator.operations import Cube
 from nvdla_quant.errors import LoadableError
-from nvdla_quant.loadable.layout import MAX_CUBE
-from nvdla_quant.loadable.tasks import TaskMemory, Window
+from nvdla_quant.loadable import structs
+from nvdla_quant.loadable.layout import MAX_CUBE, layouts_of
+from nvdla_quant.loadable.records import Interface, Loadable
+from nvdla_quant.loadable.tasks import TaskMemory, Window, tasks_in_order
 
 
 class CubeSpace(ABC):
@@ -62,3 +67,47 @@ class CubeSpace(ABC):
 
 class AddressSpace(TaskMemory, CubeSpace):
     """What the address indices of one task mean."""
+
+
+_NETWORKS: Mapping[int, np.dtype[np.void]] = MappingProxyType(
+    {Interface.DLA1: structs.NETWORK, Interface.EMU1: structs.EMU_NETWORK}
+)
+"""What says how many operations a task has, by the task's interface."""
+
+
+@dataclass(frozen=True)
+class PlacedTask:
+    """A task among the others.
+
+    Attributes
+    ----------
+    space : AddressSpace
+        What its address indices mean.
+    base : int
+        Number of its first operation in the loadable.
+    on_cpu : bool
+        Whether the runtime's CPU computes it.
+    """
+
+    space: AddressSpace
+    base: int
+    on_cpu: bool
+
+
+def placed_tasks(loadable: Loadable, static: Mapping[int, NDArray[np.uint8]]) -> Iterator[PlacedTask]:
+    """Yield the tasks of a loadable in the order in which they run; `static` is what `static_bytes` returned.
+
+    Raises
+    ------
+    LoadableError
+        A task is neither the hardware's nor the CPU's, or its descriptors are not there.
+    """
+    layouts = layouts_of(loadable, static)
+    base = 0
+    for task in tasks_in_order(loadable):
+        space = AddressSpace(loadable, task, static, layouts)
+        if task.interface not in _NETWORKS:
+            raise LoadableError(f"{space.where}: interface {task.interface} is neither DLA (1) nor EMU (2)")
+        yield PlacedTask(space, base, task.interface == Interface.EMU1)
+        network = space.records(0, _NETWORKS[task.interface], 1, "network descriptor")[0]
+        base += int(network["num_operations"])

@@ -36,7 +36,7 @@ def check_buffer(op: np.void, surface: np.void, operation: ConvOperation, target
     """
     check_slices(op, operation, target, where)
     if surplus_weights(surface, operation, target):
-        exact = operation.weight_count * ELEMENT_BYTES[operation.precision]
+        exact = _weight_bytes(operation)
         found, expected = int(surface["weight_data"]["size"]), round_up(exact, target.cbuf_entry_bytes)
         raise WrongTargetError(
             f"{where}: weight size is {found}, expected {expected}, which is {exact} in whole entries: {_entry(target)}"
@@ -54,8 +54,11 @@ def surplus_weights(surface: np.void, operation: ConvOperation, target: Target) 
     """Return the bytes of weights that a convolution fetches beyond the entries that its kernels take."""
     if operation.compression is not None or operation.keeps_weights:
         return 0
-    exact = operation.weight_count * ELEMENT_BYTES[operation.precision]
-    return int(surface["weight_data"]["size"]) - round_up(exact, target.cbuf_entry_bytes)
+    return int(surface["weight_data"]["size"]) - round_up(_weight_bytes(operation), target.cbuf_entry_bytes)
+
+
+def _weight_bytes(operation: ConvOperation) -> int:
+    return operation.weight_count * ELEMENT_BYTES[operation.precision]
 
 
 def _entry(target: Target) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator.decode import dla, emu
-from nvdla_quant.emulator.decode.addresses import AddressSpace
+from nvdla_quant.emulator.decode.addresses import placed_tasks
 from nvdla_quant.emulator.decode.buffer import weight_order
 from nvdla_quant.emulator.decode.races import describe_races
 from nvdla_quant.emulator.operations import (
@@ -35,19 +35,17 @@ from nvdla_quant.emulator.pixels import PIXELS
 from nvdla_quant.emulator.reuse import check_overwritten
 from nvdla_quant.errors import EmulationError, LoadableError, WrongTargetError
 from nvdla_quant.hardware.targets import NV_FULL, NV_SMALL, TARGETS, Precision, Target
-from nvdla_quant.loadable.layout import layouts_of
 from nvdla_quant.loadable.records import (
     DataCategory,
     DataFormat,
     DataType,
-    Interface,
     Loadable,
     MemoryFlags,
     PixelFormat,
     TensorDescriptor,
 )
 from nvdla_quant.loadable.structs import EmuOperation
-from nvdla_quant.loadable.tasks import Window, static_bytes, tasks_in_order
+from nvdla_quant.loadable.tasks import Window, static_bytes
 
 MAX_CUBE_BYTES = 1 << 28
 """Most bytes that one operation may read, and write: overlapping strides could name more than the memory has."""
@@ -261,26 +259,18 @@ def _decoded(loadable: Loadable, target: Target, limits: Limits) -> Program:
     _check_atoms(loadable, target)
     _check_memory(loadable, [], limits)
     static = static_bytes(loadable)
-    layouts = layouts_of(loadable, static)
     operations: list[Operation] = []
     warnings: list[str] = []
-    base = 0
-    for task in tasks_in_order(loadable):
-        space = AddressSpace(loadable, task, static, layouts)
-        if task.interface == Interface.DLA1:
-            decoded = dla.decode_task(space, target, base, warnings)
-            order = _in_order(decoded, space.where)
-            check_overwritten(order)
-            operations += order.values()
-            links = (*decoded.consumers, *decoded.parents)
-            warnings += describe_races(order, decoded.chains, links, base)
-            base += decoded.count
-        elif task.interface == Interface.EMU1:
-            cpu = emu.decode_task(space, target, base)
-            operations += cpu
-            base += len(cpu)
-        else:
-            raise LoadableError(f"{space.where}: interface {task.interface} is neither DLA (1) nor EMU (2)")
+    for task in placed_tasks(loadable, static):
+        if task.on_cpu:
+            operations += emu.decode_task(task.space, target, task.base)
+            continue
+        decoded = dla.decode_task(task.space, target, task.base, warnings)
+        order = _in_order(decoded, task.space.where)
+        check_overwritten(order)
+        operations += order.values()
+        links = (*decoded.consumers, *decoded.parents)
+        warnings += describe_races(order, decoded.chains, links, task.base)
     if not operations:
         raise LoadableError("loadable: no task has any operation")
     inputs = tuple(_port(loadable, tensor, target) for tensor in loadable.inputs)

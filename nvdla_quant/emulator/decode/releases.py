@@ -8,13 +8,12 @@ gating avoids it, and so does a build without it. nv_full (nvdlav1) has no such 
 
 from dataclasses import dataclass
 
-from nvdla_quant.emulator.decode.addresses import AddressSpace
+from nvdla_quant.emulator.decode.addresses import placed_tasks
 from nvdla_quant.hardware.targets import NV_FULL, Target
 from nvdla_quant.loadable.descriptors import DlaTask, read_task
-from nvdla_quant.loadable.layout import layouts_of
-from nvdla_quant.loadable.records import Interface, Loadable
+from nvdla_quant.loadable.records import Loadable
 from nvdla_quant.loadable.structs import Engine
-from nvdla_quant.loadable.tasks import static_bytes, tasks_in_order
+from nvdla_quant.loadable.tasks import static_bytes
 
 
 @dataclass(frozen=True)
@@ -58,22 +57,18 @@ def lost_releases(loadable: Loadable, target: Target) -> Stop | None:
     """
     if target.name == NV_FULL.name:
         return None
-    static = static_bytes(loadable)
-    layouts = layouts_of(loadable, static)
-    base = counted = 0
-    for task in tasks_in_order(loadable):
-        space = AddressSpace(loadable, task, static, layouts)
-        if task.interface != Interface.DLA1:
+    counted = 0
+    for task in placed_tasks(loadable, static_bytes(loadable)):
+        if task.on_cpu:
             continue
-        descriptors = read_task(space)
+        descriptors = read_task(task.space)
         for index in descriptors.chains.get(Engine.CONV, ()):
             own, room, data = _entries(descriptors, index, target)
             free = max(room - counted, 0)
             # Weights and data come in turn: data that are all there before the weights stop do not wait for them.
             if own > free and data > free:
-                return Stop(base + index, counted, own, room)
+                return Stop(task.base + index, counted, own, room)
             counted = min(counted + own, room) if own > room else counted + own
-        base += descriptors.count
     return None
 
 

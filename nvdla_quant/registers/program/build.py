@@ -9,15 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from nvdla_quant.emulator.decode import emu
-from nvdla_quant.emulator.decode.addresses import AddressSpace
+from nvdla_quant.emulator.decode.addresses import placed_tasks
 from nvdla_quant.emulator.operations import CpuOperation
 from nvdla_quant.errors import TraceError
 from nvdla_quant.hardware.targets import Target
 from nvdla_quant.loadable.descriptors import DlaTask, read_task
-from nvdla_quant.loadable.layout import layouts_of
-from nvdla_quant.loadable.records import Interface, Loadable
+from nvdla_quant.loadable.records import Loadable
 from nvdla_quant.loadable.structs import Engine
-from nvdla_quant.loadable.tasks import static_bytes, tasks_in_order
+from nvdla_quant.loadable.tasks import static_bytes
 from nvdla_quant.registers.device import Interrupt
 from nvdla_quant.registers.map import RegisterMap, register_map
 from nvdla_quant.registers.program.conv import convolution
@@ -78,23 +77,16 @@ def build(loadable: Loadable, target: Target, cdma_first: bool = False) -> tuple
     TraceError
         The firmware would wait for ever, or no program without conditions does what it does.
     """
-    static = static_bytes(loadable)
-    layouts = layouts_of(loadable, static)
     turns = Turns()
     parts: list[Part] = []
-    base = 0
-    for task in tasks_in_order(loadable):
-        space = AddressSpace(loadable, task, static, layouts)
-        if task.interface == Interface.DLA1:
-            descriptors = read_task(space)
-            writer = Writer(descriptors, target, base, cdma_first)
+    for task in placed_tasks(loadable, static_bytes(loadable)):
+        if task.on_cpu:
+            parts.append(CpuPart(tuple(emu.decode_task(task.space, target, task.base))))
+        else:
+            descriptors = read_task(task.space)
+            writer = Writer(descriptors, target, task.base, cdma_first)
             steps = tuple(step for action in schedule(descriptors, turns) for step in writer.steps(action))
             parts.append(HardwarePart(steps, descriptors.count))
-            base += descriptors.count
-        else:
-            operations = tuple(emu.decode_task(space, target, base))
-            parts.append(CpuPart(operations))
-            base += len(operations)
     return tuple(parts)
 
 

@@ -12,7 +12,7 @@ from nvdla_quant.registers.device import Interrupt
 from nvdla_quant.registers.map import Register, RegisterMap, register_map
 from nvdla_quant.registers.program.build import HardwarePart
 from nvdla_quant.registers.program.image import RegisterProgram, Result
-from nvdla_quant.registers.program.steps import Address, AwaitInterrupt, Half, Poll, Put, Remark, Step
+from nvdla_quant.registers.program.steps import Address, AwaitInterrupt, Half, Poll, Put, Remark, Step, address_of
 
 SOURCES = ("nvdla_program.h", "nvdla_player.c", "nvdla_softmax.c", "main.c")
 TABLES = "nvdla_program.c"
@@ -118,11 +118,11 @@ def _cpu(program: RegisterProgram, operation: CpuOperation) -> str:
 
 
 def _cube_span(program: RegisterProgram, cube: Cube) -> str:
-    return _span(program, Address(cube.memory, cube.offset), cube.end - cube.offset)
+    return _span(program, address_of(cube), cube.end - cube.offset)
 
 
 def _result_span(program: RegisterProgram, result: Result) -> str:
-    return _span(program, Address(result.cube.memory, result.cube.offset), len(result.expected))
+    return _span(program, result.address, len(result.expected))
 
 
 def _span(program: RegisterProgram, address: Address, size: int) -> str:

@@ -18,7 +18,7 @@ from nvdla_quant.registers.device import Device, Interrupt
 from nvdla_quant.registers.execute import execute
 from nvdla_quant.registers.memory import TraceMemory
 from nvdla_quant.registers.program.build import CpuPart, HardwarePart, Part, build
-from nvdla_quant.registers.program.steps import Address, AwaitInterrupt, Half, Poll, Put, Value
+from nvdla_quant.registers.program.steps import Address, AwaitInterrupt, Half, Poll, Put, Value, address_of
 from nvdla_quant.registers.traces.statements import MEMORY_NAMES, PRIMARY, SECONDARY
 from nvdla_quant.registers.traces.txn import DRAM, SRAM
 
@@ -85,6 +85,11 @@ class Result:
 
     cube: Cube
     expected: NDArray[np.uint8] = field(repr=False)
+
+    @property
+    def address(self) -> Address:
+        """Where they begin."""
+        return address_of(self.cube)
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,13 +182,13 @@ def make_program(
     placement = place_memories(loadable, parts, decoded)
     contents = {memory: held for memory, held in static_bytes(loadable).items() if memory in placement.places}
     contents[fed.cube.memory] = _input(fed, placement.places[fed.cube.memory].size, image)
-    unfinished = RegisterProgram(decoded.target, parts, placement, contents, (), fed, output, image)
     _check_bases(placement, bases, decoded.target)
-    results, values = _Run(unfinished, bases, limits, on_operation).results()
+    played = _Run(decoded.target, placement, bases, limits, on_operation)
+    results, values = played.results(parts, contents, output)
     expected = run_tensors(decoded, {fed.name: image[None]})[output.name][0]
     if not np.array_equal(values, expected):
         raise EmulationError("the registers give other bytes than the loadable: please report it with the loadable")
-    return replace(unfinished, results=results, values=values)
+    return RegisterProgram(decoded.target, parts, placement, contents, results, fed, output, values)
 
 
 def place_memories(loadable: Loadable, parts: Sequence[Part], decoded: Program) -> Placement:
@@ -206,11 +211,11 @@ def place_memories(loadable: Loadable, parts: Sequence[Part], decoded: Program) 
 
 def _check_bases(placement: Placement, bases: Bases, target: Target) -> None:
     spans = []
+    bits = target.address_bits
     for memory, size in placement.sizes.items():
         start = bases.of(memory)
         if start % ALIGNMENT:
             raise TraceError(f"{MEMORY_NAMES[memory]} at {start:#x}: expected a multiple of {ALIGNMENT}")
-        bits = target.address_bits
         if start + size > 1 << bits:
             raise TraceError(
                 f"{MEMORY_NAMES[memory]} at {start:#x} needs {size} bytes, which end behind the {bits} bits of an "
@@ -240,42 +245,43 @@ class _Run:
 
     def __init__(
         self,
-        program: RegisterProgram,
+        target: Target,
+        placement: Placement,
         bases: Bases,
         limits: Limits,
         on_operation: Callable[[Operation], None] | None,
     ) -> None:
-        self._program = program
+        self._target = target
+        self._placement = placement
         self._bases = bases
         self._memory = TraceMemory(limits.memory)
         self._limits = limits
-        self._device = Device(program.target, self._memory, limits, on_operation)
-        self._tell = on_operation
+        self._device = Device(target, self._memory, limits, on_operation)
 
-    def results(self) -> tuple[tuple[Result, ...], Values]:
+    def results(
+        self, parts: Sequence[Part], contents: Mapping[int, NDArray[np.uint8]], output: Port
+    ) -> tuple[tuple[Result, ...], Values]:
         """Return what the last part of the hardware leaves, and the output."""
-        program = self._program
-        for memory, content in program.contents.items():
-            self._memory.write(*program.placement.on_bus(Address(memory, 0), self._bases), content)
+        for memory, content in contents.items():
+            self._memory.write(*self._placement.on_bus(Address(memory, 0), self._bases), content)
         left: tuple[Result, ...] = ()
-        for number, part in enumerate(program.parts):
+        for number, part in enumerate(parts):
             if isinstance(part, HardwarePart):
                 self._run(part)
-                behind = program.parts[number + 1 :]
-                left = tuple(self._result(cube) for cube in self._cubes_left(behind))
+                left = tuple(self._result(cube) for cube in _cubes_left(parts[number + 1 :], output))
             else:
                 moved = [self._moved(operation) for operation in part.operations]
-                execute(moved, program.target, self._memory, self._limits)
-        output = self._result(program.output.cube)
-        held = DeviceMemory({0: Region(len(output.expected), False, output.expected)}, 1)
-        values = held.gather(replace(program.output.cube, memory=0, offset=0), program.output.dtype)
+                execute(moved, self._target, self._memory, self._limits)
+        last = self._result(output.cube)
+        held = DeviceMemory({0: Region(len(last.expected), False, last.expected)}, 1)
+        values = held.gather(replace(output.cube, memory=0, offset=0), output.dtype)
         return left, values[0]
 
     def _run(self, part: HardwarePart) -> None:
         for number, step in enumerate(part.steps):
             match step:
                 case Put(register, value):
-                    self._device.write(register, self._program.placement.value(value, self._bases), number)
+                    self._device.write(register, self._placement.value(value, self._bases), number)
                 case Poll():
                     self._device.settle()
                 case AwaitInterrupt(source, group):
@@ -283,22 +289,15 @@ class _Run:
                     if found != Interrupt(source, group):
                         raise EmulationError(f"step {number} waits for {source}_{group}, and {found} comes")
 
-    def _cubes_left(self, behind: Sequence[Part]) -> Iterator[Cube]:
-        """Yield what the parts behind a part of the hardware take of it: the processor's sources, else the output."""
-        operations = [one for part in behind if isinstance(part, CpuPart) for one in part.operations]
-        written = {(one.destination.memory, one.destination.offset) for one in operations}
-        sources = [one.source for one in operations if (one.source.memory, one.source.offset) not in written]
-        yield from sources or [self._program.output.cube]
-
     def _result(self, cube: Cube) -> Result:
         """Return what stands from the first byte of a cube to its last one, in whole atoms, as hardware writes them."""
-        atom = self._program.target.feature_atom_bytes
-        room = self._program.placement.places[cube.memory].size - cube.offset
+        atom = self._target.feature_atom_bytes
+        room = self._placement.places[cube.memory].size - cube.offset
         size = min(-(-(cube.end - cube.offset) // atom) * atom, room)
         return Result(cube, self._memory.read(*self._bus(cube), size)[0])
 
     def _bus(self, cube: Cube) -> tuple[int, int]:
-        return self._program.placement.on_bus(Address(cube.memory, cube.offset), self._bases)
+        return self._placement.on_bus(address_of(cube), self._bases)
 
     def _moved(self, operation: CpuOperation) -> CpuOperation:
         cubes = {}
@@ -306,3 +305,11 @@ class _Run:
             where, address = self._bus(getattr(operation, side))
             cubes[side] = replace(getattr(operation, side), memory=where, offset=address)
         return replace(operation, **cubes)
+
+
+def _cubes_left(behind: Sequence[Part], output: Port) -> Iterator[Cube]:
+    """Yield what the parts behind a part of the hardware take of it: the processor's sources, else the output."""
+    operations = [one for part in behind if isinstance(part, CpuPart) for one in part.operations]
+    written = {(one.destination.memory, one.destination.offset) for one in operations}
+    sources = [one.source for one in operations if (one.source.memory, one.source.offset) not in written]
+    yield from sources or [output.cube]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from nvdla_quant.emulator.operations import Cube
 from nvdla_quant.registers.map import Register
 
 
@@ -11,6 +12,11 @@ class Address:
 
     memory: int
     offset: int
+
+
+def address_of(cube: Cube) -> Address:
+    """Return where a cube begins."""
+    return Address(cube.memory, cube.offset)
 
 
 @dataclass(frozen=True)

@@ -141,4 +141,4 @@ def _zeros(program: RegisterProgram, bases: Bases, name: str) -> Iterator[tuple[
 
 def _stands(program: RegisterProgram, bases: Bases, result: Result) -> tuple[int, int]:
     """Return memory and bus address of a result."""
-    return program.placement.on_bus(Address(result.cube.memory, result.cube.offset), bases)
+    return program.placement.on_bus(result.address, bases)

@@ -3,13 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nvdla_quant.errors import TraceError
 from nvdla_quant.registers.map import RegisterMap
 from nvdla_quant.registers.traces.cfg import parse_cfg
-from nvdla_quant.registers.traces.payload import parse_payload
+from nvdla_quant.registers.traces.payload import Payload, parse_payload
 from nvdla_quant.registers.traces.statements import Trace
 from nvdla_quant.registers.traces.txn import parse_txn
 
@@ -30,7 +27,7 @@ def read_trace(path: Path, registers: RegisterMap) -> Trace:
     return PARSERS[path.suffix](_text(path), path, registers)
 
 
-def read_payload(path: Path) -> NDArray[np.uint8]:
+def read_payload(path: Path) -> Payload:
     """Read the bytes of a ``.dat`` file."""
     return parse_payload(_text(path), str(path))
 

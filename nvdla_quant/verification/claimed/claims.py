@@ -35,7 +35,7 @@ from nvdla_quant.emulator.operations import ConvOperation, Fp16, Operation, SdpO
 from nvdla_quant.errors import ClaimError
 from nvdla_quant.execution.fp32 import Reference
 from nvdla_quant.hardware.targets import Precision, QuantizationMode
-from nvdla_quant.network.graph import Softmax
+from nvdla_quant.network.graph import HardSigmoid, HardSwish, Softmax
 from nvdla_quant.network.passes import affine_of, for_hardware
 from nvdla_quant.network.views import viewed
 from nvdla_quant.verification.claimed.cover import NotSoError, Written, cover, joined, scale_faults, size_of
@@ -51,6 +51,7 @@ from nvdla_quant.verification.measures.examination import (
     compare_with_references,
 )
 from nvdla_quant.verification.measures.local import Local, local_of
+from nvdla_quant.verification.measures.tables import FunctionTable, table_of
 from nvdla_quant.verification.measures.tolerance import gain_of
 from nvdla_quant.verification.measures.weights import Fit, WeightCheck, compared, fit, unpacked
 
@@ -58,6 +59,8 @@ COMPOSED_IMAGES = 1
 """Images that the pieces are computed on in floating point."""
 LOOKED_AT = 1 << 18
 """Values of a piece that are looked at, of whole images, two at least: where one has many, others tell no more."""
+WIDER_FOR_KINKS = 16
+"""Times that a table's intervals may be wider than a step of its input, so that kinks of its function lie within."""
 _GIVEN = -1
 """Piece that what is there from the start is complete behind: none."""
 COMPOSED = 1e-3
@@ -220,16 +223,17 @@ class _Judge:
         weighing = next((stage for stage in piece.stages if isinstance(stage, Weighting | Gathering)), None)
         lookup = next((stage for stage in piece.stages if isinstance(stage, Lookup)), None)
         units = scale_in, scale_out if lookup is None else lookup.unit
+        function = None if lookup is None or self._half else self._table(one, lookup, scale_out)
         weights = None if weighing is None else self._weights(one, weighing, source.shape[1], units)
         if weights is None:
             real = source * np.float32(scale_in)
             if any(isinstance(stage, Whole) and self._is_softmax(stage.layer) for stage in piece.stages):
                 with np.errstate(over="ignore"):
                     real = real.astype(np.float16).astype(np.float32)  # As the runtime rounds what it reads.
-            expected = self._floats.compute(piece, real, others, one.size)
+            expected = self._floats.compute(piece, real, others, one.size, table=function)
             leeways: tuple[NDArray[np.float64], ...] = ()
         else:
-            expected = self._floats.compute(piece, source, others, one.size, weights.found, weights.factors)
+            expected = self._floats.compute(piece, source, others, one.size, weights.found, weights.factors, function)
             leeways = weights.leeways
         local = local_of(
             one.operations,
@@ -251,8 +255,9 @@ class _Judge:
             if isinstance(stages[-1], Rectifying):
                 stages = stages[:-1]
             bare = Piece(piece.layers, piece.reads, piece.writes, stages, piece.runs)
-            own = (None, None) if weights is None else (weights.found, weights.factors / scale_in)
-            return self._floats.compute(bare, taken(inputs[some], piece.reads), others, one.size, *own)
+            found, factors = (None, None) if weights is None else (weights.found, weights.factors / scale_in)
+            source = taken(inputs[some], piece.reads)
+            return self._floats.compute(bare, source, others, one.size, found, factors, function)
 
         table = self._subject.table
         entry = table.scales.get(layer, scale_out) if table is not None else 1.0
@@ -277,6 +282,15 @@ class _Judge:
             remake=remake,
             rectified=bool(piece.stages) and isinstance(piece.stages[-1], Rectifying),
         )
+
+    def _table(self, one: Written, stage: Lookup, output: float) -> FunctionTable | None:
+        """Return where the table of a piece has its entries, as far as a step of its input's table entry excuses it."""
+        layer, table = self._floats.layer(stage.layer), self._subject.table
+        source = None if table is None else table.scales.get(viewed(self._prepared, layer.inputs[0]))
+        if source is None:
+            return None
+        widest = source * (WIDER_FOR_KINKS if isinstance(layer.operation, HardSigmoid | HardSwish) else 1)
+        return table_of(one.operations, stage.unit, widest, output)
 
     def _is_softmax(self, layer: str) -> bool:
         return isinstance(self._floats.layer(layer).operation, Softmax)

@@ -1,7 +1,7 @@
 """What a claimed piece computes, in floating point: a few stages between places of tensors."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,7 @@ from nvdla_quant.network.shapes import assemble
 from nvdla_quant.network.views import viewed
 from nvdla_quant.verification.measures.comparison import Floats
 from nvdla_quant.verification.measures.sessions import session_of
+from nvdla_quant.verification.measures.tables import FunctionTable
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -176,6 +177,7 @@ class FloatPieces:
         size: Pair,
         weights: Weights | None = None,
         factors: NDArray[np.float64] | None = None,
+        table: FunctionTable | None = None,
     ) -> Floats:
         """Return what a piece makes of its inputs, (n, channels, *size).
 
@@ -191,6 +193,8 @@ class FloatPieces:
             Height and width of what it writes.
         weights, factors : NDArray, optional
             Weights in place of the network's, and the real value of a product of each kernel with the source.
+        table : FunctionTable, optional
+            Table that has the place of a function.
 
         Raises
         ------
@@ -209,10 +213,12 @@ class FloatPieces:
                 if bias is not None:
                     values += bias[None, :, None, None]
             else:
-                values = self._point(stage, values, others)
+                values = self._point(stage, values, others, table)
         return values
 
-    def _point(self, stage: Stage, values: Floats, others: Mapping[Place, Floats]) -> Floats:
+    def _point(
+        self, stage: Stage, values: Floats, others: Mapping[Place, Floats], table: FunctionTable | None
+    ) -> Floats:
         match stage:
             case Whole():
                 return self._whole(stage.layer, values)
@@ -237,7 +243,8 @@ class FloatPieces:
                 slopes = slopes if len(slopes) == 1 else slopes[stage.kernels[0] : stage.kernels[1]]
                 return np.where(values > 0, values, values * _of_channels(slopes, values, stage.layer))
             case Lookup():
-                return self._whole(stage.layer, values, *TABULATED, Power)
+                function = partial(self._whole, stage.layer, kinds=(*TABULATED, Power))
+                return function(values) if table is None else table.of(function, values)
             case Rectifying():
                 return np.maximum(values, 0)
             case Bounding():
@@ -255,7 +262,7 @@ class FloatPieces:
             values = np.maximum(values, np.float32(bound)) if side == "low" else np.minimum(values, np.float32(bound))
         return values
 
-    def _whole(self, name: str, values: Floats, *kinds: type) -> Floats:
+    def _whole(self, name: str, values: Floats, kinds: tuple[type, ...] = ()) -> Floats:
         """Return what a layer makes of values, whatever size they have where it works on points."""
         layer = self.layer(name, *kinds)
         if len(layer.inputs) != 1 or isinstance(layer.operation, Convolution | Deconvolution | InnerProduct):

@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nvdla_quant.compiler.compile import Compilation, compile_network
+from nvdla_quant.compiler.lowering.price import Objective
 from nvdla_quant.emulator.decode.program import decode
 from nvdla_quant.emulator.run import run
 from nvdla_quant.execution.fp32 import Reference
@@ -40,7 +41,7 @@ def model(shared: Path, name: str) -> Network:
     return read_network(folder / "deploy.prototxt", folder / "model.caffemodel")
 
 
-def case(shared: Path, name: str) -> tuple[Loadable, Loadable]:
+def case(shared: Path, name: str, objective: Objective = Objective.CYCLES) -> tuple[Loadable, Loadable]:
     """(ours, the real compiler's), from the same network and table."""
     net, _, rest = name.partition("-nv-")
     folder = shared / "golden" / "loadables" / name
@@ -51,6 +52,7 @@ def case(shared: Path, name: str) -> tuple[Loadable, Loadable]:
         TARGETS["nv_" + rest.split("-")[0]],
         Precision.FP16 if "fp16" in rest else Precision.INT8,
         QuantizationMode.PER_FILTER if "perfilter" in rest else QuantizationMode.PER_KERNEL,
+        objective=objective,
     )
     return parse_loadable(ours.data), read_loadable(folder / "loadable.nvdla")
 
@@ -186,8 +188,9 @@ def test_weights_per_filter_are_at_most_one_step_off(shared: Path) -> None:
 
 
 def test_split_convolutions_have_the_real_compilers_form(shared: Path) -> None:
-    """Its input does not fit. The real compiler runs it in four chunks of rows; ours in three, which reads less."""
-    ours, golden = (dict(descriptors(one)) for one in case(shared, "v-big2-nv-full-int8-perkernel"))
+    """Its input does not fit. The real compiler runs it in four chunks of rows; ours in three, which reads least."""
+    both = case(shared, "v-big2-nv-full-int8-perkernel", Objective.BYTES)
+    ours, golden = (dict(descriptors(one)) for one in both)
     chunks = [[name for name in one if name.endswith(".CONV.data_bank")] for one in (ours, golden)]
     assert [len(found) for found in chunks] == [5, 6]  # c0, c1 in chunks, fc.
     changing = (
@@ -212,7 +215,7 @@ def test_split_convolutions_have_the_real_compilers_form(shared: Path) -> None:
                 and not any(name.endswith(allowed) for allowed in ALLOWED)
             ):
                 assert ours[name] == golden[name], name
-    weights, other = (pool_data(one) for one in case(shared, "v-big2-nv-full-int8-perkernel"))
+    weights, other = map(pool_data, both)
     assert weights["0.2.CONV.weight_data"] == other["0.2.CONV.weight_data"]
 
 

@@ -9,12 +9,17 @@ import pytest
 
 from nvdla_quant.cli import main
 from nvdla_quant.compiler.compile import compile_network
+from nvdla_quant.emulator.decode.program import decode
 from nvdla_quant.emulator.decode.releases import Stop, lost_releases
+from nvdla_quant.emulator.operations import ConvOperation, CpuOperation
 from nvdla_quant.hardware.targets import NV_FULL, NV_LARGE, TARGETS, Precision
 from nvdla_quant.loadable.describe import describe
 from nvdla_quant.loadable.reader import parse_loadable, read_loadable
 from nvdla_quant.network.files import read_model
+from nvdla_quant.network.graph import Power
 from tests.layered import PER_FILTER, table_of
+from tests.networks.builder import Builder
+from tests.verified import compiled_case
 
 LENETS = [
     *(f"lenet-nv-small-int8-{form}" for form in ("perfilter", "perfilter-fixedcal", "perkernel", "perkernel-fixedcal")),
@@ -75,6 +80,22 @@ def test_resnet20(repository: Path, target: str, counted: int, own: int, room: i
     stop = lost_releases(loadable, hardware)
     assert stop is not None
     assert (stop.counted, stop.own, stop.room) == (counted, own, room)
+
+
+def test_a_stop_behind_a_task_of_the_processor_is_at_its_convolution() -> None:
+    """The processor's operations have numbers, too."""
+    builder = Builder("squared", (32, 8, 8))
+    last = builder.add("square", Power(2.0, 1.0, 0.25), builder.conv("c", "data", 32, 3))
+    for number in range(4):
+        last = builder.conv(f"c{number}", last, 64, 3)
+    target = TARGETS["nv_small"]
+    loadable = compiled_case(builder.build(), target, Precision.INT8, PER_FILTER).loadable
+    operations = decode(loadable, target).operations
+    (square,) = (one.index for one in operations if isinstance(one, CpuOperation))
+    stop = lost_releases(loadable, target)
+    assert stop is not None
+    assert stop.index > square
+    assert stop.index in [one.source.index for one in operations if isinstance(one.source, ConvOperation)]
 
 
 def test_nv_full_has_no_such_counter(shared: Path) -> None:

@@ -1,9 +1,12 @@
 """Traces on the model of the hardware: those that are right, and every way to be wrong."""
 
+import gc
 import json
 import re
 import shutil
 import sys
+import weakref
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +16,9 @@ from nvdla_quant.cli import main
 from nvdla_quant.emulator.decode.program import Limits
 from nvdla_quant.emulator.operations import Operation
 from nvdla_quant.errors import MissingDataError, TraceError
-from nvdla_quant.hardware.targets import NV_FULL, NV_LARGE, NV_SMALL, Target
+from nvdla_quant.hardware.targets import NV_FULL, NV_LARGE, NV_SMALL, TARGETS, Target
 from nvdla_quant.registers.map import register_map
+from nvdla_quant.registers.memory import TraceMemory
 from nvdla_quant.registers.replay import Replay, replay
 from nvdla_quant.registers.traces.files import read_trace
 from tests.register_programs import FOLDER, MADE, files_of
@@ -296,6 +300,79 @@ def test_what_a_trace_may_ask_for_is_limited(changed: Callable[..., Path]) -> No
         replay(trace, NV_SMALL, Limits(memory=1 << 14))
     fill = "mem_init(pri_mem, 0x80040000, 0xffffffff, ALL_ZERO);\nintr_notify"
     assert "4294967295 bytes at 0x80040000: the limit is" in refusal(changed("biased", ("intr_notify", fill)))
+
+
+def test_files_may_span_more_than_a_trace_may_use(changed: Callable[..., Path]) -> None:
+    """Memory is taken for the bytes of a file, not for what lies between: a mutated trace asked for 128 MiB a file."""
+    path = changed("biased", ("intr_notify", 'mem_load(pri_mem, 0x90000000, "far.dat");\nintr_notify'))
+    lines = [f"{{offset:{number << 27:#x}, size:1, payload:0x1}}," for number in range(8)]
+    path.with_name("far.dat").write_text("\n".join(lines))
+    trace = read_trace(path, register_map(NV_SMALL))
+    assert replay(trace, NV_SMALL, Limits(memory=1 << 20)).holds
+    lines = [f"{{offset:{number << 20:#x}, size:1, payload:0x1}}," for number in range(64)]
+    path.with_name("far.dat").write_text("\n".join(lines))
+    line = line_of(path, "far.dat")
+    with pytest.raises(TraceError, match=rf"biased\.cfg:{line}: .* more than 1048576 bytes .*raise --max-memory"):
+        replay(trace, NV_SMALL, Limits(memory=1 << 20))
+
+
+def test_what_a_file_leaves_out_is_not_set(changed: Callable[..., Path]) -> None:
+    path = changed("biased")
+    source = path.with_name("biased_80000000.dat")
+    source.write_text(re.sub(r"(\{offset:0x20, .*\n)", "", source.read_text()))
+    assert "reads byte 0x80000020 of pri_mem, which no statement and no operation has set" in refusal(path)
+
+
+def test_what_a_trace_dumps_is_limited(changed: Callable[..., Path]) -> None:
+    check = 'check_file(done, pri_mem, 0x80040000, 0xf0, "same.dat");\n'
+    path = changed("biased", ("check_crc(", f"{check * 2}check_crc("))
+    path.with_name("same.dat").write_text(
+        "{offset:0x8000000, size:1, payload:0x1},\n{offset:0xef, size:1, payload:0x1},"
+    )
+    trace = read_trace(path, register_map(NV_SMALL))
+    result = replay(trace, NV_SMALL, Limits(memory=1 << 17))
+    found = [dump.content for dump in result.dumps]
+    assert [len(content) for content in found] == [0xF0, 0xF0]
+    # What the file leaves out before its last byte of these counts as 0.
+    equal = int((found[0][:-1] == 0).sum()) + int(found[0][-1] == 1)
+    assert (result.checks[0].kind, result.checks[0].found) == ("file", f"{equal} equal bytes")
+    path.write_text(path.read_text().replace('0xf0, "same', '0x10001, "same'))
+    with pytest.raises(
+        TraceError,
+        match=rf"biased\.cfg:{line_of(path, 'same')}: same\.dat: .* 131074 bytes so far, the limit is 131072",
+    ):
+        replay(read_trace(path, register_map(NV_SMALL)), NV_SMALL, Limits(memory=1 << 17))
+
+
+def test_memories_are_gone_with_the_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only once cycles are collected: thousands of replays in one process ran out of memory."""
+    seen: list[weakref.ref[TraceMemory]] = []
+
+    def made(limit: int) -> TraceMemory:
+        memory = TraceMemory(limit)
+        seen.append(weakref.ref(memory))
+        return memory
+
+    monkeypatch.setattr("nvdla_quant.registers.replay.TraceMemory", made)
+    gc.disable()
+    try:
+        assert play(FOLDER / "copied.txn", NV_FULL).holds
+        with pytest.raises(TraceError):
+            replay(read_trace(FOLDER / "twice.cfg", register_map(NV_SMALL)), NV_SMALL, Limits(macs=1000))
+        assert len(seen) > 1
+        assert [memory() for memory in seen] == [None] * len(seen)
+    finally:
+        gc.enable()
+
+
+def test_an_operation_that_only_compares_writes_nothing(changed: Callable[..., Path]) -> None:
+    """Its destination is nowhere in memory: a mutated trace ended here in a StopIteration."""
+    full = TARGETS["nv_small_256_full"]
+    result = play(changed("biased", ("D_DP_EW_CFG_0, 0x13", "D_DP_EW_CFG_0, 0x5c")), full)
+    assert result.operations == 1
+    assert not result.holds
+    assert int(result.checks[0].found, 16) == zlib.crc32(bytes(0xF0))
+    assert "Y compares for equality" in result.warnings[0]
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
