@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 
 from nvdla_quant.compiler.compile import compile_network
+from nvdla_quant.compiler.lowering.price import Objective
 from nvdla_quant.hardware.targets import TARGETS, Precision, QuantizationMode
 from nvdla_quant.loadable.reader import parse_loadable
 from nvdla_quant.loadable.records import Loadable
@@ -19,7 +20,10 @@ def compiled(network: Network, target: str) -> Loadable:
     """Return a network's int8 loadable for a target, per-filter."""
     prepared = prepare(network, "fold")
     table = CalibrationTable(dict.fromkeys(prepared.tensors, 0.05))
-    compilation = compile_network(prepared, table, TARGETS[target], Precision.INT8, QuantizationMode.PER_FILTER)
+    mode = QuantizationMode.PER_FILTER
+    # As those that were measured.
+    divided = Objective.BYTES
+    compilation = compile_network(prepared, table, TARGETS[target], Precision.INT8, mode, objective=divided)
     return parse_loadable(compilation.data)
 
 
