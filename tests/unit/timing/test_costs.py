@@ -156,6 +156,13 @@ def test_a_pooling_by_hand() -> None:
     assert (slow.cycles, slow.bound) == (512 * 115 / 8 + 100 + 40 + 56, Bound.LATENCY)
 
 
+def test_where_a_queue_begins_to_bind_nothing_is_faster() -> None:
+    """Few values: those that wait in a queue take over from those that are computed, at some latency."""
+    work = Planar(32, 8, 32, 1, pools=True)
+    times = [cost(NV_SMALL, memory_of(NV_SMALL, latency=latency), work).cycles for latency in range(1500)]
+    assert times == sorted(times)
+
+
 def test_a_convolution_by_hand() -> None:
     """One kernel of one step on one pixel of nv_small, at a latency of 40.
 
