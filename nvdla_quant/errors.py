@@ -111,3 +111,7 @@ class DeviceLostError(ToolError):
 
 class StuckError(ToolError):
     """A program survives being killed; nothing but its driver, or another start of its machine, ends it."""
+
+
+class MeasurementError(NvdlaQuantError):
+    """Measured times are malformed, too few, or of another loadable."""

@@ -37,7 +37,7 @@ COMMANDS = {
     "compare-manifests": "List the artefacts that differ between two runs, and why; exit status 1 where any does.",
 }
 """What each command does, as its own help begins: the list of commands is shown without importing them."""
-FOLDERS = {"trace": "registers", "replay": "registers"}
+FOLDERS = {"convert-cache": "tables", "fix-table": "tables", "trace": "registers", "replay": "registers"}
 """Folders, within this one, of the modules of commands that are not in it themselves."""
 
 

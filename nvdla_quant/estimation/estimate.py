@@ -1,15 +1,12 @@
 """How long a loadable takes on a target with a memory: its operations, and the network."""
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 from nvdla_quant.emulator.decode import emu
 from nvdla_quant.emulator.decode.addresses import AddressSpace
-from nvdla_quant.estimation import work
 from nvdla_quant.estimation.timeline import Run, run_task
+from nvdla_quant.estimation.work import together
 from nvdla_quant.hardware.targets import Target
 from nvdla_quant.loadable.descriptors import DlaTask, read_task
 from nvdla_quant.loadable.layout import layouts_of
@@ -17,9 +14,10 @@ from nvdla_quant.loadable.records import Interface, Loadable
 from nvdla_quant.loadable.structs import Engine
 from nvdla_quant.loadable.tasks import static_bytes, tasks_in_order
 from nvdla_quant.registers.program.schedule import Turns
-from nvdla_quant.timing.cost import cost
+from nvdla_quant.timing.cost import cost_together
+from nvdla_quant.timing.loading import early_bytes
 from nvdla_quant.timing.memory import Memory
-from nvdla_quant.timing.records import Cost, Operation, Point, Traffic
+from nvdla_quant.timing.records import Convolution, Cost, Operation, Traffic
 
 CPU = "CPU"
 
@@ -37,15 +35,17 @@ class Row:
     unit : str
         Unit, or units.
     start, end : float
-        Cycles from the first access to a register.
+        Cycles from the first access to a register; the start is not before the end of what its unit did before.
     cycles : float
-        What it takes from its start, alone.
+        From start to end.
     bound : str
         What most of them are spent on.
     traffic : Traffic
         Bytes by client.
     extrapolated : tuple[str, ...]
         Why no measurement stands behind it.
+    works : tuple[Operation, ...]
+        What it does; empty where the processor does it.
     """
 
     operation: int
@@ -57,6 +57,7 @@ class Row:
     bound: str
     traffic: Traffic
     extrapolated: tuple[str, ...]
+    works: tuple[Operation, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,11 @@ class Estimate:
         return self.memory.seconds(self.cycles)
 
     @property
+    def images_per_second(self) -> float | None:
+        """How many images it takes in a second; None where nothing is counted that takes time."""
+        return 1 / self.seconds if self.cycles else None
+
+    @property
     def traffic(self) -> Traffic:
         """Bytes that all operations read and write."""
         return sum((row.traffic for row in self.rows), Traffic())
@@ -99,7 +105,7 @@ class Estimate:
         spent: defaultdict[str, float] = defaultdict(float)
         for row in self.rows:
             spent[row.bound] += row.cycles
-        return max(spent, key=lambda bound: spent[bound])
+        return max(spent, key=lambda bound: spent[bound], default=CPU)
 
     @property
     def extrapolated(self) -> tuple[str, ...]:
@@ -136,7 +142,7 @@ def estimate(loadable: Loadable, target: Target, memory: Memory, cpu_cycles: flo
             descriptors = read_task(space)
             pricing = _Pricing(descriptors, target, memory)
             runs, now = run_task(descriptors, target, memory, turns, pricing.price, now)
-            rows += (_row(run, base) for run in runs)
+            rows += (_row(run, base, pricing.works[run.indices]) for run in runs)
             base += descriptors.count
         else:
             operations = emu.decode_task(space, target, base)
@@ -148,11 +154,21 @@ def estimate(loadable: Loadable, target: Target, memory: Memory, cpu_cycles: flo
     return Estimate(target, memory, tuple(sorted(rows, key=lambda row: (row.start, row.operation))), now)
 
 
-def _row(run: Run, base: int) -> Row:
+def _row(run: Run, base: int, works: tuple[Operation, ...]) -> Row:
     first, *others = (base + index for index in run.indices)
-    unit = "+".join(engine.name.lower() for engine in run.units)
     cost = run.cost
-    return Row(first, tuple(others), unit, run.start, run.end, cost.cycles, cost.bound, cost.traffic, cost.extrapolated)
+    return Row(
+        operation=first,
+        others=tuple(others),
+        unit="+".join(engine.name.lower() for engine in run.units),
+        start=run.start,
+        end=run.end,
+        cycles=run.end - run.start,
+        bound=cost.bound,
+        traffic=cost.traffic,
+        extrapolated=cost.extrapolated,
+        works=works,
+    )
 
 
 def _on_cpu(index: int, now: float, cycles: float) -> Row:
@@ -160,49 +176,21 @@ def _on_cpu(index: int, now: float, cycles: float) -> Row:
 
 
 class _Pricing:
-    """What the operations of a task cost."""
+    """What the operations of a task do and cost."""
 
     def __init__(self, task: DlaTask, target: Target, memory: Memory) -> None:
         self._task, self._target, self._memory = task, target, memory
+        self._before: Convolution | None = None
+        self.works: dict[tuple[int, ...], tuple[Operation, ...]] = {}
 
-    def price(self, units: tuple[Engine, ...], indices: tuple[int, ...]) -> Cost:
-        """Return the cost of operations that run together: they take as long as the longest, and its way out."""
-        found = [cost(self._target, self._memory, one) for one in self._operations(units, indices)]
-        first, *behind = found
-        for other in behind:
-            first = self._joined(first, other)
-        return first
-
-    def _joined(self, first: Cost, pooled: Cost) -> Cost:
-        """Return the cost of an operation whose results the PDP takes as they come."""
-        longer = max(first, pooled, key=lambda one: one.cycles)
-        return replace(
-            first,
-            cycles=longer.cycles + self._target.timing.pooling,
-            bound=longer.bound,
-            shares=longer.shares,
-            traffic=first.traffic + pooled.traffic,
-            extrapolated=tuple(dict.fromkeys((*first.extrapolated, *pooled.extrapolated))),
-        )
-
-    def _operations(self, units: tuple[Engine, ...], indices: tuple[int, ...]) -> Iterator[Operation]:
-        behind: Point | None = None
-        of = dict(zip(units, indices, strict=True))
-        if Engine.SDP in of:
-            behind = work.point(self._target, *self._descriptors(of[Engine.SDP]))
-        if Engine.CONV in of:
-            assert behind is not None, "a convolution runs with the SDP that takes its results"
-            yield work.convolution(self._target, *self._descriptors(of[Engine.CONV]), behind)
-        elif behind is not None:
-            yield behind
-        if Engine.PDP in of:
-            yield work.pooling(self._target, *self._descriptors(of[Engine.PDP]))
-        if Engine.CDP in of:
-            yield work.normalisation(self._target, *self._descriptors(of[Engine.CDP]))
-        if Engine.RUBIK in of:
-            yield work.layout(self._target, *self._descriptors(of[Engine.RUBIK]))
-        if Engine.BDMA in of:
-            yield work.copies(self._task.surface(of[Engine.BDMA]))
-
-    def _descriptors(self, index: int) -> tuple[np.void, np.void]:
-        return self._task.operation(index), self._task.surface(index)
+    def price(self, units: tuple[Engine, ...], indices: tuple[int, ...], waits: float) -> Cost:
+        """Return the cost of operations that run together and were enabled `waits` cycles before they could start."""
+        works = list(together(self._task, self._target, dict(zip(units, indices, strict=True))))
+        match works:
+            case [Convolution() as first, *_]:
+                if self._before is not None and waits > 0:
+                    early = early_bytes(self._target, self._memory, self._before, first, waits)
+                    works[0] = replace(first, early_bytes=early)
+                self._before = first
+        self.works[indices] = tuple(works)
+        return cost_together(self._target, self._memory, works)

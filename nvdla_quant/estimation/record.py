@@ -1,9 +1,13 @@
 """An estimate as ``estimate --json`` and the workflow's ``cost.json`` have it."""
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nvdla_quant.estimation.estimate import Estimate, Row
+
+if TYPE_CHECKING:
+    from nvdla_quant.estimation.fit import Fit, Value
 
 
 def record(estimate: Estimate, layers: Mapping[int, Sequence[str]] | None = None) -> dict[str, Any]:
@@ -31,7 +35,7 @@ def record(estimate: Estimate, layers: Mapping[int, Sequence[str]] | None = None
         "clock": memory.clock,
         "cycles": round(estimate.cycles),
         "ms": 1e3 * estimate.seconds,
-        "images_per_second": 1 / estimate.seconds,
+        "images_per_second": estimate.images_per_second,
         "dram_bytes": traffic.bytes,
         "bytes_read": traffic.read,
         "bytes_written": traffic.output,
@@ -39,6 +43,24 @@ def record(estimate: Estimate, layers: Mapping[int, Sequence[str]] | None = None
         "bound": estimate.bound,
         "extrapolated": list(estimate.extrapolated),
         "operations": [_operation(row, layers) for row in estimate.rows],
+    }
+
+
+def fit_record(fit: "Fit") -> dict[str, Any]:
+    """Return what fits measured times as plain values; a deviation that the times do not give is None."""
+
+    def value(found: "Value") -> dict[str, Any]:
+        deviation = found.deviation if math.isfinite(found.deviation) else None
+        return {"value": found.value, "deviation": deviation, "determined": found.determined}
+
+    return {
+        "latency": value(fit.latency),
+        "bandwidth": value(fit.bandwidth),
+        "median_error": fit.error,
+        "operations": [
+            {"op": one.operation, "unit": one.unit, "measured": one.measured, "fitted": one.fitted, "error": one.error}
+            for one in fit.residuals
+        ],
     }
 
 

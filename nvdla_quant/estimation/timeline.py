@@ -51,7 +51,7 @@ class Run:
     units : tuple[Engine, ...]
         Their units.
     start, end : float
-        Cycles from the first access to a register.
+        Cycles from the first access to a register; the start is not before the end of what its unit did before.
     cost : Cost
         What it costs by itself.
     """
@@ -63,8 +63,8 @@ class Run:
     cost: Cost
 
 
-Pricing = Callable[[tuple[Engine, ...], tuple[int, ...]], Cost]
-"""Return the cost of operations that run together."""
+Pricing = Callable[[tuple[Engine, ...], tuple[int, ...], float], Cost]
+"""Return the cost of operations that run together and were enabled some cycles before they could start."""
 
 
 def run_task(
@@ -104,7 +104,9 @@ class _Timeline:
         self._target, self._memory, self._price = target, memory, price
         self._now = begin
         self._enabled: dict[int, float] = {}
+        # When a unit is done with what it does, and when it takes the registers of the next.
         self._free: dict[Engine, float] = dict.fromkeys(Engine, begin)
+        self._takes: dict[Engine, float] = dict.fromkeys(Engine, begin)
         self._raised: list[tuple[float, Wait]] = []
         self._ran: set[int] = set()
         self._written: dict[object, int] = {}
@@ -152,7 +154,8 @@ class _Timeline:
         self._now = max(self._now, first + self._target.timing.interrupt)
         # The handler reads the mask, then what there is; it clears that, and reads both once more.
         self._access(2, 0)
-        there = [wait for when, wait in self._raised if when <= self._now]
+        # A register is read half way from the processor and back.
+        there = [wait for when, wait in self._raised if when <= self._now - self._target.timing.register_read / 2]
         self._raised = self._raised[len(there) :]
         self._access(HANDLER_READS - 2, 1)
         for wait in there:
@@ -175,13 +178,18 @@ class _Timeline:
         if not self._ran.isdisjoint(indices):
             return
         self._ran.update(indices)
-        cost = self._price(units, indices)
-        start = max(*(self._enabled[index] for index in indices), *(self._free[unit] for unit in units))
-        end = start + cost.cycles
-        self._free.update(dict.fromkeys(units, end))
-        self._runs.append(Run(indices, units, start, end, cost))
+        first, *others = units
+        enabled = max(self._enabled[index] for index in indices)
+        cost = self._price(units, indices, self._takes[first] - enabled)
+        # What takes the results of a convolution has time until there are any.
+        loads = cost.data_loaded if first is Engine.CONV else 0.0
+        begun = max(enabled, self._takes[first], *(self._free[unit] - loads for unit in others))
+        end = begun + cost.cycles
+        self._runs.append(Run(indices, units, max(begun, self._free[first]), end, cost))
+        self._takes.update(dict.fromkeys(others, end) | {first: begun + cost.sequenced})
+        self._free.update(dict.fromkeys(others, end) | {first: begun + cost.accumulated})
         marks = {"CDMA_DAT": cost.data_loaded, "CDMA_WT": cost.weights_loaded, "CACC": cost.accumulated}
-        self._raised += [(start + marks.get(wait.source, cost.cycles), wait) for wait in waits]
+        self._raised += [(begun + marks.get(wait.source, cost.cycles), wait) for wait in waits]
         self._raised.sort(key=lambda raised: raised[0])
 
 

@@ -1,6 +1,6 @@
 """A task's descriptors as the operations that `nvdla_quant.timing` knows the cost of: nothing is run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -9,11 +9,46 @@ from nvdla_quant.emulator.pixels import PIXELS
 from nvdla_quant.hardware.cbuf import ceil_div, round_up
 from nvdla_quant.hardware.targets import Target
 from nvdla_quant.loadable import structs
-from nvdla_quant.loadable.structs import MemoryType, ProcessorPrecision, SdpMode, SdpType
-from nvdla_quant.timing.records import Convolution, Move, Planar, Point
+from nvdla_quant.loadable.descriptors import DlaTask
+from nvdla_quant.loadable.structs import Engine, MemoryType, ProcessorPrecision, SdpMode, SdpType
+from nvdla_quant.timing.records import Convolution, Move, Operation, Planar, Point
 
 WINOGRAD_STEPS = 4
 """Steps of a pixel that Winograd takes in the place of nine: a tile of 16 products makes four pixels."""
+
+
+def together(task: DlaTask, target: Target, of: Mapping[Engine, int]) -> Iterator[Operation]:
+    """Yield what units do that run together; a convolution and the SDP behind it are one operation.
+
+    Parameters
+    ----------
+    task : DlaTask
+        The task.
+    target : Target
+        The hardware.
+    of : Mapping[Engine, int]
+        Index of each unit's operation in the task.
+    """
+
+    def descriptors(unit: Engine) -> tuple[np.void, np.void]:
+        return task.operation(of[unit]), task.surface(of[unit])
+
+    behind: Point | None = None
+    if Engine.SDP in of:
+        behind = point(target, *descriptors(Engine.SDP))
+    if Engine.CONV in of:
+        assert behind is not None, "a convolution runs with the SDP that takes its results"
+        yield convolution(target, *descriptors(Engine.CONV), behind)
+    elif behind is not None:
+        yield behind
+    if Engine.PDP in of:
+        yield pooling(target, *descriptors(Engine.PDP))
+    if Engine.CDP in of:
+        yield normalisation(target, *descriptors(Engine.CDP))
+    if Engine.RUBIK in of:
+        yield layout(target, *descriptors(Engine.RUBIK))
+    if Engine.BDMA in of:
+        yield copies(task.surface(of[Engine.BDMA]))
 
 
 def convolution(target: Target, op: np.void, surface: np.void, behind: Point) -> Convolution:
@@ -53,6 +88,8 @@ def convolution(target: Target, op: np.void, surface: np.void, behind: Point) ->
         image=bool(image),
         element_bytes=size,
         behind=behind,
+        banks=(int(op["data_bank"]), int(op["weight_bank"])),
+        keeps_weights=bool(op["skip_weight_rls"]),
         unmeasured=tuple(_unmeasured(op)),
     )
 

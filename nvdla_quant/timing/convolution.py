@@ -58,7 +58,7 @@ def convolution_cycles(target: Target, memory: Memory, work: Convolution) -> Spe
     shares[Bound.MACS] += macs
     shares[Bound.OUTPUT] += done - begun - waited - macs
     shares[Bound.LATENCY] += first + results + way
-    return Spent(shares, loads, loaded, done + results)
+    return Spent(shares, loads, loaded, state.free, done + results)
 
 
 def _ways_out(target: Target, memory: Memory, work: Convolution) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """What an operation costs, whichever unit runs it, and what no measurement stands behind."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from nvdla_quant.hardware.targets import NV_LARGE, NV_MEDIUM_512, NV_SMALL, NV_SMALL_256, Target
@@ -60,14 +60,40 @@ def cost(target: Target, memory: Memory, work: Operation) -> Cost:
         extrapolated=(*unmeasured_setting(target, memory), *_unmeasured_work(work)),
         data_loaded=spent.data_loaded,
         weights_loaded=spent.weights_loaded,
+        sequenced=spent.sequenced,
         accumulated=spent.accumulated,
     )
+
+
+def cost_together(target: Target, memory: Memory, works: Sequence[Operation]) -> Cost:
+    """Return the cost of operations of which each hands its results to the next: the longest, and the way out.
+
+    Parameters
+    ----------
+    target, memory
+        See `cost`.
+    works : Sequence[Operation]
+        What they do, in that order.
+    """
+    first, *behind = (cost(target, memory, work) for work in works)
+    for other in behind:
+        longer = max(first, other, key=lambda one: one.cycles)
+        way = float(target.timing.pooling)
+        first = replace(
+            first,
+            cycles=longer.cycles + way,
+            bound=longer.bound,
+            shares=longer.shares | {Bound.LATENCY: longer.shares[Bound.LATENCY] + way},
+            traffic=first.traffic + other.traffic,
+            extrapolated=tuple(dict.fromkeys((*first.extrapolated, *other.extrapolated))),
+        )
+    return first
 
 
 def _at_once(shares: dict[Bound, float]) -> Spent:
     """Return what an operation without steps spends."""
     cycles = sum(shares.values())
-    return Spent(shares, cycles, cycles, cycles)
+    return Spent(shares, cycles, cycles, cycles, cycles)
 
 
 def unmeasured_setting(target: Target, memory: Memory) -> tuple[str, ...]:
@@ -83,7 +109,7 @@ def _outside(measured: Measured, memory: Memory, width: int) -> Iterator[str]:
     least, most = measured.latencies
     for latency in sorted({memory.read_latency, memory.write_latency}):
         if not least <= latency <= most:
-            yield f"a latency of {latency} cycles; measured: {least} to {most}"
+            yield f"a latency of {latency:g} cycles; measured: {least} to {most}"
     for rate in sorted({memory.read_bytes, memory.write_bytes}):
         if not measured.share * width <= rate <= width:
             yield f"{rate:g} bytes a cycle; measured: {measured.share * width:g} to {width}"

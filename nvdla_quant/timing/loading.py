@@ -3,13 +3,18 @@
 As long as both load, they take every second beat of the interface. Data alone take a little more than their beats, by
 the four atoms of channels that are read together. Weights stream through their banks: beyond their room they wait until
 the sequencer is done with a group of kernels.
+
+A convolution that is enabled while another runs takes its registers when the sequencer is done with that one; but its
+weights load before, as far as there is room, unless it divides the buffer otherwise (nvdla/hw, branch master,
+``vmod/nvdla/cdma/NV_NVDLA_CDMA_wt.v``, ``need_pending``).
 """
 
 from dataclasses import dataclass, field
 
 from nvdla_quant.errors import LoadableError
+from nvdla_quant.hardware.cbuf import ceil_div
 from nvdla_quant.hardware.targets import Target
-from nvdla_quant.timing.memory import Memory
+from nvdla_quant.timing.memory import Memory, beat_bytes
 from nvdla_quant.timing.rates import beats, operand_queue, read_rate
 from nvdla_quant.timing.records import Convolution
 
@@ -22,7 +27,7 @@ def data_loaded(target: Target, memory: Memory, work: Convolution) -> float:
     if not work.data_bytes:
         return 0.0
     rate = read_rate(target, memory)
-    data, weights = beats(target, work.data_bytes), beats(target, work.weight_bytes)
+    data, weights = beats(target, work.data_bytes), beats(target, work.weight_bytes - work.early_bytes)
     both = min(data, weights)
     alone = data - both
     cycles = max(alone / rate, alone + _line_cycles(target, work) * alone / data)
@@ -57,14 +62,15 @@ class WeightStream:
     memory: Memory
     work: Convolution
     released: list[float] = field(default_factory=list)
-    _asked: float = 0.0
+    _asked: float = field(init=False)
     _now: float = 0.0
     _freed: int = 0
 
     def __post_init__(self) -> None:
         self._rate = read_rate(self.target, self.memory)
         self._beats = beats(self.target, self.work.weight_bytes)
-        self._both = min(beats(self.target, self.work.data_bytes), self._beats)
+        self._asked = self._early = beats(self.target, self.work.early_bytes)
+        self._both = min(beats(self.target, self.work.data_bytes), self._beats - self._early)
         self._room = beats(self.target, self.work.room_bytes)
         self._group = self.target.kernels_per_group(self.work.element_bytes)
         operands = beats(self.target, self.work.behind.operand_bytes)
@@ -74,9 +80,9 @@ class WeightStream:
 
     def loaded(self, group: int) -> float:
         """When the last weights of a group of kernels stand in the buffer; groups are asked for in order."""
-        if not self.work.weight_bytes:
-            return 0.0
         wanted = self._end(group)
+        if wanted <= self._early:
+            return 0.0
         while self._asked < wanted:
             room = self._room + (self._end(self._freed - 1) if self._freed else 0.0)
             if room > self._asked:
@@ -102,4 +108,25 @@ class WeightStream:
 
     def _cycles(self, asked: float) -> float:
         """Cycles in which so many beats are asked for, were there room for all."""
-        return (asked + min(asked, self._both) + asked * self._operands) / self._rate
+        late = asked - self._early
+        return (late + min(late, self._both) + late * self._operands) / self._rate
+
+
+def early_bytes(target: Target, memory: Memory, before: Convolution, work: Convolution, waits: float) -> int:
+    """Bytes of a convolution's weights that load while the one before runs: all but its last group leave their room.
+
+    Parameters
+    ----------
+    target, memory : Target, Memory
+        The hardware, and where the weights are.
+    before, work : Convolution
+        The convolution that runs, and that which is enabled meanwhile.
+    waits : float
+        Cycles from there until the sequencer is done with `before`.
+    """
+    if before.banks != work.banks or before.keeps_weights or work.element_bytes != before.element_bytes:
+        return 0
+    group = target.kernels_per_group(before.element_bytes)
+    last = before.kernels - (ceil_div(before.kernels, group) - 1) * group
+    room = before.room_bytes - last * before.kernel_bytes
+    return max(0, min(work.weight_bytes, room, int(waits * read_rate(target, memory) * beat_bytes(target))))

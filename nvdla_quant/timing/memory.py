@@ -16,7 +16,7 @@ class Memory:
 
     Attributes
     ----------
-    read_latency, write_latency : int
+    read_latency, write_latency : float
         Cycles from an address to its data; from the last data to the answer.
     read_bytes, write_bytes : float
         Bytes a cycle, each way; the core takes as many as its interface is wide.
@@ -30,8 +30,8 @@ class Memory:
         Idle cycles of the processor behind each access to a register.
     """
 
-    read_latency: int
-    write_latency: int
+    read_latency: float
+    write_latency: float
     read_bytes: float
     write_bytes: float
     shared: bool = False
@@ -47,7 +47,7 @@ class Memory:
 def memory_of(
     target: Target,
     *,
-    latency: int = DEFAULT_LATENCY,
+    latency: float = DEFAULT_LATENCY,
     bandwidth: float | None = None,
     clock: float = DEFAULT_CLOCK,
     host_gap: int = 0,
@@ -60,7 +60,7 @@ def memory_of(
     ----------
     target : Target
         The hardware.
-    latency : int
+    latency : float
         Cycles.
     bandwidth : float, optional
         Bytes a cycle; as many as the target's interface is wide if not given.

@@ -96,8 +96,14 @@ class Convolution:
         Loaded; 0 where they stand in the buffer.
     weight_bytes : int
         Loaded, of all kernels; 0 where they stand in the buffer.
+    early_bytes : int
+        Of the weights, those that load while the convolution before still runs.
+    banks : tuple[int, int]
+        Banks of the buffer for data, and for weights.
     room_bytes : int
         Room for weights in the buffer.
+    keeps_weights : bool
+        Whether its weights stay there.
     kernels, kernel_bytes : int
         Kernels, and bytes of each.
     steps : int
@@ -128,6 +134,9 @@ class Convolution:
     image: bool
     element_bytes: int
     behind: Point
+    banks: tuple[int, int] = (1, 1)
+    early_bytes: int = 0
+    keeps_weights: bool = False
     unmeasured: tuple[str, ...] = ()
 
     @property
@@ -201,9 +210,9 @@ class Cost:
         What it reads and writes.
     extrapolated : tuple[str, ...]
         Why no measurement stands behind it; empty where one does.
-    data_loaded, weights_loaded, accumulated : float
+    data_loaded, weights_loaded, sequenced, accumulated : float
         Of a convolution: cycles from its start until its data, and its weights, stood in the buffer, and until the
-        accumulator was done. Of others `cycles`.
+        sequencer and the accumulator were done. Of others `cycles`.
     """
 
     cycles: float
@@ -213,6 +222,7 @@ class Cost:
     extrapolated: tuple[str, ...]
     data_loaded: float
     weights_loaded: float
+    sequenced: float
     accumulated: float
 
 
@@ -223,4 +233,5 @@ class Spent:
     shares: dict[Bound, float]
     data_loaded: float
     weights_loaded: float
+    sequenced: float
     accumulated: float

@@ -42,9 +42,15 @@ def _streamed(
     computed = values / rate
     awaited = atoms * (memory.read_latency + timing.queue_latency) / queue(target, queued)
     moved = _memory_cycles(target, memory, traffic)
-    cycles = max(computed, awaited, moved)
-    behind = timing.queue_done if cycles == awaited > computed else memory.write_latency
-    bound = Bound.OUTPUT if cycles == computed else Bound.LATENCY if cycles == awaited else Bound.DATA
+    # The last value that waits in a queue leaves before the answer to what was written has come.
+    last = min(float(timing.queue_done), memory.write_latency)
+    ways = {
+        Bound.OUTPUT: (computed, memory.write_latency),
+        Bound.LATENCY: (awaited, last),
+        Bound.DATA: (moved, memory.write_latency),
+    }
+    bound = max(ways, key=lambda way: sum(ways[way]))
+    cycles, behind = ways[bound]
     found = dict.fromkeys(Bound, 0.0)
     found[bound] += cycles
     found[Bound.LATENCY] += memory.read_latency + behind + more

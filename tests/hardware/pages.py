@@ -47,8 +47,12 @@ OTHER_SOURCES = {
         "verif/tests/trace_tests/nv_small/cdp_1x1x1_lrn3_int8_0/cdp_1x1x1_lrn3_int8_0.cfg",
         "verif/tools/nvdla_trace_parser.py",
         "verif/vip/mem_model/mem_core.svh",
+        "vmod/nvdla/cacc/NV_NVDLA_CACC_delivery_buffer.v",
         "vmod/nvdla/cbuf/NV_NVDLA_CBUF.h",
+        "vmod/nvdla/cdma/NV_NVDLA_CDMA_dc.v",
+        "vmod/nvdla/cdma/NV_NVDLA_CDMA_wt.v",
         "vmod/nvdla/csc/NV_NVDLA_CSC.h",
+        "vmod/nvdla/csc/NV_NVDLA_CSC_sg.v",
         "vmod/nvdla/pdp/NV_NVDLA_PDP_CORE_cal2d.v",
     ),
     "sw": (
