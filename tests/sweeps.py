@@ -1,11 +1,14 @@
 """Helpers of the workflow tests: a tiny network, dry runs within this process, whole runs in another."""
 
 import contextlib
+import fcntl
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +107,31 @@ def run(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run snakemake in `checkout` with the interpreter of the tests."""
     command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
     return subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+
+
+def once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Let the first process that asks for a folder make it, and the others wait; what failed is made anew."""
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            partial = folder.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            make(partial)
+            partial.rename(folder)
+    return folder
+
+
+KERNELS = """
+from nvdla_quant.hardware.targets import NV_FULL, NV_SMALL, Precision
+from tests.sweeps import tiny_network
+from tests.verified import compiled_case
+compiled_case(tiny_network(0), NV_FULL, Precision.FP16, None).verify()
+for target in (NV_FULL, NV_SMALL):
+    compiled_case(tiny_network(0), target, Precision.INT8, "per-filter").verify()
+"""
+
+
+def compile_kernels(folder: Path) -> None:
+    """Have numba compile what the tiny sweep needs in a copy of the package, which lies in `folder`, and keep it."""
+    path = os.pathsep.join((str(folder), str(Path(__file__).parent.parent)))
+    subprocess.run([sys.executable, "-c", KERNELS], cwd=folder, env={**os.environ, "PYTHONPATH": path}, check=True)
