@@ -96,7 +96,9 @@ def tiny_config() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def least_config(tiny_config: dict[str, Any]) -> dict[str, Any]:
     """What proves that a whole run holds, whatever is in it: one int8 run; in the long form all of the tiny sweep."""
-    return tiny_config if is_long() else tiny_config | {"targets": ["nv_small"], "variants": tiny_config["variants"][1:]}
+    return (
+        tiny_config if is_long() else tiny_config | {"targets": ["nv_small"], "variants": tiny_config["variants"][1:]}
+    )
 
 
 @pytest.fixture(scope="session")
