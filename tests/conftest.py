@@ -28,12 +28,12 @@ SHARED = REPOSITORY.parent / "shared"
 
 
 FIRST = ("slurm", "e2e", "workflow")
-"""Folders of tests that begin first: Slurm's wait, and a file of whole runs must not be what all wait for at the end."""
+"""Folders of tests that begin first: Slurm's wait, and nobody should wait at the end for a file of whole runs."""
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Run two more at a time than there are processors: the two files of tests on Slurm do little but wait."""
-    return len(os.sched_getaffinity(0)) + 2
+    """Run one more at a time than there are processors: the tests on Slurm do little but wait."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -17,7 +17,6 @@ from nvdla_quant.runtime.dimg import read_dimg
 from nvdla_quant.table.table import read_table
 from tests.sweeps import tiny_network
 
-
 Result = subprocess.CompletedProcess[str]
 
 
