@@ -31,6 +31,12 @@ FIRST = ("slurm", "e2e", "workflow")
 """Folders of tests that begin first: Slurm's wait, and nobody should wait at the end for a file of whole runs."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the package, once: hundreds of processes import it, and may be told to leave no bytecode themselves."""
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(REPOSITORY / "nvdla_quant", quiet=2)
+
+
 def pytest_xdist_auto_num_workers() -> int:
     """Run one more at a time than there are processors: the tests on Slurm do little but wait."""
     return len(os.sched_getaffinity(0)) + 1
@@ -110,11 +116,10 @@ def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def compiled(repository: Path, common: Path) -> Path:
-    """The package as it is in the checkout, with all compiled that jobs would compile, each of them anew."""
+    """The package as it is in the checkout, with the kernels compiled that jobs would compile, each of them anew."""
 
     def make(folder: Path) -> None:
         shutil.copytree(repository / "nvdla_quant", folder / "nvdla_quant")
-        compileall.compile_dir(folder / "nvdla_quant", quiet=1)
         compile_kernels(folder)
 
     return once(common / "compiled", make) / "nvdla_quant"

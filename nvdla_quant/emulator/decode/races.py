@@ -202,7 +202,7 @@ def _reachable(edges: Mapping[Moment, set[Moment]]) -> _Later:
     for moment in (*edges, *(later for following in edges.values() for later in following)):
         numbers.setdefault(moment, len(numbers))
     after = dict.fromkeys(numbers, 0)
-    order = list(reversed(edges))  # Most edges lead to what was added later, so few rounds do.
+    order = [*edges][::-1]  # Most edges lead to what was added later, so few rounds do.
     growing = True
     while growing:
         growing = False
