@@ -50,7 +50,7 @@ def copied(finished: Path, tmp_path: Path) -> Path:
 def test_a_results_folder_that_cannot_be_written_and_a_full_disk(checkout: Path, finished_least: Path) -> None:
     """First mounted read-only, since root writes whatever the permissions say; then with too little room.
 
-    200 KiB hold the first files and not all; what a full disk broke is made again once there is room.
+    120 KiB hold the first files and not all; what a full disk broke is made again once there is room.
     """
     results = checkout / "results"
     with mounted(results, "ro"):
@@ -58,7 +58,7 @@ def test_a_results_folder_that_cannot_be_written_and_a_full_disk(checkout: Path,
         assert refused.returncode != 0
         assert "Read-only file system" in refused.stdout + refused.stderr
         assert "results" in refused.stdout + refused.stderr
-    with mounted(results, "size=200k"):
+    with mounted(results, "size=120k"):
         full = run(checkout, *MEASURED)
         assert full.returncode != 0
         assert "No space left on device" in full.stdout + full.stderr
