@@ -29,6 +29,7 @@ from nvdla_quant.network.graph import LRN, Convolution, InnerProduct, Network, P
 from nvdla_quant.network.passes import for_hardware
 from nvdla_quant.verification.judgement.verdicts import Judgement
 from tests.networks import GALLERY
+from tests.profiles import is_long
 from tests.unit.verification.test_gallery import VARIANTS, compiled
 from tests.verified import Case, first_change, with_bytes, with_field, written
 
@@ -259,12 +260,15 @@ def mutations(network: Network, claim: Claim, rng: random.Random) -> Iterator[tu
 
 @pytest.mark.parametrize("name", GALLERY)
 def test_no_claim_is_believed_that_is_not_so(name: str) -> None:
+    """In the short form each network has a third of them, the next network the next third; in the long form all."""
     rng = random.Random(zlib.crc32(name.encode()))
     case = one_of(name)
     if case is None:
         return
     assert case.claim is not None
-    for what, claim in mutations(for_hardware(case.network), case.claim, rng):
+    parts = 1 if is_long() else 3
+    tried = mutations(for_hardware(case.network), case.claim, rng)
+    for what, claim in itertools.islice(tried, list(GALLERY).index(name) % parts, None, parts):
         if claim == case.claim:
             continue
         verdict = replace(case, claim=claim).verify().verdict
