@@ -1,5 +1,6 @@
 """Fixtures that every test may use."""
 
+import compileall
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,8 +14,8 @@ from hypothesis import HealthCheck, settings
 
 from nvdla_quant.network.caffe.writer import write_caffemodel, write_prototxt
 from tests.fakes import CANARY
-from tests.profiles import LONG
-from tests.sweeps import run, tiny_network
+from tests.profiles import LONG, is_long
+from tests.sweeps import compile_kernels, once, run, tiny_network
 
 settings.register_profile("short", max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 settings.register_profile("long", settings.get_profile("short"), max_examples=LONG)
@@ -26,8 +27,14 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
 
 
-FIRST, LAST = ("slurm",), ("workflow", "e2e")
-"""Folders of tests that begin first, since they wait, and that run last, with what the others compiled."""
+FIRST = ("slurm", "e2e", "workflow")
+"""Folders of tests that begin first: Slurm's wait, and nobody should wait at the end for a file of whole runs."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the package, once: hundreds of processes import it, and may be told to leave no bytecode themselves."""
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(REPOSITORY / "nvdla_quant", quiet=2)
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -41,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _turn(folder: str) -> int:
-    return -1 if folder in FIRST else LAST.index(folder) + 1 if folder in LAST else 0
+    return FIRST.index(folder) if folder in FIRST else len(FIRST)
 
 
 @pytest.fixture(scope="session")
@@ -93,13 +100,39 @@ def tiny_config() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def new_checkout(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def least_config(tiny_config: dict[str, Any]) -> dict[str, Any]:
+    """What proves that a whole run holds, whatever is in it: one int8 run; in the long form all of the tiny sweep."""
+    return (
+        tiny_config if is_long() else tiny_config | {"targets": ["nv_small"], "variants": tiny_config["variants"][1:]}
+    )
+
+
+@pytest.fixture(scope="session")
+def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def compiled(repository: Path, common: Path) -> Path:
+    """The package as it is in the checkout, with the kernels compiled that jobs would compile, each of them anew."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(repository / "nvdla_quant", folder / "nvdla_quant")
+        compile_kernels(folder)
+
+    return once(common / "compiled", make) / "nvdla_quant"
+
+
+@pytest.fixture(scope="session")
+def new_checkout(repository: Path, compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Return a function that makes a copy of the workflow with the tiny model and images beside it."""
 
     def make(*more: str) -> Path:
         checkout = tmp_path_factory.mktemp("checkout")
         for name in (*WORKFLOW, *more):
-            source = repository / name
+            source = compiled if name == compiled.name else repository / name
             if source.is_dir():
                 # With what was compiled of it: times of the files are kept, so jobs do not compile it again.
                 shutil.copytree(source, checkout / name)
@@ -118,11 +151,34 @@ def new_checkout(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return make
 
 
+Finish = Callable[[str, dict[str, Any]], Path]
+
+
 @pytest.fixture(scope="session")
-def finished(new_checkout: Callable[..., Path], tiny_config: dict[str, Any]) -> Path:
+def finish(new_checkout: Callable[..., Path], common: Path, tmp_path_factory: pytest.TempPathFactory) -> Finish:
+    """Return a function that copies a checkout in which a sweep has run to its end, once for all workers."""
+
+    def make(name: str, config: dict[str, Any]) -> Path:
+        def sweep(folder: Path) -> None:
+            checkout = new_checkout()
+            (checkout / "config.yaml").write_text(yaml.safe_dump(config))
+            result = run(checkout)
+            assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+            checkout.rename(folder)
+
+        swept = once(common / name, sweep)
+        return shutil.copytree(swept, tmp_path_factory.mktemp("finished") / "checkout", symlinks=True)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished(finish: Finish, tiny_config: dict[str, Any]) -> Path:
     """A checkout in which the tiny sweep has run to its end; tests undo what they change in it."""
-    checkout = new_checkout()
-    (checkout / "config.yaml").write_text(yaml.safe_dump(tiny_config))
-    result = run(checkout)
-    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
-    return checkout
+    return finish("tiny-sweep", tiny_config)
+
+
+@pytest.fixture(scope="session")
+def finished_least(request: pytest.FixtureRequest, finish: Finish, least_config: dict[str, Any]) -> Path:
+    """The same of the least sweep."""
+    return request.getfixturevalue("finished") if is_long() else finish("least-sweep", least_config)

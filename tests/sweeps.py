@@ -1,17 +1,21 @@
 """Helpers of the workflow tests: a tiny network, dry runs within this process, whole runs in another."""
 
 import contextlib
+import fcntl
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 from snakemake.api import SnakemakeApi
+from snakemake.cli import main
 from snakemake.settings.enums import Quietness
 from snakemake.settings.types import ConfigSettings, DAGSettings, GroupSettings, OutputSettings, ResourceSettings
 
@@ -104,3 +108,51 @@ def run(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run snakemake in `checkout` with the interpreter of the tests."""
     command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
     return subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+
+
+def command(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Do the same as `run` within this process, which has imported already what takes two seconds to."""
+    printed, errors = io.StringIO(), io.StringIO()
+    before, path = Path.cwd(), list(sys.path)
+    os.chdir(checkout)
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
+            main(["--cores", "2", *arguments])
+        status: object = 0
+    except SystemExit as ended:
+        status = ended.code
+        if isinstance(status, str):  # As the interpreter does at its end.
+            errors.write(f"{status}\n")
+            status = 1
+    finally:
+        os.chdir(before)
+        sys.path[:] = path
+    return subprocess.CompletedProcess(arguments, int(str(status or 0)), printed.getvalue(), errors.getvalue())
+
+
+def once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Let the first process that asks for a folder make it, and the others wait; what failed is made anew."""
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            partial = folder.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            make(partial)
+            partial.rename(folder)
+    return folder
+
+
+KERNELS = """
+from nvdla_quant.hardware.targets import NV_FULL, NV_SMALL, Precision
+from tests.sweeps import tiny_network
+from tests.verified import compiled_case
+compiled_case(tiny_network(0), NV_FULL, Precision.FP16, None).verify()
+for target in (NV_FULL, NV_SMALL):
+    compiled_case(tiny_network(0), target, Precision.INT8, "per-filter").verify()
+"""
+
+
+def compile_kernels(folder: Path) -> None:
+    """Have numba compile what the tiny sweep needs in a copy of the package, which lies in `folder`, and keep it."""
+    path = os.pathsep.join((str(folder), str(Path(__file__).parent.parent)))
+    subprocess.run([sys.executable, "-c", KERNELS], cwd=folder, env={**os.environ, "PYTHONPATH": path}, check=True)

@@ -1,4 +1,8 @@
-"""The default sweep from end to end, with 1,000 test images of each data set, in a copy of the checkout."""
+"""The default sweep from end to end, with 1,000 test images of each data set, in a copy of the checkout.
+
+The short form has four of the thirteen runs of each network, in which every value of every choice occurs; with
+``--hypothesis-profile long`` it is the whole sweep, as ``config/quick.yaml`` has it.
+"""
 
 import csv
 import json
@@ -6,17 +10,32 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nvdla_quant.evaluation.accuracy import read_accuracy
+from tests.profiles import is_long
 from tests.sweeps import run
 
 pytestmark = pytest.mark.e2e
+FEWER = {
+    "nv_full": ("per-filter", "entropy"),
+    "nv_large": ("per-kernel", "entropy"),
+    "nv_small": ("per-filter", "minmax"),
+}
+"""The int8 run of each target in the short form."""
 
 
 @pytest.fixture(scope="module")
 def results(new_checkout: Callable[..., Path]) -> Path:
     checkout = new_checkout("resources", "config")
-    finished = run(checkout, "--configfile", "config/quick.yaml")
+    configs = ["config/quick.yaml"]
+    if not is_long():
+        variants = [{"precision": "fp16", "targets": ["nv_full"]}]
+        for target, (mode, calibrator) in FEWER.items():
+            variants.append({"precision": "int8", "mode": mode, "calibrator": calibrator, "targets": [target]})
+        (checkout / "fewer.yaml").write_text(yaml.safe_dump({"variants": variants}))
+        configs.append("fewer.yaml")
+    finished = run(checkout, "--configfile", *configs)
     assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-4000:]
     assert "int8-per-filter-entropy" in finished.stdout, "no summary on the terminal"
     return checkout / "results"
@@ -33,10 +52,11 @@ CASES = {"lenet/mnist": 0.9913, "resnet20/fashion-mnist": 0.9410}
 
 def test_a_row_for_every_variant_and_fp32(results: Path) -> None:
     found = {(f"{row['model']}/{row['dataset']}", row["target"], row["variant"]) for row in rows_of(results)}
-    int8 = [
-        f"int8-{mode}-{calibrator}" for mode in ("per-kernel", "per-filter") for calibrator in ("entropy", "minmax")
-    ]
-    runs = {(target, variant) for target in ("nv_full", "nv_large", "nv_small") for variant in int8}
+    runs = {(target, f"int8-{mode}-{calibrator}") for target, (mode, calibrator) in FEWER.items()}
+    if is_long():
+        modes, calibrators = ("per-kernel", "per-filter"), ("entropy", "minmax")
+        int8 = [f"int8-{mode}-{calibrator}" for mode in modes for calibrator in calibrators]
+        runs = {(target, variant) for target in FEWER for variant in int8}
     runs |= {("", "fp32"), ("nv_full", "fp16")}
     assert found == {(case, *run) for case in CASES for run in runs}
     assert all(row["n"] == "1000" and not row["error"] for row in rows_of(results))

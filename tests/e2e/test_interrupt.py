@@ -41,21 +41,21 @@ def measured(checkout: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize(("how", "options"), [(signal.SIGKILL, ()), (signal.SIGTERM, MEASURED)])
 def test_kill_and_start_again(
-    finished: Path,
+    finished_least: Path,
     new_checkout: Callable[..., Path],
-    tiny_config: dict[str, Any],
+    least_config: dict[str, Any],
     how: signal.Signals,
     options: tuple[str, ...],
 ) -> None:
     """Kill the whole process group once so many jobs have ended, in the middle of the next ones; again and again."""
     checkout = new_checkout()
-    (checkout / "config.yaml").write_text(yaml.safe_dump(tiny_config))
+    (checkout / "config.yaml").write_text(yaml.safe_dump(least_config))
     for jobs in (1, 5, 9, 14):
         kill_after(checkout, jobs, how)
     again = run(checkout, *options)
     assert again.returncode == 0, again.stdout[-4000:] + again.stderr[-4000:]
     made = measured if options else artefacts
-    assert made(checkout) == made(finished)
+    assert made(checkout) == made(finished_least)
 
 
 def kill_after(checkout: Path, jobs: int, how: signal.Signals) -> None:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.e2e
 def results(new_checkout: Callable[..., Path], tiny_config: dict[str, Any]) -> Path:
     config = copy.deepcopy(tiny_config)
     config["models"]["tiny"]["preprocessing"]["mean"] = [100]
-    config["datasets"]["noise"]["test_images"] = 20
+    config["datasets"]["noise"]["test_images"] = 21
     config["calibrators"]["percentile"] = {"method": "percentile", "images": 16, "percentile": 99.9}
     config["targets"] = ["nv_large"]
     int8 = {"precision": "int8", "mode": "per-filter", "calibrator": "minmax"}
@@ -32,7 +32,7 @@ def results(new_checkout: Callable[..., Path], tiny_config: dict[str, Any]) -> P
         {**int8, "unify_scales": False},
         {**int8, "calibrator": "percentile", "name": "mine"},
     ]
-    config["shards"] = 3
+    config["shards"] = 2
     config["raw_dumps"] = {"format": "text", "images": 2}
     checkout = new_checkout()
     (checkout / "config.yaml").write_text(yaml.safe_dump(config))
@@ -52,13 +52,13 @@ def test_each_choice_has_its_row(results: Path) -> None:
         "int8-per-filter-minmax-not-unified",
         "mine",
     ]
-    assert {row["n"] for row in rows} == {"20"}
+    assert {row["n"] for row in rows} == {"21"}
 
 
 def test_every_choice_stays_near_fp32(results: Path) -> None:
     """The logits' correlation with fp32: int8 leaves more than 0.99 on a network this small."""
     case = results / "tiny" / "noise"
-    shards = [f"{i}-of-3" for i in (1, 2, 3)]
+    shards = ["1-of-2", "2-of-2"]
     expected = np.concatenate([np.load(case / f"reference/{shard}.npz")["logits"] for shard in shards])
     for folder in sorted((case / "nv_large").glob("*/")):
         found = np.concatenate([np.load(folder / f"dumps/{shard}.npz")["logits"] for shard in shards])
@@ -74,8 +74,8 @@ def test_the_stock_runtime_s_input_scale_is_its_pixel_step(results: Path) -> Non
 
 def test_raw_dumps_hold_what_the_npz_holds(results: Path) -> None:
     dumps = results / "tiny/noise/nv_large/mine/dumps"
-    files = sorted((dumps / "2-of-3.dimg").glob("*.dimg"))
+    files = sorted((dumps / "2-of-2.dimg").glob("*.dimg"))
     assert [path.name for path in files] == ["000000.dimg", "000001.dimg"]
-    output = np.load(dumps / "2-of-3.npz")["output"]
+    output = np.load(dumps / "2-of-2.npz")["output"]
     for path, values in zip(files, output, strict=False):
         assert read_dimg(path, shape=(6, 1, 1), dtype=np.int8).tolist() == values.tolist()

@@ -21,15 +21,15 @@ pytestmark = [
 
 
 def test_every_file_in_a_storage(
-    finished: Path, new_checkout: Callable[..., Path], tiny_config: dict[str, Any], tmp_path: Path
+    finished_least: Path, new_checkout: Callable[..., Path], least_config: dict[str, Any], tmp_path: Path
 ) -> None:
     """A folder in place of a bucket, which has the inputs and gets all results: the bytes of a run without."""
     checkout, bucket = new_checkout(), tmp_path / "bucket"
-    (checkout / "config.yaml").write_text(yaml.safe_dump(tiny_config))
+    (checkout / "config.yaml").write_text(yaml.safe_dump(least_config))
     bucket.mkdir()
     (checkout / "inputs").rename(bucket / "inputs")
     storage = "--default-storage-provider", "fs", "--default-storage-prefix", str(bucket)
     result = run(checkout, *storage, "--shared-fs-usage", "none")
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
     assert not (checkout / "results").exists()
-    assert artefacts(bucket) == artefacts(finished)
+    assert artefacts(bucket) == artefacts(finished_least)

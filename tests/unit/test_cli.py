@@ -1,26 +1,50 @@
 """The command line as a stranger meets it: outputs, exit status, one line for each mistake."""
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
+from nvdla_quant.cli import main
 from nvdla_quant.network.caffe.writer import write_caffemodel, write_prototxt
 from nvdla_quant.runtime.dimg import read_dimg
 from nvdla_quant.table.table import read_table
 from tests.sweeps import tiny_network
 
+Result = subprocess.CompletedProcess[str]
 
-def cli(*arguments: object) -> subprocess.CompletedProcess[str]:
+
+def process(*arguments: object) -> Result:
+    """Run a command as a user does: it has only what it imports itself, and takes a second to."""
     command = [sys.executable, "-m", "nvdla_quant", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+def cli(*arguments: object) -> Result:
+    """Run a command within this process."""
+    command, output, errors = ["nvdla-quant", *map(str, arguments)], io.StringIO(), io.StringIO()
+    with (
+        patch.object(sys, "argv", command),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    return Result(command, int(ended.value.code or 0), output.getvalue(), errors.getvalue())
+
+
 def succeed(*arguments: object) -> str:
-    result = cli(*arguments)
+    return output_of(cli(*arguments))
+
+
+def output_of(result: Result) -> str:
+    """Return what a command that ended well has printed."""
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -37,7 +61,7 @@ def fail(*arguments: object) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network, calibration images, and everything that the commands make of them."""
+    """A network, calibration images, and everything that the commands make of them, each a process of its own."""
     folder = tmp_path_factory.mktemp("cli")
     network = tiny_network(3)
     write_prototxt(network, folder / "deploy.prototxt")
@@ -46,13 +70,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "images.npy", images)
     model = ("--prototxt", folder / "deploy.prototxt", "--caffemodel", folder / "tiny.caffemodel")
     cache = folder / "calibration.cache"
-    succeed("calibrate", *model, "--images", folder / "images.npy", "--batch-size", 8, "--output", cache)
-    succeed("convert-cache", cache, "--output", folder / "raw.json")
+    images_of = ("--images", folder / "images.npy", "--batch-size", 8)
+    output_of(process("calibrate", *model, *images_of, "--output", cache))
+    output_of(process("convert-cache", cache, "--output", folder / "raw.json"))
     prototxt = ("--prototxt", folder / "deploy.prototxt")
     fixed = folder / "fixed.json"
-    succeed("fix-table", *prototxt, "--cache", cache, "--output", fixed, "--changes", folder / "changes.tsv")
+    changes = ("--changes", folder / "changes.tsv")
+    output_of(process("fix-table", *prototxt, "--cache", cache, "--output", fixed, *changes))
     options = ("--configtarget", "nv_small", "--cprecision", "int8", "--quantizationMode", "per-filter")
-    succeed("compile", *model, "--calibtable", fixed, *options, "--output", folder / "tiny.nvdla")
+    output_of(process("compile", *model, "--calibtable", fixed, *options, "--output", folder / "tiny.nvdla"))
     steps = np.clip(np.rint(images / read_table(fixed)["data"]), -128, 127).astype(np.int8)
     np.save(folder / "device.npy", np.concatenate([steps, np.zeros((16, 3, 8, 8), np.int8)], axis=1))
     return folder
@@ -77,7 +103,7 @@ def test_tables_have_the_cache_s_names_and_the_layers_names(folder: Path) -> Non
 def test_emulate_writes_output_steps_and_raw_dump(folder: Path, tmp_path: Path) -> None:
     output, dump, steps = tmp_path / "out.npy", tmp_path / "output.dimg", tmp_path / "steps"
     arguments = ("--input", folder / "device.npy", "--output", output, "--steps", steps, "--rawdump", dump)
-    result = cli("emulate", folder / "tiny.nvdla", *arguments)
+    result = process("emulate", folder / "tiny.nvdla", *arguments)
     assert result.returncode == 0, result.stderr
     assert "target: nv_small (from the loadable)" in result.stderr
     scores = np.load(output)
@@ -266,7 +292,7 @@ def test_verify(folder: Path, tmp_path: Path) -> None:
     model = ("--prototxt", folder / "deploy.prototxt", "--caffemodel", folder / "tiny.caffemodel")
     images = ("--images", folder / "images.npy")
     good = (folder / "tiny.nvdla", *model, *images, "--calibtable")
-    text = succeed("verify", *good, folder / "fixed.json", "--layers", tmp_path / "layers.tsv")
+    text = output_of(process("verify", *good, folder / "fixed.json", "--layers", tmp_path / "layers.tsv"))
     assert text.splitlines()[-1] == "verdict: ok (it computes what the network does)"
     assert (tmp_path / "layers.tsv").read_text().startswith("step\tlayer\t")
     table = json.loads((folder / "fixed.json").read_text())
@@ -283,8 +309,15 @@ def test_verify(folder: Path, tmp_path: Path) -> None:
     assert "no calibration table given" in fail("verify", folder / "tiny.nvdla", *model, *images)
 
 
+def test_a_mistake_ends_the_process_with_status_two() -> None:
+    result = process("compil")
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", cli("compil").stderr)
+
+
 def test_version_and_help() -> None:
-    assert succeed("--version").startswith("nvdla-quant 0.")
+    """Each command in a process of its own, which has no other's imports."""
+    assert output_of(process("--version")).startswith("nvdla-quant 0.")
+    listed = output_of(process("--help"))
     for command in (
         "inspect",
         "emulate",
@@ -296,8 +329,8 @@ def test_version_and_help() -> None:
         "verify",
         "top",
     ):
-        assert command in succeed("--help")
-        assert "Usage" in succeed(command, "--help")
+        assert command in listed
+        assert "Usage" in output_of(process(command, "--help"))
 
 
 def test_manifests_are_compared(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,20 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.sweeps import run
+from tests.sweeps import command, run
+
+
+def is_one_line(result: subprocess.CompletedProcess[str], said: str) -> None:
+    """The one line that a user can act on is all that is said of it, and stands last."""
+    assert result.returncode == 1
+    assert result.stderr.rstrip().splitlines()[-1] == f"config: {said}"
+    assert "Traceback" not in result.stderr
+    assert "Exception" not in result.stderr
+
+
+def test_a_name_that_is_not_in_the_configuration_as_a_user_meets_it(finished: Path) -> None:
+    result = run(finished, "-n", "results/tiny/noise/calibration/typo/table.raw.json")
+    is_one_line(result, "there is no calibrator 'typo', but entropy, minmax")
 
 
 @pytest.mark.parametrize(
@@ -26,12 +40,7 @@ from tests.sweeps import run
     ],
 )
 def test_names_that_are_not_in_the_configuration(finished: Path, path: str, said: str) -> None:
-    """The one line that a user can act on is all that is said of it, and stands last."""
-    result = run(finished, "-n", os.path.normpath(f"results/tiny/noise/{path}"))
-    assert result.returncode == 1
-    assert result.stderr.rstrip().splitlines()[-1] == f"config: {said}"
-    assert "Traceback" not in result.stderr
-    assert "Exception" not in result.stderr
+    is_one_line(command(finished, "-n", os.path.normpath(f"results/tiny/noise/{path}")), said)
 
 
 def test_a_mistake_in_the_configuration_is_one_line(finished: Path) -> None:

@@ -105,7 +105,7 @@ def describe_races(
             for first in earlier:
                 if (first.writes or second.writes) and first.cube.overlaps(second.cube):
                     in_order = second.writes and engines[first.operation] == engines[second.operation]
-                    if not in_order and not any(start in after[first.operation, "complete"] for start in second.starts):
+                    if not in_order and not any(after((first.operation, "complete"), start) for start in second.starts):
                         yield _sentence(first, second, operations, base)
         earlier += accesses
 
@@ -184,19 +184,35 @@ def _edges(
     return edges
 
 
-def _reachable(edges: Mapping[Moment, set[Moment]]) -> Mapping[Moment, set[Moment]]:
-    """Return what comes after the completion of each operation."""
-    found: dict[Moment, set[Moment]] = {}
-    for start in [moment for moment in edges if moment[1] == "complete"]:
-        seen: set[Moment] = set()
-        front = [start]
-        while front:
-            for moment in edges.get(front.pop(), ()):
-                if moment not in seen:
-                    seen.add(moment)
-                    front.append(moment)
-        found[start] = seen
-    return defaultdict(set, found)
+@dataclass(frozen=True)
+class _Later:
+    """What comes after each moment: bit ``numbers[later]`` of ``after[moment]``."""
+
+    numbers: Mapping[Moment, int]
+    after: Mapping[Moment, int]
+
+    def __call__(self, moment: Moment, later: Moment) -> bool:
+        number = self.numbers.get(later)
+        return number is not None and bool(self.after.get(moment, 0) >> number & 1)
+
+
+def _reachable(edges: Mapping[Moment, set[Moment]]) -> _Later:
+    """Return what comes after each moment; a loadable may hold circles."""
+    numbers: dict[Moment, int] = {}
+    for moment in (*edges, *(later for following in edges.values() for later in following)):
+        numbers.setdefault(moment, len(numbers))
+    after = dict.fromkeys(numbers, 0)
+    order = [*edges][::-1]  # Most edges lead to what was added later, so few rounds do.
+    growing = True
+    while growing:
+        growing = False
+        for moment in order:
+            found = after[moment]
+            for later in edges[moment]:
+                found |= after[later] | 1 << numbers[later]
+            if found != after[moment]:
+                after[moment], growing = found, True
+    return _Later(numbers, after)
 
 
 def _sentence(first: Access, second: Access, operations: Mapping[int, Operation], base: int) -> str:

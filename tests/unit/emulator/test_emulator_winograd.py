@@ -216,7 +216,7 @@ def half_bits(kind: str, rng: np.random.Generator, shape: tuple[int, ...]) -> ND
     return values.astype(np.float16).view(np.uint16)
 
 
-@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     shapes(), st.sampled_from([1, 16, 17]), st.sampled_from(["near", "wide", "any"]), st.sampled_from(list(Fp16)),
     st.integers(0, 1 << 30),

@@ -73,6 +73,13 @@ def compiled(name: str, variant: str) -> Case | None:
     return None
 
 
+@cache
+def expected_scores(name: str) -> NDArray[np.float32]:
+    """The float network's, for all variants."""
+    network, _, images = prepared(name)
+    return float_scores(network, images)
+
+
 def tables(network: Network) -> set[str]:
     """Layers that need the look-up table of the SDP."""
     return {layer.name for layer in network.layers if isinstance(layer.operation, TABULATED)}
@@ -98,7 +105,7 @@ def test_it_computes_its_network(name: str, variant: str) -> None:
         return
     network, table, images = prepared(name)
     _, precision, mode = VARIANTS[variant]
-    expected = float_scores(network, images)
+    expected = expected_scores(name)
     found, least = cosine(case.scores(), expected), NEAR[precision]
     if mode is not None and found < least:
         least = cosine(simulated_scores(network, table, mode, images), expected) - 0.005
@@ -112,8 +119,9 @@ def test_it_is_called_right(name: str, variant: str) -> None:
     if case is None:
         return
     verdict = case.verify().verdict
-    expected = Judgement.TABLE if table_is_bad(case, VARIANTS[variant][2]) else Judgement.OK
-    assert verdict.verdict in (Judgement.OK, expected), verdict
+    if verdict.verdict is not Judgement.OK:
+        assert verdict.verdict is Judgement.TABLE, verdict
+        assert table_is_bad(case, VARIANTS[variant][2]), verdict
 
 
 def test_the_command_prints_a_line_for_each_target_and_variant(capsys: pytest.CaptureFixture[str]) -> None:
