@@ -46,6 +46,8 @@ class Row:
         Bytes by client.
     extrapolated : tuple[str, ...]
         Why no measurement stands behind it.
+    macs : int
+        Multiplications of a convolution.
     """
 
     operation: int
@@ -57,6 +59,7 @@ class Row:
     bound: str
     traffic: Traffic
     extrapolated: tuple[str, ...]
+    macs: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,11 @@ class Estimate:
     def traffic(self) -> Traffic:
         """Bytes that all operations read and write."""
         return sum((row.traffic for row in self.rows), Traffic())
+
+    @property
+    def macs(self) -> int:
+        """Multiplications of all convolutions."""
+        return sum(row.macs for row in self.rows)
 
     @property
     def peak_bandwidth(self) -> float:
@@ -152,7 +160,8 @@ def _row(run: Run, base: int) -> Row:
     first, *others = (base + index for index in run.indices)
     unit = "+".join(engine.name.lower() for engine in run.units)
     cost = run.cost
-    return Row(first, tuple(others), unit, run.start, run.end, cost.cycles, cost.bound, cost.traffic, cost.extrapolated)
+    spent = cost.cycles, cost.bound, cost.traffic, cost.extrapolated, cost.macs
+    return Row(first, tuple(others), unit, run.start, run.end, *spent)
 
 
 def _on_cpu(index: int, now: float, cycles: float) -> Row:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nvdla_quant.estimation.estimate import Estimate, Row
+from nvdla_quant.hardware.targets import Precision, Target
 
 
 def record(estimate: Estimate, layers: Mapping[int, Sequence[str]] | None = None) -> dict[str, Any]:
@@ -32,6 +33,8 @@ def record(estimate: Estimate, layers: Mapping[int, Sequence[str]] | None = None
         "cycles": round(estimate.cycles),
         "ms": 1e3 * estimate.seconds,
         "images_per_second": 1 / estimate.seconds,
+        "macs": estimate.macs,
+        "peak_macs_per_cycle": peak_macs(estimate.target),
         "dram_bytes": traffic.bytes,
         "bytes_read": traffic.read,
         "bytes_written": traffic.output,
@@ -40,6 +43,13 @@ def record(estimate: Estimate, layers: Mapping[int, Sequence[str]] | None = None
         "extrapolated": list(estimate.extrapolated),
         "operations": [_operation(row, layers) for row in estimate.rows],
     }
+
+
+def peak_macs(target: Target) -> dict[str, int]:
+    """Return how many multiplications the MAC array of a target does in a cycle, by precision."""
+    width = {Precision.INT8: 1, Precision.INT16: 2, Precision.FP16: 2}
+    covered = [precision for precision in Precision if precision in target.precisions]
+    return {precision.value: target.atomic_c * target.kernels_per_group(width[precision]) for precision in covered}
 
 
 def _operation(row: Row, layers: Mapping[int, Sequence[str]] | None) -> dict[str, Any]:
@@ -52,6 +62,7 @@ def _operation(row: Row, layers: Mapping[int, Sequence[str]] | None) -> dict[str
         "start": round(row.start),
         "cycles": round(row.cycles),
         "bound": row.bound,
+        "macs": row.macs,
         "bytes_read": row.traffic.read,
         "bytes_written": row.traffic.output,
         "bytes": {

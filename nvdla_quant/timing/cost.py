@@ -61,6 +61,7 @@ def cost(target: Target, memory: Memory, work: Operation) -> Cost:
         data_loaded=spent.data_loaded,
         weights_loaded=spent.weights_loaded,
         accumulated=spent.accumulated,
+        macs=work.macs if isinstance(work, Convolution) else 0,
     )
 
 

@@ -135,6 +135,11 @@ class Convolution:
         """What it reads and writes."""
         return Traffic(self.data_bytes, self.weight_bytes) + self.behind.traffic
 
+    @property
+    def macs(self) -> int:
+        """Multiplications of its kernels, zeros that fill them up included."""
+        return self.rows * self.row * self.kernels * self.kernel_bytes // self.element_bytes
+
 
 @dataclass(frozen=True)
 class Planar:
@@ -204,6 +209,8 @@ class Cost:
     data_loaded, weights_loaded, accumulated : float
         Of a convolution: cycles from its start until its data, and its weights, stood in the buffer, and until the
         accumulator was done. Of others `cycles`.
+    macs : int
+        Multiplications of a convolution.
     """
 
     cycles: float
@@ -214,6 +221,7 @@ class Cost:
     data_loaded: float
     weights_loaded: float
     accumulated: float
+    macs: int = 0
 
 
 @dataclass(frozen=True)
