@@ -177,7 +177,12 @@ class Artefacts:
                     fixed = f"{folder}/{self.configuration.table(case.model, run.variant).name}"
                     names += [f"{fixed}/table.fixed.json", f"{fixed}/changes.tsv"]
             paths += self._of_case(case, names)
-        names = ["loadable.nvdla", "compile.json", "cost.json", *(f"dumps/{shard}.npz" for shard in self.configuration.shards)]
+        names = [
+            "loadable.nvdla",
+            "compile.json",
+            "cost.json",
+            *(f"dumps/{shard}.npz" for shard in self.configuration.shards),
+        ]
         paths += self._of_runs(*names, *(("layers.tsv", "verdict.json") if self.is_verified else ()))
         return paths + self._engine_files("npz") + self.accuracies + self.comparisons
 

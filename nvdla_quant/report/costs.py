@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from nvdla_quant.errors import ReportError
-from nvdla_quant.report.frames import COSTS, OPERATIONS, RUN, Row, records, typed
+from nvdla_quant.report.frames import COSTS, OPERATIONS, PLACE, RUN, Row, records, typed
 
 PROCESSOR = "CPU"
 """Unit of the operations that the processor computes."""
@@ -94,6 +94,25 @@ def layer_times(operations: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
             one |= {"most": row["cycles"], "bound": row["bound"]}
     lines = [{**one, "units": ", ".join(dict.fromkeys(one["units"]))} for one in found.values()]
     return pd.DataFrame(lines, columns=["layer", "cycles", "share", "bound", "bytes", "sqnr", "units"])
+
+
+def representatives(accuracies: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
+    """Return the fastest loadable of each precision on each target, of those whose output is not wrong.
+
+    Parameters
+    ----------
+    accuracies, costs : DataFrame
+        By `ACCURACIES` and `COSTS`.
+
+    Returns
+    -------
+    DataFrame
+        Lines of `costs` with their ``precision``, in its order.
+    """
+    sound = accuracies[accuracies["error"].isna() & accuracies["verdict"].ne("miscompiled").fillna(True)]
+    timed = costs.dropna(subset=["cycles"]).merge(sound[[*RUN, "precision"]], on=list(RUN))
+    first = timed.groupby([*PLACE, "precision"], sort=False)["cycles"].idxmin()
+    return timed.loc[sorted(first)]
 
 
 def numbers(text: str | None) -> Sequence[int]:

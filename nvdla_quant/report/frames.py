@@ -89,13 +89,14 @@ _FIGURES: Schema = {
     **_counts(distinct_outputs="different score vectors"),
     **_texts(error="why the output means nothing; then there is no figure"),
 }
-_TIME: Schema = {
+TIME: Schema = {
     **_counts(cycles="estimated clock cycles of an image on the hardware; none where it could not be estimated"),
     **_numbers(ms="the same in milliseconds, at the configured clock"),
     **_counts(dram_bytes="bytes that an image reads from memory and writes to it"),
     **_texts(bound="what most of the cycles are spent on: MACs, weights, data, output, latency or CPU"),
     "extrapolated": Column("boolean", "whether no measurement stands behind a part of the estimate"),
 }
+"""What an estimate says in short."""
 SUMMARY: Schema = {
     **_RUN,
     **_texts(
@@ -116,7 +117,7 @@ SUMMARY: Schema = {
         verdict="ok, table, precision, miscompiled, or unknown where nobody could verify it; none for fp32",
         cause="the first thing that the verdict rests on",
     ),
-    **_TIME,
+    **TIME,
     **_counts(n="test images", classes="classes"),
     **_FIGURES,
     **{f"logits_{name}": Column(c.dtype, f"{c.meaning}; before the final Softmax") for name, c in _FIGURES.items()},
@@ -220,7 +221,7 @@ VERDICTS: Schema = {
 """A row for each loadable: what its ``verdict.json`` says."""
 COSTS: Schema = {
     **_RUN,
-    **_TIME,
+    **TIME,
     **_counts(
         macs="multiplications",
         bytes_read="bytes read from memory",

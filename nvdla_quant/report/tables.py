@@ -8,9 +8,20 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from nvdla_quant.report.costs import setting
 from nvdla_quant.report.evidence import Evidence
 from nvdla_quant.report.frames import RUN, records, where
-from nvdla_quant.report.words import backends, bounds, number, p_value, remarks, significant
+from nvdla_quant.report.words import (
+    EXTRAPOLATED,
+    backends,
+    bounds,
+    milliseconds,
+    number,
+    p_value,
+    remarks,
+    significant,
+    starred,
+)
 
 Case = tuple[str, str]
 
@@ -107,15 +118,33 @@ def summary_sheet(evidence: Evidence, case: Case) -> Sheet:
         ("mean score diff.", map(significant, rows["mean_score_difference"])),
         ("worst", map(significant, rows["worst_score_difference"])),
         ("verdict", rows["verdict"].fillna("")),
+        ("cycles", [starred(row, "" if row["cycles"] is None else f"{row['cycles']:,}") for row in records(rows)]),
+        ("ms", map(milliseconds, records(rows))),
+        ("DRAM bytes", ["" if pd.isna(count) else f"{count:,}" for count in rows["dram_bytes"]]),
+        ("bound", rows["bound"].fillna("")),
         ("made by", letters),
     )
     notes = (
         f"n: test images. {INTERVALS} vs fp32: points, on the same images. {FLIPS} {TIES}",
         "agrees: same top class as fp32. logits: from the tensor before Softmax. Score differences: to fp32, in real "
         "units.",
+        *_estimated(here),
         *legend,
     )
     return Sheet(f"{case[0]} on {case[1]}: accuracy", cells, 2, notes)
+
+
+def _estimated(here: Evidence) -> list[str]:
+    """Say what the times of a case are: of which memory and clock, and which are extrapolated."""
+    settings: dict[str, list[str]] = {}
+    for cost in records(here.costs.dropna(subset=["cycles"]).drop_duplicates("target")):
+        settings.setdefault(setting(cost), []).append(cost["target"])
+    if not settings:
+        return []
+    said = "; ".join(f"{', '.join(targets)}: {words}" for words, targets in settings.items())
+    marked = [EXTRAPOLATED] if here.costs["extrapolated"].any() else []
+    text = f"cycles, ms, DRAM bytes, bound: of an image on the hardware, estimated from the loadable ({said})."
+    return [" ".join([text, *marked])]
 
 
 def pairs_sheet(evidence: Evidence, case: Case, kind: str) -> Sheet:
