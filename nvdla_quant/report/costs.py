@@ -131,10 +131,10 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
     return kept
 
 
-def setting(cost: Row) -> str:
-    """Return the memory and the clock of an estimate in words."""
+def setting(cost: Row) -> tuple[str, ...]:
+    """Return the memory and the clock of an estimate in words: clock and latency, rates, what else there is."""
     ways = "shared by both ways" if cost["shared"] else "each way"
     rate = f"{cost['read_bytes']:g} bytes a cycle {ways}"
     limits = [] if cost["outstanding"] is None else [f"at most {cost['outstanding']} reads under way"]
     limits += [f"{cost['host_gap']} cycles between accesses to registers"] if cost["host_gap"] else []
-    return ", ".join([f"{cost['clock'] / 1e6:g} MHz", f"latency {cost['read_latency']} cycles", rate, *limits])
+    return (f"{cost['clock'] / 1e6:g} MHz, latency {cost['read_latency']} cycles", rate, *limits)

@@ -143,11 +143,14 @@ _LAYERS = (
 _TIME = (
     "How long an image takes on the hardware, estimated from the loadable for the memory and clock of the "
     "configuration (docs/timing.md): nothing was run for it. Operations overlap, so that the cycles of all layers may "
-    "be more than those of the network."
+    "be more than those of the network. What the processor computes itself (Softmax) counts with `cpu_cycles` of the "
+    "configuration, by default 0."
 )
 _ROOF = (
     "Every operation that multiplies, of the fastest variant of each precision, under what the MAC array and the "
-    "memory allow. Far below the roof, the time goes to what the colour says, or to starting an operation."
+    "memory allow. Bytes are those of the way that takes longer, reading or writing. Operations below the roof whose "
+    "time goes to MACs do not fill the array: they have fewer channels or kernels than it takes at a time, or so few "
+    "pixels that it waits for its next weights."
 )
 _UNVERIFIED = (
     "Nobody could say whether these loadables compute their networks, which does not make them wrong: their accuracy "

@@ -138,7 +138,7 @@ def _estimated(here: Evidence) -> list[str]:
     """Say what the times of a case are: of which memory and clock, and which are extrapolated."""
     settings: dict[str, list[str]] = {}
     for cost in records(here.costs.dropna(subset=["cycles"]).drop_duplicates("target")):
-        settings.setdefault(setting(cost), []).append(cost["target"])
+        settings.setdefault(", ".join(setting(cost)), []).append(cost["target"])
     if not settings:
         return []
     said = "; ".join(f"{', '.join(targets)}: {words}" for words, targets in settings.items())

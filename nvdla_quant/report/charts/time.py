@@ -1,7 +1,8 @@
 """How long it takes: accuracy against time, what each layer takes beside its error, operations under the roofline."""
 
 from collections.abc import Iterator, Sequence
-from math import isfinite
+from math import ceil, floor, isfinite, log10
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -15,10 +16,14 @@ from nvdla_quant.report.words import EXTRAPOLATED, milliseconds
 
 BOUNDS = ("MACs", "weights", "data", "output", "latency")
 """What an operation's cycles may be spent on, in the order of their colours."""
-_SIZE = 230
+_SIZE = 210
 _COLUMNS = 4
 _LAYERS = 60
 """Layers that are drawn at most: those that take most."""
+_NAMED = 3
+"""Variants that a title names at most."""
+_SHAPES = {"fp16": "square", "int8 per-kernel": "circle", "int8 per-filter": "triangle-up"}
+"""Hollow, so that one is seen behind another."""
 _NONE = "No loadable could be estimated: there are no times."
 _GREY = "#999999"
 
@@ -34,83 +39,87 @@ def time_chart(evidence: Evidence, keep: float) -> alt.ConcatChart:
         Percent of fp32's accuracy; a line shows where that is.
     """
     timed = evidence.groups[evidence.groups["error"].isna()].dropna(subset=["ms", "top1_mean"])
-    if timed.empty:
-        return nothing(_NONE)
-    colour = _kinds(timed)
-    panels = [
-        _time_panel(evidence, (*case, str(target)), records(lines), records(here), keep, colour)
-        for case in evidence.cases
-        for here in [where(timed, CASE, case)]
-        for target, lines in here.groupby("target", sort=False)
-    ]
-    return arrange(
-        panels, min(_COLUMNS, max(len(evidence.of(case).costs["target"].unique()) for case in evidence.cases))
-    )
+    colour, shape = _kinds(records(timed[["precision", "mode"]]))
+    panels: list[alt.LayerChart] = []
+    columns = 1
+    for case in evidence.cases:
+        groups = records(where(timed, CASE, case)[_SHOWN])
+        reference = evidence.reference(case)
+        top1 = None if reference is None else reference["top1"]
+        bars = () if top1 is None else (("fp32", float(top1)), (f"{keep:g} %", float(top1) * keep / 100))
+        points = [_time_point(row) for row in groups]
+        axes = _time_axes(points, bars)
+        targets = list(dict.fromkeys(point["target"] for point in points))
+        columns = max(columns, len(targets))
+        for target in targets:
+            here = [point for point in points if point["target"] == target]
+            panel = _time_panel(here, bars, axes, colour, shape)
+            panels.append(panel.properties(title=_time_title(f"{' on '.join(case)}, {target}", here)))
+    return arrange(panels, min(_COLUMNS, columns)) if panels else nothing(_NONE)
+
+
+_SHOWN = [
+    *("target", "group", "precision", "mode", "seeds", "top1_mean", "top1_low", "top1_high", "top1_min", "top1_max"),
+    *("ms", "cycles", "dram_bytes", "bound", "extrapolated"),
+]
+"""Columns of the groups that are drawn."""
+
+
+def _time_axes(points: Sequence[Row], bars: Sequence[tuple[str, float]]) -> tuple[alt.X, alt.Scale]:
+    """Return the axes that all targets of a case share: of time, and the scale of accuracy."""
+    times = [point["ms"] for point in points]
+    heights = [point[end] for point in points for end in ("low", "high")] + [value for _, value in bars]
+    margin = 0.06 * (max(heights) - min(heights)) or 1.0
+    x = _log(alt.X, "ms", (min(times) / 2, max(times) * 1.4), "ms an image, estimated")
+    return x, alt.Scale(domain=[min(heights) - margin, max(heights) + margin], nice=False, zero=False)
 
 
 def _time_panel(
-    evidence: Evidence,
-    place: tuple[str, str, str],
-    groups: Sequence[Row],
-    case: Sequence[Row],
-    keep: float,
+    points: Sequence[Row],
+    bars: Sequence[tuple[str, float]],
+    axes: tuple[alt.X, alt.Scale],
     colour: alt.Color,
+    shape: alt.Shape,
 ) -> alt.LayerChart:
-    """Return the variants of a target; the axes are those of all targets of the `case`."""
-    times = [float(row["ms"]) for row in case]
-    least, most = min(times) / 1.4, max(times) * 1.4
-    reference = evidence.reference((place[0], place[1]))
-    top1 = None if reference is None else reference["top1"]
-    lines = [] if top1 is None else [("fp32", top1), (f"{keep:g} % of it", top1 * keep / 100)]
-    heights = [value for row in case for value in _range(row)] + [value for _, value in lines]
-    margin = 0.06 * (max(heights) - min(heights)) or 1.0
-    x = alt.X("ms:Q", scale=alt.Scale(type="log", domain=[least, most], nice=False), title="ms an image, estimated")
-    scale = alt.Scale(domain=[min(heights) - margin, max(heights) + margin], nice=False, zero=False)
+    """Return the variants of a target."""
+    x, scale = axes
     y = alt.Y("top1:Q", scale=scale, title="top-1 accuracy (%)")
-    points = [_time_point(row) for row in groups]
     best = [points[i] for i in front([(point["ms"], point["top1"]) for point in points])]
-    edge = [*({"ms": p["ms"], "top1": p["top1"]} for p in best), {"ms": most, "top1": best[-1]["top1"]}]
+    edge = [*({"ms": one["ms"], "top1": one["top1"]} for one in best)]
+    edge.append({"ms": x["scale"]["domain"][1], "top1": edge[-1]["top1"]})
     base = alt.Chart(lines_of(points)).encode(x=x)
-    tooltip = [
-        alt.Tooltip(f"{name}:N") for name in ("variant", "top1", "milliseconds", "bound", "cycles", "DRAM bytes")
-    ]
-    layers: list[alt.Chart] = [
-        alt.Chart(lines_of([{"top1": value}]))
-        .mark_rule(color=_GREY, strokeDash=[4, 3])
-        .encode(y=alt.Y("top1:Q", scale=scale))
-        for _, value in lines
-    ]
-    layers += [
-        alt.Chart(lines_of([{"top1": value, "text": text}]))
-        .mark_text(color="#666666", align="right", baseline="bottom", dy=-2, fontSize=10)
-        .encode(x=alt.value(_SIZE), y=alt.Y("top1:Q", scale=scale), text="text:N")
-        for text, value in lines
-    ]
-    layers += [
+    tooltip = [alt.Tooltip(f"{name}:N") for name in ("variant", "top1", "milliseconds", "bound", "cycles", "bytes")]
+    bar = alt.Chart(lines_of({"text": text, "top1": value} for text, value in bars)).encode(y=y)
+    layers = [
+        bar.mark_rule(color=_GREY, strokeDash=[4, 3]),
+        bar.mark_text(color="#666666", align="left", baseline="bottom", dy=-2, fontSize=10).encode(
+            x=alt.value(3), text="text:N"
+        ),
         alt.Chart(lines_of(edge)).mark_line(color=INK, strokeWidth=1.2, interpolate="step-after").encode(x=x, y=y),
         base.mark_rule(strokeWidth=1).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q", color=colour),
-        base.mark_point(filled=True, size=60, opacity=1).encode(y=y, color=colour, tooltip=tooltip),
+        base.mark_point(filled=False, size=70, strokeWidth=2, opacity=1).encode(
+            y=y, color=colour, shape=shape, tooltip=tooltip
+        ),
     ]
-    middle = (least * most) ** 0.5
-    for align, shift, chosen in (
-        ("left", 8, [one for one in best if one["ms"] <= middle]),
-        ("right", -8, [one for one in best if one["ms"] > middle]),
-    ):
-        text = alt.Chart(lines_of(chosen)).mark_text(color=INK, align=align, dx=shift, dy=12, fontSize=10)
-        layers += [text.encode(x=x, y=y, text="label:N")] if chosen else []
-    title = alt.TitleParams(
-        f"{place[0]} on {place[1]}, {place[2]}",
-        subtitle=["line: what no other beats in both", *_starred(groups)],
-    )
-    return alt.layer(*layers).properties(title=title, width=_SIZE, height=_SIZE)
+    return alt.layer(*layers).properties(width=_SIZE, height=_SIZE)
 
 
-def _time_point(row: Row) -> dict[str, object]:
-    """Return a variant as a point with its range."""
-    low, high = _range(row)
+def _time_title(title: str, points: Sequence[Row]) -> alt.TitleParams:
+    """Return the title of a target: with it the variants that no other beats."""
+    best = [points[i]["variant"] for i in front([(point["ms"], point["top1"]) for point in points])]
+    more = [f"and {len(best) - _NAMED} more"] if len(best) > _NAMED else []
+    starred = sorted({point["kind"].split()[0] for point in points if "*" in point["milliseconds"]})
+    marked = [f"extrapolated: {', '.join(starred)}"] if starred else []
+    return alt.TitleParams(title, subtitle=["no other beats:", *best[:_NAMED], *more, *marked])
+
+
+def _time_point(row: Row) -> Row:
+    """Return a variant as a point, with its 95 % interval or, of several seeds, their range."""
+    ends = ("top1_low", "top1_high") if row["seeds"] == 1 else ("top1_min", "top1_max")
+    low, high = (float(row[name]) for name in ends)
     return {
+        "target": row["target"],
         "variant": row["group"],
-        "label": row["group"].removeprefix("int8-"),
         "kind": _kind(row),
         "top1": float(row["top1_mean"]),
         "low": low,
@@ -119,32 +128,32 @@ def _time_point(row: Row) -> dict[str, object]:
         "milliseconds": milliseconds(row),
         "bound": row["bound"],
         "cycles": f"{row['cycles']:,}",
-        "DRAM bytes": f"{row['dram_bytes']:,}",
+        "bytes": f"{row['dram_bytes']:,}",
     }
-
-
-def _range(row: Row) -> tuple[float, float]:
-    """Return the 95 % interval of one run, or the range of several seeds."""
-    ends = ("top1_low", "top1_high") if row["seeds"] == 1 else ("top1_min", "top1_max")
-    low, high = (float(row[name]) for name in ends)
-    return low, high
 
 
 def _kind(row: Row) -> str:
     return " ".join(str(row[name]) for name in ("precision", "mode") if row[name] is not None)
 
 
-def _kinds(groups: pd.DataFrame) -> alt.Color:
-    """Return the colours of precisions and modes: one scale for all panels."""
-    present = {_kind(row) for row in records(groups)}
+def _kinds(groups: Sequence[Row]) -> tuple[alt.Color, alt.Shape]:
+    """Return colours and shapes of precisions and modes: one scale for all panels."""
+    present = {_kind(row) for row in groups}
     kinds = [kind for kind in KINDS if kind in present]
-    return alt.Color("kind:N", title=None, scale=alt.Scale(domain=kinds, range=[KINDS[kind] for kind in kinds]))
+    colours = alt.Scale(domain=kinds, range=[KINDS[kind] for kind in kinds])
+    shapes = alt.Scale(domain=kinds, range=[_SHAPES[kind] for kind in kinds])
+    return alt.Color("kind:N", title=None, scale=colours), alt.Shape("kind:N", title=None, scale=shapes)
 
 
-def _starred(rows: Sequence[Row]) -> list[str]:
-    """Return the remark that some of the times are extrapolated, where they are."""
-    names = {row["precision"] for row in rows if row["extrapolated"]}
-    return [f"extrapolated: {', '.join(sorted(names))}"] if names else []
+def _log(axis: Any, field: str, domain: tuple[float, float], title: str) -> Any:
+    """Return a logarithmic axis, with lines at powers of ten, and at 2 and 5 of them where there are few."""
+    least, most = domain
+    steps = (1, 2, 5) if most < 100 * least else (1,)
+    powers = range(floor(log10(least)), ceil(log10(most)) + 1)
+    # Divided, not multiplied by a negative power, which would be off in the last digit.
+    values = [step * 10**power if power >= 0 else step / 10**-power for power in powers for step in steps]
+    shown = alt.Axis(values=[value for value in values if least <= value <= most], format="~g")
+    return axis(f"{field}:Q", scale=alt.Scale(type="log", domain=[least, most], nice=False), axis=shown, title=title)
 
 
 def costs_chart(evidence: Evidence) -> alt.ConcatChart:
@@ -191,12 +200,12 @@ def _layers_of(evidence: Evidence, run: Row) -> pd.DataFrame:
     return layer_times(where(evidence.operations, RUN, key), where(evidence.layers, RUN, key))
 
 
-def _share_cell(row: Row) -> dict[str, object]:
+def _share_cell(row: Row) -> Row:
     named = {"cycles": f"{row['cycles']:,}", "bound": row["bound"], "bytes": f"{row['bytes']:,}", "units": row["units"]}
     return {"row": row["layer"], "column": row["column"], "value": row["share"], "text": f"{row['share']:.1f}", **named}
 
 
-def _error_cell(row: Row) -> dict[str, object]:
+def _error_cell(row: Row) -> Row:
     sqnr = row["sqnr"]
     finite = sqnr is not None and isfinite(sqnr)
     text = f"{sqnr:.0f}" if finite else "" if sqnr is None else "exact" if sqnr > 0 else "NaN"
@@ -227,7 +236,7 @@ def _peak(run: Row) -> int:
     return peak
 
 
-def _roof_points(evidence: Evidence, run: Row) -> Iterator[dict[str, object]]:
+def _roof_points(evidence: Evidence, run: Row) -> Iterator[Row]:
     """Yield the operations of a run that multiply.
 
     Intensity is in multiplications for a byte of the way, reading or writing, that takes longer; of both where they
@@ -254,10 +263,8 @@ def _roof_panel(
     peak, bandwidth = _peak(run), run["read_bytes"]
     ridge = min(max(peak / bandwidth, wide[0]), wide[1])
     roof = [{"intensity": at, "rate": min(peak, at * bandwidth)} for at in (wide[0], ridge, wide[1])]
-    x = alt.X(
-        "intensity:Q", scale=alt.Scale(type="log", domain=list(wide), nice=False), title="multiplications for a byte"
-    )
-    y = alt.Y("rate:Q", scale=alt.Scale(type="log", domain=list(high), nice=False), title="multiplications a cycle")
+    x = _log(alt.X, "intensity", wide, "multiplications for a byte")
+    y = _log(alt.Y, "rate", high, "multiplications a cycle")
     colours = alt.Scale(domain=list(BOUNDS), range=list(PALETTE[: len(BOUNDS)]))
     tooltip = [alt.Tooltip(f"{name}:N") for name in ("layers", "bound", "cycles", "bytes")]
     tooltip += [alt.Tooltip(f"{name}:Q", format=".3g") for name in ("intensity", "rate")]
@@ -272,6 +279,6 @@ def _roof_panel(
         bound = alt.Color("bound:N", title="cycles spent on", scale=colours)
         layers.append(base.encode(x=x, y=y, color=bound, tooltip=tooltip))
     title = alt.TitleParams(
-        f"{run['model']} on {run['dataset']}, {_column(run)}", subtitle=[run["variant"], setting(run)]
+        f"{run['model']} on {run['dataset']}, {_column(run)}", subtitle=[run["variant"], *setting(run)]
     )
     return alt.layer(*layers).properties(title=title, width=_SIZE, height=_SIZE)
