@@ -18,7 +18,7 @@ from nvdla_quant.report.costs import layer_times, representatives
 from nvdla_quant.report.evidence import UNKNOWN, Evidence, layer_costs, reasons
 from nvdla_quant.report.frames import CASE, RUN, Row, records, where
 from nvdla_quant.report.recommendation import Recommendation, glance, recommend
-from nvdla_quant.report.tables import Sheet, pairs_sheet, seeds_sheet, sheet, summary_sheet
+from nvdla_quant.report.tables import Sheet, pairs_sheet, seeds_sheet, sheet, summary_sheet, time_sheet
 from nvdla_quant.report.times import JOB_SECONDS, shards_for
 from nvdla_quant.report.words import number
 from nvdla_quant.report.writers import to_html
@@ -146,6 +146,10 @@ _TIME = (
     "be more than those of the network. What the processor computes itself (Softmax) counts with `cpu_cycles` of the "
     "configuration, by default 0."
 )
+_BY_LAYER = (
+    "Where the time goes beside where the accuracy goes, for the fastest variant of each precision on each target. A "
+    "row has the name of the tensor that its operations make; a layer that runs within another's stands there."
+)
 _ROOF = (
     "Every operation that multiplies, of the fastest variant of each precision, under what the MAC array and the "
     "memory allow. Bytes are those of the way that takes longer, reading or writing. Operations below the roof whose "
@@ -203,8 +207,9 @@ def _accuracy(evidence: Evidence, charts: _Charts) -> str:
 
 
 def _time(evidence: Evidence, keep: float, charts: _Charts) -> str:
-    parts = [_note(_TIME), charts.add(time_chart(evidence, keep)), charts.add(costs_chart(evidence))]
-    parts += [_note(_ROOF), charts.add(roofline_chart(evidence))]
+    parts = [_note(_TIME), charts.add(time_chart(evidence, keep))]
+    parts += [to_html(one) for case in evidence.cases if len((one := time_sheet(evidence, case)).cells)]
+    parts += [_note(_BY_LAYER), charts.add(costs_chart(evidence)), _note(_ROOF), charts.add(roofline_chart(evidence))]
     chosen = records(representatives(evidence.accuracies, evidence.costs))
     longest = [(run, row) for run in chosen for row in _longest(evidence, run)]
     head = (
@@ -224,7 +229,7 @@ def _time(evidence: Evidence, keep: float, charts: _Charts) -> str:
     return "".join(parts)
 
 
-def _longest(evidence: Evidence, run: Row) -> list[Row]:
+def _longest(evidence: Evidence, run: Row) -> Sequence[Row]:
     key = [run[name] for name in RUN]
     layers = layer_times(where(evidence.operations, RUN, key), where(evidence.layers, RUN, key))
     return records(layers.nlargest(_COSTLY, "cycles"))

@@ -3,14 +3,14 @@
 Every sheet says under it what its numbers are, how many images they rest on and which backends made them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from nvdla_quant.report.costs import setting
 from nvdla_quant.report.evidence import Evidence
-from nvdla_quant.report.frames import RUN, records, where
+from nvdla_quant.report.frames import RUN, TIME, records, where
 from nvdla_quant.report.words import (
     EXTRAPOLATED,
     backends,
@@ -118,33 +118,45 @@ def summary_sheet(evidence: Evidence, case: Case) -> Sheet:
         ("mean score diff.", map(significant, rows["mean_score_difference"])),
         ("worst", map(significant, rows["worst_score_difference"])),
         ("verdict", rows["verdict"].fillna("")),
-        ("cycles", [starred(row, "" if row["cycles"] is None else f"{row['cycles']:,}") for row in records(rows)]),
-        ("ms", map(milliseconds, records(rows))),
-        ("DRAM bytes", ["" if pd.isna(count) else f"{count:,}" for count in rows["dram_bytes"]]),
-        ("bound", rows["bound"].fillna("")),
         ("made by", letters),
     )
     notes = (
         f"n: test images. {INTERVALS} vs fp32: points, on the same images. {FLIPS} {TIES}",
         "agrees: same top class as fp32. logits: from the tensor before Softmax. Score differences: to fp32, in real "
         "units.",
-        *_estimated(here),
         *legend,
     )
     return Sheet(f"{case[0]} on {case[1]}: accuracy", cells, 2, notes)
 
 
-def _estimated(here: Evidence) -> list[str]:
+def time_sheet(evidence: Evidence, case: Case) -> Sheet:
+    """Return how long each variant of a case takes on each target, beside its accuracy."""
+    here = evidence.of(case)
+    rows = here.accuracies[["target", "variant", "top1", "delta", *TIME]].dropna(subset=["cycles"])
+    found = records(rows)
+    cells = _printed(
+        ("target", rows["target"]),
+        ("variant", rows["variant"]),
+        ("top-1 %", _column(rows, "top1")),
+        ("vs fp32", _column(rows, "delta", sign=True)),
+        ("cycles", [starred(row, f"{row['cycles']:,}") for row in found]),
+        ("ms", map(milliseconds, found)),
+        ("images/s", [starred(row, f"{1e3 / row['ms']:,.0f}") for row in found]),
+        ("DRAM bytes", [f"{row['dram_bytes']:,}" for row in found]),
+        ("bound", rows["bound"]),
+    )
+    return Sheet(f"{case[0]} on {case[1]}: time on the hardware", cells, 2, tuple(_estimated(here)))
+
+
+def _estimated(here: Evidence) -> Iterator[str]:
     """Say what the times of a case are: of which memory and clock, and which are extrapolated."""
     settings: dict[str, list[str]] = {}
     for cost in records(here.costs.dropna(subset=["cycles"]).drop_duplicates("target")):
         settings.setdefault(", ".join(setting(cost)), []).append(cost["target"])
-    if not settings:
-        return []
     said = "; ".join(f"{', '.join(targets)}: {words}" for words, targets in settings.items())
-    marked = [EXTRAPOLATED] if here.costs["extrapolated"].any() else []
-    text = f"cycles, ms, DRAM bytes, bound: of an image on the hardware, estimated from the loadable ({said})."
-    return [" ".join([text, *marked])]
+    yield f"Of an image, estimated from the loadable ({said}). bound: what most of the cycles are spent on."
+    if here.costs["extrapolated"].any():
+        yield EXTRAPOLATED
 
 
 def pairs_sheet(evidence: Evidence, case: Case, kind: str) -> Sheet:
@@ -220,6 +232,7 @@ def sheets_of(evidence: Evidence) -> list[Sheet]:
     """Return the sheets of all cases; those without a line are left out."""
     found = []
     for case in evidence.cases:
-        found += [summary_sheet(evidence, case), pairs_sheet(evidence, case, "mode")]
-        found += [pairs_sheet(evidence, case, "best"), seeds_sheet(evidence, case)]
+        found += [summary_sheet(evidence, case), time_sheet(evidence, case)]
+        found += [pairs_sheet(evidence, case, kind) for kind in ("mode", "best")]
+        found.append(seeds_sheet(evidence, case))
     return [one for one in found if len(one.cells)]

@@ -3,7 +3,8 @@
 Heat maps carry their numbers where they fit, since a colour alone cannot be read off; hovering shows the rest.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import isfinite, log2
 from typing import Any
 
@@ -223,23 +224,26 @@ def _shown(value: float | None) -> float | str | None:
     return value if value is None or isfinite(value) else str(value)
 
 
-def figures_of(evidence: Evidence, keep: float) -> Mapping[str, alt.ConcatChart]:
+def _accuracy(evidence: Evidence) -> alt.ConcatChart:
+    """Return the accuracy of every variant."""
+    return accuracy_chart(evidence.accuracies)
+
+
+def figures(keep: float) -> Mapping[str, Callable[[Evidence], alt.ConcatChart]]:
     """Return what is drawn of a sweep, by the name of its files; run times are only on the page: they are no artefact.
 
     Parameters
     ----------
-    evidence : Evidence
-        What was found.
     keep : float
         How much of fp32's accuracy the user wants kept, in percent.
     """
     return {
-        "accuracy": accuracy_chart(evidence.accuracies),
-        "time": time_chart(evidence, keep),
-        "costs": costs_chart(evidence),
-        "roofline": roofline_chart(evidence),
-        "images": images_chart(evidence),
-        "layers": layers_chart(evidence),
-        "scales": scales_chart(evidence),
-        "classes": classes_chart(evidence),
+        "accuracy": _accuracy,
+        "time": partial(time_chart, keep=keep),
+        "costs": costs_chart,
+        "roofline": roofline_chart,
+        "images": images_chart,
+        "layers": layers_chart,
+        "scales": scales_chart,
+        "classes": classes_chart,
     }

@@ -44,6 +44,8 @@ def time_chart(evidence: Evidence, keep: float) -> alt.ConcatChart:
     columns = 1
     for case in evidence.cases:
         groups = records(where(timed, CASE, case)[_SHOWN])
+        if not groups:
+            continue
         reference = evidence.reference(case)
         top1 = None if reference is None else reference["top1"]
         bars = () if top1 is None else (("fp32", float(top1)), (f"{keep:g} %", float(top1) * keep / 100))

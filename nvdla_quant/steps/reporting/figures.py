@@ -24,11 +24,11 @@ def plot_figures(
     figures : Mapping
         Where each goes, by its name and format: ``accuracy_svg``.
     """
-    from nvdla_quant.report.charts.figures import figures_of
+    from nvdla_quant.report.charts.figures import figures as figures_of
     from nvdla_quant.report.charts.style import write_chart
     from nvdla_quant.report.evidence import read_evidence
 
     evidence = read_evidence(groups=groups, calibrators=calibrators, **files)
-    charts = figures_of(evidence, keep)
+    charts = {name: draw(evidence) for name, draw in figures_of(keep).items()}
     for key, path in figures.items():
         write_chart(path, charts[key.rpartition("_")[0]])

@@ -32,7 +32,8 @@ def summarize_sweep(
     from nvdla_quant.report.tables import sheets_of
     from nvdla_quant.report.writers import write_sheets
 
-    evidence = read_evidence(groups=groups, **files)
+    beside = {key: files[key] for key in ("verdicts", "costs")}
+    evidence = read_evidence(files["accuracies"], files["comparisons"], groups, **beside)
     write_tsv(tsv, evidence.accuracies, SUMMARY)
     write_tsv(pairs, pair_rows(evidence), PAIRS)
     write_tsv(seeds, seed_rows(evidence), SEEDS)
