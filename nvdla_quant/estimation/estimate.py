@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
@@ -149,7 +150,7 @@ def estimate(loadable: Loadable, target: Target, memory: Memory, cpu_cycles: flo
         else:
             operations = emu.decode_task(space, target, base)
             for operation in operations:
-                cycles = cpu_cycles * operation.destination.size
+                cycles = cpu_cycles * prod(operation.destination.shape)
                 rows.append(_on_cpu(operation.index, now, cycles))
                 now += cycles
             base += len(operations)

@@ -81,7 +81,7 @@ NEEDS = {
     "fix_table": Need(65, network=3.5, files=20),
     "compile_loadable": Need(80, network=5.5),
     "run_loadable": Need(280, image=1.5, arrays=5, files=6),
-    "estimate_costs": Need(80, largest=3),
+    "estimate_costs": Need(50, largest=2),
     "write_raw_dumps": Need(45, arrays=3),
     "verify_loadable": Need(310, network=5, image=9, arrays=1.5, files=3),
     "score_reference": Need(70, arrays=4),

@@ -32,8 +32,9 @@ def summarize_sweep(
     from nvdla_quant.report.tables import sheets_of
     from nvdla_quant.report.writers import write_sheets
 
-    beside = {key: files[key] for key in ("verdicts", "costs")}
-    evidence = read_evidence(files["accuracies"], files["comparisons"], groups, **beside)
+    evidence = read_evidence(
+        files["accuracies"], files["comparisons"], groups, verdicts=files["verdicts"], costs=files["costs"]
+    )
     write_tsv(tsv, evidence.accuracies, SUMMARY)
     write_tsv(pairs, pair_rows(evidence), PAIRS)
     write_tsv(seeds, seed_rows(evidence), SEEDS)
