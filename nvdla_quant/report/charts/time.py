@@ -271,7 +271,7 @@ def _roof_panel(
     tooltip = [alt.Tooltip(f"{name}:N") for name in ("layers", "bound", "cycles", "bytes")]
     tooltip += [alt.Tooltip(f"{name}:Q", format=".3g") for name in ("intensity", "rate")]
     layers = [
-        alt.Chart(lines_of(roof)).mark_line(color=INK, strokeWidth=1.2, clip=True).encode(x=x, y=y),
+        alt.Chart(lines_of(roof)).mark_line(color=INK, strokeWidth=1.2).encode(x=x, y=y),
         alt.Chart(lines_of([{"rate": peak, "text": f"{peak:,}"}]))
         .mark_text(color="#666666", align="right", baseline="bottom", dy=-2, fontSize=10)
         .encode(x=alt.value(_SIZE), y=y, text="text:N"),

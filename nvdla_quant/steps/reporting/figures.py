@@ -29,6 +29,5 @@ def plot_figures(
     from nvdla_quant.report.evidence import read_evidence
 
     evidence = read_evidence(groups=groups, calibrators=calibrators, **files)
-    charts = {name: draw(evidence) for name, draw in figures_of(keep).items()}
-    for key, path in figures.items():
-        write_chart(path, charts[key.rpartition("_")[0]])
+    for name, draw in figures_of(keep).items():
+        write_chart(draw(evidence), *(path for key, path in figures.items() if key.rpartition("_")[0] == name))

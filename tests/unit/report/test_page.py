@@ -138,7 +138,9 @@ def test_figures_are_those_of_the_sweep_s_artefacts() -> None:
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_as_files(name: str, tmp_path: Path) -> None:
-    write_chart(tmp_path / "figure.svg", drawn(name, swept()))
+    chart = drawn(name, swept())
+    assert chart.to_dict(validate=True) == chart.to_dict(validate=False)
+    write_chart(chart, tmp_path / "figure.svg")
     nodes = ElementTree.parse(tmp_path / "figure.svg").iter()
     texts = {"".join(node.itertext()) for node in nodes if node.tag.rpartition("}")[2] in ("text", "tspan")}
     expected = {
@@ -180,7 +182,7 @@ def test_times_that_nobody_could_estimate(name: str) -> None:
 @pytest.mark.parametrize("name", ["images", "layers", "scales", "classes"])
 def test_figures_without_anything_to_draw_say_so(name: str, tmp_path: Path) -> None:
     bare = replace(sweep_evidence({"int8-filter": 0}), **{name: typed([], schema) for name, schema in EMPTY.items()})
-    write_chart(tmp_path / "figure.svg", drawn(name, bare))
+    write_chart(drawn(name, bare), tmp_path / "figure.svg")
     assert re.search("There is|No ", (tmp_path / "figure.svg").read_text())
 
 
