@@ -30,8 +30,8 @@ _PPI = 144
 def arrange(panels: list[Any], columns: int, *, shared_colours: bool = True) -> alt.ConcatChart:
     """Return `panels` side by side in so many columns, in the style of all figures.
 
-    One font face and no transparency: the PDF writer orders several of either at random. Resolved and configured at once,
-    since each method of a chart that does so copies the whole.
+    One font face and no transparency: the PDF writer orders several of either at random. Resolved and configured at
+    once, since each method of a chart that does so copies the whole.
     """
     return alt.concat(
         *panels,
