@@ -10,7 +10,7 @@
 #       calibration/{calibrator}/ranges.tsv                              where the scales of a quantized model are from
 #       calibration/{calibrator}/{table}/table.fixed.json  changes.tsv   layer names, consistent scales
 #       {target}/support.json                                            what the hardware can run, before compiling
-#       {target}/{variant}/loadable.nvdla  compile.json                  NVDLA's program
+#       {target}/{variant}/loadable.nvdla  compile.json  cost.json       NVDLA's program, and how long it takes
 #       {target}/{variant}/dumps/{shard}.npz  {shard}.dimg/              what the device gives; as nvdla_runtime's files
 #       {target}/{variant}/{accuracy,comparison,verdict}.json layers.tsv  scores; beside fp32 by image and by layer
 #       comparisons.json                                                 variants beside each other

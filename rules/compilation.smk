@@ -1,7 +1,8 @@
-# Compile loadables.
+# Compile loadables, and estimate how long they take on the hardware.
 #
 # Needs: network/{network}/, the fixed table (int8), {target}/support.json.
-# Makes: {target}/{variant}/loadable.nvdla, compile.json; by this package's compiler or by NVIDIA's, as the variant says.
+# Makes: {target}/{variant}/loadable.nvdla, compile.json; by this package's compiler or by NVIDIA's, as the variant says;
+#        cost.json of each loadable.
 
 
 rule compile_loadable:
@@ -64,3 +65,32 @@ rule compile_with_nvdla_compiler:
         "Compile {wildcards.model} for {wildcards.target}, {wildcards.variant}, with nvdla_compiler"
     script:
         "../scripts/compile_with_nvdla_compiler.py"
+
+
+# One job for all: an estimate takes a twentieth of a second, and the start of a job ten times as long.
+rule estimate_costs:
+    input:
+        loadables=SWEEP.loadables,
+        claims=SWEEP.claims,
+        specifications=list(CONFIGURATION.specs.values()),
+    output:
+        SWEEP.costs,
+    log:
+        "<logs>/estimate_costs.log",
+    benchmark:
+        "<benchmarks>/estimate_costs.tsv"
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=MEMORY.of("estimate_costs"),
+        runtime=30,
+    params:
+        runs=SWEEP.estimates,
+        memory=SETTINGS["memory"],
+        cpu_cycles=SETTINGS["cpu_cycles"],
+        code=code_of("estimate_costs"),
+    message:
+        "Estimate how long the loadables take on the hardware"
+    script:
+        "../scripts/estimate_costs.py"

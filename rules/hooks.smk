@@ -21,11 +21,13 @@ def print_summary():
     from nvdla_quant.report.recommendation import closing
     from nvdla_quant.report.terminal import render_summary
 
-    made = (*SWEEP.accuracies, *SWEEP.comparisons, *SWEEP.verdicts, SWEEP.page)
+    made = (*SWEEP.accuracies, *SWEEP.comparisons, *SWEEP.verdicts, *SWEEP.costs, SWEEP.page)
     if not all(Path(path).is_file() for path in made):
         return  # Only a part of the sweep was asked for.
-    evidence = read_evidence(SWEEP.accuracies, SWEEP.comparisons, SWEEP.groups, verdicts=SWEEP.verdicts)
+    files = {"verdicts": SWEEP.verdicts, "costs": SWEEP.costs}
+    evidence = read_evidence(SWEEP.accuracies, SWEEP.comparisons, SWEEP.groups, **files)
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else 120
     print(render_summary(evidence.accuracies, width=width, colour=terminal))
-    print(f"{closing(evidence)}Why, and everything else: {SWEEP.page}")
+    answers = closing(evidence, SETTINGS["keep"])
+    print(f"{answers}Why, and everything else: {SWEEP.page}")

@@ -1,6 +1,6 @@
 # Put everything side by side.
 #
-# Needs: every accuracy.json, comparison.json, verdict.json and layers.tsv, comparisons.json, table.raw.json.
+# Needs: every accuracy.json, comparison.json, verdict.json, layers.tsv and cost.json, comparisons.json, table.raw.json.
 # Makes: summary.{tsv,tex,md}, pairs.tsv, seeds.tsv, report/{figure}.{svg,pdf}, manifest.json; report/report.html, which
 #        holds run times and so is not in the manifest.
 
@@ -10,6 +10,7 @@ rule summarize_sweep:
         accuracies=SWEEP.accuracies,
         comparisons=SWEEP.comparisons,
         verdicts=SWEEP.verdicts,
+        costs=SWEEP.costs,
     output:
         tsv=report(
             "<results>/summary.tsv", caption="../report/summary.rst", category="Tables", labels={"item": "summary"}
@@ -44,6 +45,7 @@ rule plot_figures:
         tables=SWEEP.raw_tables,
         verdicts=SWEEP.verdicts,
         layers=SWEEP.layers,
+        costs=SWEEP.costs,
     output:
         accuracy_svg=report(
             "<results>/report/accuracy.svg",
@@ -52,6 +54,27 @@ rule plot_figures:
             labels={"item": "accuracy"},
         ),
         accuracy_pdf="<results>/report/accuracy.pdf",
+        time_svg=report(
+            "<results>/report/time.svg",
+            caption="../report/time.rst",
+            category="Figures",
+            labels={"item": "accuracy against time"},
+        ),
+        time_pdf="<results>/report/time.pdf",
+        costs_svg=report(
+            "<results>/report/costs.svg",
+            caption="../report/costs.rst",
+            category="Figures",
+            labels={"item": "time by layer"},
+        ),
+        costs_pdf="<results>/report/costs.pdf",
+        roofline_svg=report(
+            "<results>/report/roofline.svg",
+            caption="../report/roofline.rst",
+            category="Figures",
+            labels={"item": "roofline"},
+        ),
+        roofline_pdf="<results>/report/roofline.pdf",
         images_svg=report(
             "<results>/report/images.svg",
             caption="../report/images.rst",
@@ -93,6 +116,7 @@ rule plot_figures:
     params:
         groups=SWEEP.groups,
         calibrators=SWEEP.calibrators,
+        keep=SETTINGS["keep"],
         code=code_of("plot_figures"),
     message:
         "Draw the figures"
@@ -135,6 +159,7 @@ rule write_report:
         tables=SWEEP.raw_tables,
         verdicts=SWEEP.verdicts,
         layers=SWEEP.layers,
+        costs=SWEEP.costs,
         manifest="<results>/manifest.json",
     output:
         html=report(
@@ -156,6 +181,7 @@ rule write_report:
     params:
         groups=SWEEP.groups,
         calibrators=SWEEP.calibrators,
+        keep=SETTINGS["keep"],
         benchmarks=benchmark_patterns,
         runs=run_logs,
         code=code_of("write_report"),

@@ -4,5 +4,5 @@ from nvdla_quant.jobs import logs
 from nvdla_quant.steps.reporting.summary import summarize_sweep
 
 with logs.capture(snakemake.log[0]):
-    files = {key: snakemake.input[key] for key in ("accuracies", "comparisons", "verdicts")}
+    files = {key: snakemake.input[key] for key in ("accuracies", "comparisons", "verdicts", "costs")}
     summarize_sweep(files, snakemake.params.groups, **dict(snakemake.output.items()))

@@ -11,7 +11,7 @@ from typing import Any
 from nvdla_quant.configuration.records import Case, Configuration, Run, Table, Variant
 from nvdla_quant.configuration.sources import files_of, model_files
 
-FIGURES = ("accuracy", "images", "layers", "scales", "classes")
+FIGURES = ("accuracy", "time", "costs", "roofline", "images", "layers", "scales", "classes")
 """Figures of the report."""
 TABLES = ("summary.tsv", "summary.tex", "summary.md", "pairs.tsv", "seeds.tsv")
 """Tables of the sweep."""
@@ -24,6 +24,11 @@ PREPARED, CAFFE = "network.onnx", ("deploy.prototxt", "weights.caffemodel")
 def prepared_files(configuration: Configuration, model: str, variant: Variant) -> list[str]:
     """Return the files of the network that a variant compiles, below the folder of a case."""
     return form_files(configuration, model, configuration.table(model, variant))
+
+
+def is_compiled_here(run: Run) -> bool:
+    """Return whether this package compiles a run's loadable, and so says what its operations stand for."""
+    return run.variant.compiler == "builtin"
 
 
 def form_files(configuration: Configuration, model: str, table: Table) -> list[str]:
@@ -94,6 +99,38 @@ class Artefacts:
         return self._of_runs("layers.tsv") if self.is_verified else []
 
     @cached_property
+    def loadables(self) -> list[str]:
+        """Loadable of every run."""
+        return self._of_runs("loadable.nvdla")
+
+    @cached_property
+    def claims(self) -> list[str]:
+        """What this compiler says that the operations of its loadables stand for; NVIDIA's says nothing."""
+        return [f"{self.run_folder(run)}/compile.json" for run in self.configuration.runs if is_compiled_here(run)]
+
+    @cached_property
+    def costs(self) -> list[str]:
+        """How long every loadable takes on the hardware, in the order of `loadables`."""
+        return self._of_runs("cost.json")
+
+    @cached_property
+    def estimates(self) -> list[dict[str, Any]]:
+        """What an estimate of every loadable rests on besides, in the order of `loadables`."""
+        specs, settings = self.configuration.specs, self.configuration.settings
+        return [
+            {
+                "model": run.case.model,
+                "dataset": run.case.dataset,
+                "target": run.target,
+                "variant": run.variant.name,
+                "hardware": {"name": run.target, "spec": specs[run.target]} if run.target in specs else run.target,
+                "claimed": is_compiled_here(run),
+                "clock": settings["clock"][run.target],
+            }
+            for run in self.configuration.runs
+        ]
+
+    @cached_property
     def raw_tables(self) -> list[str]:
         """Raw tables of the calibrators, in the order of `calibrators`."""
         return [
@@ -140,7 +177,12 @@ class Artefacts:
                     fixed = f"{folder}/{self.configuration.table(case.model, run.variant).name}"
                     names += [f"{fixed}/table.fixed.json", f"{fixed}/changes.tsv"]
             paths += self._of_case(case, names)
-        names = ["loadable.nvdla", "compile.json", *(f"dumps/{shard}.npz" for shard in self.configuration.shards)]
+        names = [
+            "loadable.nvdla",
+            "compile.json",
+            "cost.json",
+            *(f"dumps/{shard}.npz" for shard in self.configuration.shards),
+        ]
         paths += self._of_runs(*names, *(("layers.tsv", "verdict.json") if self.is_verified else ()))
         return paths + self._engine_files("npz") + self.accuracies + self.comparisons
 

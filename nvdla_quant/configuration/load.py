@@ -9,7 +9,7 @@ from nvdla_quant.configuration.records import Case, Configuration, Run, Table, V
 from nvdla_quant.configuration.schema import checked, explain, load_schema
 from nvdla_quant.configuration.sources import resolve_files
 from nvdla_quant.configuration.stock_runtime import normalize_option
-from nvdla_quant.configuration.targets import check_names, own_targets
+from nvdla_quant.configuration.targets import check_names, clocks_of, own_targets
 from nvdla_quant.errors import ConfigError, DatasetError
 from nvdla_quant.hardware.targets import NVIDIA_COMPILER_TARGETS
 
@@ -41,6 +41,8 @@ def _loaded(config: Mapping[str, Any]) -> Configuration:
     """Return a configuration that holds all its records; see `load_configuration`."""
     settings, sources = resolve_files(checked(config))
     settings["targets"], specs = own_targets(settings["targets"])
+    settings["clock"] = clocks_of(settings["clock"], settings["targets"], specs)
+    settings["keep"] = percentage(settings["keep"])
     settings["calibrators"], families = _calibrators(settings["calibrators"])
     cases = _cases(settings, families)
     variants: dict[str, Variant] = {}
@@ -70,6 +72,11 @@ def _loaded(config: Mapping[str, Any]) -> Configuration:
     _check_device(configuration)
     _check_quantized(configuration)
     return configuration
+
+
+def percentage(text: float | str) -> float:
+    """Return the number of a percentage that the schema takes: ``99``, ``99 %`` or ``99.5%``."""
+    return float(text.removesuffix("%")) if isinstance(text, str) else float(text)
 
 
 def _check_compiler(configuration: Configuration) -> None:

@@ -85,7 +85,7 @@ def render_markdown() -> str:
     lines += ["", "## A sheet", "", " ".join(schema["$defs"]["sheet"]["description"].split())]
     for name, title in _BACKEND_TITLES.items():
         lines += ["", f"## {title}", "", *head, *_rows(schema["$defs"][name], schema)]
-    for key in ("emulator", "verify", "raw_dumps"):
+    for key in ("emulator", "verify", "memory", "raw_dumps"):
         lines += ["", f"## `{key}`", "", *head, *_rows(schema["properties"][key], schema)]
     return "\n".join(lines) + "\n"
 

@@ -7,6 +7,9 @@ from nvdla_quant.errors import ConfigError
 from nvdla_quant.hardware.spec import read_spec
 from nvdla_quant.hardware.targets import TARGETS
 
+DEFAULT_CLOCK = 1_000_000_000
+"""Hertz of a target that the configuration states none of; the schema's default too."""
+
 
 def own_targets(asked: Sequence[str | Mapping[str, str]]) -> tuple[list[str], dict[str, str]]:
     """Return the names of the targets, and the paths of the specifications of those that are the user's own.
@@ -44,6 +47,29 @@ def own_targets(asked: Sequence[str | Mapping[str, str]]) -> tuple[list[str], di
         specs[name] = spec
         names.append(name)
     return names, specs
+
+
+def clocks_of(clock: float | Mapping[str, float], targets: Sequence[str], own: Collection[str]) -> dict[str, float]:
+    """Return the clock of each of `targets`, in hertz.
+
+    Parameters
+    ----------
+    clock : float or Mapping
+        ``clock`` of the configuration: of all, or of those that it names.
+    targets : Sequence[str]
+        Names.
+    own : Collection[str]
+        Names of the user's own targets.
+
+    Raises
+    ------
+    ConfigError
+        A name that nothing has.
+    """
+    if not isinstance(clock, Mapping):
+        return dict.fromkeys(targets, clock)
+    check_names(clock, own, "clock")
+    return {target: clock.get(target, DEFAULT_CLOCK) for target in targets}
 
 
 def check_names(names: Collection[str], own: Collection[str], where: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from math import prod
 
 from nvdla_quant.emulator.decode import emu
 from nvdla_quant.emulator.decode.addresses import AddressSpace
@@ -46,6 +47,8 @@ class Row:
         Why no measurement stands behind it.
     works : tuple[Operation, ...]
         What it does; empty where the processor does it.
+    macs : int
+        Multiplications of a convolution.
     """
 
     operation: int
@@ -58,6 +61,7 @@ class Row:
     traffic: Traffic
     extrapolated: tuple[str, ...]
     works: tuple[Operation, ...] = ()
+    macs: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,11 @@ class Estimate:
     def traffic(self) -> Traffic:
         """Bytes that all operations read and write."""
         return sum((row.traffic for row in self.rows), Traffic())
+
+    @property
+    def macs(self) -> int:
+        """Multiplications of all convolutions."""
+        return sum(row.macs for row in self.rows)
 
     @property
     def peak_bandwidth(self) -> float:
@@ -147,7 +156,7 @@ def estimate(loadable: Loadable, target: Target, memory: Memory, cpu_cycles: flo
         else:
             operations = emu.decode_task(space, target, base)
             for operation in operations:
-                cycles = cpu_cycles * operation.destination.size
+                cycles = cpu_cycles * prod(operation.destination.shape)
                 rows.append(_on_cpu(operation.index, now, cycles))
                 now += cycles
             base += len(operations)
@@ -168,6 +177,7 @@ def _row(run: Run, base: int, works: tuple[Operation, ...]) -> Row:
         traffic=cost.traffic,
         extrapolated=cost.extrapolated,
         works=works,
+        macs=cost.macs,
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nvdla_quant.estimation.estimate import Estimate, Row
+from nvdla_quant.hardware.targets import Precision, Target
 
 if TYPE_CHECKING:
     from nvdla_quant.estimation.fit import Fit, Value
@@ -36,6 +37,8 @@ def record(estimate: Estimate, layers: Mapping[int, Sequence[str]] | None = None
         "cycles": round(estimate.cycles),
         "ms": 1e3 * estimate.seconds,
         "images_per_second": estimate.images_per_second,
+        "macs": estimate.macs,
+        "peak_macs_per_cycle": peak_macs(estimate.target),
         "dram_bytes": traffic.bytes,
         "bytes_read": traffic.read,
         "bytes_written": traffic.output,
@@ -64,6 +67,13 @@ def fit_record(fit: "Fit") -> dict[str, Any]:
     }
 
 
+def peak_macs(target: Target) -> dict[str, int]:
+    """Return how many multiplications the MAC array of a target does in a cycle, by precision."""
+    width = {Precision.INT8: 1, Precision.INT16: 2, Precision.FP16: 2}
+    covered = [precision for precision in Precision if precision in target.precisions]
+    return {precision.value: target.atomic_c * target.kernels_per_group(width[precision]) for precision in covered}
+
+
 def _operation(row: Row, layers: Mapping[int, Sequence[str]] | None) -> dict[str, Any]:
     named = {} if layers is None else {"layers": list(layers_of(row, layers))}
     return {
@@ -74,6 +84,7 @@ def _operation(row: Row, layers: Mapping[int, Sequence[str]] | None) -> dict[str
         "start": round(row.start),
         "cycles": round(row.cycles),
         "bound": row.bound,
+        "macs": row.macs,
         "bytes_read": row.traffic.read,
         "bytes_written": row.traffic.output,
         "bytes": {

@@ -43,6 +43,8 @@ class Need:
         Of the images that it chooses.
     files : float
         Of all other files that it reads.
+    largest : float
+        Of the largest of these, where it reads one after the other.
     each : float
         Megabytes of each file that it reads, however large.
     """
@@ -53,6 +55,7 @@ class Need:
     arrays: float = 0
     pixels: float = 0
     files: float = 0
+    largest: float = 0
     each: float = 0
 
 
@@ -78,6 +81,7 @@ NEEDS = {
     "fix_table": Need(65, network=3.5, files=20),
     "compile_loadable": Need(80, network=5.5),
     "run_loadable": Need(280, image=1.5, arrays=5, files=6),
+    "estimate_costs": Need(50, largest=2),
     "write_raw_dumps": Need(45, arrays=3),
     "verify_loadable": Need(310, network=5, image=9, arrays=1.5, files=3),
     "score_reference": Need(70, arrays=4),
@@ -115,6 +119,7 @@ class Sizes:
     arrays: int = 0
     pixels: int = 0
     files: int = 0
+    largest: int = 0
     count: int = 0
 
 
@@ -126,6 +131,7 @@ def megabytes(need: Need, sizes: Sizes, threads: int = 1, attempt: int = 1) -> i
         + need.arrays * sizes.arrays
         + need.pixels * sizes.pixels
         + need.files * sizes.files
+        + need.largest * sizes.largest
     )
     peak = need.base + need.each * sizes.count + multiples / MEGABYTE
     return ceil((SNAKEMAKE + MARGIN * peak) / 10) * 10 << (attempt - 1)
@@ -155,7 +161,7 @@ class Memory:
             An input is not there; the error names it.
         """
         found = dict.fromkeys(("network", "arrays", "files"), 0)
-        count = 0
+        count = largest = 0
         inputs = {name: [paths] if isinstance(paths, str) else list(paths) for name, paths in given.items()}
         for name, paths in inputs.items():
             for path in paths:
@@ -163,10 +169,12 @@ class Memory:
                 size = unpacked_bytes(path) if path.endswith(".npz") else os.stat(path).st_size
                 if name in ("network", "prepared") and path.endswith(".onnx"):
                     size = max(size, FLOAT * self._network(wildcards).weights)
-                found[_kind(name, path)] += size
+                kind = _kind(name, path)
+                found[kind] += size
+                largest = max(largest, size) if kind == "files" else largest
         image = FLOAT * self._network(wildcards).tensors if need.image else 0
         pixels = self._pixels(wildcards, inputs["files"]) if need.pixels else 0
-        return Sizes(image=image, pixels=pixels, count=count, **found)
+        return Sizes(image=image, pixels=pixels, largest=largest, count=count, **found)
 
     def _network(self, wildcards: Wildcards) -> NetworkSize:
         return network_size(self.job.size(wildcards))

@@ -11,11 +11,13 @@ import pandas as pd
 from nvdla_quant.errors import ReportError
 from nvdla_quant.evaluation.accuracy import Accuracy, Deviation, Figures, Interval, read_accuracy
 from nvdla_quant.evaluation.comparison import Comparison, holm, read_comparisons
+from nvdla_quant.report.costs import read_costs
 from nvdla_quant.report.frames import (
     ACCURACIES,
     CASE,
     CLASSES,
     CONFUSIONS,
+    COSTS,
     GROUP,
     GROUPS,
     LAYER_FILE,
@@ -27,6 +29,7 @@ from nvdla_quant.report.frames import (
     SCALES,
     SEEDS,
     SUMMARY,
+    TIME,
     VERDICTS,
     Row,
     Schema,
@@ -62,6 +65,8 @@ class Evidence:
         By `RATIOS`.
     layers, verdicts : DataFrame
         By `LAYERS` and `VERDICTS`.
+    costs, operations : DataFrame
+        By `COSTS` and `OPERATIONS`.
     """
 
     accuracies: pd.DataFrame
@@ -72,6 +77,8 @@ class Evidence:
     scales: pd.DataFrame
     layers: pd.DataFrame
     verdicts: pd.DataFrame
+    costs: pd.DataFrame
+    operations: pd.DataFrame
 
     @property
     def cases(self) -> list[tuple[str, str]]:
@@ -97,6 +104,7 @@ def read_evidence(
     calibrators: Sequence[Row] = (),
     verdicts: Sequence[Path | str] = (),
     layers: Sequence[Path | str] = (),
+    costs: Sequence[Path | str] = (),
 ) -> Evidence:
     """Read the files of a sweep.
 
@@ -114,17 +122,22 @@ def read_evidence(
         Of every variant.
     layers : sequence of path
         Of the same variants, in the order of their verdicts.
+    costs : sequence of path
+        Of every variant.
     """
     judged = read_verdicts(verdicts)
+    estimated, operations = read_costs(costs)
     measured = [read_layers(path, run) for path, run in zip(layers, records(judged), strict=False)]
     scales = [read_scales(path, record) for path, record in zip(tables, calibrators, strict=True)]
     return evidence_of(
-        summarize(map(read_accuracy, accuracies), judged),
+        summarize(map(read_accuracy, accuracies), judged, estimated),
         [comparison for path in comparisons for comparison in read_comparisons(path)],
         groups,
         scales=scale_ratios(scales),
         layers=together(measured, LAYERS),
         verdicts=judged,
+        costs=estimated,
+        operations=operations,
     )
 
 
@@ -136,11 +149,13 @@ def evidence_of(
     scales: pd.DataFrame,
     layers: pd.DataFrame,
     verdicts: pd.DataFrame,
+    costs: pd.DataFrame,
+    operations: pd.DataFrame,
 ) -> Evidence:
     """Put together what was read; see `read_evidence` and `Evidence`."""
     accuracies, grouped = group_seeds(accuracies, groups)
     pairs = compared(comparisons, accuracies, grouped)
-    return Evidence(accuracies, pairs, grouped, *changes(comparisons), scales, layers, verdicts)
+    return Evidence(accuracies, pairs, grouped, *changes(comparisons), scales, layers, verdicts, costs, operations)
 
 
 def together(frames: Sequence[pd.DataFrame], schema: Schema) -> pd.DataFrame:
@@ -184,15 +199,17 @@ def reasons(verdicts: pd.DataFrame) -> pd.Series:
     return joined.str.strip().replace("", pd.NA)
 
 
-def summarize(measured: Iterable[Accuracy], verdicts: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return accuracies beside their verdicts: cases in the order given, within a case fp32 first, then as given.
+def summarize(
+    measured: Iterable[Accuracy], verdicts: pd.DataFrame | None = None, costs: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Return accuracies beside verdicts and times: cases in the order given, within a case fp32 first, then as given.
 
     Raises
     ------
     ReportError
         Two records for one model, data set, target and variant, or a verdict on none of them.
     """
-    unjudged = [name for name in SUMMARY if name not in ("verdict", "cause")]
+    unjudged = [name for name in SUMMARY if name not in ("verdict", "cause", *TIME)]
     rows = typed(map(_accuracy_row, measured), {name: SUMMARY[name] for name in unjudged})
     keys = list(RUN)
     for twice in records(rows[rows.duplicated(keys)]):
@@ -203,7 +220,8 @@ def summarize(measured: Iterable[Accuracy], verdicts: pd.DataFrame | None = None
         place = " / ".join(stranger[key] for key in keys)
         raise ReportError(f"summary: a verdict on {place}, which has no accuracy")
     judged = judged.assign(why=reasons(judged))[[*keys, "verdict", "cause", "why"]]
-    found = rows.merge(judged, how="left", on=keys)
+    timed = (typed([], COSTS) if costs is None else costs)[[*keys, *TIME]]
+    found = rows.merge(judged, how="left", on=keys).merge(timed, how="left", on=keys)
     order = pd.DataFrame(
         {"case": found.groupby(list(CASE), sort=False).ngroup(), "run": found["target"].notna()}, index=found.index
     ).sort_values(["case", "run"], kind="stable")

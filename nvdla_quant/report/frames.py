@@ -89,6 +89,14 @@ _FIGURES: Schema = {
     **_counts(distinct_outputs="different score vectors"),
     **_texts(error="why the output means nothing; then there is no figure"),
 }
+TIME: Schema = {
+    **_counts(cycles="estimated clock cycles of an image on the hardware; none where it could not be estimated"),
+    **_numbers(ms="the same in milliseconds, at the configured clock"),
+    **_counts(dram_bytes="bytes that an image reads from memory and writes to it"),
+    **_texts(bound="what most of the cycles are spent on: MACs, weights, data, output, latency or CPU"),
+    "extrapolated": Column("boolean", "whether no measurement stands behind a part of the estimate"),
+}
+"""What an estimate says in short."""
 SUMMARY: Schema = {
     **_RUN,
     **_texts(
@@ -109,6 +117,7 @@ SUMMARY: Schema = {
         verdict="ok, table, precision, miscompiled, or unknown where nobody could verify it; none for fp32",
         cause="the first thing that the verdict rests on",
     ),
+    **TIME,
     **_counts(n="test images", classes="classes"),
     **_FIGURES,
     **{f"logits_{name}": Column(c.dtype, f"{c.meaning}; before the final Softmax") for name, c in _FIGURES.items()},
@@ -210,6 +219,41 @@ VERDICTS: Schema = {
     **_counts(images="images that were run"),
 }
 """A row for each loadable: what its ``verdict.json`` says."""
+COSTS: Schema = {
+    **_RUN,
+    **TIME,
+    **_counts(
+        macs="multiplications",
+        bytes_read="bytes read from memory",
+        bytes_written="bytes written to it",
+        read_latency="cycles from an address to its data",
+        write_latency="cycles from the last data to the answer",
+        outstanding="most reads under way; none: as many as the core asks for",
+        host_gap="idle cycles of the processor behind each access to a register",
+        peak_int8="most multiplications of a cycle in int8",
+        peak_fp16="the same in fp16",
+    ),
+    **_numbers(
+        clock="hertz", read_bytes="bytes a cycle that memory gives", write_bytes="bytes a cycle that memory takes"
+    ),
+    "shared": Column("boolean", "whether reads and writes share read_bytes"),
+    **_texts(reasons="why no measurement stands behind it", error="why there is no estimate"),
+}
+"""A row for each loadable: what its ``cost.json`` says of the whole."""
+OPERATIONS: Schema = {
+    **_RUN,
+    **_counts(op="number of the operation in the loadable; of several that run together that of the first"),
+    **_texts(
+        others="numbers of those that run with it",
+        unit="unit, or units",
+        layers="layers that it computes; none where the compiler does not say",
+    ),
+    **_counts(start="cycles from the beginning", cycles="cycles from its start, alone"),
+    **_texts(bound="what most of them are spent on"),
+    **_counts(macs="multiplications", bytes_read="bytes read", bytes_written="bytes written"),
+    "extrapolated": Column("boolean", "whether no measurement stands behind it"),
+}
+"""A row for each operation of each loadable: what its ``cost.json`` says of it."""
 _CHANGE = _numbers(before="the baseline's", after="the variant's")
 _PAIR = {name: PAIRS[name] for name in (*PLACE, "kind", "variant", "baseline")}
 CLASSES: Schema = {**_PAIR, **_counts(label="class", n="its images"), **_CHANGE}

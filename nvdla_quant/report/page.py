@@ -13,10 +13,12 @@ import vl_convert
 from nvdla_quant.jobs.files import write_text
 from nvdla_quant.report.charts.accuracy import accuracy_chart
 from nvdla_quant.report.charts.figures import classes_chart, images_chart, layers_chart, scales_chart, times_chart
+from nvdla_quant.report.charts.time import costs_chart, roofline_chart, time_chart
+from nvdla_quant.report.costs import layer_times, representatives
 from nvdla_quant.report.evidence import UNKNOWN, Evidence, layer_costs, reasons
 from nvdla_quant.report.frames import CASE, RUN, Row, records, where
 from nvdla_quant.report.recommendation import Recommendation, glance, recommend
-from nvdla_quant.report.tables import Sheet, pairs_sheet, seeds_sheet, sheet, summary_sheet
+from nvdla_quant.report.tables import Sheet, pairs_sheet, seeds_sheet, sheet, summary_sheet, time_sheet
 from nvdla_quant.report.times import JOB_SECONDS, shards_for
 from nvdla_quant.report.words import number
 from nvdla_quant.report.writers import to_html
@@ -73,6 +75,7 @@ _CONFUSIONS = 25
 def write_page(
     path: Path | str,
     evidence: Evidence,
+    keep: float,
     times: Sequence[Row],
     kernels: Mapping[str, int],
     manifest: Mapping[str, Any],
@@ -85,6 +88,8 @@ def write_page(
         Where it goes.
     evidence : Evidence
         With scales, layers and verdicts where there are any.
+    keep : float
+        How much of fp32's accuracy the user wants kept, in percent.
     times : sequence of Row
         From `times.read_times`.
     kernels : Mapping
@@ -92,23 +97,24 @@ def write_page(
     manifest : Mapping
         What ``manifest.json`` holds.
     """
-    write_text(path, render_page(evidence, times, kernels, manifest))
+    write_text(path, render_page(evidence, keep, times, kernels, manifest))
 
 
 def render_page(
-    evidence: Evidence, times: Sequence[Row], kernels: Mapping[str, int], manifest: Mapping[str, Any]
+    evidence: Evidence, keep: float, times: Sequence[Row], kernels: Mapping[str, int], manifest: Mapping[str, Any]
 ) -> str:
     """Return the report as HTML; see `write_page`."""
     charts = _Charts()
     sections = [
         ("accuracy", "Accuracy", _accuracy(evidence, charts)),
+        ("time", "Time", _time(evidence, keep, charts)),
         ("modes", "Modes and variants in pairs", _pairs(evidence)),
         ("images", "Calibration images and seeds", _images(evidence, charts)),
         ("layers", "Layers", _layers(evidence, charts)),
         ("scales", "Scales of the calibrators", _note(_SCALES) + charts.add(scales_chart(evidence))),
         ("classes", "Classes and confusions", _classes(evidence, charts)),
         ("wrong", "Wrong outputs", _wrong(evidence)),
-        ("times", "Run times", _times(times, kernels, charts, manifest["config"]["shards"])),
+        ("times", "Run times of the jobs", _times(times, kernels, charts, manifest["config"]["shards"])),
         ("environment", "Environment", _environment(manifest)),
         ("reproduce", "Reproduce", _reproduce(manifest)),
     ]
@@ -119,7 +125,7 @@ def render_page(
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width"><title>nvdla-quant report</title>'
         f"<style>{_STYLE}</style><script>{vl_convert.javascript_bundle(_GLOBALS)}</script></head><body>"
-        f"<h1>Which quantization mode to use, and why</h1><nav>{links}</nav>{_answers(recommend(evidence))}{body}"
+        f"<h1>Which quantization mode to use, and why</h1><nav>{links}</nav>{_answers(recommend(evidence, keep))}{body}"
         f"<script>{_DRAW}</script></body></html>\n"
     )
 
@@ -133,6 +139,22 @@ _LAYERS = (
     "images. SQNR is signal over noise in dB: 6 dB are one bit. A layer's cost is the noise over signal that it adds "
     "to that of the step before (10 to the power of -SQNR / 10); in a network with branches the step before is not "
     "always its input."
+)
+_TIME = (
+    "How long an image takes on the hardware, estimated from the loadable for the memory and clock of the "
+    "configuration (docs/timing.md): nothing was run for it. Operations overlap, so that the cycles of all layers may "
+    "be more than those of the network. What the processor computes itself (Softmax) counts with `cpu_cycles` of the "
+    "configuration, by default 0."
+)
+_BY_LAYER = (
+    "Where the time goes beside where the accuracy goes, for the fastest variant of each precision on each target. A "
+    "row has the name of the tensor that its operations make; a layer that runs within another's stands there."
+)
+_ROOF = (
+    "Every operation that multiplies, of the fastest variant of each precision, under what the MAC array and the "
+    "memory allow. Bytes are those of the way that takes longer, reading or writing. Operations below the roof whose "
+    "time goes to MACs do not fill the array: they have fewer channels or kernels than it takes at a time, or so few "
+    "pixels that it waits for its next weights."
 )
 _UNVERIFIED = (
     "Nobody could say whether these loadables compute their networks, which does not make them wrong: their accuracy "
@@ -153,8 +175,8 @@ class _Charts:
     def add(self, chart: alt.ConcatChart) -> str:
         """Return the place of a plot."""
         self.count += 1
-        # "<" could end the script element.
-        text = json.dumps(chart.to_dict(), allow_nan=False).replace("<", "\\u003c")
+        # "<" could end the script element. Not held to the grammar, see `write_chart`.
+        text = json.dumps(chart.to_dict(validate=False), allow_nan=False).replace("<", "\\u003c")
         return f'<div class="chart" id="chart-{self.count}"></div><script type="application/json">{text}</script>'
 
 
@@ -167,7 +189,7 @@ def _answers(answers: Iterable[Recommendation]) -> str:
     answers = list(answers)
     parts = [to_html(glance(answers), caption=False)]
     for one in answers:
-        reasons = "".join(f"<li>{html.escape(reason)}</li>" for reason in one.reasons)
+        reasons = "".join(f"<li>{html.escape(reason)}</li>" for reason in (*one.times, *one.reasons))
         place = f"{' on '.join(one.case)}; {', '.join(one.targets)}"
         parts.append(
             f'<div class="answer{"" if one.choice else " none"}"><h3>{html.escape(place)}</h3>'
@@ -182,6 +204,41 @@ def _accuracy(evidence: Evidence, charts: _Charts) -> str:
         accuracies = where(evidence.accuracies, CASE, case)
         parts += [charts.add(accuracy_chart(accuracies)), to_html(summary_sheet(evidence, case))]
     return "".join(parts)
+
+
+def _time(evidence: Evidence, keep: float, charts: _Charts) -> str:
+    parts = [_note(_TIME), charts.add(time_chart(evidence, keep))]
+    parts += [to_html(one) for case in evidence.cases if len((one := time_sheet(evidence, case)).cells)]
+    parts += [_note(_BY_LAYER), charts.add(costs_chart(evidence)), _note(_ROOF), charts.add(roofline_chart(evidence))]
+    chosen = records(representatives(evidence.accuracies, evidence.costs))
+    longest = [(run, row) for run in chosen for row in _longest(evidence, run)]
+    head = (
+        *("model", "data set", "target", "variant", "layer", "share", "cycles", "bound", "bytes", "units"),
+        "SQNR dB",
+    )
+    if longest:
+        lines = (_timed(run, row) for run, row in longest)
+        table = to_html(sheet("Layers that take most, for the fastest of each precision", head, 5, lines))
+        parts.append(f"<details><summary>Layers that take most</summary>{table}</details>")
+    if len(lost := evidence.costs.dropna(subset=["error"])):
+        cells = _headed(lost[[*RUN, "error"]], ("model", "data set", "target", "variant", "why"))
+        parts.append(to_html(Sheet("What could not be estimated", cells, 5)))
+    reasons = evidence.costs.dropna(subset=["reasons"]).drop_duplicates(["target", "reasons"])
+    said = {f"{row['target']}: {row['reasons']}" for row in records(reasons)}
+    parts += [_note(f"Extrapolated: {text}.") for text in sorted(said)]
+    return "".join(parts)
+
+
+def _longest(evidence: Evidence, run: Row) -> Sequence[Row]:
+    key = [run[name] for name in RUN]
+    layers = layer_times(where(evidence.operations, RUN, key), where(evidence.layers, RUN, key))
+    return records(layers.nlargest(_COSTLY, "cycles"))
+
+
+def _timed(run: Row, row: Row) -> tuple[str, ...]:
+    """Return the cells of a layer that takes long."""
+    cells = (f"{row['share']:.1f} %", f"{row['cycles']:,}", row["bound"], f"{row['bytes']:,}", row["units"])
+    return (*(run[name] for name in RUN), row["layer"], *cells, number(row["sqnr"]))
 
 
 def _pairs(evidence: Evidence) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from nvdla_quant.errors import ReportError
 from nvdla_quant.evaluation.comparison import read_comparisons
+from nvdla_quant.report.costs import read_costs
 from nvdla_quant.report.evidence import changes, read_layers, read_scales, read_verdicts, together
 from nvdla_quant.report.frames import CASE, LAYERS, PAIRS, RUN, SCALES, SEEDS, SUMMARY, Row, read_tsv, records
 
@@ -28,6 +29,8 @@ class Results:
         By `SCALES`: what each calibrator found, in the raw tables.
     classes, confusions : DataFrame
         By `CLASSES` and `CONFUSIONS`: what changed in each comparison.
+    costs, operations : DataFrame
+        By `COSTS` and `OPERATIONS`: how long every loadable takes on the hardware, and each of its operations.
     """
 
     summary: pd.DataFrame
@@ -38,6 +41,8 @@ class Results:
     scales: pd.DataFrame
     classes: pd.DataFrame
     confusions: pd.DataFrame
+    costs: pd.DataFrame
+    operations: pd.DataFrame
 
 
 def read_results(folder: Path | str) -> Results:
@@ -77,6 +82,7 @@ def read_results(folder: Path | str) -> Results:
         read_verdicts(_of(folder, run, RUN) / "verdict.json" for run in judged),
         together([_scales(folder, run) for run in records(calibrated)], SCALES),
         *changes(found),
+        *read_costs(_of(folder, run, RUN) / "cost.json" for run in records(runs)),
     )
 
 

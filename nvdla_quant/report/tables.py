@@ -3,14 +3,25 @@
 Every sheet says under it what its numbers are, how many images they rest on and which backends made them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
+from nvdla_quant.report.costs import setting
 from nvdla_quant.report.evidence import Evidence
-from nvdla_quant.report.frames import RUN, records, where
-from nvdla_quant.report.words import backends, bounds, number, p_value, remarks, significant
+from nvdla_quant.report.frames import RUN, TIME, records, where
+from nvdla_quant.report.words import (
+    EXTRAPOLATED,
+    backends,
+    bounds,
+    milliseconds,
+    number,
+    p_value,
+    remarks,
+    significant,
+    starred,
+)
 
 Case = tuple[str, str]
 
@@ -118,6 +129,36 @@ def summary_sheet(evidence: Evidence, case: Case) -> Sheet:
     return Sheet(f"{case[0]} on {case[1]}: accuracy", cells, 2, notes)
 
 
+def time_sheet(evidence: Evidence, case: Case) -> Sheet:
+    """Return how long each variant of a case takes on each target, beside its accuracy."""
+    here = evidence.of(case)
+    rows = here.accuracies[["target", "variant", "top1", "delta", *TIME]].dropna(subset=["cycles"])
+    found = records(rows)
+    cells = _printed(
+        ("target", rows["target"]),
+        ("variant", rows["variant"]),
+        ("top-1 %", _column(rows, "top1")),
+        ("vs fp32", _column(rows, "delta", sign=True)),
+        ("cycles", [starred(row, f"{row['cycles']:,}") for row in found]),
+        ("ms", map(milliseconds, found)),
+        ("images/s", [starred(row, f"{1e3 / row['ms']:,.0f}") for row in found]),
+        ("DRAM bytes", [f"{row['dram_bytes']:,}" for row in found]),
+        ("bound", rows["bound"]),
+    )
+    return Sheet(f"{case[0]} on {case[1]}: time on the hardware", cells, 2, tuple(_estimated(here)))
+
+
+def _estimated(here: Evidence) -> Iterator[str]:
+    """Say what the times of a case are: of which memory and clock, and which are extrapolated."""
+    settings: dict[str, list[str]] = {}
+    for cost in records(here.costs.dropna(subset=["cycles"]).drop_duplicates("target")):
+        settings.setdefault(", ".join(setting(cost)), []).append(cost["target"])
+    said = "; ".join(f"{', '.join(targets)}: {words}" for words, targets in settings.items())
+    yield f"Of an image, estimated from the loadable ({said}). bound: what most of the cycles are spent on."
+    if here.costs["extrapolated"].any():
+        yield EXTRAPOLATED
+
+
 def pairs_sheet(evidence: Evidence, case: Case, kind: str) -> Sheet:
     """Return a line for each comparison of a `kind` (``mode`` or ``best``) within a case."""
     here = evidence.of(case)
@@ -191,6 +232,7 @@ def sheets_of(evidence: Evidence) -> list[Sheet]:
     """Return the sheets of all cases; those without a line are left out."""
     found = []
     for case in evidence.cases:
-        found += [summary_sheet(evidence, case), pairs_sheet(evidence, case, "mode")]
-        found += [pairs_sheet(evidence, case, "best"), seeds_sheet(evidence, case)]
+        found += [summary_sheet(evidence, case), time_sheet(evidence, case)]
+        found += [pairs_sheet(evidence, case, kind) for kind in ("mode", "best")]
+        found.append(seeds_sheet(evidence, case))
     return [one for one in found if len(one.cells)]

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from nvdla_quant.report.evidence import UNKNOWN
 from nvdla_quant.report.frames import CASE, Row, records
-from nvdla_quant.report.words import mode_of, number, place_of
+from nvdla_quant.report.words import EXTRAPOLATED, milliseconds, mode_of, number, place_of
 
 _TERMINAL_COLUMNS = (
     "target",
@@ -23,6 +23,7 @@ _TERMINAL_COLUMNS = (
     "agree %",
     "ties %",
     "logits %",
+    "ms",
     "verdict",
 )
 
@@ -58,6 +59,8 @@ def render_summary(accuracies: pd.DataFrame, *, width: int = 100, colour: bool =
         columns = [name for name in _TERMINAL_COLUMNS if name != "n" or len(sizes) > 1]
         if lines["logits_top1"].isna().all():
             columns.remove("logits %")
+        if lines["ms"].isna().all():
+            columns.remove("ms")
         if lines["verdict"].isna().all():
             columns.remove("verdict")
         table = Table(
@@ -80,7 +83,11 @@ def render_summary(accuracies: pd.DataFrame, *, width: int = 100, colour: bool =
                 console.print(Text(f"{row['verdict']}: {place}: {row['cause'] or 'no single layer'}", style="red"))
             if row["error"] is not None:
                 console.print(Text(f"error: {place}: {row['error']}", style="red"))
-        for note in mode_notes(group):
+        notes = mode_notes(group)
+        if lines["ms"].notna().any():
+            marked = f" {EXTRAPOLATED}" if lines["extrapolated"].any() else ""
+            notes.append(f"ms of an image on the hardware, estimated from the loadable.{marked}")
+        for note in notes:
             console.print(Text(f"note: {note}"))
         console.print()
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()).strip("\n") + "\n"
@@ -98,6 +105,7 @@ def _terminal_cells(row: Row) -> dict[str, str]:
         "agree %": number(row["agreement"]),
         "ties %": number(row["ties"]),
         "logits %": number(row["logits_top1"]),
+        "ms": milliseconds(row),
         "verdict": str(row["verdict"] or ""),
     }
 

@@ -32,6 +32,30 @@ def significant(cell: Any) -> str:
     return "" if pd.isna(cell) else f"{cell:.2g}"
 
 
+EXTRAPOLATED = "* extrapolated: no measurement stands behind a part of it (docs/timing.md)."
+"""What stands below numbers with a star."""
+
+
+def milliseconds(row: Row) -> str:
+    """Return the time of an estimate with three digits, and a star where it is extrapolated."""
+    return starred(row, "" if pd.isna(row["ms"]) else _digits(row["ms"]))
+
+
+def starred(row: Row, text: str) -> str:
+    """Return a number of an estimate with a star where that is extrapolated, no number as nothing."""
+    return f"{text}*" if text and row["extrapolated"] else text
+
+
+def _digits(value: float) -> str:
+    """Return a number with three significant digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def bound_of(row: Row) -> str:
+    """Return in words what an estimate's cycles are spent on."""
+    return f"{row['bound']} for the most part"
+
+
 def place_of(row: Row) -> str:
     """Return the target, if there is one, and the variant of a row."""
     return " ".join(row[name] for name in ("target", "variant") if row[name] is not None)

@@ -27,20 +27,24 @@ def convolution_cycles(target: Target, memory: Memory, work: Convolution) -> Spe
     loads, stream = data_loaded(target, memory, work), WeightStream(target, memory, work)
     pixel, pixels = _pixel_cycles(target, memory, work, groups), work.rows * work.row
 
-    state = State(0.0, 0.0)
+    macs = over.group_cycles(work.rows, work.row)
+    shares = dict.fromkeys(Bound, 0.0)
+    state = start = State(0.0, 0.0)
     known: dict[object, State] = {}
-    begun = waited = out = loaded = 0.0
-    awaited = Bound.DATA
+    begun = out = loaded = 0.0
     for number in range(groups):
         kernels = min(group, work.kernels - number * group)
         loaded = stream.loaded(number)
         ready = loaded - target.timing.early_weights + kernels
         if number:
-            waited += max(0.0, ready - state.free)
+            before, start = start, State(max(state.free, ready), state.delivered, state.recent)
+            spent_on = Bound.WEIGHTS if ready > state.free else _computing(state.free - before.free, macs)
+            shares[spent_on] += start.free - before.free
         else:
-            awaited = Bound.DATA if loads + kernels >= ready else Bound.WEIGHTS
-            begun = ready = max(loads + kernels, ready)
-        start = State(max(state.free, ready), state.delivered, state.recent)
+            begun = max(loads + kernels, ready)
+            first = min(begun, float(memory.read_latency + target.timing.load_data))
+            shares[Bound.DATA if loads + kernels >= ready else Bound.WEIGHTS] += begun - first
+            start = State(begun, 0.0)
         # Groups that find sequencer and accumulator as another one did go like it.
         if start.shape not in known:
             known[start.shape] = over.group(start, work.rows, work.row).shifted(-start.free)
@@ -48,17 +52,20 @@ def convolution_cycles(target: Target, memory: Memory, work: Convolution) -> Spe
         stream.released.append(state.free)
         last, stripe = state.recent[0]
         out = max(max(out, start.free) + pixels * pixel, last + stripe * pixel)
+    shares[_computing(state.free - start.free, macs)] += state.delivered - start.free
     done = max(state.delivered, out)
-    macs = min(float(groups * over.group_cycles(work.rows, work.row)), done - begun - waited)
-    first = min(begun, float(memory.read_latency + target.timing.load_data))
+    shares[Bound.OUTPUT] += done - state.delivered
+    if pixels * pixel > macs:
+        # What comes behind takes longer than the MAC array, which waits for it.
+        shares |= {Bound.MACS: 0.0, Bound.OUTPUT: shares[Bound.OUTPUT] + shares[Bound.MACS]}
     results, way = _ways_out(target, memory, work)
-    shares = dict.fromkeys(Bound, 0.0)
-    shares[awaited] += begun - first
-    shares[Bound.WEIGHTS] += waited
-    shares[Bound.MACS] += macs
-    shares[Bound.OUTPUT] += done - begun - waited - macs
     shares[Bound.LATENCY] += first + results + way
     return Spent(shares, loads, loaded, state.free, done + results)
+
+
+def _computing(took: float, macs: int) -> Bound:
+    """Return what a group of kernels is bound by that waits for no weights: the MAC array, or room for its results."""
+    return Bound.OUTPUT if took > macs else Bound.MACS
 
 
 def _ways_out(target: Target, memory: Memory, work: Convolution) -> tuple[float, float]:

@@ -62,6 +62,7 @@ def cost(target: Target, memory: Memory, work: Operation) -> Cost:
         weights_loaded=spent.weights_loaded,
         sequenced=spent.sequenced,
         accumulated=spent.accumulated,
+        macs=work.macs if isinstance(work, Convolution) else 0,
     )
 
 

@@ -144,6 +144,11 @@ class Convolution:
         """What it reads and writes."""
         return Traffic(self.data_bytes, self.weight_bytes) + self.behind.traffic
 
+    @property
+    def macs(self) -> int:
+        """Multiplications of its kernels, zeros that fill them up included."""
+        return self.rows * self.row * self.kernels * self.kernel_bytes // self.element_bytes
+
 
 @dataclass(frozen=True)
 class Planar:
@@ -213,6 +218,8 @@ class Cost:
     data_loaded, weights_loaded, sequenced, accumulated : float
         Of a convolution: cycles from its start until its data, and its weights, stood in the buffer, and until the
         sequencer and the accumulator were done. Of others `cycles`.
+    macs : int
+        Multiplications of a convolution.
     """
 
     cycles: float
@@ -224,6 +231,7 @@ class Cost:
     weights_loaded: float
     sequenced: float
     accumulated: float
+    macs: int = 0
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from tests.sweeps import plan, tiny_network
 PAGE = {"plot_figures": 1, "write_manifest": 1, "write_report": 1}
 VERDICTS = {"summarize_sweep": 1, **PAGE}
 REPORT = {"compare_case": 1, **VERDICTS}
-INT8_RUNS = {"compile_loadable": 2, "run_loadable": 2, "score_variant": 2, "verify_loadable": 2}
+TIMES = {"estimate_costs": 1, **VERDICTS}
+INT8_RUNS = {"compile_loadable": 2, "estimate_costs": 1, "run_loadable": 2, "score_variant": 2, "verify_loadable": 2}
 RUNS = {"run_loadable": 3, "score_variant": 3, "verify_loadable": 3}
 
 
@@ -61,6 +62,7 @@ def test_first_plan(new_checkout: Any, tiny_config: dict[str, Any]) -> None:
         "convert_cache": 1,
         "fix_table": 1,
         "compile_loadable": 3,
+        "estimate_costs": 1,
         "run_loadable": 3,
         "score_reference": 1,
         "score_variant": 3,
@@ -108,6 +110,7 @@ def test_another_model_file(finished: Path, tiny_config: dict[str, Any], tmp_pat
             "convert_cache": 1,
             "fix_table": 1,
             "compile_loadable": 3,
+            "estimate_costs": 1,
             "run_loadable": 3,
             "score_reference": 1,
             "score_variant": 3,
@@ -120,8 +123,11 @@ def test_another_model_file(finished: Path, tiny_config: dict[str, Any], tmp_pat
     ("module", "jobs"),
     [
         ("runtime/dimg.py", {}),
-        ("emulator/integer/pdp.py", {**RUNS, **REPORT}),
-        ("compiler/emission/emit.py", {"compile_loadable": 3, **RUNS, **REPORT}),
+        # An estimate decodes loadables as the emulator does.
+        ("emulator/integer/pdp.py", {"estimate_costs": 1, **RUNS, **REPORT}),
+        ("compiler/emission/emit.py", {"compile_loadable": 3, "estimate_costs": 1, **RUNS, **REPORT}),
+        ("timing/sequence.py", TIMES),
+        ("estimation/timeline.py", TIMES),
         ("calibration/entropy.py", {"calibrate": 1, "convert_cache": 1, "fix_table": 1, **INT8_RUNS, **REPORT}),
         ("table/consistency.py", {"convert_cache": 1, "fix_table": 1, **INT8_RUNS, "verify_loadable": 3, **REPORT}),
         ("verification/search/mapping.py", {"verify_loadable": 3, **VERDICTS}),
@@ -147,6 +153,20 @@ def test_one_more_variant(finished: Path, tiny_config: dict[str, Any]) -> None:
 
 
 def test_one_variant_less_only_reports_again(finished: Path, tiny_config: dict[str, Any]) -> None:
+    """And estimates, since one job does all of them."""
     config = copy.deepcopy(tiny_config)
     del config["variants"][0]
-    assert plan(finished, config) == REPORT
+    assert plan(finished, config) == {"estimate_costs": 1, **REPORT}
+
+
+@pytest.mark.parametrize(
+    "changed", [{"memory": {"latency": 100}}, {"clock": 2e8}, {"clock": {"nv_small": 2e8}}, {"cpu_cycles": 5}]
+)
+def test_another_memory_or_clock_only_estimates_again(
+    finished: Path, tiny_config: dict[str, Any], changed: dict[str, Any]
+) -> None:
+    assert plan(finished, {**tiny_config, **changed}) == TIMES
+
+
+def test_another_accuracy_to_keep_only_reports_again(finished: Path, tiny_config: dict[str, Any]) -> None:
+    assert plan(finished, {**tiny_config, "keep": "95 %"}) == PAGE

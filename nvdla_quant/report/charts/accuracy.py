@@ -12,7 +12,7 @@ import pandas as pd
 from nvdla_quant.errors import ReportError
 from nvdla_quant.report.charts.style import ERROR, INK, KINDS, arrange, lines_of, signed
 from nvdla_quant.report.evidence import UNKNOWN
-from nvdla_quant.report.frames import CASE, SUMMARY, Row, alike, records
+from nvdla_quant.report.frames import CASE, SUMMARY, TIME, Row, alike, records
 from nvdla_quant.report.words import mode_of
 
 _WIDTH = 300
@@ -40,7 +40,7 @@ def accuracy_chart(accuracies: pd.DataFrame) -> alt.ConcatChart:
     for (model, dataset), group in accuracies.groupby(list(CASE), sort=False):
         reference = next(iter(records(group[group["target"].isna()])), None)
         domain = _difference_domain(group)
-        for names, lines in alike(group, [name for name in SUMMARY if name != "target"]):
+        for names, lines in alike(group, [name for name in SUMMARY if name not in ("target", *TIME)]):
             variants = records(lines[list(SUMMARY)])
             heading = f"{model} on {dataset}, {', '.join(names)}"
             panels += [

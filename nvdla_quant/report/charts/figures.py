@@ -4,6 +4,7 @@ Heat maps carry their numbers where they fit, since a colour alone cannot be rea
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import isfinite, log2
 from typing import Any
 
@@ -11,16 +12,13 @@ import altair as alt
 import pandas as pd
 
 from nvdla_quant.report.charts.accuracy import accuracy_chart
+from nvdla_quant.report.charts.heat import ends, heat_map
 from nvdla_quant.report.charts.style import INK, PALETTE, arrange, lines_of, nothing, signed
+from nvdla_quant.report.charts.time import costs_chart, roofline_chart, time_chart
 from nvdla_quant.report.evidence import Evidence
 from nvdla_quant.report.frames import CASE, GROUP, PLACE, RUN, Row, alike, records, where
 
 _WIDTH = 420
-_CELL = 26
-_NUMBERED = 46
-"""Width of a cell that holds a number."""
-_MANY = 16
-"""Columns from which on the cells of a heat map are too narrow for numbers."""
 _CLASSES = 30
 """Classes that are drawn at most: those that change most."""
 
@@ -104,7 +102,7 @@ def layers_chart(evidence: Evidence) -> alt.ConcatChart:
             ]
             scale = alt.Scale(scheme="blues", reverse=True, domain=[0, 60], clamp=True)
             panels.append(
-                _heat_map(
+                heat_map(
                     f"{model} on {dataset}, {', '.join(names)}: SQNR", subtitle, cells, scale, dark="datum.value < 25"
                 )
             )
@@ -154,7 +152,7 @@ def scales_chart(evidence: Evidence) -> alt.ConcatChart:
             "seeds: geometric mean",
         ]
         panels.append(
-            _heat_map(f"{' on '.join(case)}: scales of the raw tables", subtitle, cells, scale, dark=_ends(largest))
+            heat_map(f"{' on '.join(case)}: scales of the raw tables", subtitle, cells, scale, dark=ends(largest))
         )
     if not panels:
         return nothing("There is one calibrator: no scales to compare.")
@@ -192,12 +190,12 @@ def classes_chart(evidence: Evidence) -> alt.ConcatChart:
                 subtitle.append(f"the {len(shown)} classes that change most, of {len(sizes)} that change")
             if cells:
                 panels.append(
-                    _heat_map(
+                    heat_map(
                         f"{' on '.join(case)}, {', '.join(names)}: hits by class",
                         subtitle,
                         cells,
                         scale,
-                        dark=_ends(largest),
+                        dark=ends(largest),
                         numeric=True,
                     )
                 )
@@ -226,57 +224,26 @@ def _shown(value: float | None) -> float | str | None:
     return value if value is None or isfinite(value) else str(value)
 
 
-def _ends(largest: float) -> str:
-    """Return where a diverging scale is dark: at both ends."""
-    return f"abs(datum.value) > {0.6 * largest}"
-
-
-def _heat_map(
-    title: str,
-    subtitle: Sequence[str],
-    cells: Sequence[Mapping[str, Any]],
-    scale: alt.Scale,
-    *,
-    dark: str = "false",
-    numeric: bool = False,
-) -> alt.LayerChart:
-    """Return a heat map of `cells`: row, column, value, text, and what hovering shows beside.
-
-    `dark`: where the colour is so dark that the number is white, as an expression over `datum.value`.
-    """
-    rows, columns = (list(dict.fromkeys(cell[key] for cell in cells)) for key in ("row", "column"))
-    if numeric:
-        columns.sort(key=float)
-    few = len(columns) <= _MANY
-    axis = {"title": None, "ticks": False, "domain": False, "labelLimit": 320}
-    # Slanted labels of narrow columns would overlap.
-    angle = 0 if numeric else -40 if few else -90
-    x = alt.X("column:N", sort=columns, axis=alt.Axis(**axis, orient="top", labelAngle=angle))
-    y = alt.Y("row:N", sort=rows, axis=alt.Axis(**axis))
-    base = alt.Chart(lines_of(cells)).encode(x=x, y=y)
-    names = [name for name in cells[0] if name not in ("row", "column", "text", "value")]
-    tooltip = [alt.Tooltip("row:N"), alt.Tooltip("column:N"), alt.Tooltip("text:N", title="value")]
-    tooltip += [alt.Tooltip(f"{name}:N") for name in names]
-    layers = [
-        base.mark_rect(stroke="white").encode(color=alt.Color("value:Q", scale=scale, legend=None), tooltip=tooltip)
-    ]
-    if few:
-        colour = alt.condition(f"isValid(datum.value) && {dark}", alt.value("white"), alt.value(INK))
-        layers.append(base.mark_text(fontSize=10).encode(text="text:N", color=colour))
-    size = {"width": alt.Step(_NUMBERED if few else _CELL / 2), "height": alt.Step(20)}
-    return alt.layer(*layers).properties(title=alt.TitleParams(title, subtitle=list(subtitle)), **size)
-
-
 def _accuracy(evidence: Evidence) -> alt.ConcatChart:
     """Return the accuracy of every variant."""
     return accuracy_chart(evidence.accuracies)
 
 
-FIGURES: Mapping[str, Callable[[Evidence], alt.ConcatChart]] = {
-    "accuracy": _accuracy,
-    "images": images_chart,
-    "layers": layers_chart,
-    "scales": scales_chart,
-    "classes": classes_chart,
-}
-"""What is drawn of a sweep, by the name of its files; run times are only on the page, since they are no artefact."""
+def figures(keep: float) -> Mapping[str, Callable[[Evidence], alt.ConcatChart]]:
+    """Return what is drawn of a sweep, by the name of its files; run times are only on the page: they are no artefact.
+
+    Parameters
+    ----------
+    keep : float
+        How much of fp32's accuracy the user wants kept, in percent.
+    """
+    return {
+        "accuracy": _accuracy,
+        "time": partial(time_chart, keep=keep),
+        "costs": costs_chart,
+        "roofline": roofline_chart,
+        "images": images_chart,
+        "layers": layers_chart,
+        "scales": scales_chart,
+        "classes": classes_chart,
+    }

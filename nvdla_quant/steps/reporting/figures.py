@@ -8,6 +8,7 @@ def plot_figures(
     files: Mapping[str, Sequence[str]],
     groups: Sequence[Mapping[str, Any]],
     calibrators: Sequence[Mapping[str, Any]],
+    keep: float,
     figures: Mapping[str, str],
 ) -> None:
     """Draw and write the figures of a sweep.
@@ -15,17 +16,18 @@ def plot_figures(
     Parameters
     ----------
     files : Mapping
-        ``accuracies``, ``comparisons``, ``tables``, ``verdicts`` and ``layers``, see `read_evidence`.
+        ``accuracies``, ``comparisons``, ``tables``, ``verdicts``, ``layers`` and ``costs``, see `read_evidence`.
     groups, calibrators : sequence of Mapping
         Variants without their seeds, and what calibrated them; see there.
+    keep : float
+        How much of fp32's accuracy the user wants kept, in percent.
     figures : Mapping
         Where each goes, by its name and format: ``accuracy_svg``.
     """
-    from nvdla_quant.report.charts.figures import FIGURES
+    from nvdla_quant.report.charts.figures import figures as figures_of
     from nvdla_quant.report.charts.style import write_chart
     from nvdla_quant.report.evidence import read_evidence
 
     evidence = read_evidence(groups=groups, calibrators=calibrators, **files)
-    charts = {name: draw(evidence) for name, draw in FIGURES.items()}
-    for key, path in figures.items():
-        write_chart(path, charts[key.rpartition("_")[0]])
+    for name, draw in figures_of(keep).items():
+        write_chart(draw(evidence), *(path for key, path in figures.items() if key.rpartition("_")[0] == name))

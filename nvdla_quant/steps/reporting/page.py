@@ -13,6 +13,7 @@ def write_report(
     html: str,
     groups: Sequence[Mapping[str, Any]],
     calibrators: Sequence[Mapping[str, Any]],
+    keep: float,
     benchmarks: Mapping[str, str],
     runs: str,
 ) -> None:
@@ -21,13 +22,15 @@ def write_report(
     Parameters
     ----------
     files : Mapping
-        ``accuracies``, ``comparisons``, ``tables``, ``verdicts`` and ``layers``, see `read_evidence`.
+        ``accuracies``, ``comparisons``, ``tables``, ``verdicts``, ``layers`` and ``costs``, see `read_evidence`.
     manifest : str
         The run's ``manifest.json``.
     html : str
         Where the page goes.
     groups, calibrators : sequence of Mapping
         Variants without their seeds, and what calibrated them; see `read_evidence`.
+    keep : float
+        How much of fp32's accuracy the user wants kept, in percent.
     benchmarks : Mapping
         Where Snakemake wrote run times, see `read_times`.
     runs : str
@@ -38,4 +41,4 @@ def write_report(
     from nvdla_quant.report.times import read_kernels, read_times
 
     evidence = read_evidence(groups=groups, calibrators=calibrators, **files)
-    write_page(html, evidence, read_times(benchmarks), read_kernels(runs), read_manifest(Path(manifest)))
+    write_page(html, evidence, keep, read_times(benchmarks), read_kernels(runs), read_manifest(Path(manifest)))

@@ -19,7 +19,7 @@ def summarize_sweep(
     Parameters
     ----------
     files : Mapping
-        ``accuracies``, ``comparisons`` and ``verdicts``, see `read_evidence`.
+        ``accuracies``, ``comparisons``, ``verdicts`` and ``costs``, see `read_evidence`.
     groups : sequence of Mapping
         Variants without their seeds, see there.
     tsv, tex, md : str
@@ -32,7 +32,9 @@ def summarize_sweep(
     from nvdla_quant.report.tables import sheets_of
     from nvdla_quant.report.writers import write_sheets
 
-    evidence = read_evidence(files["accuracies"], files["comparisons"], groups, verdicts=files["verdicts"])
+    evidence = read_evidence(
+        files["accuracies"], files["comparisons"], groups, verdicts=files["verdicts"], costs=files["costs"]
+    )
     write_tsv(tsv, evidence.accuracies, SUMMARY)
     write_tsv(pairs, pair_rows(evidence), PAIRS)
     write_tsv(seeds, seed_rows(evidence), SEEDS)

@@ -25,6 +25,10 @@ def test_files_of_runs_stand_in_the_order_of_the_report(artefacts: Artefacts) ->
     assert artefacts.comparisons == [*(f"{case}/{run}/comparison.json" for run in runs), f"{case}/comparisons.json"]
     assert artefacts.verdicts == [f"{case}/{run}/verdict.json" for run in runs]
     assert artefacts.layers == [f"{case}/{run}/layers.tsv" for run in runs]
+    assert artefacts.loadables == [f"{case}/{run}/loadable.nvdla" for run in runs]
+    assert artefacts.claims == [f"{case}/{run}/compile.json" for run in runs]
+    assert artefacts.costs == [f"{case}/{run}/cost.json" for run in runs]
+    assert set(artefacts.costs) <= set(artefacts.processor_dependent)
     assert artefacts.raw_tables == [f"{case}/calibration/entropy/table.raw.json"]
     assert artefacts.calibrators == [{"model": "tiny", "dataset": "noise", "name": "entropy"}]
     assert artefacts.raw_dumps == []
@@ -59,6 +63,22 @@ def test_engines_of_tensorrt_are_rows_where_a_calibrator_is_its_own(tiny_config:
     engines = ["fp32", "fp16", "int8-entropy"]
     assert found.accuracies[1:4] == [f"results/tiny/noise/tensorrt/{engine}.json" for engine in engines]
     assert {f"results/tiny/noise/tensorrt/{engine}.npz" for engine in engines} <= set(found.processor_dependent)
+
+
+def test_what_an_estimate_rests_on(tiny_config: dict[str, Any]) -> None:
+    """Clocks by target; a loadable of NVIDIA's compiler has no claim beside it."""
+    nvidia = {"precision": "fp16", "targets": ["nv_full"], "compiler": "nvdla_compiler"}
+    backends = {"nvdla_compiler": {"path": "nvdla_compiler"}}
+    config = {**tiny_config, "clock": {"nv_small": 1e8}, "variants": [*tiny_config["variants"], nvidia]}
+    found = Artefacts(load_configuration({**config, "backends": backends}), "results")
+    shown = [(run["hardware"], run["variant"], run["claimed"], run["clock"]) for run in found.estimates]
+    assert shown == [
+        ("nv_full", "fp16", True, 10**9),
+        ("nv_full", "int8-per-filter-entropy", True, 10**9),
+        ("nv_full", "fp16-nvdla-compiler", False, 10**9),
+        ("nv_small", "int8-per-filter-entropy", True, 1e8),
+    ]
+    assert len(found.loadables) == len(found.costs) == len(found.claims) + 1
 
 
 def test_repeated_seeds_are_one_group_and_go_by_one_name(tiny_config: dict[str, Any]) -> None:

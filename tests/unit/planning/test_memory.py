@@ -18,7 +18,7 @@ from tests.sweeps import tiny_network
 
 STREAMED = {"download_file", "take_member"}
 """Rules whose jobs hold a piece of a file at a time."""
-KINDS = ("network", "image", "arrays", "pixels", "files")
+KINDS = ("network", "image", "arrays", "pixels", "files", "largest")
 
 
 def test_every_rule_has_its_function(repository: Path) -> None:

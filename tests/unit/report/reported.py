@@ -8,7 +8,7 @@ import numpy as np
 from nvdla_quant.evaluation.accuracy import Subject, fp32_subject, measure
 from nvdla_quant.evaluation.comparison import Scored, compare, compare_case
 from nvdla_quant.report.evidence import Evidence, evidence_of, summarize
-from nvdla_quant.report.frames import LAYERS, RATIOS, RUN, VERDICTS, typed
+from nvdla_quant.report.frames import COSTS, LAYERS, OPERATIONS, RATIOS, RUN, VERDICTS, typed
 from nvdla_quant.report.tables import Sheet
 
 CASE = ("lenet", "mnist")
@@ -59,10 +59,36 @@ def _subject(variant: str, target: str) -> Subject:
     )
 
 
+def cost(run: tuple[str | None, ...], cycles: int | None, **cells: Any) -> dict[str, Any]:
+    """Return a line of the costs, at 1 MHz: a cycle is a thousandth of a ms."""
+    names = dict(zip(RUN, run, strict=True))
+    if cycles is None:
+        return {**names, "error": "an operation that nothing is known of", **cells}
+    return {
+        **{**names, "cycles": cycles, "ms": cycles / 1e3, "dram_bytes": 900, "bound": "MACs", "extrapolated": False},
+        **{"macs": 5000, "bytes_read": 800, "bytes_written": 100, "clock": 1e6, "peak_int8": 64, "peak_fp16": 32},
+        **{"read_latency": 40, "write_latency": 40, "read_bytes": 8.0, "write_bytes": 8.0, "shared": False},
+        **{"host_gap": 0, **cells},
+    }
+
+
+def operation(run: tuple[str | None, ...], op: int, cycles: int, **cells: Any) -> dict[str, Any]:
+    """Return a line of the operations, each after the one before."""
+    names = dict(zip(RUN, run, strict=True))
+    figures = {"bound": "MACs", "macs": 10 * cycles, "bytes_read": 80, "bytes_written": 10, "extrapolated": False}
+    return {**names, "op": op, "unit": "conv+sdp", "start": 1000 * op, "cycles": cycles, **figures, **cells}
+
+
 def sweep_evidence(
-    lost: dict[str, int] = LOST, targets: tuple[str, ...] = ("nv_full",), unverified: tuple[str, ...] = ()
+    lost: dict[str, int] = LOST,
+    targets: tuple[str, ...] = ("nv_full",),
+    unverified: tuple[str, ...] = (),
+    cycles: dict[str, int | None] | None = None,
 ) -> Evidence:
-    """Return what a report on the sweep rests on; `lost` as `LOST`, `unverified` variants without any layer."""
+    """Return what a report on the sweep rests on.
+
+    `lost` as `LOST`, `unverified` variants without any layer, `cycles` of each variant, by default none.
+    """
     names = [*lost, "int8-broken"]
     seeds = [name for name in names if "-seed-" in name]
     groups = [
@@ -96,8 +122,8 @@ def sweep_evidence(
             found = ("constant-output", "conv1", "every channel is constant") if wrong else ()
             verdicts.append(verdict(key, "miscompiled" if wrong else "ok", *found))
             layers += [
-                layer(key, 0, "conv1", sqnr_fp32=40.0, sqnr_simulated=float("inf")),
-                layer(key, 1, "ip1", sqnr_fp32=20.0 if name != "fp16" else float("inf")),
+                layer(key, 0, "conv1", operations="1", sqnr_fp32=40.0, sqnr_simulated=float("inf")),
+                layer(key, 1, "ip1", operations="3", sqnr_fp32=20.0 if name != "fp16" else float("inf")),
             ]
     modes = [{"target": t, "variant": "int8-filter", "baseline": "int8-kernel-seed-0"} for t in targets if seeds]
 
@@ -112,11 +138,21 @@ def sweep_evidence(
         {**tensors, "tensor": "(Unnamed Layer* 4) [Fully Connected]_output", "ratio": 0.98, "low": 0.98, "high": 0.98},
     ]
     judged = typed(verdicts, VERDICTS)
+    timed = [((*CASE, target, name), known) for target in targets for name, known in (cycles or {}).items()]
+    costs = typed((cost(key, known, extrapolated="fp16" in key) for key, known in timed), COSTS)
+    operations = [
+        operation(key, number, known // 2, others=str(number + 1), layers=layers)
+        for key, known in timed
+        if known is not None
+        for number, layers in ((0, "conv1"), (2, "ip1, relu1"))
+    ]
     return evidence_of(
-        summarize(accuracies, judged),
+        summarize(accuracies, judged, costs),
         comparisons,
         groups,
         scales=typed(scales, RATIOS),
         layers=typed(layers, LAYERS),
         verdicts=judged,
+        costs=costs,
+        operations=typed(operations, OPERATIONS),
     )

@@ -107,7 +107,7 @@ def test_at_a_glance() -> None:
     (line,) = lines_of(glance(both))
     assert line[:7] == ("lenet on mnist", "nv_full, nv_small", "int8-filter", "200", "99.00", "100.00", "-1.00")
     (line,) = lines_of(glance(recommend(sweep_evidence({}))))
-    assert line == ("lenet on mnist", "nv_full", "none", *[""] * 5)
+    assert line == ("lenet on mnist", "nv_full", "none", *[""] * 7)
 
 
 def test_the_best_is_the_one_that_was_compared_with() -> None:
@@ -119,3 +119,110 @@ def test_the_best_is_the_one_that_was_compared_with() -> None:
     (answer,) = recommend(replace(evidence, comparisons=nudged))
     assert any("do not tell it from 1 of the 2 others" in reason for reason in answer.reasons)
     assert any("less accurate than the best: int8-third" in reason for reason in answer.reasons)
+
+
+SPEEDS: dict[str, int | None] = {"fp16": 2000, "int8-filter": 1000, "int8-kernel": 1500}
+"""Cycles at 1 MHz."""
+
+
+def test_the_fastest_that_keeps_the_accuracy() -> None:
+    """All three have every image right: of int8 the faster one is named, and how much longer the others take."""
+    lost = dict.fromkeys(SPEEDS, 0)
+    (answer,) = recommend(sweep_evidence(lost, cycles=SPEEDS))
+    assert answer.choice is not None
+    assert answer.choice["group"] == "int8-filter"
+    assert answer.headline.endswith("(int8-filter), the fastest that keeps 99 % of fp32's accuracy.")
+    (said,) = answer.times
+    assert said.startswith(
+        "nv_full: 1 ms an image (1,000 cycles, MACs for the most part); fp16 takes 2.00 times as long"
+    )
+    assert "int8-kernel takes 1.50 times as long (MACs for the most part)." in said
+
+
+def test_the_accuracy_that_is_asked_for_decides() -> None:
+    """30 of 200 lost are 85 % of fp32's accuracy, 80 % at the lower end: the fast one does for 75 %, not for 99 %."""
+    lost = {"fp16": 0, "int8-filter": 30, "int8-kernel": 0}
+    evidence = sweep_evidence(lost, cycles=SPEEDS)
+    (strict,), (loose,) = recommend(evidence), recommend(evidence, 75.0)
+    assert strict.choice is not None
+    assert strict.choice["group"] == "int8-kernel"
+    assert "int8-filter takes 0.67 times as long, but it does not keep the accuracy" in strict.times[0]
+    assert loose.choice is not None
+    assert loose.choice["group"] == "int8-filter"
+    assert loose.headline.endswith("the fastest that keeps 75 % of fp32's accuracy.")
+    said = (
+        "is more accurate, significantly; int8-filter still keeps 75 % of fp32's accuracy and is the fastest that does."
+    )
+    assert any(said in reason for reason in loose.reasons)
+
+
+def test_fp16_where_it_is_the_faster_one() -> None:
+    """On hardware that runs it so, nothing speaks for int8."""
+    speeds: dict[str, int | None] = {"fp16": 800, "int8-filter": 1000}
+    (answer,) = recommend(sweep_evidence({"fp16": 0, "int8-filter": 0}, cycles=speeds))
+    assert answer.choice is not None
+    assert answer.choice["group"] == "fp16"
+    assert not any("int8" in reason and "costs too much" in reason for reason in answer.reasons)
+
+
+def test_int8_where_the_times_are_alike() -> None:
+    """Half a percent is less than an estimate knows."""
+    speeds: dict[str, int | None] = {"fp16": 1000, "int8-filter": 1005}
+    (answer,) = recommend(sweep_evidence({"fp16": 0, "int8-filter": 0}, cycles=speeds))
+    assert answer.choice is not None
+    assert answer.choice["group"] == "int8-filter"
+    assert "as fast to 1 %: fp16." in answer.times[0]
+
+
+def test_no_variant_that_keeps_the_accuracy() -> None:
+    """It is said, and the most accurate is named: 40 lost are significantly more than 20."""
+    lost = {"int8-filter": 20, "int8-kernel": 60}
+    speeds: dict[str, int | None] = {"int8-filter": 1000, "int8-kernel": 500}
+    (answer,) = recommend(sweep_evidence(lost, cycles=speeds))
+    assert answer.headline.startswith(
+        "No variant keeps 99 % of fp32's accuracy; of the most accurate, use int8 per-filter"
+    )
+    assert "int8-kernel takes 0.50 times as long, but it does not keep the accuracy" in answer.times[0]
+
+
+def test_too_few_images_to_say() -> None:
+    """2 of 200 lost: the interval has 99 % in it."""
+    (answer,) = recommend(sweep_evidence({"int8-filter": 2}, cycles={"int8-filter": 1000}))
+    assert answer.headline.endswith("the fastest that may keep 99 % of fp32's accuracy.")
+    assert "Too few images to say whether it keeps 99 %" in answer.reasons[0]
+
+
+def test_speed_does_not_make_up_for_what_nobody_verified() -> None:
+    lost, speeds = dict.fromkeys(SPEEDS, 0), SPEEDS
+    (answer,) = recommend(sweep_evidence(lost, unverified=("int8-filter",), cycles=speeds))
+    assert answer.choice is not None
+    assert answer.choice["group"] == "int8-kernel"
+    assert "int8-filter takes 0.67 times as long, but it is not verified" in answer.times[0]
+
+
+def test_times_of_each_target_stand_in_one_answer() -> None:
+    """The same choice for the same reasons; the glance has a line for each time, and the fastest of all."""
+    evidence = sweep_evidence({"int8-filter": 0}, ("nv_large", "nv_small"), cycles={"int8-filter": 1000})
+    slow = evidence.groups["ms"].mask(evidence.groups["target"] == "nv_small", 8.0)
+    (answer,) = answers = recommend(replace(evidence, groups=evidence.groups.assign(ms=slow)))
+    assert answer.targets == ("nv_large", "nv_small")
+    assert [said.split(" ms")[0] for said in answer.times] == ["nv_large: 1", "nv_small: 8"]
+    shown = glance(answers)
+    assert [line[1:3] + line[-2:] for line in lines_of(shown)] == [
+        ("nv_large", "int8-filter", "1", "MACs"),
+        ("nv_small", "int8-filter", "8", "MACs"),
+    ]
+    assert shown.notes[0] == "lenet on mnist, the fastest of all targets: int8-filter on nv_large, 1 ms."
+
+
+def test_extrapolated_times_are_marked() -> None:
+    (answer,) = recommend(sweep_evidence({"fp16": 0}, cycles={"fp16": 2000}))
+    assert answer.times[0].startswith("nv_full: 2* ms an image")
+    shown = glance([answer])
+    assert lines_of(shown)[0][-2] == "2*"
+    assert "* extrapolated: no measurement stands behind" in shown.notes[-1]
+
+
+def test_the_end_of_a_run_says_how_long_it_takes() -> None:
+    said = closing(sweep_evidence({"int8-filter": 0}, cycles={"int8-filter": 1000}))
+    assert said.endswith("the fastest that keeps 99 % of fp32's accuracy. Estimated: nv_full 1 ms.\n")

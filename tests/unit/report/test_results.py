@@ -15,6 +15,16 @@ from nvdla_quant.report.frames import LAYER_FILE, PAIRS, RUN, SEEDS, SUMMARY, re
 from tests.unit.report.reported import sweep_evidence
 
 LABELS = np.arange(20) % 4
+COST = {
+    "memory": dict.fromkeys(("read_latency", "write_latency"), 40)
+    | {"read_bytes": 8.0, "write_bytes": 8.0, "shared": False, "outstanding": None, "host_gap": 0},
+    **{"cycles": 900, "ms": 0.9, "clock": 1e6, "dram_bytes": 80, "bytes_read": 70, "bytes_written": 10, "macs": 99},
+    **{"peak_macs_per_cycle": {"int8": 64}, "bound": "MACs", "extrapolated": ["a", "b"]},
+    "operations": [
+        {"op": 0, "with": [1], "unit": "conv+sdp", "layers": ["conv1", "relu1"], "start": 5, "cycles": 800}
+        | {"bound": "MACs", "macs": 99, "bytes_read": 70, "bytes_written": 10, "extrapolated": True}
+    ],
+}
 SCORES = np.eye(4, dtype=np.float32)[LABELS]
 
 
@@ -36,6 +46,7 @@ def _write(folder: Path, evidence: Evidence) -> None:
         )
         assert pair is not None
         write_comparisons(place / "comparison.json", [pair])
+        write_json(place / "cost.json", {"subject": names, **COST})
     case = folder / "lenet" / "mnist"
     write_comparisons(case / "comparisons.json", [])
     table = {"conv1": {"scale": 0.5, "min": 0, "max": 0, "offset": 0}}
@@ -64,6 +75,15 @@ def test_everything_is_read_back(folder: Path, evidence: Evidence) -> None:
     # Every class loses its 5 images, to one other class, in each of 5 runs.
     assert found.classes["after"].sub(found.classes["before"]).tolist() == [-5.0] * 4 * 5
     assert found.confusions.groupby("variant").size().tolist() == [8] * 5
+
+
+def test_times_are_read_back(folder: Path) -> None:
+    found = read_results(folder)
+    assert len(found.costs) == len(found.operations) == 5
+    assert found.costs[["cycles", "read_bytes", "peak_int8", "reasons"]].iloc[0].tolist() == [900, 8.0, 64, "a; b"]
+    assert found.costs["peak_fp16"].isna().all()
+    shown = ["variant", "op", "others", "layers", "cycles"]
+    assert found.operations[shown].iloc[0].tolist() == ["fp16", 0, "1", "conv1, relu1", 800]
 
 
 def test_what_it_gives_can_be_pivoted(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from nvdla_quant.steps.compilation import compile_loadable
 from nvdla_quant.steps.emulation import run_loadable
 from nvdla_quant.steps.images import select_test_images
 from nvdla_quant.steps.reference import compute_reference
+from nvdla_quant.steps.reporting.costs import estimate_costs
 from nvdla_quant.steps.scoring import score_variant
 from nvdla_quant.steps.verification import verify_loadable
 from nvdla_quant.verification import verify
@@ -100,3 +102,50 @@ def test_a_report_without_a_claim_is_a_damaged_file(folder: Path) -> None:
     Path("compile.json").write_text("{}")
     with pytest.raises(ClaimError, match=r"compile\.json: no claim in it"):
         judge()
+
+
+SETTING = {"latency": 40, "shared": False, "host_gap": 0}
+
+
+def estimated(loadables: list[str], **changed: object) -> list[dict[str, Any]]:
+    """Estimate loadables of nv_full and return what is written."""
+    runs = [{**NAMES, "hardware": "nv_full", "claimed": True, "clock": 1e9, **changed} for _ in loadables]
+    costs = [f"cost-{number}.json" for number in range(len(loadables))]
+    claims = ["compile.json"] * len(loadables) if runs[0]["claimed"] else []
+    estimate_costs(loadables, claims, costs, runs, SETTING, 2.0)
+    return [json.loads(Path(path).read_text()) for path in costs]
+
+
+def test_a_loadable_is_estimated_with_its_layers(folder: Path) -> None:
+    (found,) = estimated(["loadable.nvdla"])
+    assert found["subject"] == NAMES
+    assert found["cycles"] > 0
+    assert found["ms"] == pytest.approx(found["cycles"] / 1e6, rel=0.01)
+    assert found["peak_macs_per_cycle"]["int8"] == 2 * found["peak_macs_per_cycle"]["fp16"] == 2048
+    assert [one["layers"] for one in found["operations"]] == [["conv1", "relu1"], ["pool1"], ["ip1"], ["prob"]]
+    # 36 pixels and 4 kernels of 9; 6 outputs of 36 inputs, as they stand in the buffer: the channels fill an atom.
+    assert found["macs"] == sum(one["macs"] for one in found["operations"]) > 36 * 4 * 9 + 6 * 36
+    assert found["operations"][-1]["cycles"] == 2 * 6
+
+
+def test_without_a_claim_operations_have_no_layers(folder: Path) -> None:
+    (found,) = estimated(["loadable.nvdla"], claimed=False)
+    assert all("layers" not in one for one in found["operations"])
+
+
+def test_a_slower_clock_takes_longer_and_no_more_cycles(folder: Path) -> None:
+    (fast,), (slow,) = estimated(["loadable.nvdla"]), estimated(["loadable.nvdla"], clock=1e8)
+    assert slow["cycles"] == fast["cycles"]
+    assert slow["ms"] == pytest.approx(10 * fast["ms"])
+
+
+def test_what_cannot_be_estimated_keeps_none_of_the_others(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Another target's loadable, and what is none: a reason each, and the one that is sound has its figures."""
+    Path("broken.nvdla").write_bytes(b"no loadable at all")
+    broken, sound = estimated(["broken.nvdla", "loadable.nvdla"])
+    assert set(broken) == {"subject", "error"}
+    assert broken["error"].startswith("broken.nvdla: loadable:")
+    assert sound["cycles"] > 0
+    (other,) = estimated(["loadable.nvdla"], hardware="nv_small")
+    assert "nv_small" in other["error"]
+    assert "not estimated" in caplog.text

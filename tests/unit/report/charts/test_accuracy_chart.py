@@ -80,7 +80,7 @@ def test_bars_start_at_zero_and_differences_share_an_axis(rows: pd.DataFrame) ->
 def test_drawn_text(rows: pd.DataFrame, tmp_path: Path) -> None:
     """20 of 200 images lost: 10 points; top-1 of fp32 by counting."""
     path = tmp_path / "plot.svg"
-    write_chart(path, accuracy_chart(rows))
+    write_chart(accuracy_chart(rows), path)
     texts = ["".join(node.itertext()) for node in ElementTree.parse(path).iter() if node.tag.endswith("text")]
     hits = REFERENCE.argmax(axis=1) == LABELS
     lost = hits.copy()
@@ -132,7 +132,7 @@ def test_files_have_stable_bytes(rows: pd.DataFrame, tmp_path: Path, suffix: str
     """The PDF writer's order of font faces, if there are several, is random: more tries for it."""
     contents = set()
     for _ in range(repeats):
-        write_chart(tmp_path / f"plot{suffix}", accuracy_chart(rows[:2]))
+        write_chart(accuracy_chart(rows[:2]), tmp_path / f"plot{suffix}")
         contents.add((tmp_path / f"plot{suffix}").read_bytes())
     assert len(contents) == 1
     assert [path.name for path in tmp_path.iterdir()] == [f"plot{suffix}"]
@@ -140,4 +140,4 @@ def test_files_have_stable_bytes(rows: pd.DataFrame, tmp_path: Path, suffix: str
 
 def test_unknown_format_is_refused(rows: pd.DataFrame, tmp_path: Path) -> None:
     with pytest.raises(ReportError, match=r"'\.gif', expected one of \.svg"):
-        write_chart(tmp_path / "plot.gif", accuracy_chart(rows[:2]))
+        write_chart(accuracy_chart(rows[:2]), tmp_path / "plot.gif")
