@@ -28,7 +28,7 @@ rule compile_loadable:
         runtime=20,
     params:
         target=JOB.target,
-        options=JOB.compile_options,
+        options=JOB.builtin_options,
         code=code_of("compile_loadable"),
     message:
         "Compile {wildcards.model} for {wildcards.target}, {wildcards.variant}"

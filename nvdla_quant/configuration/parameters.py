@@ -237,6 +237,10 @@ class Job:
         variant = self._variant(wildcards)
         return {"precision": variant.precision, "mode": variant.mode}
 
+    def builtin_options(self, wildcards: Wildcards) -> Record:
+        """Return what this package's compiler is told of a variant."""
+        return {**self.compile_options(wildcards), "objective": self.configuration.settings["objective"]}
+
     def is_compiled_here(self, wildcards: Wildcards) -> bool:
         """Return whether this package compiles the variant, and so says what its operations stand for."""
         return self._variant(wildcards).compiler == "builtin"

@@ -31,7 +31,7 @@ def compile_loadable(
     target : str or Mapping
         The hardware, see `target_of`.
     options : Mapping
-        Precision and quantization mode.
+        Precision, quantization mode and objective.
     """
     from nvdla_quant.compiler.compile import compile_network
 

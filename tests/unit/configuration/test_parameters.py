@@ -44,6 +44,7 @@ def test_files_of_a_variant(job: Job) -> None:
 
 def test_parameters_of_a_variant(job: Job) -> None:
     assert job.compile_options(INT8) == {"precision": "int8", "mode": "per-filter"}
+    assert job.builtin_options(INT8) == {"precision": "int8", "mode": "per-filter", "objective": "cycles"}
     assert job.feeding(FP16) == {"precision": "fp16", "feeding": "quantized"}
     assert (job.is_quantized_here(INT8), job.is_quantized_here(FP16)) == (True, False)
     assert (job.is_compiled_here(INT8), job.is_fed_raw_pixels(INT8)) == (True, False)
