@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nvdla_quant.calibration.cpu import STEPS, Calibrator, calibrate, carry_poolings, measure
+from nvdla_quant.calibration.cpu import Calibrator, calibrate, carry_poolings, measure
 from nvdla_quant.calibration.entropy import LEVELS, entropy_threshold, relative_entropies
 from nvdla_quant.calibration.histogram import BINS, Histogram
 from nvdla_quant.calibration.percentile import percentile_threshold
+from nvdla_quant.calibration.rounded import STEPS
 from nvdla_quant.errors import ConfigError, DatasetError, NetworkError
 from nvdla_quant.execution.fp32 import Reference
 from nvdla_quant.network.caffe.reader import read_network, read_structure
