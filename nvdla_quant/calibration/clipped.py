@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from nvdla_quant.calibration.histogram import Histogram
 from nvdla_quant.calibration.rounded import STEPS, mse_threshold, resolved, rounded, upper_edges
-from nvdla_quant.execution.fp32 import Images, Reference, images_at_once
+from nvdla_quant.calibration.stream import ROOM
+from nvdla_quant.execution.fp32 import Images, Reference, activation_bytes
 from nvdla_quant.execution.simulated import Simulation, quantized_tensors
 from nvdla_quant.network.graph import Network
 from nvdla_quant.table.consistency import unify
@@ -150,14 +151,15 @@ def scores_sqnr(
     Scores are what a final Softmax reads, or the output; of several outputs the worst counts.
     """
     names = [network.logits.name] if network.logits is not None else [output.name for output in network.outputs]
-    batch = images_at_once(network)
+    batch = max(1, ROOM // activation_bytes(network))
     exact = Reference(network, names, threads=threads, batch_size=batch).run(images)
     found = []
     for better in ({}, {one.tensor: one.best_threshold for one in suspects}):
         table = consistent(network, {**thresholds, **better})
         rounding = [one.tensor for one in suspects]
-        simulation = Simulation(network, table, None, names, threads=threads, batch_size=batch, rounded=rounding)
-        found.append(min(_decibels(exact[name], values) for name, values in simulation.run(images).items()))
+        # Without a name, it is gone before the next one is made.
+        made = Simulation(network, table, None, names, threads=threads, batch_size=batch, rounded=rounding).run(images)
+        found.append(min(_decibels(exact[name], values) for name, values in made.items()))
     return found[0], found[1]
 
 
