@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.calibration.cpu import STEPS, Calibrator, calibrate, measure
+from nvdla_quant.calibration.cpu import Calibrator, calibrate, measure
+from nvdla_quant.calibration.rounded import STEPS
 from nvdla_quant.execution.fp32 import Reference
 from nvdla_quant.execution.simulated import Simulation
 from nvdla_quant.hardware.targets import QuantizationMode

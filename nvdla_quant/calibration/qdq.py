@@ -73,7 +73,7 @@ def take_scales(network: Network, ranges: Mapping[str, Sequence[Range]], handlin
     if not ranges:
         raise CacheError(
             f"network {network.name!r}: no activation goes through QuantizeLinear, so that the file has no scales; "
-            "give the quantized model, or calibrate with images (method entropy, minmax or percentile)"
+            "give the quantized model, or calibrate with images (method entropy, minmax, mse, cosine or percentile)"
         )
     if handling == "refuse":
         _check_ranges(network, ranges)
@@ -211,6 +211,6 @@ def _check_complete(network: Network, missing: Sequence[str]) -> None:
     raise CacheError(
         f"network {network.name!r}: the hardware writes {len(ends)} tensors in int8 that the file does not quantize, "
         f"nor does their scale follow from others: {told}; quantize the outputs of these operators too (onnxruntime: "
-        "op_types_to_quantize; Model-Optimizer: output quantizers), or calibrate with images (method entropy, minmax "
-        "or percentile)"
+        "op_types_to_quantize; Model-Optimizer: output quantizers), or calibrate with images (method entropy, minmax, "
+        "mse, cosine or percentile)"
     )

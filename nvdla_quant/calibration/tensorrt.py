@@ -387,6 +387,16 @@ def caffe_files(options: argparse.Namespace) -> tuple[str, str] | None:
     return None if given[0] is None else given
 
 
+def method_of_tensorrt(name: str) -> str:
+    """Return `name`, if it is a method of TensorRT; `mse`, `cosine` and others are known to the CPU alone."""
+    if name not in CALIBRATORS:
+        raise argparse.ArgumentTypeError(
+            "TensorRT has no calibrator {!r}, but {}; the others calibrate on the CPU: `nvdla-quant calibrate`, or a "
+            "calibrator of that method in the configuration".format(name, ", ".join(sorted(CALIBRATORS)))
+        )
+    return name
+
+
 def calibrate(options: argparse.Namespace) -> None:
     """Write the calibration cache."""
     trt, job = import_tensorrt(), Job(Path(options.job))
@@ -437,7 +447,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument("--prototxt")
         command.add_argument("--caffemodel")
         command.add_argument("--batch-size", type=int, required=True)
-        command.add_argument("--method", choices=sorted(CALIBRATORS), default="tensorrt-entropy")
+        command.add_argument("--method", type=method_of_tensorrt, default="tensorrt-entropy")
         command.add_argument("--quantile", type=float)
         command.add_argument("--cache")
         if name == "calibrate":

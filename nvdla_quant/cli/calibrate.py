@@ -9,7 +9,7 @@ from typing import Annotated, cast
 import numpy as np
 import typer
 
-from nvdla_quant.calibration.cpu import Calibrator, MeasuringMethod, calibrate
+from nvdla_quant.calibration.cpu import Calibrator, MeasuringMethod, calibrate_and_judge
 from nvdla_quant.calibration.qdq import QdqRanges as QdqHandling
 from nvdla_quant.calibration.qdq import take_scales
 from nvdla_quant.cli.options import (
@@ -35,6 +35,8 @@ class Method(StrEnum):
     ENTROPY = "entropy"
     MINMAX = "minmax"
     PERCENTILE = "percentile"
+    MSE = "mse"
+    COSINE = "cosine"
     QDQ = "qdq"
 
 
@@ -86,8 +88,10 @@ def command(
     with bar_of("images") as bar:
         task = bar.add_task("images", total=len(inputs))
         progress = lambda done, total: bar.update(task, completed=done, total=total)  # noqa: E731
-        found = calibrate(network, inputs, calibrator, threads=os.cpu_count() or 1, progress=progress)
-        write_cache(found, output)
+        found = calibrate_and_judge(network, inputs, calibrator, threads=os.cpu_count() or 1, progress=progress)
+        write_cache(found.cache, output)
+    for warning in found.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def _take(onnx: Path, input_shape: str | None, output: Path, handling: QdqHandling) -> None:

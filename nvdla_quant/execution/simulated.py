@@ -36,8 +36,8 @@ class Simulation(Reference):
         The network that is compiled; with one input, and its weights.
     table : CalibrationTable
         Its scales, by layer.
-    mode : QuantizationMode
-        One weight scale a filter, or one for a layer's whole kernel.
+    mode : QuantizationMode or None
+        One weight scale a filter, or one for a layer's whole kernel; None leaves the weights as they are.
     tensors : Sequence[str], optional
         Tensors of layers to return; the network's outputs where not given.
     threads : int
@@ -61,7 +61,7 @@ class Simulation(Reference):
         self,
         network: Network,
         table: CalibrationTable,
-        mode: QuantizationMode,
+        mode: QuantizationMode | None,
         tensors: Sequence[str] | None = None,
         *,
         threads: int = 1,
@@ -76,7 +76,8 @@ class Simulation(Reference):
 
     def _model(self, outputs: Sequence[str] | None) -> tuple["onnx.ModelProto", dict[str, Weights]]:
         apart: dict[str, Weights] = {}
-        model = to_onnx(quantize_weights(self.network, self._mode), outputs, apart)
+        network = self.network if self._mode is None else quantize_weights(self.network, self._mode)
+        model = to_onnx(network, outputs, apart)
         _insert_steps(model.graph, {name: self._table[name] for name in self._rounded})
         return model, apart
 

@@ -15,6 +15,7 @@ from nvdla_quant.cli import main
 from nvdla_quant.network.caffe.writer import write_caffemodel, write_prototxt
 from nvdla_quant.runtime.dimg import read_dimg
 from nvdla_quant.table.table import read_table
+from tests.networks.peaks import peak_network, peaks
 from tests.sweeps import tiny_network
 
 Result = subprocess.CompletedProcess[str]
@@ -161,6 +162,22 @@ def test_mistakes_are_one_line(folder: Path, tmp_path: Path) -> None:
     images = ("--images", folder / "images.npy")
     assert "percentile" in fail("calibrate", *model, *images, "--method", "percentile", *output)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_calibration_warns_of_what_it_clips_too_far(tmp_path: Path) -> None:
+    network = peak_network()
+    write_prototxt(network, tmp_path / "deploy.prototxt")
+    write_caffemodel(network, tmp_path / "peaks.caffemodel")
+    np.save(tmp_path / "images.npy", peaks(32, 1))
+    model = ("--prototxt", tmp_path / "deploy.prototxt", "--caffemodel", tmp_path / "peaks.caffemodel")
+    given = ("calibrate", *model, "--images", tmp_path / "images.npy", "--output", tmp_path / "made.cache")
+    entropy = cli(*given)
+    assert entropy.returncode == 0
+    assert "warning: tensor 'relu': clipped at " in entropy.stderr
+    for method, name in (("mse", "MseCalibration"), ("cosine", "CosineCalibration")):
+        done = cli(*given, "--method", method)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (tmp_path / "made.cache").read_text().splitlines()[0].endswith(f"-{name}")
 
 
 MALFORMED = {

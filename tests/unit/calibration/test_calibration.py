@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nvdla_quant.calibration.cpu import STEPS, Calibrator, calibrate, carry_poolings, measure
+from nvdla_quant.calibration.cpu import Calibrator, MeasuringMethod, calibrate, carry_poolings, measure
 from nvdla_quant.calibration.entropy import LEVELS, entropy_threshold, relative_entropies
 from nvdla_quant.calibration.histogram import BINS, Histogram
 from nvdla_quant.calibration.percentile import percentile_threshold
+from nvdla_quant.calibration.rounded import STEPS
 from nvdla_quant.errors import ConfigError, DatasetError, NetworkError
 from nvdla_quant.execution.fp32 import Reference
 from nvdla_quant.network.caffe.reader import read_network, read_structure
@@ -155,6 +156,7 @@ def test_percentile_must_be_a_share() -> None:
         ({"method": "kl"}, "method is 'kl'"),
         ({"method": "entropy", "batch_size": 0}, "batch_size is 0"),
         ({"method": "entropy", "percentile": 99.9}, "percentile is 99.9 with method 'entropy'"),
+        ({"method": "mse", "percentile": 99.9}, "percentile is 99.9 with method 'mse'"),
         ({"method": "percentile"}, "percentile is None with method 'percentile'"),
         ({"method": "percentile", "percentile": 101}, "percentile is 101"),
     ],
@@ -201,6 +203,18 @@ def test_minmax_is_the_largest_magnitude_and_poolings_carry_their_inputs(network
     assert np.abs(tensors["p1"]).max() < np.abs(tensors["c_relu"]).max()
 
 
+@pytest.mark.parametrize(("method", "name"), [("mse", "MseCalibration"), ("cosine", "CosineCalibration")])
+def test_thresholds_of_the_rounded_tensor(network: Network, method: MeasuringMethod, name: str) -> None:
+    """The header says which; thresholds lie within the values, and poolings carry their inputs'."""
+    inputs = images(network)
+    cache = calibrate(network, inputs, Calibrator(method, 2))
+    assert cache.header.startswith("nvdla-quant-")
+    assert cache.header.endswith(f"-{name}")
+    largest = calibrate(network, inputs, Calibrator("minmax", 2)).scales
+    assert all(0.3 * largest[key] < scale <= 1.001 * largest[key] for key, scale in cache.scales.items())
+    assert cache.scales["p1"] == cache.scales["p2"] == cache.scales["c"]
+
+
 def test_percentile_keeps_its_share(network: Network) -> None:
     inputs = images(network)
     thresholds = measure(network, inputs, Calibrator("percentile", 5, 75.0), ("data",))
@@ -220,6 +234,8 @@ def test_dead_tensors_are_named(network: Network) -> None:
         calibrate(network, np.zeros_like(images(network)), Calibrator("entropy"))
     with pytest.raises(NetworkError, match="tensor 'data': zero for all calibration images"):
         calibrate(network, np.zeros_like(images(network)), Calibrator("minmax"))
+    with pytest.raises(NetworkError, match="tensor 'data': zero for all calibration images"):
+        calibrate(network, np.zeros_like(images(network)), Calibrator("mse"))
 
 
 def test_values_that_are_not_finite_are_named(network: Network) -> None:

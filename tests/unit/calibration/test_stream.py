@@ -109,7 +109,7 @@ def growing(shape: tuple[int, ...], count: int) -> Array:
     return images
 
 
-@pytest.mark.parametrize("method", ["entropy", "minmax", "percentile"])
+@pytest.mark.parametrize("method", ["entropy", "minmax", "percentile", "mse", "cosine"])
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 23, 64])
 def test_neither_parts_nor_threads_change_thresholds(
     monkeypatch: pytest.MonkeyPatch, method: MeasuringMethod, batch_size: int

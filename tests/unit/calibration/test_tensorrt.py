@@ -229,6 +229,15 @@ def test_one_of_caffe_s_files_is_refused(bench: Bench) -> None:
     assert "one of --prototxt and --caffemodel is missing" in done.stderr
 
 
+@pytest.mark.parametrize("method", ["mse", "cosine", "entropy"])
+def test_methods_that_tensorrt_lacks_are_refused(bench: Bench, method: str) -> None:
+    done = bench.calibrate(f"--method={method}")
+    assert done.returncode == 2
+    assert f"TensorRT has no calibrator '{method}', but tensorrt-entropy, tensorrt-entropy-1," in done.stderr
+    assert "the others calibrate on the CPU" in done.stderr
+    assert not bench.cache.exists()
+
+
 def test_version_11_is_refused_by_name(bench: Bench) -> None:
     done = bench.calibrate(version="11.0.0")
     assert done.returncode == 2

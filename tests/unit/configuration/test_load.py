@@ -39,6 +39,14 @@ def test_defaults_of_shared_definitions_are_filled_too(config: dict[str, Any]) -
     assert "container" not in filled
 
 
+@pytest.mark.parametrize("method", ["mse", "cosine"])
+def test_thresholds_of_the_rounded_tensor_are_the_cpus(config: dict[str, Any], method: str) -> None:
+    config["calibrators"]["entropy"]["method"] = method
+    configuration = load_configuration(config)
+    assert configuration.settings["calibrators"]["entropy"]["method"] == method
+    assert configuration.tensorrt_calibrators == ()
+
+
 def test_loading_leaves_the_input_alone(config: dict[str, Any]) -> None:
     before = copy.deepcopy(config)
     load_configuration(config)
@@ -98,6 +106,14 @@ def test_variant_names(config: dict[str, Any], record: dict[str, Any], name: str
         (
             {"calibrators": {"entropy": {"method": "percentile"}, "minmax": {"method": "minmax"}}},
             "entropy: `percentile`",
+        ),
+        (
+            {"calibrators": {"entropy": {"method": "mse", "percentile": 99}, "minmax": {"method": "minmax"}}},
+            "entropy: `percentile`",
+        ),
+        (
+            {"calibrators": {"entropy": {"method": "tensorrt-mse"}, "minmax": {"method": "minmax"}}},
+            r"calibrators\.entropy\.method",
         ),
         (
             {"variants": [{"precision": "fp16", "compiler": "nvdla_compiler"}]},

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nvdla_quant.errors import NetworkError, TableError
+from nvdla_quant.execution.fp32 import Reference
 from nvdla_quant.execution.simulated import Simulation, quantize_weights, quantized_tensors, weight_steps
 from nvdla_quant.hardware.targets import QuantizationMode
 from nvdla_quant.network.caffe.reader import read_network
@@ -82,6 +83,14 @@ def test_weights_are_rounded_a_filter_or_a_kernel() -> None:
     assert rounded[QuantizationMode.PER_KERNEL][0] == pytest.approx([1.27, 0.0, 0.01, 0.0], abs=1e-8)
     # A deconvolution's filters stand in its second axis.
     assert rounded[QuantizationMode.PER_FILTER][1] == pytest.approx([1.27, 0.004, 0.01, 0.004 / 127], abs=1e-8)
+
+
+def test_without_a_mode_weights_stay_as_they_are(network: Network) -> None:
+    """Only what is asked for is rounded: the input alone, and all else is fp32."""
+    images = np.full((1, *network.only_input.shape), 1.04, np.float32)
+    made = Simulation(network, TABLE, None, ["c"], rounded=["data"]).run(images)["c"]
+    exact = Reference(network, ["c"]).run(np.full_like(images, 1.0))["c"]
+    np.testing.assert_allclose(made, exact, rtol=1e-6)
 
 
 def test_refuses_an_incomplete_table_and_other_images(network: Network) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nvdla_quant.calibration import cpu
 from nvdla_quant.errors import ClaimError
 from nvdla_quant.evaluation.accuracy import Subject
 from nvdla_quant.network.caffe.writer import write_caffemodel, write_prototxt
+from nvdla_quant.steps.calibration import calibrate
 from nvdla_quant.steps.compilation import compile_loadable
 from nvdla_quant.steps.emulation import run_loadable
 from nvdla_quant.steps.images import select_test_images
@@ -41,6 +43,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     files = ["deploy.prototxt", "weights.caffemodel"], None, "loadable.nvdla", "compile.json"
     compile_loadable(*files, "nv_full", options)
     return tmp_path
+
+
+def test_thresholds_that_clip_too_far_are_in_the_log(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cpu, "collapses", lambda *_, **__: ("tensor 'a': clipped", "tensor 'b': clipped"))
+    given = MODEL, "test.npz", "made.cache", PREPROCESSING
+    calibrate(*given, {"method": "mse"}, 1)
+    assert caplog.messages == []
+    calibrate(*given, {"method": "entropy"}, 1)
+    assert caplog.messages == ["tensor 'a': clipped", "tensor 'b': clipped"]
+    assert Path("made.cache").read_text().count("\n") > 1
 
 
 def judge(report: str | None = "compile.json") -> dict[str, object]:
