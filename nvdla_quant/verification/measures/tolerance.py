@@ -21,8 +21,10 @@ FLOATS = 0.1
 """Steps that float32 sums of the references may cost."""
 AVERAGE = 0.5
 """Steps that an average may be off beside its rounding: it multiplies by 16-bit reciprocals (kmd/firmware/pdp.c)."""
-LOOKUP = 3.0
-"""Steps that a look-up table, linear between its entries, may add."""
+LOOKUP = 2.0
+"""Steps that a look-up table of a function may add beside its lines between entries, which are known (`tables`)."""
+NORMALISING = 3.0
+"""Steps that the table of a normalisation may add, whose lines between entries count."""
 OCTAVES = 0.08
 """Share of a normalised value that its table may cost: between octaves it is up to 8 % off (beta 0.75, see
 `compiler.numbers.luts`), which counts where a few values are far larger than all others."""
@@ -100,7 +102,7 @@ def _of_operation(operation: Operation) -> Tolerance:
         case CpuOperation():
             return Tolerance(none + 1.0, none, none + 1.0, none)  # It truncates, which is a whole step.
         case CdpOperation():
-            return Tolerance(none + LOOKUP + 0.5, none + OCTAVES, none + LOOKUP, none)
+            return Tolerance(none + NORMALISING + 0.5, none + OCTAVES, none + NORMALISING, none)
         case SdpOperation():
             return _of_sdp(operation, none)
     return Tolerance(none, none, none, none)  # Rubik and BDMA only move values.

@@ -675,9 +675,8 @@ def test_the_report_says_how_the_buffer_is_divided() -> None:
         [Tensor("data", (256, 64, 64), "data")],
         [Layer("c", Convolution(ones(512, 256, 3, 3), None, pad=(1, 1)), ("data",))],
     )
-    (choice,) = compile_network(network, CalibrationTable({"data": 1.0, "c": 1.0}), NV_FULL, "int8").report[
-        "convolutions"
-    ]
+    scales = CalibrationTable({"data": 1.0, "c": 1.0})
+    (choice,) = compile_network(network, scales, NV_FULL, "int8", objective="bytes").report["convolutions"]
     assert {key: choice[key] for key in keys[:-1]} == dict(
         zip(keys[:-1], ("c", 13, 3, "minimum", 3, 1, 3), strict=True)
     )
