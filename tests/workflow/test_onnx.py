@@ -48,6 +48,7 @@ def test_the_plan_is_known_before_the_model_is_read(case: Case) -> None:
         "convert_cache": 1,
         "fix_table": 1,
         "compile_loadable": 3,
+        "estimate_costs": 1,
         "run_loadable": 3,
         "score_reference": 1,
         "score_variant": 3,

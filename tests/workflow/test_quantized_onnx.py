@@ -49,6 +49,7 @@ def test_no_images_are_needed_to_calibrate(case: Case) -> None:
         "convert_cache": 1,
         "fix_table": 2,
         "compile_loadable": 2,
+        "estimate_costs": 1,
         "run_loadable": 2,
         "score_reference": 1,
         "score_quantized": 1,

@@ -45,15 +45,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The warnings that were logged."""
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 def test_thresholds_that_clip_too_far_are_in_the_log(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(cpu, "collapses", lambda *_, **__: ("tensor 'a': clipped", "tensor 'b': clipped"))
     given = MODEL, "test.npz", "made.cache", PREPROCESSING
     calibrate(*given, {"method": "mse"}, 1)
-    assert caplog.messages == []
+    # On a busy machine the log also tells how far it is.
+    assert not warnings_in(caplog)
     calibrate(*given, {"method": "entropy"}, 1)
-    assert caplog.messages == ["tensor 'a': clipped", "tensor 'b': clipped"]
+    assert warnings_in(caplog) == ["tensor 'a': clipped", "tensor 'b': clipped"]
     assert Path("made.cache").read_text().count("\n") > 1
 
 
