@@ -5,15 +5,14 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from nvdla_quant.emulator.decode import emu
-from nvdla_quant.emulator.decode.addresses import AddressSpace
+from nvdla_quant.emulator.decode.addresses import placed_tasks
 from nvdla_quant.estimation.timeline import Run, run_task
 from nvdla_quant.estimation.work import together
 from nvdla_quant.hardware.targets import Target
 from nvdla_quant.loadable.descriptors import DlaTask, read_task
-from nvdla_quant.loadable.layout import layouts_of
-from nvdla_quant.loadable.records import Interface, Loadable
+from nvdla_quant.loadable.records import Loadable
 from nvdla_quant.loadable.structs import Engine
-from nvdla_quant.loadable.tasks import static_bytes, tasks_in_order
+from nvdla_quant.loadable.tasks import static_bytes
 from nvdla_quant.registers.program.schedule import Turns
 from nvdla_quant.timing.cost import cost_together
 from nvdla_quant.timing.loading import early_bytes
@@ -141,25 +140,20 @@ def estimate(loadable: Loadable, target: Target, memory: Memory, cpu_cycles: flo
     TraceError
         The firmware would wait for ever.
     """
-    static = static_bytes(loadable)
-    layouts, turns = layouts_of(loadable, static), Turns()
+    turns = Turns()
     rows: list[Row] = []
-    now, base = 0.0, 0
-    for task in tasks_in_order(loadable):
-        space = AddressSpace(loadable, task, static, layouts)
-        if task.interface == Interface.DLA1:
-            descriptors = read_task(space)
-            pricing = _Pricing(descriptors, target, memory)
-            runs, now = run_task(descriptors, target, memory, turns, pricing.price, now)
-            rows += (_row(run, base, pricing.works[run.indices]) for run in runs)
-            base += descriptors.count
-        else:
-            operations = emu.decode_task(space, target, base)
-            for operation in operations:
+    now = 0.0
+    for task in placed_tasks(loadable, static_bytes(loadable)):
+        if task.on_cpu:
+            for operation in emu.decode_task(task.space, target, task.base):
                 cycles = cpu_cycles * prod(operation.destination.shape)
                 rows.append(_on_cpu(operation.index, now, cycles))
                 now += cycles
-            base += len(operations)
+        else:
+            descriptors = read_task(task.space)
+            pricing = _Pricing(descriptors, target, memory)
+            runs, now = run_task(descriptors, target, memory, turns, pricing.price, now)
+            rows += (_row(run, task.base, pricing.works[run.indices]) for run in runs)
     return Estimate(target, memory, tuple(sorted(rows, key=lambda row: (row.start, row.operation))), now)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from nvdla_quant.hardware.targets import NV_LARGE, NV_MEDIUM_512, NV_SMALL, NV_SMALL_256, Target
 from nvdla_quant.timing.convolution import convolution_cycles
@@ -97,6 +98,7 @@ def _at_once(shares: dict[Bound, float]) -> Spent:
     return Spent(shares, cycles, cycles, cycles, cycles)
 
 
+@lru_cache(maxsize=64)
 def unmeasured_setting(target: Target, memory: Memory) -> tuple[str, ...]:
     """Return why a setting is outside of what was measured: empty where it is not."""
     measured = next((found for known, found in MEASURED.items() if replace(known, name=target.name) == target), None)
