@@ -109,9 +109,9 @@ TASKS = {
 class Normalised(nn.Module):
     """Convolution without bias and batch normalisation."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, groups: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(outputs, EPSILON)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
 
@@ -180,21 +180,21 @@ def rate(step: int, steps: int) -> float:
 
 
 @torch.no_grad()
-def correct(model: ResNet20, images: Tensor, labels: Tensor) -> int:
+def correct(model: nn.Module, images: Tensor, labels: Tensor) -> int:
     """Count the images whose highest score is the label's."""
     model.eval()
     parts = zip(images.split(500), labels.split(500), strict=True)
     return sum(int((model(x.movedim(3, 1)).argmax(1) == y).sum()) for x, y in parts)
 
 
-def round_kernels(model: ResNet20) -> None:
+def round_kernels(model: nn.Module) -> None:
     """Round the weights of convolutions and of the last layer to float16's numbers, in place."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.weight.data = module.weight.data.half().float()
 
 
-def train(model: ResNet20, task: Task, images: Tensor, labels: Tensor, state: Path) -> None:
+def train(model: nn.Module, task: Task, images: Tensor, labels: Tensor, state: Path) -> None:
     """Gradient descent with Nesterov's momentum; goes on from `state` where that exists.
 
     Random numbers are the CPU's, wherever the images are.
@@ -234,7 +234,7 @@ def train(model: ResNet20, task: Task, images: Tensor, labels: Tensor, state: Pa
         partial.replace(state)
 
 
-class _Layers:
+class Layers:
     """Layers in order, and the blob of each: what works in place keeps the blob of what it reads."""
 
     def __init__(self) -> None:
@@ -242,29 +242,32 @@ class _Layers:
         self.blobs: dict[str, str] = {}
 
     def add(self, name: str, operation: graph.Operation, *inputs: str, in_place: bool = False) -> str:
+        """Append a layer; return its name."""
         self.layers.append(graph.Layer(name, operation, inputs))
         self.blobs[name] = self.blobs[inputs[0]] if in_place else name
         return name
 
     def normalised(self, name: str, module: Normalised, source: str, relu: bool) -> str:
+        """Append a convolution, what normalises it and, if asked for, a ReLU; return the last one's name."""
         conv, norm = module.conv, module.norm
         stride, pad = conv.stride[0], int(conv.padding[0])
-        operation = graph.Convolution(_array(conv.weight), None, (stride, stride), (pad, pad))
+        operation = graph.Convolution(as_array(conv.weight), None, (stride, stride), (pad, pad), group=conv.groups)
         last = self.add(name, operation, source)
-        statistics = graph.BatchNorm(_array(norm.running_mean), _array(norm.running_var), EPSILON)
+        statistics = graph.BatchNorm(as_array(norm.running_mean), as_array(norm.running_var), EPSILON)
         last = self.add(f"{name}_bn", statistics, last, in_place=True)
-        last = self.add(f"{name}_scale", graph.Scale(_array(norm.weight), _array(norm.bias)), last, in_place=True)
+        last = self.add(f"{name}_scale", graph.Scale(as_array(norm.weight), as_array(norm.bias)), last, in_place=True)
         return self.add(f"{name}_relu", graph.ReLU(), last, in_place=True) if relu else last
 
 
-def _array(values: Tensor | None) -> graph.Weights:
+def as_array(values: Tensor | None) -> graph.Weights:
+    """Float32 values on the CPU."""
     assert values is not None
     return values.detach().cpu().numpy().astype(np.float32)
 
 
-def as_network(model: ResNet20, name: str, shape: tuple[int, int, int]) -> graph.Network:
+def as_network(model: ResNet20, shape: tuple[int, int, int]) -> graph.Network:
     """Put the trained weights into layers as Caffe's residual networks have them."""
-    rows = _Layers()
+    rows = Layers()
     last = rows.normalised("conv1", model.stem, "data", relu=True)
     for index, block in enumerate(model.blocks):
         assert isinstance(block, Block)
@@ -277,14 +280,22 @@ def as_network(model: ResNet20, name: str, shape: tuple[int, int, int]) -> graph
         last = rows.add(f"{prefix}_relu", graph.ReLU(), last, in_place=True)
     size = shape[1] // 4
     last = rows.add("pool", graph.Pooling("average", (size, size)), last)
-    last = rows.add("fc", graph.InnerProduct(_array(model.fc.weight), _array(model.fc.bias)), last)
+    last = rows.add("fc", graph.InnerProduct(as_array(model.fc.weight), as_array(model.fc.bias)), last)
     rows.add("prob", graph.Softmax(), last)
-    return assemble(name, (graph.Tensor("data", shape, "data"),), rows.layers, rows.blobs)
+    return assemble("ResNet-20", (graph.Tensor("data", shape, "data"),), rows.layers, rows.blobs)
 
 
-def main() -> None:
-    """Train, report, and write deploy.prototxt and resnet20.caffemodel."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def run(
+    description: str | None,
+    create: Callable[[int], nn.Module],
+    describe: Callable[..., graph.Network],
+    stem: str,
+) -> None:
+    """Train what `create` makes for the channels of a task; write deploy.prototxt and ``<stem>.caffemodel``.
+
+    The command line is the same for every network; `describe` puts a trained one, with a shape, into layers.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=TASKS, help="what to train on")
     parser.add_argument("data", type=Path, help="folder of Fashion-MNIST's IDX files, or cifar10-jpeg.npz")
     parser.add_argument("--output", type=Path, required=True, help="folder for the network")
@@ -301,7 +312,7 @@ def main() -> None:
         values = values.reshape(*values.shape[:3], -1)
         return torch.from_numpy((values.astype(np.float32) - np.float32(task.mean)) * np.float32(task.scale))
 
-    model = ResNet20(len(task.mean)).to(arguments.device, memory_format=torch.channels_last)
+    model = create(len(task.mean)).to(arguments.device, memory_format=torch.channels_last)
     arguments.output.mkdir(parents=True, exist_ok=True)
     state = arguments.output / "training.pt"
     train(model, task, *(part.to(arguments.device) for part in (as_input(pixels), torch.from_numpy(labels))), state)
@@ -310,11 +321,11 @@ def main() -> None:
         round_kernels(model)
     right = correct(model, as_input(test_pixels), torch.from_numpy(test_labels))
     print(f"test images: {right}/{len(test_labels)} correct, {time.monotonic() - start:.0f} s", flush=True)
-    network = as_network(model, "ResNet-20", (len(task.mean), *pixels.shape[1:3]))
+    network = describe(model, (len(task.mean), *pixels.shape[1:3]))
     caffe_writer.write_prototxt(network, arguments.output / "deploy.prototxt")
-    caffe_writer.write_caffemodel(network, arguments.output / "resnet20.caffemodel")
+    caffe_writer.write_caffemodel(network, arguments.output / f"{stem}.caffemodel")
     state.unlink()
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, ResNet20, as_network, "resnet20")

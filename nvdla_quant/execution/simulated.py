@@ -106,6 +106,8 @@ def _quantize_layer(layer: Layer, mode: QuantizationMode) -> Layer:
     operation = layer.operation
     if not isinstance(operation, Convolution | Deconvolution | InnerProduct):
         return layer
+    if operation.scales is not None and mode == QuantizationMode.PER_FILTER:
+        return layer  # They are whole steps.
     axis = 1 if isinstance(operation, Deconvolution) else 0
     steps = weight_steps(operation.weights, mode, axis)
     rounded = (np.clip(np.round(operation.weights / steps), -INT8_MAX, INT8_MAX) * steps).astype(np.float32)

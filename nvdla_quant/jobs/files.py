@@ -5,15 +5,19 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import astuple, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nvdla_quant.errors import DumpError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 """Earliest time that a zip entry can hold: archives must not depend on when they were written."""
@@ -88,6 +92,21 @@ def write_json(path: Path | str, content: object, *, sort_keys: bool = False) ->
         Sort the keys of objects; else they keep the order given.
     """
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, sort_keys=sort_keys) + "\n")
+
+
+def format_records(records: Iterable["DataclassInstance"], kind: "type[DataclassInstance]") -> str:
+    """Return records of one `kind` as tab-separated lines under a line of their fields' names.
+
+    Floats read back exactly; what separates cells and lines becomes a blank.
+    """
+    rows = [[field.name for field in fields(kind)]]
+    rows += [[_cell(value) for value in astuple(record)] for record in records]
+    return "".join("\t".join(row) + "\n" for row in rows)
+
+
+def _cell(value: object) -> str:
+    text = repr(value) if isinstance(value, float) else str(value)
+    return " ".join(text.splitlines()).replace("\t", " ")
 
 
 def write_npz(path: Path | str, arrays: Mapping[str, ArrayLike], *, compress: bool = True) -> None:

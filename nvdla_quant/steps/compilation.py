@@ -7,12 +7,14 @@ from typing import Any
 from nvdla_quant.hardware.spec import target_of
 from nvdla_quant.jobs.files import write_bytes, write_json
 from nvdla_quant.network.files import read_model
+from nvdla_quant.steps.refinement import with_weights
 from nvdla_quant.table.table import read_table
 
 
 def compile_loadable(
     files: Sequence[str],
     table: str | None,
+    weights: str | None,
     loadable: str,
     report: str,
     target: str | Mapping[str, str],
@@ -26,6 +28,8 @@ def compile_loadable(
         Those of the prepared network.
     table : str or None
         Its fixed calibration table; fp16 has none.
+    weights : str or None
+        A ``weights.steps.npz`` whose weights and biases take the place of its own.
     loadable, report : str
         What is written.
     target : str or Mapping
@@ -35,7 +39,7 @@ def compile_loadable(
     """
     from nvdla_quant.compiler.compile import compile_network
 
-    network = read_model(files)
+    network = with_weights(read_model(files), weights)
     scales = read_table(Path(table)) if table else None
     compilation = compile_network(network, scales, target_of(target), **options)
     write_bytes(loadable, compilation.data)

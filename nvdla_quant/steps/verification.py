@@ -11,6 +11,7 @@ from nvdla_quant.images.preprocess import Preprocessing, normalise
 from nvdla_quant.images.selection import read_images
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.network.files import read_model
+from nvdla_quant.steps.refinement import with_weights
 from nvdla_quant.table.table import read_table
 
 
@@ -19,6 +20,7 @@ def verify_loadable(
     report: str | None,
     files: Sequence[str],
     table: str | None,
+    weights: str | None,
     images: str,
     verdict: str,
     layers: str,
@@ -39,6 +41,8 @@ def verify_loadable(
         Those of the prepared network.
     table : str or None
         Its fixed calibration table; fp16 has none.
+    weights : str or None
+        A ``weights.steps.npz`` whose weights and biases it was compiled with.
     images : str
         Prepared test images, of which the first `count` are run.
     verdict, layers : str
@@ -60,7 +64,7 @@ def verify_loadable(
         inputs = pixels.astype(np.float32)
     else:
         inputs = normalise(pixels, Preprocessing.from_config(preprocessing))
-    network = read_model(files)
+    network = with_weights(read_model(files), weights)
     scales = read_table(Path(table)) if table else None
     claim = read_claim(Path(report)) if report else None
     found = verify_in_sweep(read_loadable(Path(loadable)), network, scales, inputs, target_of(target), claim)

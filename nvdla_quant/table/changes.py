@@ -1,10 +1,10 @@
 """What was done to a scale and why: the rows of ``changes.tsv``."""
 
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
-from nvdla_quant.jobs.files import write_text
+from nvdla_quant.jobs.files import format_records, write_text
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,6 @@ class Change:
     reason: str
 
 
-def format_changes(changes: Iterable[Change]) -> str:
-    """Return `changes` as tab-separated lines under a line of column names; scales read back exactly."""
-    rows = [[field.name for field in fields(Change)]]
-    rows += [[_cell(value) for value in astuple(change)] for change in changes]
-    return "".join("\t".join(row) + "\n" for row in rows)
-
-
 def write_changes(changes: Iterable[Change], path: Path) -> None:
     """Write `changes` to `path`, whole or not at all.
 
@@ -48,10 +41,4 @@ def write_changes(changes: Iterable[Change], path: Path) -> None:
     OSError
         The file cannot be written.
     """
-    write_text(path, format_changes(changes))
-
-
-def _cell(value: object) -> str:
-    """Return one cell; what separates cells and lines becomes a blank."""
-    text = repr(value) if isinstance(value, float) else str(value)
-    return " ".join(text.splitlines()).replace("\t", " ")
+    write_text(path, format_records(changes, Change))

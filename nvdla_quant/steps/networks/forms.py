@@ -31,7 +31,7 @@ def import_network(
     """
     imported = import_onnx(Path(model), None if input_shape is None else tuple(input_shape))
     print(*imported.remarks, sep="\n")
-    _write(imported.network, [network])
+    write_network(imported.network, [network])
     write_json(names, dict(imported.names))
     write_json(size, asdict(size_of(imported.network)))
     write_text(remarks, "".join(f"{remark}\n" for remark in imported.remarks))
@@ -39,15 +39,15 @@ def import_network(
 
 def prepare_network(files: Sequence[str], made: Sequence[str], preparation: Mapping[str, Any]) -> None:
     """Write the form that is compiled of the network in `files` to `made`: ONNX to one file, Caffe's to two."""
-    _write(prepare(read_model(files), **preparation), made)
+    write_network(prepare(read_model(files), **preparation), made)
 
 
 def convert_network(files: Sequence[str], made: Sequence[str]) -> None:
     """Write the network in `files` as Caffe's files, `made`: what Caffe lacks is said otherwise where it can be."""
-    _write(for_caffe(read_model(files)), made)
+    write_network(for_caffe(read_model(files)), made)
 
 
-def _write(network: Network, files: Sequence[str]) -> None:
+def write_network(network: Network, files: Sequence[str]) -> None:
     """Write a network whole or not at all."""
     with ExitStack() as stack:
         write_model(network, [stack.enter_context(atomic_path(path)) for path in files])

@@ -11,7 +11,8 @@ from nvdla_quant.errors import TableError
 from nvdla_quant.network.caffe.reader import read_structure
 from nvdla_quant.network.graph import Convolution, Eltwise, Gather, Layer, Network, Tensor
 from nvdla_quant.network.shapes import assemble
-from nvdla_quant.table.changes import Change, format_changes, write_changes
+from nvdla_quant.jobs.files import format_records
+from nvdla_quant.table.changes import Change, write_changes
 from nvdla_quant.table.consistency import feed, unify
 from nvdla_quant.table.fusion import fused_end
 from nvdla_quant.table.table import SOFTMAX_SCALE, CalibrationTable, read_table
@@ -164,7 +165,7 @@ def test_feeding(network: Network) -> None:
 def test_changes_are_tab_separated_and_exact(tmp_path: Path) -> None:
     change = Change("a\tb", "c", 0.10000000149011612, 3.0, "pooling", "two\nlines")
     header = "name\tcache_name\tscale_before\tscale_after\trule\treason\n"
-    assert format_changes([change]) == header + "a b\tc\t0.10000000149011612\t3.0\tpooling\ttwo lines\n"
+    assert format_records([change], Change) == header + "a b\tc\t0.10000000149011612\t3.0\tpooling\ttwo lines\n"
     write_changes([], tmp_path / "changes.tsv")
     assert (tmp_path / "changes.tsv").read_text() == header
 

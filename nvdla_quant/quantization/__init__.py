@@ -1,0 +1,1 @@
+"""Better int8 than a calibrator alone gives: equalized ranges, corrected biases, chosen roundings, searched scales."""
