@@ -2,18 +2,17 @@
 # Every path carries only names of configuration records; no code parses a path.
 #   <results>/{model}/{dataset}/
 #       images/calibration-{calibrator}.npz  images/test-{shard}.npz     what was chosen, as the network sees it
-#       network/{network}/deploy.prototxt  weights.caffemodel            the network as it is compiled; network.onnx of ONNX
-#       network/imported/network.onnx names.json remarks.txt size.json  an ONNX model as it was read
-#       reference/{shard}.npz, accuracy.json  tensorrt/{engine}.npz, .json  fp32; TensorRT's own scores and accuracy
-#       quantized/{shard}.npz, accuracy.json                             a quantized ONNX model as onnxruntime runs it
-#       calibration/{calibrator}/calibration.cache  table.raw.json       TensorRT's text format; the same as JSON
-#       calibration/{calibrator}/ranges.tsv                              where the scales of a quantized model are from
+#       network/{network}/deploy.prototxt  weights.caffemodel            as it is compiled; network.onnx, equalization.tsv
+#       network/imported/{network.onnx,names.json,remarks.txt,size.json}  an ONNX model as it was read
+#       {reference,quantized}/{shard}.npz, accuracy.json                 fp32; a quantized ONNX model in onnxruntime
+#       tensorrt/{engine}.npz, .json  comparisons.json                   TensorRT's own scores; variants beside each other
+#       calibration/{calibrator}/[fold-equalize/]{calibration.cache,table.raw.json,ranges.tsv}  as TensorRT, and as JSON
 #       calibration/{calibrator}/{table}/table.fixed.json  changes.tsv   layer names, consistent scales
 #       {target}/support.json                                            what the hardware can run, before compiling
+#       {target}/{variant}/table.searched.json  weights.steps.npz        better scales, weights; search.tsv, refinement.tsv
 #       {target}/{variant}/loadable.nvdla  compile.json  cost.json       NVDLA's program, and how long it takes
 #       {target}/{variant}/dumps/{shard}.npz  {shard}.dimg/              what the device gives; as nvdla_runtime's files
 #       {target}/{variant}/{accuracy,comparison,verdict}.json layers.tsv  scores; beside fp32 by image and by layer
-#       comparisons.json                                                 variants beside each other
 #   downloads/{digest}/{kind}/...                                        files by URL, and files out of archives
 #   <results>/summary.{tsv,tex,md}  pairs.tsv  seeds.tsv  manifest.json  report/
 from snakemake.utils import min_version
@@ -45,6 +44,7 @@ include: "rules/reference.smk"
 include: "rules/calibration.smk"
 include: "rules/tensorrt.smk"
 include: "rules/tables.smk"
+include: "rules/refinement.smk"
 include: "rules/compilation.smk"
 include: "rules/runtime.smk"
 include: "rules/evaluation.smk"

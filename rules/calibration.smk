@@ -2,6 +2,7 @@
 #
 # Needs: the model, images/calibration-{calibrator}.npz; of a quantized model nothing but itself.
 # Makes: calibration/{calibrator}/calibration.cache in TensorRT's text format; its header says who wrote it.
+#        calibration/{calibrator}/fold-equalize/calibration.cache likewise, of network/fold-equalize/.
 #        Of a quantized model ranges.tsv beside it: where each scale is from, and which ranges were not symmetric.
 
 
@@ -34,6 +35,20 @@ rule calibrate:
         "Calibrate {wildcards.model} on {wildcards.dataset}, {wildcards.calibrator}"
     script:
         "../scripts/calibrate.py"
+
+
+use rule calibrate as calibrate_equalized with:
+    input:
+        network=JOB.equalized,
+        images="<case>/images/calibration-{calibrator}.npz",
+    output:
+        cache="<case>/calibration/{calibrator}/fold-equalize/calibration.cache",
+    log:
+        "<case_logs>/calibrate_equalized/{calibrator}.log",
+    benchmark:
+        "<case_benchmarks>/calibrate_equalized/{calibrator}.tsv"
+    message:
+        "Calibrate {wildcards.model}, equalized, on {wildcards.dataset}, {wildcards.calibrator}"
 
 
 rule take_scales:

@@ -21,6 +21,7 @@ from nvdla_quant.configuration.artefacts import Artefacts
 from nvdla_quant.configuration.parameters import ANY_NAME, Job, alternatives, those
 from nvdla_quant.configuration.load import load_configuration
 from nvdla_quant.configuration.sources import model_files
+from nvdla_quant.configuration.sweep import EQUALIZED
 from nvdla_quant.errors import ConfigError
 from nvdla_quant.jobs import provenance
 from nvdla_quant.jobs.files import folder_of_one
@@ -70,6 +71,10 @@ if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
     bind_into_containers([CHECKOUT, PACKAGE, Path(SWEEP.results), Path("downloads"), *models, *specifications])
 
 
+# What a network is prepared to; to equalize it is a rule of its own.
+FORMS = alternatives(name for name in CONFIGURATION.networks if name != EQUALIZED)
+
+
 wildcard_constraints:
     engine=alternatives(CONFIGURATION.engines),
     model=alternatives(SETTINGS["models"]),
@@ -100,9 +105,9 @@ def backend(name):
     return SETTINGS["backends"].get(name, {})
 
 
-def variants_with(**backends):
-    """Regular expression of the variants with these backends: the rules for one never match those of another."""
-    chosen = (v for v in CONFIGURATION.variants.values() if all(getattr(v, key) == backends[key] for key in backends))
+def variants_with(**choices):
+    """Regular expression of the variants with these choices: the rules for one never match those of another."""
+    chosen = (v for v in CONFIGURATION.variants.values() if all(getattr(v, key) == choices[key] for key in choices))
     return those([variant.name for variant in chosen], CONFIGURATION.variants)
 
 

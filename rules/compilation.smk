@@ -1,6 +1,7 @@
 # Compile loadables, and estimate how long they take on the hardware.
 #
-# Needs: network/{network}/, the fixed table (int8), {target}/support.json.
+# Needs: network/{network}/, the fixed or searched table (int8), weights.steps.npz where the variant has them,
+#        {target}/support.json.
 # Makes: {target}/{variant}/loadable.nvdla, compile.json; by this package's compiler or by NVIDIA's, as the variant says;
 #        cost.json of each loadable.
 
@@ -9,6 +10,7 @@ rule compile_loadable:
     input:
         network=JOB.prepared,
         table=JOB.table,
+        weights=JOB.weight_steps,
         support="<case>/{target}/support.json",
         specification=JOB.specification,
     output:

@@ -90,6 +90,7 @@ rule verify_loadable:
         report=branch(JOB.is_compiled_here, then="<case>/{target}/{variant}/compile.json", otherwise=[]),
         network=JOB.prepared,
         table=JOB.table,
+        weights=JOB.weight_steps,
         images=f"<case>/images/test-{CONFIGURATION.shards[0]}.npz",
         specification=JOB.specification,
     output:

@@ -1,7 +1,8 @@
 # Bring the network to the form that is compiled, and check what each target can run of it.
 #
-# Needs: the model's prototxt and caffemodel, or its ONNX file.
+# Needs: the model's prototxt and caffemodel, or its ONNX file; to equalize it, images/calibration-{calibrator}.npz.
 # Makes: network/{network}/deploy.prototxt, weights.caffemodel; {target}/support.json.
+#        network/fold-equalize/ likewise, with equalization.tsv: what each channel was multiplied by.
 #        Of an ONNX model network/imported/network.onnx, names.json, remarks.txt, size.json, which stands for it everywhere
 #        else, and network/{network}/network.onnx; that form as Caffe's files only where something reads no other
 #        (nvdla_compiler).
@@ -41,7 +42,7 @@ rule import_network:
 
 rule prepare_network:
     input:
-        network=JOB.network,
+        network=JOB.unprepared,
     output:
         prototxt="<results>/{model}/{dataset}/network/{network}/deploy.prototxt",
         caffemodel="<results>/{model}/{dataset}/network/{network}/weights.caffemodel",
@@ -51,6 +52,7 @@ rule prepare_network:
         "<case_benchmarks>/prepare_network/{network}.tsv"
     wildcard_constraints:
         model=alternatives(CONFIGURATION.models(onnx=False)),
+        network=FORMS,
     conda:
         "../envs/quantization.yaml"
     threads: 1
@@ -68,7 +70,7 @@ rule prepare_network:
 
 rule prepare_onnx_network:
     input:
-        network=JOB.network,
+        network=JOB.unprepared,
     output:
         network="<results>/{model}/{dataset}/network/{network}/network.onnx",
     log:
@@ -77,6 +79,7 @@ rule prepare_onnx_network:
         "<case_benchmarks>/prepare_onnx_network/{network}.tsv"
     wildcard_constraints:
         model=alternatives(CONFIGURATION.models(onnx=True)),
+        network=FORMS,
     conda:
         "../envs/quantization.yaml"
     threads: 1
@@ -90,6 +93,48 @@ rule prepare_onnx_network:
         "Prepare {wildcards.model} ({wildcards.network})"
     script:
         "../scripts/prepare_onnx_network.py"
+
+
+# Its form for raw pixels is made from it by the rules above.
+rule equalize_network:
+    input:
+        network=JOB.network,
+        images=JOB.equalization_images,
+    output:
+        prototxt="<results>/{model}/{dataset}/network/fold-equalize/deploy.prototxt",
+        caffemodel="<results>/{model}/{dataset}/network/fold-equalize/weights.caffemodel",
+        report="<results>/{model}/{dataset}/network/fold-equalize/equalization.tsv",
+    log:
+        "<case_logs>/equalize_network.log",
+    benchmark:
+        "<case_benchmarks>/equalize_network.tsv"
+    wildcard_constraints:
+        model=alternatives(CONFIGURATION.models(onnx=False)),
+    conda:
+        "../envs/quantization.yaml"
+    threads: 2
+    resources:
+        mem_mb=MEMORY.of("equalize_network"),
+        runtime=60,
+    params:
+        preprocessing=JOB.preprocessing,
+        code=code_of("equalize_network"),
+    message:
+        "Equalize {wildcards.model} on {wildcards.dataset}"
+    script:
+        "../scripts/equalize_network.py"
+
+
+use rule equalize_network as equalize_onnx_network with:
+    output:
+        network="<results>/{model}/{dataset}/network/fold-equalize/network.onnx",
+        report="<results>/{model}/{dataset}/network/fold-equalize/equalization.tsv",
+    log:
+        "<case_logs>/equalize_onnx_network.log",
+    benchmark:
+        "<case_benchmarks>/equalize_onnx_network.tsv"
+    wildcard_constraints:
+        model=alternatives(CONFIGURATION.models(onnx=True)),
 
 
 rule convert_network:

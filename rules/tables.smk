@@ -2,6 +2,7 @@
 #
 # Needs: calibration.cache, the model, network/{network}/.
 # Makes: table.raw.json (names as in the cache); {table}/table.fixed.json (layer names, consistent scales), changes.tsv.
+#        A table of the equalized network is made from the cache of that.
 
 
 rule convert_cache:
@@ -27,10 +28,23 @@ rule convert_cache:
         "../scripts/convert_cache.py"
 
 
+use rule convert_cache as convert_equalized_cache with:
+    input:
+        cache="<case>/calibration/{calibrator}/fold-equalize/calibration.cache",
+    output:
+        table="<case>/calibration/{calibrator}/fold-equalize/table.raw.json",
+    log:
+        "<case_logs>/convert_equalized_cache/{calibrator}.log",
+    benchmark:
+        "<case_benchmarks>/convert_equalized_cache/{calibrator}.tsv"
+    message:
+        "Convert the calibration cache of {wildcards.model}, equalized, {wildcards.calibrator}"
+
+
 rule fix_table:
     input:
-        cache="<case>/calibration/{calibrator}/calibration.cache",
-        network=JOB.structure,
+        cache=JOB.cache,
+        network=JOB.table_structure,
         prepared=JOB.table_network,
     output:
         table="<case>/calibration/{calibrator}/{table}/table.fixed.json",

@@ -1,6 +1,6 @@
 # TensorRT: the calibration caches of calibrators whose method is one of its own, and its accuracy beside NVDLA's.
 #
-# Needs: the model, images/calibration-{calibrator}.npz, images/test-{shard}.npz; a GPU.
+# Needs: the model (network/fold-equalize/ for calibration/{calibrator}/fold-equalize/), images/calibration-{calibrator}.npz, images/test-{shard}.npz; a GPU.
 # Makes: calibration/{calibrator}/calibration.cache; tensorrt/{engine}.npz and .json, engine fp32, fp16, int8-{calibrator}.
 #
 # Two of these run where TensorRT is: as a program, since that may be an interpreter that Snakemake's scripts cannot use.
@@ -29,6 +29,20 @@ rule prepare_tensorrt:
         "Lay {wildcards.model} ready for TensorRT"
     script:
         "../scripts/prepare_tensorrt.py"
+
+
+use rule prepare_tensorrt as prepare_equalized_tensorrt with:
+    input:
+        network=JOB.equalized,
+    output:
+        job="<case>/tensorrt/fold-equalize/job.json",
+        model="<case>/tensorrt/fold-equalize/model.onnx",
+    log:
+        "<case_logs>/prepare_equalized_tensorrt.log",
+    benchmark:
+        "<case_benchmarks>/prepare_equalized_tensorrt.tsv"
+    message:
+        "Lay {wildcards.model}, equalized, ready for TensorRT"
 
 
 rule calibrate_with_tensorrt:
@@ -63,6 +77,22 @@ rule calibrate_with_tensorrt:
     shell:
         "{params.python:q} -m nvdla_quant.calibration.tensorrt calibrate --job={input.job:q}"
         " --calibration={input.images:q} {params.options:q} --cache={output.cache:q} > {log:q} 2>&1"
+
+
+use rule calibrate_with_tensorrt as calibrate_equalized_with_tensorrt with:
+    input:
+        job="<case>/tensorrt/fold-equalize/job.json",
+        model="<case>/tensorrt/fold-equalize/model.onnx",
+        network=JOB.equalized_caffe_files,
+        images="<case>/images/calibration-{calibrator}.npz",
+    output:
+        cache="<case>/calibration/{calibrator}/fold-equalize/calibration.cache",
+    log:
+        "<case_logs>/calibrate_equalized_with_tensorrt/{calibrator}.log",
+    benchmark:
+        "<case_benchmarks>/calibrate_equalized_with_tensorrt/{calibrator}.tsv"
+    message:
+        "Calibrate {wildcards.model}, equalized, on {wildcards.dataset}, {wildcards.calibrator}, with TensorRT"
 
 
 rule run_tensorrt:

@@ -5,5 +5,5 @@ from nvdla_quant.steps.compilation import compile_loadable
 
 with logs.capture(snakemake.log[0]):
     given, made, params = snakemake.input, snakemake.output, snakemake.params
-    files = given.network, given.table or None, made.loadable, made.report
-    compile_loadable(*files, params.target, params.options)
+    read = given.network, given.table or None, given.weights or None
+    compile_loadable(*read, made.loadable, made.report, params.target, params.options)

@@ -10,6 +10,7 @@ from typing import Any
 
 from nvdla_quant.configuration.records import Case, Configuration, Run, Table, Variant
 from nvdla_quant.configuration.sources import files_of, model_files
+from nvdla_quant.configuration.sweep import EQUALIZED, calibration_folder, calibration_name
 
 FIGURES = ("accuracy", "time", "costs", "roofline", "images", "layers", "scales", "classes")
 """Figures of the report."""
@@ -33,8 +34,22 @@ def is_compiled_here(run: Run) -> bool:
 
 def form_files(configuration: Configuration, model: str, table: Table) -> list[str]:
     """Return the files of the network that a table belongs to, below the folder of a case."""
-    names = (PREPARED,) if configuration.is_onnx(model) and not table.caffe else CAFFE
-    return [f"network/{table.network}/{name}" for name in names]
+    return [f"network/{table.network}/{name}" for name in _form_names(configuration, model, table.caffe)]
+
+
+def equalized_files(configuration: Configuration, model: str) -> list[str]:
+    """Return the files of the equalized network, below the folder of a case: of an ONNX model no Caffe's."""
+    return [f"network/{EQUALIZED}/{name}" for name in _form_names(configuration, model)]
+
+
+def _form_names(configuration: Configuration, model: str, caffe: bool = False) -> tuple[str, ...]:
+    return (PREPARED,) if configuration.is_onnx(model) and not caffe else CAFFE
+
+
+def made_by_methods(variant: Variant) -> list[str]:
+    """Return what better weights and scales of a variant are in, below the folder of a run."""
+    searched = ["table.searched.json", "search.tsv"] if variant.is_searched else []
+    return [*searched, *(["weights.steps.npz", "refinement.tsv"] if variant.is_refined else [])]
 
 
 @dataclass(frozen=True)
@@ -134,8 +149,7 @@ class Artefacts:
     def raw_tables(self) -> list[str]:
         """Raw tables of the calibrators, in the order of `calibrators`."""
         return [
-            f"{self.results}/{model}/{dataset}/calibration/{calibrator}/table.raw.json"
-            for model, dataset, calibrator in self._calibrators
+            f"{self.results}/{model}/{dataset}/{folder}/table.raw.json" for model, dataset, folder in self._calibrations
         ]
 
     @cached_property
@@ -155,7 +169,7 @@ class Artefacts:
             unseen = self.configuration.qdq_calibrators
             names += [f"images/calibration-{calibrator}.npz" for calibrator in seen if calibrator not in unseen]
             names += [f"{run.target}/support.json" for run in runs]
-            names += self._networks(case)
+            names += self._networks(case, equalized=False)
             paths += self._of_case(case, names)
         return paths
 
@@ -168,13 +182,15 @@ class Artefacts:
             names = [f"reference/{shard}.npz" for shard in self.configuration.shards]
             if case in self.configuration.quantized_cases:
                 names += [f"quantized/{shard}.npz" for shard in self.configuration.shards]
+            names += self._networks(case, equalized=True)
             for run in self.configuration.runs_of(case):
-                if run.variant.calibrator is not None:
-                    folder = f"calibration/{run.variant.calibrator}"
+                calibrator, table = run.variant.calibrator, self.configuration.table(case.model, run.variant)
+                if calibrator is not None:
+                    folder = calibration_folder(calibrator, table.preparation)
                     names += [f"{folder}/calibration.cache", f"{folder}/table.raw.json"]
-                    if run.variant.calibrator in self.configuration.qdq_calibrators:
+                    if calibrator in self.configuration.qdq_calibrators:
                         names.append(f"{folder}/ranges.tsv")
-                    fixed = f"{folder}/{self.configuration.table(case.model, run.variant).name}"
+                    fixed = f"calibration/{calibrator}/{table.name}"
                     names += [f"{fixed}/table.fixed.json", f"{fixed}/changes.tsv"]
             paths += self._of_case(case, names)
         names = [
@@ -184,6 +200,8 @@ class Artefacts:
             *(f"dumps/{shard}.npz" for shard in self.configuration.shards),
         ]
         paths += self._of_runs(*names, *(("layers.tsv", "verdict.json") if self.is_verified else ()))
+        for run in self.configuration.runs:
+            paths += [f"{self.run_folder(run)}/{name}" for name in made_by_methods(run.variant)]
         return paths + self._engine_files("npz") + self.accuracies + self.comparisons
 
     @cached_property
@@ -215,27 +233,39 @@ class Artefacts:
 
     @property
     def calibrators(self) -> list[dict[str, Any]]:
-        """Calibrators that each case uses, under their names without the seed where the sweep repeats it."""
+        """Calibrators that each case uses, under their names without the seed where the sweep repeats it.
+
+        One that also sees the equalized network stands twice.
+        """
         return [
             {"model": model, "dataset": dataset, "name": name}
-            for (model, dataset, _), name in self._calibrators.items()
+            for (model, dataset, _), name in self._calibrations.items()
         ]
 
     @cached_property
-    def _calibrators(self) -> dict[tuple[str, str, str], str | None]:
-        """Name without the seed of each calibrator, by model, data set and name."""
-        found: dict[tuple[str, str, str], str | None] = {}
+    def _calibrations(self) -> dict[tuple[str, str, str], str]:
+        """What each calibrator's scales are called, without the seed, by model, data set and folder of the cache."""
+        found: dict[tuple[str, str, str], str] = {}
         for group in self.configuration.groups:
             for run in group.runs:
-                if run.variant.calibrator is not None:
-                    found.setdefault((run.case.model, run.case.dataset, run.variant.calibrator), group.calibrator)
+                preparation = run.variant.table.preparation
+                if run.variant.calibrator is not None and group.calibrator is not None:
+                    folder = calibration_folder(run.variant.calibrator, preparation)
+                    name = calibration_name(group.calibrator, preparation)
+                    found.setdefault((run.case.model, run.case.dataset, folder), name)
         return found
 
-    def _networks(self, case: Case) -> Iterator[str]:
-        """Yield the files of a case's network: of an ONNX model as it was read, then as it is compiled."""
-        if self.configuration.is_onnx(case.model):
+    def _networks(self, case: Case, *, equalized: bool) -> Iterator[str]:
+        """Yield the files of a case's network: of an ONNX model as it was read, then as it is compiled.
+
+        Of the equalized network, whose weights follow from sums in floating point, or of the others.
+        """
+        runs = [run for run in self.configuration.runs_of(case) if run.variant.table.is_equalized == equalized]
+        if equalized and runs:
+            yield from (*equalized_files(self.configuration, case.model), f"network/{EQUALIZED}/equalization.tsv")
+        if not equalized and self.configuration.is_onnx(case.model):
             yield from (f"network/{name}" for name in IMPORTED)
-        for run in self.configuration.runs_of(case):
+        for run in runs:
             yield from prepared_files(self.configuration, case.model, run.variant)
             if self.configuration.in_caffe(case.model, run.variant):
                 yield f"network/{run.variant.table.network}/{PREPARED}"

@@ -5,16 +5,19 @@ from itertools import product
 from typing import Any
 
 from nvdla_quant.configuration import sheets, sweep
-from nvdla_quant.configuration.records import Case, Configuration, Run, Table, Variant
+from nvdla_quant.configuration.records import METHODS, Case, Configuration, Run, Table, Variant
 from nvdla_quant.configuration.schema import checked, explain, load_schema
 from nvdla_quant.configuration.sources import resolve_files
 from nvdla_quant.configuration.stock_runtime import normalize_option
+from nvdla_quant.configuration.sweep import EQUALIZED
 from nvdla_quant.configuration.targets import check_names, clocks_of, own_targets
 from nvdla_quant.errors import ConfigError, DatasetError
 from nvdla_quant.hardware.targets import NVIDIA_COMPILER_TARGETS
 
 EMBEDDED = {"compiler": "builtin", "runtime": "emulator"}
 """Backends of a variant that need nothing else."""
+_METHOD_WORDS = {"search": "search-"}
+"""What stands before a choice in the name of a variant, where the choice alone says too little."""
 
 
 def load_configuration(config: Mapping[str, Any]) -> Configuration:
@@ -71,6 +74,7 @@ def _loaded(config: Mapping[str, Any]) -> Configuration:
     _check_compiler(configuration)
     _check_device(configuration)
     _check_quantized(configuration)
+    _check_methods(configuration)
     return configuration
 
 
@@ -152,6 +156,39 @@ def _check_quantized(configuration: Configuration) -> None:
             )
 
 
+_ONLY_BUILTIN = {
+    "correction": "nvdla_compiler takes no weights.steps.npz, where corrected biases are; use compiler: builtin",
+    "rounding": "nvdla_compiler rounds weights itself and takes no weights.steps.npz; use compiler: builtin",
+    "search": (
+        "nvdla_compiler chooses scales of weights and steps of biases itself, and the search goes by the loadables of "
+        "the builtin one; use compiler: builtin"
+    ),
+}
+"""Why NVIDIA's compiler can do nothing with a method."""
+
+
+def _check_methods(configuration: Configuration) -> None:
+    """Refuse methods that a variant's compiler, preparation or calibrator takes no part in."""
+    for variant in configuration.variants.values():
+        for key, reason in _unusable(variant, variant.calibrator in configuration.qdq_calibrators):
+            chosen = variant.table.preparation if key == "preparation" else getattr(variant, key)
+            raise ConfigError(f"config: variant {variant.name}: {key}: {chosen}: {reason}")
+
+
+def _unusable(variant: Variant, has_own_scales: bool) -> Iterator[tuple[str, str]]:
+    """Yield the keys of methods that a variant cannot have, and why; a calibrator of method qdq `has_own_scales`."""
+    methods = [key for key, plain in METHODS.items() if getattr(variant, key) != plain]
+    if has_own_scales:
+        for key in [*(["preparation"] if variant.table.is_equalized else []), *methods]:
+            kept = f"calibrator {variant.calibrator} keeps the scales and the weights that the model has in it"
+            yield key, f"{kept}; remove it, or use another calibrator"
+    for key in methods:
+        if variant.compiler == "nvdla_compiler":
+            yield key, _ONLY_BUILTIN[key]
+        if variant.table.preparation == "as-is" and key != "search":
+            yield key, "weights and biases are chosen of the folded layers; use preparation: fold"
+
+
 def _cases(settings: Mapping[str, Any], families: Mapping[str, str]) -> list[Case]:
     for i, case in enumerate(settings["cases"]):
         for kind in ("model", "dataset"):
@@ -196,6 +233,12 @@ def _variant(record: Mapping[str, Any], settings: Mapping[str, Any], where: str)
         for key in ("mode", "calibrator"):
             if key in record:
                 raise ConfigError(f"config: {where}.{key}: only an int8 variant has one; remove it")
+        for key, plain in METHODS.items():
+            if record[key] != plain:
+                raise ConfigError(f"config: {where}.{key}: {record[key]}: only an int8 variant has one; remove it")
+        if record["preparation"] == EQUALIZED:
+            reason = "it evens out ranges for int8, on the images of a calibrator, and fp16 has none; use fold"
+            raise ConfigError(f"config: {where}.preparation: {EQUALIZED}: {reason}")
     calibrator = record.get("calibrator")
     targets = tuple(record.get("targets", settings["targets"]))
     parts = [record["precision"], *((record["mode"], calibrator) if int8 else ())]
@@ -205,6 +248,7 @@ def _variant(record: Mapping[str, Any], settings: Mapping[str, Any], where: str)
         parts.append(record["feeding"])
     if not record["unify_scales"]:
         parts.append("not-unified")
+    parts += [_METHOD_WORDS.get(key, "") + record[key] for key, plain in METHODS.items() if record[key] != plain]
     for key, embedded in EMBEDDED.items():
         if record[key] != embedded:
             if record[key] not in settings["backends"]:
@@ -219,6 +263,7 @@ def _variant(record: Mapping[str, Any], settings: Mapping[str, Any], where: str)
         targets=targets,
         compiler=record["compiler"],
         runtime=record["runtime"],
+        **{key: record[key] for key in METHODS},
     )
 
 
@@ -251,6 +296,7 @@ def _axes(run: Run, families: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
         "calibrator": calibrator,
         "preparation": (variant.table.preparation,),
         "feeding": (variant.table.feeding,),
+        **{key: (getattr(variant, key),) for key in METHODS},
         "compiler": (variant.compiler,),
         "runtime": (variant.runtime,),
     }

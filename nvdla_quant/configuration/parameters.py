@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-from nvdla_quant.configuration.artefacts import IMPORTED, Artefacts, form_files, prepared_files
-from nvdla_quant.configuration.records import Case, Configuration, Table, Variant
+from nvdla_quant.configuration.artefacts import IMPORTED, Artefacts, equalized_files, form_files, prepared_files
+from nvdla_quant.configuration.records import METHODS, Case, Configuration, Table, Variant
 from nvdla_quant.configuration.sources import files_of, is_onnx, located, model_files
+from nvdla_quant.configuration.sweep import calibration_folder
 
 Record = Mapping[str, Any]
 
@@ -140,9 +141,26 @@ class Job:
 
     # The network as it is compiled.
 
+    def equalized(self, wildcards: Wildcards) -> list[str]:
+        """Return the files of the equalized network."""
+        return [
+            f"{self._folder(wildcards)}/{name}" for name in equalized_files(self.configuration, self._name(wildcards))
+        ]
+
+    def equalization_images(self, wildcards: Wildcards) -> list[str]:
+        """Return the images of the calibrators that see the equalized network; on them its scores must not change."""
+        names = self.configuration.equalized_calibrators(self._case(wildcards))
+        return [f"{self._folder(wildcards)}/images/calibration-{name}.npz" for name in names]
+
+    def unprepared(self, wildcards: Wildcards) -> list[str]:
+        """Return the files of the network that a form is made from: as it was trained, or equalized."""
+        table = self.configuration.networks[wildcards.network]
+        return self.equalized(wildcards) if table.is_equalized else self.network(wildcards)
+
     def preparation(self, wildcards: Wildcards) -> Record:
-        """Return how the form of the network is made."""
-        return self._preparation(wildcards, self.configuration.networks[wildcards.network])
+        """Return how the form of the network is made; the equalized network is folded already."""
+        table = self.configuration.networks[wildcards.network]
+        return self._preparation(wildcards, table, "as-is" if table.is_equalized else table.preparation)
 
     def nvdla_compiler_variants(self, wildcards: Wildcards) -> Record:
         """Return the variants that NVIDIA's compiler makes for a target, with what decides whether they come right."""
@@ -151,7 +169,10 @@ class Job:
                 "precision": variant.precision,
                 "mode": variant.mode,
                 "is_converted": self.configuration.in_caffe(self._name(wildcards), variant),
-                **self._preparation(wildcards, variant.table),
+                # Equalization leaves the layers of the folded network, and what its support depends on.
+                **self._preparation(
+                    wildcards, variant.table, "fold" if variant.table.is_equalized else variant.table.preparation
+                ),
             }
             for variant in self.configuration.variants.values()
             if variant.compiler == "nvdla_compiler" and wildcards.target in variant.targets
@@ -171,6 +192,10 @@ class Job:
     def caffe_files(self, wildcards: Wildcards) -> list[str]:
         """Return Caffe's files, which some versions of TensorRT read; an ONNX model has none."""
         return [] if is_onnx(self._model(wildcards)) else self.network(wildcards)
+
+    def equalized_caffe_files(self, wildcards: Wildcards) -> list[str]:
+        """Return the same of the equalized network."""
+        return [] if is_onnx(self._model(wildcards)) else self.equalized(wildcards)
 
     def tensorrt_options(self, wildcards: Wildcards, input: Any) -> list[str]:
         """Return the options of TensorRT's program for a calibrator."""
@@ -196,6 +221,17 @@ class Job:
         """Return how a cache becomes a fixed table."""
         table = self.configuration.tables[wildcards.table]
         return {"feeding": table.feeding, "unify_scales": table.unify_scales}
+
+    def cache(self, wildcards: Wildcards) -> str:
+        """Return the calibration cache that a fixed table is made from."""
+        table = self.configuration.tables[wildcards.table]
+        name = known("calibrator", wildcards.calibrator, self.configuration.settings["calibrators"])
+        return f"{self._folder(wildcards)}/{calibration_folder(name, table.preparation)}/calibration.cache"
+
+    def table_structure(self, wildcards: Wildcards) -> list[str]:
+        """Return the file that has the structure of the network that the cache of a fixed table is of."""
+        table = self.configuration.tables[wildcards.table]
+        return self.equalized(wildcards)[:1] if table.is_equalized else self.structure(wildcards)
 
     def table_network(self, wildcards: Wildcards) -> list[str]:
         """Return the files of the network that a fixed table belongs to, those that decide its scales."""
@@ -226,11 +262,43 @@ class Job:
         return self.prepared(wildcards)[:1]
 
     def table(self, wildcards: Wildcards) -> str | list[str]:
+        """Return the table that a variant is compiled with, fixed or searched; an fp16 variant has none."""
+        if self._variant(wildcards).is_searched:
+            return f"{self._run_folder(wildcards)}/table.searched.json"
+        return self.fixed_table(wildcards)
+
+    def fixed_table(self, wildcards: Wildcards) -> str | list[str]:
         """Return the fixed table of a variant; an fp16 variant has none."""
         variant = self._variant(wildcards)
         table = self.configuration.table(self._name(wildcards), variant)
         folder = f"{self._folder(wildcards)}/calibration/{variant.calibrator}/{table.name}"
         return [] if variant.calibrator is None else f"{folder}/table.fixed.json"
+
+    def weight_steps(self, wildcards: Wildcards) -> str | list[str]:
+        """Return the steps of weights and biases that a variant is compiled with; most leave them to the compiler."""
+        is_refined = self._variant(wildcards).is_refined
+        return f"{self._run_folder(wildcards)}/weights.steps.npz" if is_refined else []
+
+    def calibration_images(self, wildcards: Wildcards) -> str | list[str]:
+        """Return the images of a variant's calibrator; an fp16 variant has none."""
+        calibrator = self._variant(wildcards).calibrator
+        return [] if calibrator is None else f"{self._folder(wildcards)}/images/calibration-{calibrator}.npz"
+
+    def refinement_options(self, wildcards: Wildcards) -> Record:
+        """Return how the steps of a variant's weights and biases are chosen."""
+        variant, objective = self._variant(wildcards), self.configuration.settings["objective"]
+        return {
+            "mode": variant.mode,
+            "correction": variant.correction,
+            "rounding": variant.rounding,
+            "objective": objective,
+        }
+
+    def search_options(self, wildcards: Wildcards) -> Record:
+        """Return how the scales of a variant are searched."""
+        settings = self.configuration.settings
+        mode = self._variant(wildcards).mode
+        return {"mode": mode, "objective": settings["objective"], "trials": settings["search_trials"]}
 
     def compile_options(self, wildcards: Wildcards) -> Record:
         """Return what a compiler is told of a variant."""
@@ -280,6 +348,7 @@ class Job:
             "preparation": variant.table.preparation,
             "feeding": variant.table.feeding if calibrated else None,
             "unified_scales": variant.table.unify_scales if calibrated else None,
+            **{key: getattr(variant, key) if calibrated else None for key in METHODS},
             "calibrate_backend": self._calibrate_backend(variant.calibrator),
             "compile_backend": variant.compiler,
             "run_backend": variant.runtime,
@@ -299,6 +368,7 @@ class Job:
             "preparation": None,
             "feeding": None,
             "unified_scales": None,
+            **dict.fromkeys(METHODS),
             "calibrate_backend": "tensorrt" if calibrator else None,
             "compile_backend": "tensorrt",
             "run_backend": "tensorrt",
@@ -309,6 +379,7 @@ class Job:
         subject = dict.fromkeys(("target", "mode", "calibrator", "preparation", "feeding", "unified_scales"))
         return {
             **subject,
+            **dict.fromkeys(METHODS),
             "model": wildcards.model,
             "dataset": wildcards.dataset,
             "variant": "onnxruntime-int8",
@@ -364,6 +435,9 @@ class Job:
     def _folder(self, wildcards: Wildcards) -> str:
         return f"{self.artefacts.results}/{wildcards.model}/{wildcards.dataset}"
 
+    def _run_folder(self, wildcards: Wildcards) -> str:
+        return f"{self._folder(wildcards)}/{wildcards.target}/{wildcards.variant}"
+
     def _name(self, wildcards: Wildcards) -> str:
         return known("model", wildcards.model, self.configuration.settings["models"])
 
@@ -387,11 +461,11 @@ class Job:
         variants = self.configuration.variants
         return variants[known("variant", wildcards.variant, variants)]
 
-    def _preparation(self, wildcards: Wildcards, table: Table) -> Record:
+    def _preparation(self, wildcards: Wildcards, table: Table, preparation: str) -> Record:
         """Return how a form is made; the stock runtime feeds raw pixels, so their preprocessing goes in too."""
         preprocessing = self.preprocessing(wildcards)
         pixels = None if table.feeding == "quantized" else (preprocessing["mean"], preprocessing["scale"])
-        return {"preparation": table.preparation, "pixels": pixels}
+        return {"preparation": preparation, "pixels": pixels}
 
     def _calibrate_backend(self, calibrator: str | None) -> str | None:
         if calibrator is None:

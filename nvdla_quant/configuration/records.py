@@ -8,7 +8,11 @@ from typing import Any
 
 from nvdla_quant.configuration import sweep
 from nvdla_quant.configuration.sources import is_onnx
+from nvdla_quant.configuration.sweep import EQUALIZED
 from nvdla_quant.jobs.downloads import Source
+
+METHODS = {"correction": "none", "rounding": "nearest", "search": "none"}
+"""Keys of a variant that say how its weights and scales are bettered, and the choice that leaves them as they are."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,11 @@ class Table:
         """Folder of the network that it belongs to: the preparation, and the stock runtime, which feeds raw pixels."""
         return self.preparation + ("" if self.feeding == "quantized" else f"-{self.feeding}")
 
+    @property
+    def is_equalized(self) -> bool:
+        """Return whether it belongs to the equalized network, whose calibration it is made from."""
+        return self.preparation == EQUALIZED
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -47,6 +56,19 @@ class Variant:
     targets: tuple[str, ...]
     compiler: str
     runtime: str
+    correction: str
+    rounding: str
+    search: str
+
+    @property
+    def is_refined(self) -> bool:
+        """Return whether the steps of weights and biases are chosen before the compiler sees them."""
+        return (self.correction, self.rounding) != (METHODS["correction"], METHODS["rounding"])
+
+    @property
+    def is_searched(self) -> bool:
+        """Return whether the scales of the fixed table are searched."""
+        return self.search != METHODS["search"]
 
 
 @dataclass(frozen=True)
@@ -183,6 +205,12 @@ class Configuration:
         name = variant.name.replace(calibrator, seedless)
         return Group(tuple(runs), name, record["images"], name.replace(seedless, series), seedless)
 
+    def equalized_calibrators(self, case: Case) -> tuple[str, ...]:
+        """Return the names of the calibrators that see the equalized network of `case`."""
+        variants = (run.variant for run in self.runs_of(case))
+        found = (one.calibrator for one in variants if one.table.is_equalized and one.calibrator is not None)
+        return tuple(dict.fromkeys(found))
+
     def mode_pairs(self, case: Case) -> tuple[tuple[Run, Run], ...]:
         """Return the runs of `case` that differ in nothing but the mode: per-kernel and per-filter."""
         modes: dict[Any, dict[str, Run]] = {}
@@ -244,9 +272,13 @@ class Configuration:
 
     @cached_property
     def engines(self) -> tuple[str, ...]:
-        """What TensorRT runs beside NVDLA: everything, if a variant has a calibrator of TensorRT's own."""
-        used = dict.fromkeys(v.calibrator for v in self.variants.values() if v.calibrator in self.tensorrt_calibrators)
-        return ("fp32", "fp16", *(f"int8-{name}" for name in used)) if used else ()
+        """What TensorRT runs beside NVDLA: everything, if a variant has a calibrator of TensorRT's own.
+
+        In int8 with the caches of the original network, which is what it runs.
+        """
+        chosen = [v for v in self.variants.values() if v.calibrator in self.tensorrt_calibrators]
+        used = dict.fromkeys(v.calibrator for v in chosen if not v.table.is_equalized)
+        return ("fp32", "fp16", *(f"int8-{name}" for name in used)) if chosen else ()
 
     @property
     def shards(self) -> tuple[str, ...]:

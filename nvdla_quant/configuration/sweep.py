@@ -1,4 +1,4 @@
-"""Sweeps: records that stand for several, and rules that pick runs.
+"""Sweeps: records that stand for several, what those are called, and rules that pick runs.
 
 A list in place of a value makes one record for each item; several lists make all combinations.
 """
@@ -10,9 +10,14 @@ from typing import Any
 
 Record = Mapping[str, Any]
 
+EQUALIZED = "fold-equalize"
+"""The preparation that changes ranges, so that its network is calibrated itself; its folder's name too."""
 CALIBRATOR_KEYS = {"images": "images", "batch_size": "batch", "percentile": "", "seed": "seed"}
 """Keys of a calibrator that may hold a list, and the word that each adds to the name."""
-VARIANT_KEYS = ("mode", "calibrator", "preparation", "feeding", "unify_scales", "compiler", "runtime")
+VARIANT_KEYS = (
+    *("mode", "calibrator", "preparation", "feeding", "unify_scales", "correction", "rounding", "search"),
+    *("compiler", "runtime"),
+)
 """Keys of a variant that may hold a list."""
 
 
@@ -44,6 +49,16 @@ def without(name: str, word: str, item: Any) -> str:
     parts, added = name.split("-"), [word, str(item)]
     places = [i for i in range(1, len(parts)) if parts[i : i + 2] == added]
     return "-".join(parts[: places[-1]] + parts[places[-1] + 2 :]) if places else name
+
+
+def calibration_folder(calibrator: str, preparation: str) -> str:
+    """Return the folder of a calibrator's cache, below a case's: that of the equalized network is one of its own."""
+    return f"calibration/{calibrator}" + (f"/{EQUALIZED}" if preparation == EQUALIZED else "")
+
+
+def calibration_name(calibrator: str, preparation: str) -> str:
+    """Return what a calibrator's scales go by in a report; with a space no other calibrator can be called so."""
+    return calibrator + (f" {EQUALIZED}" if preparation == EQUALIZED else "")
 
 
 def matches(rule: Record, axes: Mapping[str, Sequence[str]]) -> bool:

@@ -70,7 +70,7 @@ class Figures:
 class Subject:
     """What was measured: the names of a case and a variant, and what the variant's record fixes.
 
-    The fp32 reference has no target, mode, calibrator, preparation, feeding and compile backend.
+    The fp32 reference has no target, mode, calibrator, preparation, feeding, methods and compile backend.
     """
 
     model: str
@@ -83,6 +83,9 @@ class Subject:
     preparation: str | None
     feeding: str | None
     unified_scales: bool | None
+    correction: str | None
+    rounding: str | None
+    search: str | None
     calibrate_backend: str | None
     compile_backend: str | None
     run_backend: str

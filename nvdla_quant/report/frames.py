@@ -103,10 +103,15 @@ SUMMARY: Schema = {
         precision="fp32, fp16 or int8",
         mode="how weights share scales: per-kernel or per-filter",
         calibrator="calibrator, by its name",
-        preparation="fold or as-is",
+        preparation="fold, fold-equalize or as-is",
         feeding="how the input is fed: quantized or stock-runtime",
     ),
     "unified_scales": Column("boolean", "whether scales that the hardware cannot change were made to agree"),
+    **_texts(
+        correction="whether errors of the mean are taken out of biases: none or bias",
+        rounding="how weights are rounded: nearest or adaround",
+        search="what scales are searched for: none, or output for the best output of the loadable",
+    ),
     **_MADE_BY,
     **_counts(checked="images that were also run bit for bit"),
     **_numbers(
@@ -262,7 +267,10 @@ CONFUSIONS: Schema = {**_PAIR, **_counts(label="class", predicted="what it was c
 """A row for each cell of the confusion matrix that changed most in a comparison: expected numbers of images."""
 SCALES: Schema = {
     **{name: _RUN[name] for name in CASE},
-    **_texts(calibrator="calibrator; without the seed where seeds are put together", tensor="as the cache names it"),
+    **_texts(
+        calibrator="calibrator, without the seed where seeds are put together; and the network, where it was equalized",
+        tensor="as the cache names it",
+    ),
     **_numbers(scale="real value of one int8 step, in the raw table"),
 }
 """A row for each tensor that a calibrator found a scale of."""

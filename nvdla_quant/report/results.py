@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from nvdla_quant.configuration.sweep import EQUALIZED, calibration_folder, calibration_name
 from nvdla_quant.errors import ReportError
 from nvdla_quant.evaluation.comparison import read_comparisons
 from nvdla_quant.report.costs import read_costs
@@ -70,7 +71,9 @@ def read_results(folder: Path | str) -> Results:
     summary = read_tsv(folder / "summary.tsv", SUMMARY, "accuracies")
     runs = summary.dropna(subset=["target"])
     judged = records(runs.dropna(subset=["verdict"]))
-    calibrated = runs.dropna(subset=["calibrator"]).drop_duplicates([*CASE, "calibrator"])
+    calibrated = runs.dropna(subset=["calibrator"])
+    calibrated = calibrated.assign(equalized=calibrated["preparation"] == EQUALIZED)
+    calibrated = calibrated.drop_duplicates([*CASE, "calibrator", "equalized"])
     comparisons = [_of(folder, run, RUN) / "comparison.json" for run in records(runs)]
     comparisons += [_of(folder, case, CASE) / "comparisons.json" for case in records(runs.drop_duplicates(list(CASE)))]
     found = [pair for path in comparisons for pair in read_comparisons(path)]
@@ -92,5 +95,6 @@ def _of(folder: Path, row: Row, keys: Iterable[str]) -> Path:
 
 
 def _scales(folder: Path, run: Row) -> pd.DataFrame:
-    path = _of(folder, run, CASE) / "calibration" / run["calibrator"] / "table.raw.json"
-    return read_scales(path, {**run, "name": run["calibrator"]})
+    which = run["calibrator"], run["preparation"]
+    path = _of(folder, run, CASE) / calibration_folder(*which) / "table.raw.json"
+    return read_scales(path, {**run, "name": calibration_name(*which)})

@@ -62,7 +62,12 @@ def checkout(
             "trt": {"method": "tensorrt-entropy", "images": 16, "batch_size": 8},
         },
         "targets": ["nv_full"],
-        "variants": [{**int8, "calibrator": "entropy"}, {**int8, "calibrator": "trt"}],
+        "variants": [
+            {**int8, "calibrator": "entropy"},
+            {**int8, "calibrator": "trt"},
+            {**int8, "calibrator": "entropy", "preparation": "fold-equalize", "correction": "bias", "search": "output"},
+        ],
+        "search_trials": 2,
         "raw_dumps": {"format": "text", "images": 1},
     }
     (checkout / "config.yaml").write_text(yaml.safe_dump(config))

@@ -11,7 +11,7 @@ from nvdla_quant.evaluation.comparison import Scored, compare, write_comparisons
 from nvdla_quant.jobs.files import write_json
 from nvdla_quant.report import read_results
 from nvdla_quant.report.evidence import Evidence, pair_rows, seed_rows
-from nvdla_quant.report.frames import LAYER_FILE, PAIRS, RUN, SEEDS, SUMMARY, records, where, write_tsv
+from nvdla_quant.report.frames import LAYER_FILE, PAIRS, RUN, SEEDS, SUMMARY, read_tsv, records, where, write_tsv
 from tests.unit.report.reported import sweep_evidence
 
 LABELS = np.arange(20) % 4
@@ -75,6 +75,24 @@ def test_everything_is_read_back(folder: Path, evidence: Evidence) -> None:
     # Every class loses its 5 images, to one other class, in each of 5 runs.
     assert found.classes["after"].sub(found.classes["before"]).tolist() == [-5.0] * 4 * 5
     assert found.confusions.groupby("variant").size().tolist() == [8] * 5
+
+
+def test_scales_of_an_equalized_network_are_read_beside_the_others(folder: Path) -> None:
+    """From the calibration of its own; with no other variant, from that alone."""
+    summary = read_tsv(folder / "summary.tsv", SUMMARY, "accuracies")
+    equalized = summary["variant"] == "int8-filter"
+    write_tsv(folder / "summary.tsv", summary.assign(preparation=equalized.map({True: "fold-equalize"})), SUMMARY)
+    place = folder / "lenet" / "mnist" / "calibration" / "entropy"
+    table = {"conv1": {"scale": 0.25, "min": 0, "max": 0, "offset": 0}}
+    write_json(place / "fold-equalize" / "table.raw.json", table)
+    shown = ["calibrator", "scale"]
+    assert sorted(read_results(folder).scales[shown].to_numpy().tolist()) == [
+        ["entropy", 0.5],
+        ["entropy fold-equalize", 0.25],
+    ]
+    (place / "table.raw.json").unlink()
+    write_tsv(folder / "summary.tsv", summary.assign(preparation="fold-equalize"), SUMMARY)
+    assert read_results(folder).scales[shown].to_numpy().tolist() == [["entropy fold-equalize", 0.25]]
 
 
 def test_times_are_read_back(folder: Path) -> None:

@@ -31,16 +31,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "execution": {"hardware", "network", "table"},
     "calibration": {"jobs", "network", "images", "emulator", "table", "execution"},
     "runtime": {"hardware", "loadable", "jobs", "configuration", "images", "emulator"},
+    "quantization": {
+        *("hardware", "loadable", "jobs", "network", "images", "emulator", "table", "compiler", "execution", "runtime"),
+    },
     "verification": {"hardware", "loadable", "jobs", "network", "emulator", "table", "compiler", "execution"},
     "evaluation": {"jobs", "network", "table"},
     "report": {"jobs", "configuration", "table", "evaluation"},
     "steps": {
         *("hardware", "loadable", "jobs", "network", "images", "planning", "support", "table", "emulator", "compiler"),
         *("execution", "calibration", "runtime", "verification", "evaluation", "report", "timing", "estimation"),
+        "quantization",
     },
     "cli": {
         *("hardware", "loadable", "jobs", "network", "support", "table", "emulator", "compiler"),
-        *("calibration", "runtime", "verification", "registers", "timing", "estimation"),
+        *("calibration", "runtime", "quantization", "verification", "registers", "timing", "estimation"),
     },
     "__main__": {"cli"},
 }

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 from nvdla_quant.errors import ReportError
-from nvdla_quant.evaluation.accuracy import Accuracy, Subject, measure
+from nvdla_quant.evaluation.accuracy import Accuracy, fp32_subject, measure
 from nvdla_quant.report.charts.accuracy import accuracy_chart
 from nvdla_quant.report.charts.style import write_chart
 from nvdla_quant.report.evidence import summarize
 
-FP32 = Subject("lenet", "mnist", None, "fp32", "fp32", None, None, None, None, None, None, None, "onnxruntime")
+FP32 = fp32_subject("lenet", "mnist")
 LABELS = np.arange(200) % 10
 REFERENCE = np.random.default_rng(5).normal(size=(200, 10)) + 4 * np.eye(10)[LABELS]
 
