@@ -9,7 +9,7 @@
 #       calibration/{calibrator}/[fold-equalize/]{calibration.cache,table.raw.json,ranges.tsv}  as TensorRT, and as JSON
 #       calibration/{calibrator}/{table}/table.fixed.json  changes.tsv   layer names, consistent scales
 #       {target}/support.json                                            what the hardware can run, before compiling
-#       {target}/{variant}/table.searched.json  weights.steps.npz        better scales, weights; search.tsv, refinement.tsv
+#       {target}/{variant}/table.searched.json weights.{searched,steps}.npz  better scales, weights; search, refinement.tsv
 #       {target}/{variant}/loadable.nvdla  compile.json  cost.json       NVDLA's program, and how long it takes
 #       {target}/{variant}/dumps/{shard}.npz  {shard}.dimg/              what the device gives; as nvdla_runtime's files
 #       {target}/{variant}/{accuracy,comparison,verdict}.json layers.tsv  scores; beside fp32 by image and by layer

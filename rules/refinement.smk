@@ -1,7 +1,7 @@
 # Better scales and weights than the table and the nearest step, for the variants that ask for them.
 #
 # Needs: network/{network}/, the fixed table, images/calibration-{calibrator}.npz.
-# Makes: {target}/{variant}/table.searched.json in the place of the fixed table, search.tsv;
+# Makes: {target}/{variant}/table.searched.json in the place of the fixed table, weights.searched.npz, search.tsv;
 #        {target}/{variant}/weights.steps.npz, the steps that the compiler stores, refinement.tsv.
 
 
@@ -13,6 +13,7 @@ rule search_scales:
         specification=JOB.specification,
     output:
         table="<case>/{target}/{variant}/table.searched.json",
+        weights="<case>/{target}/{variant}/weights.searched.npz",
         report="<case>/{target}/{variant}/search.tsv",
     log:
         "<case_logs>/search_scales/{target}/{variant}.log",
@@ -42,6 +43,7 @@ rule refine_weights:
     input:
         network=JOB.prepared,
         table=JOB.table,
+        searched=JOB.searched_weights,
         images=JOB.calibration_images,
         specification=JOB.specification,
     output:

@@ -1,7 +1,7 @@
 """Even out the ranges of a network's channels, and leave what it computes."""
 
 from nvdla_quant.jobs import logs
-from nvdla_quant.steps.refinement import equalize_network
+from nvdla_quant.steps.networks.refinement import equalize_network
 
 with logs.capture(snakemake.log[0]):
     given, report = snakemake.input, snakemake.output.report

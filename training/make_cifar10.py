@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from train_resnet20 import read_cifar10
 
+BATCHES = 5
+
 
 def records(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> bytes:
     """Join labels and planes; `pixels` are (n, 32, 32, 3) in the order B, G, R."""
@@ -21,14 +23,16 @@ def records(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> bytes:
 
 
 def main() -> None:
-    """Write data_batch_1.bin (the first 10,000 training images) and test_batch.bin."""
+    """Write data_batch_1.bin to data_batch_5.bin and test_batch.bin; the copy has the classes one after another."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("copy", type=Path, help="cifar10-jpeg.npz")
     parser.add_argument("folder", type=Path, help="where to write")
     arguments = parser.parse_args()
     (pixels, labels), test = read_cifar10(arguments.copy)
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    (arguments.folder / "data_batch_1.bin").write_bytes(records(pixels[:10000], labels[:10000]))
+    for batch in range(BATCHES):
+        part = slice(batch, None, BATCHES)
+        (arguments.folder / f"data_batch_{batch + 1}.bin").write_bytes(records(pixels[part], labels[part]))
     (arguments.folder / "test_batch.bin").write_bytes(records(*test))
 
 

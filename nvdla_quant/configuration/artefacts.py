@@ -48,7 +48,7 @@ def _form_names(configuration: Configuration, model: str, caffe: bool = False) -
 
 def made_by_methods(variant: Variant) -> list[str]:
     """Return what better weights and scales of a variant are in, below the folder of a run."""
-    searched = ["table.searched.json", "search.tsv"] if variant.is_searched else []
+    searched = ["table.searched.json", "weights.searched.npz", "search.tsv"] if variant.is_searched else []
     return [*searched, *(["weights.steps.npz", "refinement.tsv"] if variant.is_refined else [])]
 
 

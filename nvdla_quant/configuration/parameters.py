@@ -274,10 +274,14 @@ class Job:
         folder = f"{self._folder(wildcards)}/calibration/{variant.calibrator}/{table.name}"
         return [] if variant.calibrator is None else f"{folder}/table.fixed.json"
 
+    def searched_weights(self, wildcards: Wildcards) -> str | list[str]:
+        """Return the weights whose scales a search has chosen; where none was made there are none."""
+        return f"{self._run_folder(wildcards)}/weights.searched.npz" if self._variant(wildcards).is_searched else []
+
     def weight_steps(self, wildcards: Wildcards) -> str | list[str]:
-        """Return the steps of weights and biases that a variant is compiled with; most leave them to the compiler."""
+        """Return the weights that take the place of the network's: refined, or searched; else there are none."""
         is_refined = self._variant(wildcards).is_refined
-        return f"{self._run_folder(wildcards)}/weights.steps.npz" if is_refined else []
+        return f"{self._run_folder(wildcards)}/weights.steps.npz" if is_refined else self.searched_weights(wildcards)
 
     def calibration_images(self, wildcards: Wildcards) -> str | list[str]:
         """Return the images of a variant's calibrator; an fp16 variant has none."""
@@ -296,9 +300,9 @@ class Job:
 
     def search_options(self, wildcards: Wildcards) -> Record:
         """Return how the scales of a variant are searched."""
-        settings = self.configuration.settings
-        mode = self._variant(wildcards).mode
-        return {"mode": mode, "objective": settings["objective"], "trials": settings["search_trials"]}
+        settings, variant = self.configuration.settings, self._variant(wildcards)
+        how = {"mode": variant.mode, "unify_scales": variant.table.unify_scales}
+        return {**how, "objective": settings["objective"], "trials": settings["search_trials"]}
 
     def compile_options(self, wildcards: Wildcards) -> Record:
         """Return what a compiler is told of a variant."""

@@ -7,7 +7,7 @@ from typing import Any
 from nvdla_quant.hardware.spec import target_of
 from nvdla_quant.jobs.files import write_bytes, write_json
 from nvdla_quant.network.files import read_model
-from nvdla_quant.steps.refinement import with_weights
+from nvdla_quant.steps.networks.refinement import with_weights
 from nvdla_quant.table.table import read_table
 
 

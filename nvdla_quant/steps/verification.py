@@ -11,7 +11,7 @@ from nvdla_quant.images.preprocess import Preprocessing, normalise
 from nvdla_quant.images.selection import read_images
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.network.files import read_model
-from nvdla_quant.steps.refinement import with_weights
+from nvdla_quant.steps.networks.refinement import with_weights
 from nvdla_quant.table.table import read_table
 
 

@@ -40,7 +40,7 @@ def hand(monkeypatch: pytest.MonkeyPatch, repository: Path, tmp_path: Path) -> A
 @pytest.mark.parametrize("made", [["deploy.prototxt", "weights.caffemodel"], ["network.onnx"]])
 def test_equalize_network_makes_caffe_s_files_or_one_of_onnx(hand: Any, made: list[str]) -> None:
     found = hand(
-        "refinement",
+        "networks.refinement",
         "equalize_network",
         input={"network": ["a.prototxt", "a.caffemodel"], "images": ["calibration-a.npz"]},
         output={**{name.replace(".", "_"): name for name in made}, "report": "equalization.tsv"},
@@ -54,13 +54,19 @@ def test_equalize_network_makes_caffe_s_files_or_one_of_onnx(hand: Any, made: li
 def test_refine_weights_has_no_preprocessing_where_the_network_does_it(hand: Any, raw: bool) -> None:
     options = {"mode": "per-filter", "correction": "bias", "rounding": "nearest", "objective": "cycles"}
     found = hand(
-        "refinement",
+        "networks.refinement",
         "refine_weights",
-        input={"network": ["network.onnx"], "table": "table.fixed.json", "images": "a.npz", "specification": []},
+        input={
+            "network": ["network.onnx"],
+            "table": "table.fixed.json",
+            "searched": [],
+            "images": "a.npz",
+            "specification": [],
+        },
         output={"weights": "weights.steps.npz", "changes": "refinement.tsv"},
         params={"target": "nv_small", "options": options, "preprocessing": {"scale": 1}, "raw_pixels": raw},
     )
-    files = (["network.onnx"], "table.fixed.json", "a.npz", "weights.steps.npz", "refinement.tsv")
+    files = (["network.onnx"], "table.fixed.json", None, "a.npz", "weights.steps.npz", "refinement.tsv")
     assert found == (*files, "nv_small", options, None if raw else {"scale": 1}, 2)
 
 
@@ -68,13 +74,20 @@ def test_search_scales(hand: Any) -> None:
     """With the preprocessing whatever the feeding is, as what runs a loadable takes it."""
     options, feeding = {"mode": "per-kernel"}, {"precision": "int8", "feeding": "stock-runtime"}
     found = hand(
-        "refinement",
+        "networks.refinement",
         "search_scales",
-        input={"network": ["network.onnx"], "table": "table.fixed.json", "images": "a.npz", "specification": []},
-        output={"table": "table.searched.json", "report": "search.tsv"},
+        input={
+            "network": ["network.onnx"],
+            "table": "table.fixed.json",
+            "searched": [],
+            "images": "a.npz",
+            "specification": [],
+        },
+        output={"table": "table.searched.json", "weights": "weights.searched.npz", "report": "search.tsv"},
         params={"target": "nv_small", "options": options, "preprocessing": {"scale": 1}, "feeding": feeding},
     )
-    files = (["network.onnx"], "table.fixed.json", "a.npz", "table.searched.json", "search.tsv")
+    made = ("table.searched.json", "weights.searched.npz", "search.tsv")
+    files = (["network.onnx"], "table.fixed.json", "a.npz", *made)
     assert found == (*files, "nv_small", options, {"scale": 1}, feeding, 2)
 
 

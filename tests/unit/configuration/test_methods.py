@@ -223,6 +223,7 @@ def test_what_methods_make_is_listed(loaded: Loaded) -> None:
         f"{CASE}/calibration/entropy/fold-equalize-stock-runtime/changes.tsv",
         f"{CASE}/nv_small/best/table.searched.json",
         f"{CASE}/nv_small/best/search.tsv",
+        f"{CASE}/nv_small/best/weights.searched.npz",
         f"{CASE}/nv_small/best/weights.steps.npz",
         f"{CASE}/nv_small/best/refinement.tsv",
     }
@@ -304,16 +305,16 @@ def test_tables_and_steps_of_a_variant(loaded: Loaded) -> None:
     variants += [{**EQUALIZED, "name": "searched", "search": "output"}, {**EVERYTHING, "name": "both"}]
     job = job_of(loaded(*variants))
     fixed = f"{CASE}/calibration/entropy/fold{{}}-quantized/table.fixed.json"
-    expected: dict[str, tuple[str, str, bool]] = {
-        "plain": (fixed.format(""), fixed.format(""), False),
-        "rounded": (fixed.format(""), fixed.format(""), True),
-        "searched": (fixed.format("-equalize"), f"{CASE}/nv_small/searched/table.searched.json", False),
-        "both": (fixed.format("-equalize"), f"{CASE}/nv_small/both/table.searched.json", True),
+    expected: dict[str, tuple[str, str, str | None]] = {
+        "plain": (fixed.format(""), fixed.format(""), None),
+        "rounded": (fixed.format(""), fixed.format(""), "steps"),
+        "searched": (fixed.format("-equalize"), f"{CASE}/nv_small/searched/table.searched.json", "searched"),
+        "both": (fixed.format("-equalize"), f"{CASE}/nv_small/both/table.searched.json", "steps"),
     }
-    for variant, (fixed_table, table, is_refined) in expected.items():
+    for variant, (fixed_table, table, weights) in expected.items():
         given = wildcards(variant=variant)
         assert (job.fixed_table(given), job.table(given)) == (fixed_table, table)
-        assert job.weight_steps(given) == (f"{CASE}/nv_small/{variant}/weights.steps.npz" if is_refined else [])
+        assert job.weight_steps(given) == (f"{CASE}/nv_small/{variant}/weights.{weights}.npz" if weights else [])
         assert job.calibration_images(given) == f"{CASE}/images/calibration-entropy.npz"
 
 
@@ -332,7 +333,8 @@ def test_options_of_methods(loaded: Loaded) -> None:
         "rounding": "adaround",
         "objective": "bytes",
     }
-    assert job.search_options(given) == {"mode": "per-filter", "objective": "bytes", "trials": 7}
+    searched = {"mode": "per-filter", "unify_scales": True, "objective": "bytes", "trials": 7}
+    assert job.search_options(given) == searched
 
 
 def test_rows_say_the_methods(loaded: Loaded) -> None:

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvdla_quant.errors import TableError
+from nvdla_quant.jobs.files import format_records
 from nvdla_quant.network.caffe.reader import read_structure
 from nvdla_quant.network.graph import Convolution, Eltwise, Gather, Layer, Network, Tensor
 from nvdla_quant.network.shapes import assemble
-from nvdla_quant.jobs.files import format_records
 from nvdla_quant.table.changes import Change, write_changes
 from nvdla_quant.table.consistency import feed, unify
 from nvdla_quant.table.fusion import fused_end
