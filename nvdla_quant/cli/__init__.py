@@ -28,6 +28,9 @@ COMMANDS = {
         "Write a calibration cache, or another table whose numbers mean the same, as JSON, names as they are."
     ),
     "fix-table": "Make the calibration table that a compiler takes: layer names, scales that agree.",
+    "equalize": "Even out the weights of a network's channels, and prove that it computes the same.",
+    "refine": "Correct biases and choose roundings for int8.",
+    "search": "Search the scales with which the loadable gives the best scores.",
     "check": "Say what a target cannot run of a network, all of it; exit status 3 where that is anything.",
     "verify": "Compare a loadable with the float network, layer by layer, and say what is wrong.",
     "estimate": "Say how many cycles a loadable takes on the hardware, operation by operation, without running it.",
@@ -37,7 +40,11 @@ COMMANDS = {
     "compare-manifests": "List the artefacts that differ between two runs, and why; exit status 1 where any does.",
 }
 """What each command does, as its own help begins: the list of commands is shown without importing them."""
-FOLDERS = {"convert-cache": "tables", "fix-table": "tables", "trace": "registers", "replay": "registers"}
+FOLDERS = {
+    **dict.fromkeys(("convert-cache", "fix-table"), "tables"),
+    **dict.fromkeys(("equalize", "refine", "search"), "weights"),
+    **dict.fromkeys(("trace", "replay"), "registers"),
+}
 """Folders, within this one, of the modules of commands that are not in it themselves."""
 
 

@@ -12,11 +12,14 @@ from nvdla_quant.cli.options import (
     ConfigTarget,
     InputShape,
     LoadablePrecision,
+    Mode,
     Onnx,
     Output,
     Prototxt,
+    WeightStepsFile,
     existing,
     network_of,
+    with_weights,
 )
 from nvdla_quant.compiler.compile import compile_network
 from nvdla_quant.compiler.lowering.price import Objective
@@ -35,9 +38,8 @@ def command(
     calibtable: Annotated[Path | None, typer.Option(callback=existing, help="Calibration table (int8).")] = None,
     configtarget: ConfigTarget = DEFAULT_TARGET,
     cprecision: ComputePrecision = LoadablePrecision.INT8,
-    quantization_mode: Annotated[
-        QuantizationMode, typer.Option("--quantizationMode", help="How weights share scales (int8).")
-    ] = QuantizationMode.PER_KERNEL,
+    quantization_mode: Mode = QuantizationMode.PER_KERNEL,
+    weight_steps: WeightStepsFile = None,
     keep_apart: Annotated[
         bool,
         typer.Option(
@@ -52,7 +54,7 @@ def command(
     report: Annotated[Path | None, typer.Option(help="Also write what was compiled, as JSON.")] = None,
 ) -> None:
     """Compile a network to a loadable; options and values are nvdla_compiler's."""
-    network = network_of(prototxt, caffemodel, onnx, input_shape)
+    network = with_weights(network_of(prototxt, caffemodel, onnx, input_shape), weight_steps)
     table = read_table(calibtable) if calibtable is not None else None
     mode = quantization_mode if cprecision is LoadablePrecision.INT8 else None
     compilation = compile_network(

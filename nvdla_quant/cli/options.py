@@ -11,9 +11,10 @@ import typer
 from numpy.typing import NDArray
 
 from nvdla_quant.errors import DatasetError
-from nvdla_quant.hardware.targets import NV_FULL, TARGETS
+from nvdla_quant.hardware.targets import NV_FULL, TARGETS, QuantizationMode
 from nvdla_quant.network.files import ONNX_SUFFIX, read_model, read_structure
 from nvdla_quant.network.graph import Network
+from nvdla_quant.network.passes import prepare
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -85,6 +86,18 @@ RunTarget = Annotated[
     ),
 ]
 ComputePrecision = Annotated[LoadablePrecision, typer.Option("--cprecision", help="Precision of the loadable.")]
+Mode = Annotated[
+    QuantizationMode,
+    typer.Option("--quantizationMode", help="How weights share scales (int8): one for a layer, or each."),
+]
+WeightStepsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--weight-steps",
+        callback=existing,
+        help="Weights as int8 steps and biases that take the place of the network's: what refine or search wrote.",
+    ),
+]
 MaxMacs = Annotated[
     int, typer.Option("--max-macs", min=0, help="Refuse what asks for more multiplications, a loadable for an image.")
 ]
@@ -103,6 +116,15 @@ def network_of(prototxt: Path | None, caffemodel: Path | None, onnx: Path | None
         given, missing = ("--prototxt", "--caffemodel") if caffemodel is None else ("--caffemodel", "--prototxt")
         raise typer.BadParameter(f"{given} without {missing}: a Caffe model is both")
     return read_model([prototxt, caffemodel])
+
+
+def with_weights(network: Network, weight_steps: Path | None) -> Network:
+    """Return a network with the weights and biases of a file of ``--weight-steps``, which belong to its folded form."""
+    if weight_steps is None:
+        return network
+    from nvdla_quant.quantization.steps import read_weight_steps, with_steps
+
+    return with_steps(prepare(network, "fold"), read_weight_steps(weight_steps))
 
 
 def structure_of(prototxt: Path | None, onnx: Path | None, input_shape: str | None) -> Network:

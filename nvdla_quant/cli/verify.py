@@ -16,9 +16,11 @@ from nvdla_quant.cli.options import (
     Onnx,
     Prototxt,
     RunTarget,
+    WeightStepsFile,
     existing,
     network_of,
     read_array,
+    with_weights,
 )
 from nvdla_quant.compiler.claim.file import read_claim
 from nvdla_quant.emulator.decode.program import default_target
@@ -49,6 +51,7 @@ def command(
     calibtable: Annotated[
         Path | None, typer.Option(callback=existing, help="The table that it was compiled with (int8).")
     ] = None,
+    weight_steps: WeightStepsFile = None,
     configtarget: RunTarget = None,
     layers: Annotated[Path | None, typer.Option(help="Also write one line a layer, as TSV.")] = None,
     report: Annotated[
@@ -68,7 +71,7 @@ def command(
     if array.dtype.kind not in "fiu":
         raise DatasetError(f"{images}: holds {array.dtype}, expected numbers")
     claim = None if report is None else read_claim(report)
-    network = network_of(prototxt, caffemodel, onnx, input_shape)
+    network = with_weights(network_of(prototxt, caffemodel, onnx, input_shape), weight_steps)
     verification = verify_loadable(content, network, table, array, target, claim, time_limit)
     if layers is not None:
         write_layers(layers, verification)

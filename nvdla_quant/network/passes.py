@@ -30,7 +30,7 @@ from nvdla_quant.network.graph import (
     Weights,
     pooling_size,
 )
-from nvdla_quant.network.quantized import rescaled
+from nvdla_quant.network.quantized import output_count, rescaled
 from nvdla_quant.network.shapes import assemble
 from nvdla_quant.network.views import readers, sole_reader
 
@@ -84,7 +84,7 @@ def fold_normalisation(network: Network, keep: Collection[str] = ()) -> Network:
         if affine is not None and index is not None and alone:
             before = layers[index]
             if isinstance(before.operation, Convolution | Deconvolution | InnerProduct):
-                factor, offset = (np.broadcast_to(part, _outputs(before.operation)) for part in affine)
+                factor, offset = (np.broadcast_to(part, (output_count(before.operation),)) for part in affine)
                 layers[index] = Layer(layer.name, _absorb(before.operation, factor, offset), before.inputs)
                 position[layer.name] = index
                 continue
@@ -118,12 +118,6 @@ def affine_of(operation: Operation) -> tuple[NDArray[np.float64], NDArray[np.flo
             return np.array([operation.scale]), np.array([operation.shift])
         case _:
             return None
-
-
-def _outputs(operation: Convolution | Deconvolution | InnerProduct) -> tuple[int]:
-    if isinstance(operation, Deconvolution):
-        return (operation.weights.shape[1] * operation.group,)
-    return (operation.weights.shape[0],)
 
 
 def _absorb(operation: _Linear, factor: NDArray[np.float64], offset: NDArray[np.float64]) -> _Linear:

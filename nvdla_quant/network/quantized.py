@@ -52,6 +52,13 @@ class Range:
         return self.zero_point == 0 and self.type == "INT8"
 
 
+def output_count(operation: Learned) -> int:
+    """Return how many outputs an operation with weights has."""
+    if isinstance(operation, Deconvolution):
+        return int(operation.weights.shape[1]) * operation.group
+    return len(operation.weights)
+
+
 def along_outputs(operation: Learned, values: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return one value for each output in a shape that multiplies the weights of `operation`."""
     shape = operation.weights.shape

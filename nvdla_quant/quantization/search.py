@@ -23,6 +23,7 @@ from nvdla_quant.emulator.operations import Operation
 from nvdla_quant.emulator.run import run
 from nvdla_quant.errors import CompileError
 from nvdla_quant.execution.fp32 import Reference, images_at_once
+from nvdla_quant.execution.simulated import INT8_MAX, INT8_MIN
 from nvdla_quant.hardware.targets import Precision, QuantizationMode, Target
 from nvdla_quant.network.graph import Network
 from nvdla_quant.network.quantized import along_outputs
@@ -215,6 +216,16 @@ def _moved(
     scales = {name: scale * factor if name in names else scale for name, scale in table.scales.items()}
     moved = CalibrationTable(scales)
     return unify(network, moved, pinned)[0] if unify_scales else moved
+
+
+def quantized_feed(images: NDArray[np.float32], name: str) -> Feed:
+    """Return the feed of images in the network's own domain whose input `name` is quantized by the table's scale."""
+
+    def feed(table: CalibrationTable, channels: int) -> Values:
+        steps = np.clip(np.rint(images / np.float32(table[name])), INT8_MIN, INT8_MAX).astype(np.int8)
+        return np.pad(steps, ((0, 0), (0, channels - steps.shape[1]), (0, 0), (0, 0)))
+
+    return feed
 
 
 def fp32_scores(network: Network, inputs: NDArray[np.float32], threads: int = 1) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nvdla_quant.errors import NetworkError
 from nvdla_quant.jobs.files import read_npz, write_npz
 from nvdla_quant.network.graph import Learned, Network, Weights
-from nvdla_quant.network.quantized import along_outputs, dequantized
+from nvdla_quant.network.quantized import along_outputs, dequantized, output_count
 
 _PARTS = ("steps", "scales", "bias")
 
@@ -113,5 +113,8 @@ def _changed(name: str, operation: Learned, layer: LayerSteps) -> Learned:
         weights = dequantized(layer.steps, along_outputs(operation, layer.scales))
         operation = replace(operation, weights=weights, scales=layer.scales)
     if layer.bias is not None:
+        outputs = output_count(operation)
+        if layer.bias.shape != (outputs,):
+            raise NetworkError(f"weight steps: layer {name!r} has {layer.bias.size} of bias, expected {outputs}")
         operation = replace(operation, bias=layer.bias)
     return operation

@@ -1,0 +1,1 @@
+"""Commands that change a network's weights, or how they are rounded."""
