@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nvdla_quant.compiler.compile import Compilation, compile_network
 from nvdla_quant.compiler.lowering.price import Objective
 from nvdla_quant.compiler.numbers.chosen import chosen_scales
-from nvdla_quant.emulator.decode.program import decode
+from nvdla_quant.emulator.decode.program import Program, decode
 from nvdla_quant.emulator.memory import Values
 from nvdla_quant.emulator.operations import Operation
 from nvdla_quant.emulator.run import run
@@ -235,6 +235,22 @@ def fp32_scores(network: Network, inputs: NDArray[np.float32], threads: int = 1)
     return found[name].reshape(len(inputs), -1)
 
 
+def before_softmax(
+    compiled: Compilation, program: Program, inputs: Values, classes: int, threads: int
+) -> NDArray[np.float32]:
+    """Return the scores that a loadable gives, (n, classes), in real units: before a final Softmax, or its output."""
+    report = compiled.facts.before_softmax[0] or compiled.facts.outputs[0]
+    assert report.operation is not None, "an operation writes the scores"
+    parts: list[tuple[int, Values]] = []
+
+    def keep(operation: Operation, values: Values, first: int) -> None:
+        parts.append((first, values.copy()))
+
+    run(program, inputs, threads=threads, on_step=keep, steps=[report.operation])
+    values = np.concatenate([part for _, part in sorted(parts, key=lambda part: part[0])])
+    return values.reshape(len(inputs), -1)[:, :classes].astype(np.float32) * np.float32(report.scale)
+
+
 class _Search:
     """What is the same in all trials."""
 
@@ -269,20 +285,6 @@ class _Search:
         """Return the SQNR of a loadable's scores in dB."""
         network = with_steps(self._network, self.steps(table, clips))
         compiled = compile_network(network, table, self._target, Precision.INT8, self._mode, objective=self._objective)
-        return sqnr(self._scores, self._run(compiled, table))
-
-    def _run(self, compiled: Compilation, table: CalibrationTable) -> NDArray[np.float32]:
-        """Return the scores of the images, in real units."""
-        port = compiled.loadable.inputs[0]
-        inputs = self._feed(table, port.c)
+        inputs = self._feed(table, compiled.loadable.inputs[0].c)
         program = decode(compiled.loadable, self._target)
-        report = compiled.facts.before_softmax[0] or compiled.facts.outputs[0]
-        parts: list[tuple[int, Values]] = []
-
-        def keep(operation: Operation, values: Values, first: int) -> None:
-            parts.append((first, values.copy()))
-
-        steps = [] if report.operation is None else [report.operation]
-        run(program, inputs, threads=self._threads, on_step=keep, steps=steps)
-        values = np.concatenate([part for _, part in sorted(parts, key=lambda part: part[0])])
-        return values.reshape(len(inputs), -1)[:, : self._scores.shape[1]].astype(np.float32) * np.float32(report.scale)
+        return sqnr(self._scores, before_softmax(compiled, program, inputs, self._scores.shape[1], self._threads))

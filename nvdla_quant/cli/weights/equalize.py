@@ -27,9 +27,9 @@ def command(
     onnx: Onnx = None,
     input_shape: InputShape = None,
 ) -> None:
-    """Even out the weights of a network's channels, and prove that it computes the same; it is calibrated anew.
+    """Even out the weights of a network's channels, and prove that it computes the same.
 
-    Of an ONNX model network.onnx is written. Beside it equalization.tsv says what was changed.
+    It is calibrated anew. Of an ONNX model network.onnx is written. Beside it equalization.tsv says what was changed.
     """
     network = network_of(prototxt, caffemodel, onnx, input_shape)
     inputs = read_array(images).astype(np.float32)

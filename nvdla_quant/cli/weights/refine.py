@@ -67,7 +67,10 @@ def command(
     searched: WeightStepsFile = None,
     changes: Annotated[Path | None, typer.Option(help="Also write what changed, layer by layer, as TSV.")] = None,
 ) -> None:
-    """Correct biases and choose roundings for int8; writes weights.steps.npz for `compile --weight-steps`."""
+    """Correct biases and choose roundings for int8.
+
+    Writes the file that `compile --weight-steps` takes: int8 steps of the folded network's weights, and biases.
+    """
     network = prepare(network_of(prototxt, caffemodel, onnx, input_shape), "fold")
     with bar_of("layers") as bar:
         task = bar.add_task("layers", total=len(network.layers))

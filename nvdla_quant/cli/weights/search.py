@@ -49,7 +49,10 @@ def command(
     trials: Annotated[int, typer.Option(min=1, help="Loadables that are compiled and run, at most.")] = TRIALS,
     changes: Annotated[Path | None, typer.Option(help="Also write the moves that were kept, as TSV.")] = None,
 ) -> None:
-    """Search the scales with which the loadable gives the best scores; writes a table and weight steps."""
+    """Search the scales with which the loadable gives the best scores.
+
+    Writes a calibration table, and the weights whose scales were chosen too.
+    """
     network = prepare(network_of(prototxt, caffemodel, onnx, input_shape), "fold")
     inputs = read_array(images).astype(np.float32)
     threads = os.cpu_count() or 1

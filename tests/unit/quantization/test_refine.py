@@ -94,7 +94,7 @@ def test_the_bias_takes_back_the_shift_of_the_simulated_network(mode: Quantizati
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("correction", "rounding"), [("bias", "nearest"), ("none", "adaround"), ("bias", "adaround")])
 def test_loadables_come_closer_to_fp32(mode: QuantizationMode, correction: str, rounding: str) -> None:
-    """On images that it was not made with: 1.7 dB per kernel; per filter 8-bit scores leave nothing to gain, or lose."""
+    """On images that it was not made with: 1.7 dB per kernel; per filter 8-bit scores leave nothing to gain or lose."""
     network = small_network()
     table, found = refined(network, mode, correction, rounding)
     held_out = images_of(network, 128, 7)

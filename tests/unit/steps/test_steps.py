@@ -40,7 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     dataset = {"source": {"format": "npz", "path": "noise.npz"}, "calibration_pool": 4, "pool_seed": 0}
     select_test_images(["deploy.prototxt"], "test.npz", dataset, PREPROCESSING, shard=0, shards=1)
     options = {"precision": "fp16", "mode": None}
-    files = ["deploy.prototxt", "weights.caffemodel"], None, "loadable.nvdla", "compile.json"
+    files = ["deploy.prototxt", "weights.caffemodel"], None, None, "loadable.nvdla", "compile.json"
     compile_loadable(*files, "nv_full", options)
     return tmp_path
 
@@ -65,7 +65,7 @@ def test_thresholds_that_clip_too_far_are_in_the_log(
 
 def judge(report: str | None = "compile.json") -> dict[str, object]:
     """Verify the loadable of `folder` and return what is written."""
-    read = "loadable.nvdla", report, MODEL, None, "test.npz"
+    read = "loadable.nvdla", report, MODEL, None, None, "test.npz"
     verify_loadable(*read, "verdict.json", "layers.tsv", "nv_full", NAMES, PREPROCESSING, 4)
     found: dict[str, object] = json.loads(Path("verdict.json").read_text())
     return found
@@ -98,7 +98,7 @@ def test_the_claim_reaches_verification(folder: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("nvdla_quant.verification.verify.verify_in_sweep", lambda *parts: given.append(parts))
     monkeypatch.setattr("nvdla_quant.verification.verify.write_verdict", lambda *_: None)
     monkeypatch.setattr("nvdla_quant.verification.verify.write_layers", lambda *_: None)
-    read = "loadable.nvdla", "compile.json", MODEL, None, "test.npz"
+    read = "loadable.nvdla", "compile.json", MODEL, None, None, "test.npz"
     verify_loadable(*read, "verdict.json", "layers.tsv", "nv_full", NAMES, PREPROCESSING, 4)
     assert given[0][-1].pieces
 
