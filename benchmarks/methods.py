@@ -104,7 +104,7 @@ def gains(seeds: int, count: int) -> int:
     """Print a line for each network, mode and method."""
     failed = 0
     print(
-        f"{seeds} seeds, {count} calibration images, {HELD_OUT} held-out images, nv_small, min-max; SQNR of scores in dB"
+        f"{seeds} seeds, {count} calibration images, {HELD_OUT} held-out images, nv_small, min-max; SQNR of scores, dB"
     )
     print("network   mode        method          plain   with  difference  worst seed")
     for name, (network, pool, held_out) in shipped().items():

@@ -181,8 +181,9 @@ class Job:
     # Calibration.
 
     def calibrator(self, wildcards: Wildcards) -> Record:
-        """Return the calibrator as the case has it."""
-        name = known("calibrator", wildcards.calibrator, self.configuration.settings["calibrators"])
+        """Return the calibrator that a path names, or that of its variant, as the case has it."""
+        own = wildcards.calibrator if hasattr(wildcards, "calibrator") else str(self._variant(wildcards).calibrator)
+        name = known("calibrator", own, self.configuration.settings["calibrators"])
         return self.configuration.calibrator(self._case(wildcards), name)
 
     def method(self, wildcards: Wildcards) -> Record:

@@ -146,7 +146,10 @@ def read_npz(*paths: Path) -> dict[str, NDArray[Any]]:
     parts: list[dict[str, NDArray[Any]]] = []
     for path in paths:
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            loaded = np.load(path, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                raise DumpError(f"{path}: one array as .npy, expected an archive of arrays, .npz")
+            with loaded as archive:
                 parts.append({name: archive[name] for name in archive.files})
         except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise DumpError(f"{path}: not a readable npz file ({error}); remove it and run again") from error

@@ -23,6 +23,8 @@ SNAKEMAKE = 200
 FLOAT = 4
 """Bytes of a value of a tensor."""
 MEGABYTE = 10**6
+HELD = 800 << 20
+"""Bytes of tensors that a refinement of weights holds at most, as `quantization.refine.ROOM`."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Need:
         Of the largest of these, where it reads one after the other.
     each : float
         Megabytes of each file that it reads, however large.
+    held : float
+        Of all tensors of all calibration images in float32, up to `HELD`.
     """
 
     base: int
@@ -57,6 +61,7 @@ class Need:
     files: float = 0
     largest: float = 0
     each: float = 0
+    held: float = 0
 
 
 NEEDS = {
@@ -82,7 +87,7 @@ NEEDS = {
     "convert_cache": Need(45, files=20),
     "fix_table": Need(65, network=3.5, files=20),
     # Guesses, until the benchmark has measured them.
-    "refine_weights": Need(350, network=8, image=4, arrays=2),
+    "refine_weights": Need(280, network=8, image=4, arrays=3, held=1),
     "search_scales": Need(350, network=8, image=3, arrays=3),
     "compile_loadable": Need(80, network=5.5),
     "run_loadable": Need(280, image=1.5, arrays=5, files=6),
@@ -125,6 +130,7 @@ class Sizes:
     pixels: int = 0
     files: int = 0
     largest: int = 0
+    held: int = 0
     count: int = 0
 
 
@@ -137,6 +143,7 @@ def megabytes(need: Need, sizes: Sizes, threads: int = 1, attempt: int = 1) -> i
         + need.pixels * sizes.pixels
         + need.files * sizes.files
         + need.largest * sizes.largest
+        + need.held * sizes.held
     )
     peak = need.base + need.each * sizes.count + multiples / MEGABYTE
     return ceil((SNAKEMAKE + MARGIN * peak) / 10) * 10 << (attempt - 1)
@@ -178,8 +185,13 @@ class Memory:
                 found[kind] += size
                 largest = max(largest, size) if kind == "files" else largest
         image = FLOAT * self._network(wildcards).tensors if need.image else 0
+        held = (
+            min(2 * FLOAT * self._network(wildcards).tensors * int(self.job.calibrator(wildcards)["images"]), HELD)
+            if need.held
+            else 0
+        )
         pixels = self._pixels(wildcards, inputs["files"]) if need.pixels else 0
-        return Sizes(image=image, pixels=pixels, largest=largest, count=count, **found)
+        return Sizes(image=image, held=held, pixels=pixels, largest=largest, count=count, **found)
 
     def _network(self, wildcards: Wildcards) -> NetworkSize:
         return network_size(self.job.size(wildcards))

@@ -28,7 +28,7 @@ from nvdla_quant.table.table import CalibrationTable
 Correction = Literal["none", "bias"]
 Rounding = Literal["nearest", "adaround"]
 
-ROOM = 640 << 20
+ROOM = 800 << 20
 """Bytes of the tensors that are held, at most, where one image does not take more: it says how many images are used."""
 
 

@@ -12,13 +12,14 @@ from nvdla_quant.configuration.artefacts import Artefacts
 from nvdla_quant.configuration.load import load_configuration
 from nvdla_quant.configuration.parameters import Job
 from nvdla_quant.network.files import write_model
-from nvdla_quant.planning.memory import FLOAT, NEEDS, Memory, Need, Sizes, megabytes
+from nvdla_quant.planning.memory import FLOAT, HELD, NEEDS, Memory, Need, Sizes, megabytes
 from nvdla_quant.planning.sizes import size_of
+from nvdla_quant.quantization.refine import ROOM
 from tests.sweeps import tiny_network
 
 STREAMED = {"download_file", "take_member"}
 """Rules whose jobs hold a piece of a file at a time."""
-KINDS = ("network", "image", "arrays", "pixels", "files", "largest")
+KINDS = ("network", "image", "arrays", "pixels", "files", "largest", "held")
 
 
 def test_every_rule_has_its_function(repository: Path) -> None:
@@ -40,6 +41,11 @@ def test_each_kind_of_bytes_counts(kind: str) -> None:
     assert megabytes(need, Sizes()) == 200 + 125 + 5  # In steps of ten.
     assert megabytes(need, Sizes(**{kind: 100_000_000})) == 200 + 125 + 500 + 5
     assert megabytes(need, Sizes(**{kind: 100_000_000}), attempt=3) == 4 * 830
+
+
+def test_a_refinement_holds_what_is_planned() -> None:
+    """Planning does not import what computes."""
+    assert HELD == ROOM
 
 
 def test_each_thread_has_an_image() -> None:
