@@ -142,7 +142,7 @@ rule compare_case:
         case=JOB.case,
         runs=JOB.runs,
         groups=JOB.groups,
-        modes=JOB.mode_pairs,
+        pairs=JOB.pairs,
         code=code_of("compare_case"),
     message:
         "Compare the variants of {wildcards.model} on {wildcards.dataset}"

@@ -1,4 +1,4 @@
-"""Compare the variants of a case with fp32, with the best of them, and per-filter with per-kernel."""
+"""Compare the variants of a case with fp32, with the best of them, and with those that differ in one thing."""
 
 from pathlib import Path
 
@@ -11,5 +11,5 @@ with logs.capture(snakemake.log[0]):
     reference = read_npz(*map(Path, given.reference))
     with_fp32 = [found for path in given.comparisons for found in read_comparisons(path)]
     runs = DumpedRuns.of(params.runs, list(map(Path, given.dumps)), with_fp32)
-    against = reference["labels"], reference["scores"], params.groups, params.modes, runs
+    against = reference["labels"], reference["scores"], params.groups, params.pairs, runs
     write_comparisons(snakemake.output.comparisons, compare_case(params.case, *against))

@@ -429,12 +429,14 @@ class Job:
         case = (wildcards.model, wildcards.dataset)
         return [group for group in self.artefacts.groups if (group["model"], group["dataset"]) == case]
 
-    def mode_pairs(self, wildcards: Wildcards) -> list[Record]:
-        """Return the variants that differ in the mode alone: per-filter beside per-kernel."""
-        pairs = self.configuration.mode_pairs(self._case(wildcards))
+    def pairs(self, wildcards: Wildcards) -> list[Record]:
+        """Return variants that differ in one thing: per-filter beside per-kernel, and methods beside none."""
+        case = self._case(wildcards)
+        found = {"mode": self.configuration.mode_pairs(case), "method": self.configuration.method_pairs(case)}
         return [
-            {"target": kernel.target, "variant": filters.variant.name, "baseline": kernel.variant.name}
-            for kernel, filters in pairs
+            {"target": ours.target, "variant": ours.variant.name, "baseline": baseline.variant.name, "kind": kind}
+            for kind, pairs in found.items()
+            for baseline, ours in pairs
         ]
 
     def _folder(self, wildcards: Wildcards) -> str:

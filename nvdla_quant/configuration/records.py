@@ -70,6 +70,18 @@ class Variant:
         """Return whether the scales of the fixed table are searched."""
         return self.search != METHODS["search"]
 
+    @property
+    def has_methods(self) -> bool:
+        """Return whether anything betters what a calibrator alone gives."""
+        return self.is_refined or self.is_searched or self.table.is_equalized
+
+    @property
+    def without_methods(self) -> "Variant":
+        """Return the nameless variant that differs in its methods alone."""
+        table = replace(self.table, preparation="fold") if self.table.is_equalized else self.table
+        nothing: dict[str, Any] = dict(METHODS)
+        return replace(self, name="", table=table, **nothing)
+
 
 @dataclass(frozen=True)
 class Case:
@@ -220,6 +232,13 @@ class Configuration:
                 name = run.variant.name.replace(mode, "")
                 modes.setdefault((run.target, replace(run.variant, name=name, mode=None)), {})[mode] = run
         return tuple((found["per-kernel"], found["per-filter"]) for found in modes.values() if len(found) == 2)
+
+    def method_pairs(self, case: Case) -> tuple[tuple[Run, Run], ...]:
+        """Return the runs of `case` with the network as it is, and beside each the same with one or more methods."""
+        runs = [run for run in self.runs_of(case) if run.variant.mode is not None]
+        plain = {(run.target, run.variant.without_methods): run for run in runs if not run.variant.has_methods}
+        found = ((plain.get((run.target, run.variant.without_methods)), run) for run in runs if run.variant.has_methods)
+        return tuple((before, after) for before, after in found if before is not None)
 
     def is_onnx(self, model: str) -> bool:
         """Return whether a model is an ONNX file."""

@@ -273,10 +273,10 @@ def compare_case(
     labels: NDArray[Any],
     reference: NDArray[Any],
     groups: Sequence[Mapping[str, Any]],
-    modes: Sequence[Mapping[str, str]],
+    pairs: Sequence[Mapping[str, str]],
     load: Callable[[str, str], Scored | None],
 ) -> Iterator[Comparison]:
-    """Yield the comparisons within a case: groups with fp32 and with the best of their target, then the modes.
+    """Yield the comparisons within a case: groups with fp32 and with the best of their target, then the pairs.
 
     Parameters
     ----------
@@ -286,8 +286,9 @@ def compare_case(
         ``[N]``, and the scores of fp32 ``[N, C]``.
     groups : sequence of Mapping
         ``target``, ``name`` and ``variants``, which differ in the calibrator's seed alone.
-    modes : sequence of Mapping
-        ``target``, ``variant`` and ``baseline``: the names of a per-filter and of the same per-kernel variant.
+    pairs : sequence of Mapping
+        ``target``, ``variant`` and ``baseline``, the names of two variants, and ``kind``: ``mode`` of a per-filter and
+        the same per-kernel variant, ``method`` of one with methods and the same without.
     load : callable
         Gives the run of a target and a variant; None where its output means nothing, which leaves out its group.
     """
@@ -308,10 +309,10 @@ def compare_case(
             if name != best:
                 named = {**case, "target": target, "variant": name, "baseline": best, "kind": "best"}
                 yield compare_hits(named, hits, here[best])
-    for pair in modes:
+    for pair in pairs:
         ours, baseline = (load(pair["target"], pair[key]) for key in ("variant", "baseline"))
         if ours is not None and baseline is not None:
-            found = compare({**case, **pair, "kind": "mode"}, labels, ours, baseline)
+            found = compare({**case, **pair}, labels, ours, baseline)
             yield from [] if found is None else [found]
 
 

@@ -133,7 +133,7 @@ PAIRS: Schema = {
         model=_RUN["model"].meaning,
         dataset=_RUN["dataset"].meaning,
         target="hardware",
-        kind="why these two: fp32, mode (per-filter beside per-kernel) or best (beside the most accurate)",
+        kind="why these two: fp32, mode (per-filter beside per-kernel), method (beside none), best (beside the best)",
         variant="variant; without the seed where seeds are averaged",
         baseline="what it is compared with",
     ),

@@ -18,7 +18,7 @@ from nvdla_quant.report.costs import layer_times, representatives
 from nvdla_quant.report.evidence import UNKNOWN, Evidence, layer_costs, reasons
 from nvdla_quant.report.frames import CASE, RUN, Row, records, where
 from nvdla_quant.report.recommendation import Recommendation, glance, recommend
-from nvdla_quant.report.tables import Sheet, pairs_sheet, seeds_sheet, sheet, summary_sheet, time_sheet
+from nvdla_quant.report.tables import KINDS, Sheet, pairs_sheet, seeds_sheet, sheet, summary_sheet, time_sheet
 from nvdla_quant.report.times import JOB_SECONDS, shards_for
 from nvdla_quant.report.words import number
 from nvdla_quant.report.writers import to_html
@@ -242,7 +242,7 @@ def _timed(run: Row, row: Row) -> tuple[str, ...]:
 
 
 def _pairs(evidence: Evidence) -> str:
-    sheets = [pairs_sheet(evidence, case, kind) for case in evidence.cases for kind in ("mode", "best")]
+    sheets = [pairs_sheet(evidence, case, kind) for case in evidence.cases for kind in KINDS]
     return "".join(to_html(one) for one in sheets if len(one.cells)) or _note("There is one variant: nothing to pair.")
 
 

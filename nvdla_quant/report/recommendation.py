@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from math import inf
+from statistics import fmean
 
 from nvdla_quant.report.charts.style import signed
 from nvdla_quant.report.evidence import Evidence
@@ -158,7 +159,8 @@ def _recommend(evidence: Evidence, case: tuple[str, str], target: str, keep: flo
         *_unverified(choice),
         *why,
         *_ranking(options, equal, choice["group"], beside),
-        *_modes(pairs, options),
+        *_modes(pairs),
+        *_methods(pairs),
         *_fp16(options, choice, with_fp32),
         *broken,
         f"How it was measured: {backends(choice)}.",
@@ -319,7 +321,7 @@ def _ranking(options: Mapping[str, Row], equal: Sequence[str], choice: str, besi
     return said
 
 
-def _modes(pairs: Sequence[Row], options: Mapping[str, Row]) -> list[str]:
+def _modes(pairs: Sequence[Row]) -> list[str]:
     """Say what the mode matters."""
     modes = [c for c in pairs if c["kind"] == "mode"]
     if not modes:
@@ -338,6 +340,24 @@ def _modes(pairs: Sequence[Row], options: Mapping[str, Row]) -> list[str]:
         f"per-filter beside per-kernel: significantly better in {len(better)} and worse in {len(apart) - len(better)} "
         f"of {len(modes)} pairs with the same calibrator; largest difference {largest} points."
     ]
+
+
+def _methods(pairs: Sequence[Row]) -> list[str]:
+    """Say what each method gains, in the same variant and mode without it; the most gainful first."""
+    found: dict[str, list[Row]] = {}
+    for pair in pairs:
+        if pair["kind"] == "method":
+            found.setdefault(pair["variant"].removeprefix(f"{pair['baseline']}-"), []).append(pair)
+    means = {name: fmean(pair["delta"] for pair in of_one) for name, of_one in found.items()}
+    said = []
+    for name in sorted(found, key=lambda name: -means[name]):
+        apart = [pair["delta"] for pair in found[name] if pair["p_holm"] < LEVEL]
+        better = sum(delta > 0 for delta in apart)
+        said.append(
+            f"{name} beside none: {signed(means[name])} points in the mean of {len(found[name])} pairs; significantly "
+            f"better in {better}, worse in {len(apart) - better}."
+        )
+    return said
 
 
 def _fp16(options: Mapping[str, Row], choice: Row, with_fp32: Mapping[str, Row]) -> list[str]:

@@ -159,8 +159,16 @@ def _estimated(here: Evidence) -> Iterator[str]:
         yield EXTRAPOLATED
 
 
+KINDS = {
+    "mode": "per-filter beside per-kernel",
+    "method": "methods beside the same variant without them",
+    "best": "every variant beside the most accurate one",
+}
+"""Comparisons within a case, and what their tables are called."""
+
+
 def pairs_sheet(evidence: Evidence, case: Case, kind: str) -> Sheet:
-    """Return a line for each comparison of a `kind` (``mode`` or ``best``) within a case."""
+    """Return a line for each comparison of one of the `KINDS` within a case."""
     here = evidence.of(case)
     pairs = where(here.comparisons, ["kind"], [kind])
     made = ["checked", "deviation", "logits_deviation"]
@@ -184,13 +192,12 @@ def pairs_sheet(evidence: Evidence, case: Case, kind: str) -> Sheet:
         ("agree %", _column(pairs, "agreement")),
         ("made by", letters),
     )
-    title = {"mode": "per-filter beside per-kernel", "best": "every variant beside the most accurate one"}[kind]
     notes = (
         f"n: test images, the same for both. {INTERVALS} {FLIPS} Holm: corrected for the number of comparisons on the "
         "target. Hits of several seeds are averaged image by image.",
         *legend,
     )
-    return Sheet(f"{case[0]} on {case[1]}: {title}", cells, 3, notes)
+    return Sheet(f"{case[0]} on {case[1]}: {KINDS[kind]}", cells, 3, notes)
 
 
 def seeds_sheet(evidence: Evidence, case: Case) -> Sheet:
@@ -233,6 +240,6 @@ def sheets_of(evidence: Evidence) -> list[Sheet]:
     found = []
     for case in evidence.cases:
         found += [summary_sheet(evidence, case), time_sheet(evidence, case)]
-        found += [pairs_sheet(evidence, case, kind) for kind in ("mode", "best")]
+        found += [pairs_sheet(evidence, case, kind) for kind in KINDS]
         found.append(seeds_sheet(evidence, case))
     return [one for one in found if len(one.cells)]

@@ -32,9 +32,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def call(*arguments: str, status: int = 0) -> None:
     """Run a command; it must end with this exit status."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["nvdla-quant", *arguments])
-        main()
+        with pytest.raises(SystemExit) as ended:
+            main()
     assert (ended.value.code or 0) == status
 
 

@@ -122,6 +122,19 @@ def test_pairs_differ_in_the_mode_alone(loaded: Loaded) -> None:
         assert loaded(kernel_alone, {**INT8, **method}).configuration.mode_pairs(case) == ()
 
 
+def test_methods_are_paired_with_the_same_variant_without_them(loaded: Loaded) -> None:
+    found = loaded({**INT8, **AXES, "mode": ["per-kernel", "per-filter"]}).configuration
+    (case,) = found.cases
+    pairs = found.method_pairs(case)
+    assert len(pairs) == 2 * 15  # All of the sixteen but the plain one, in both modes.
+    for plain, better in pairs:
+        assert plain.variant.name == f"int8-{better.variant.mode}-entropy"
+        assert better.variant.name.startswith(f"{plain.variant.name}-")
+    given = job_of(loaded(INT8, EVERYTHING)).pairs(wildcards())
+    assert [(pair["kind"], pair["baseline"]) for pair in given] == [("method", "int8-per-filter-entropy")]
+    assert loaded(EVERYTHING).configuration.method_pairs(case) == ()
+
+
 def test_seeds_of_a_method_are_a_group(loaded: Loaded) -> None:
     calibrators = {"entropy": {"method": "entropy", "images": 16, "batch_size": 8, "seed": [0, 1]}}
     found = loaded({**INT8, "preparation": ["fold", "fold-equalize"], "rounding": "adaround"}, calibrators=calibrators)

@@ -92,11 +92,12 @@ def test_files_of_a_storage_stand_elsewhere(job: Job) -> None:
 
 def test_modes_are_paired(tiny_config: dict[str, Any]) -> None:
     int8 = {"precision": "int8", "mode": ["per-kernel", "per-filter"], "calibrator": "entropy"}
-    (pair,) = job_of({**tiny_config, "variants": [int8], "targets": ["nv_small"]}).mode_pairs(wildcards())
+    (pair,) = job_of({**tiny_config, "variants": [int8], "targets": ["nv_small"]}).pairs(wildcards())
     assert pair == {
         "target": "nv_small",
         "variant": "int8-per-filter-entropy",
         "baseline": "int8-per-kernel-entropy",
+        "kind": "mode",
     }
 
 

@@ -185,9 +185,10 @@ GROUPS = [
     {"target": "nv_small", "name": "broken", "variants": ["broken"]},
     {"target": "nv_full", "name": "best", "variants": ["best"]},
 ]
-MODES = [
-    {"target": "nv_small", "variant": "filter-seed-0", "baseline": "kernel"},
-    {"target": "nv_small", "variant": "broken", "baseline": "kernel"},
+PAIRS = [
+    {"target": "nv_small", "variant": "filter-seed-0", "baseline": "kernel", "kind": "mode"},
+    {"target": "nv_small", "variant": "broken", "baseline": "kernel", "kind": "mode"},
+    {"target": "nv_small", "variant": "best", "baseline": "kernel", "kind": "method"},
 ]
 
 
@@ -197,7 +198,7 @@ def load(target: str, variant: str) -> Scored | None:
 
 
 def test_comparisons_of_a_case() -> None:
-    found = list(compare_case(CASE, LABELS, one_hot(*LABELS), GROUPS, MODES, load))
+    found = list(compare_case(CASE, LABELS, one_hot(*LABELS), GROUPS, PAIRS, load))
     assert [(c.kind, c.target, c.variant, c.baseline) for c in found] == [
         ("fp32", "nv_small", "filter", "fp32"),
         ("fp32", "nv_small", "kernel", "fp32"),
@@ -206,6 +207,7 @@ def test_comparisons_of_a_case() -> None:
         ("best", "nv_small", "filter", "best"),
         ("best", "nv_small", "kernel", "best"),
         ("mode", "nv_small", "filter-seed-0", "kernel"),
+        ("method", "nv_small", "best", "kernel"),
     ]
     averaged, mode = found[4], found[6]
     assert (averaged.seeds, averaged.lost, averaged.top1) == (2, 6, pytest.approx(55 / 60))

@@ -125,13 +125,20 @@ def sweep_evidence(
                 layer(key, 0, "conv1", operations="1", sqnr_fp32=40.0, sqnr_simulated=float("inf")),
                 layer(key, 1, "ip1", operations="3", sqnr_fp32=20.0 if name != "fp16" else float("inf")),
             ]
-    modes = [{"target": t, "variant": "int8-filter", "baseline": "int8-kernel-seed-0"} for t in targets if seeds]
+    filters = {"variant": "int8-filter", "baseline": "int8-kernel-seed-0", "kind": "mode"}
+    pairs = [{"target": target, **filters} for target in targets if seeds]
+    better = [name for name in lost if name.startswith("int8-filter-")]
+    pairs += [
+        {"target": target, "variant": name, "baseline": "int8-filter", "kind": "method"}
+        for target in targets
+        for name in better
+    ]
 
     def load(target: str, variant: str) -> Scored | None:
         return Scored.of(_scores(variant, lost), 1.0) if variant in lost else None
 
     case = {"model": "lenet", "dataset": "mnist"}
-    comparisons += compare_case(case, LABELS, FP32, groups, modes, load)
+    comparisons += compare_case(case, LABELS, FP32, groups, pairs, load)
     tensors = {"model": "lenet", "dataset": "mnist", "calibrator": "minmax", "baseline": "entropy"}
     scales = [
         {**tensors, "tensor": "conv1", "ratio": 1.49, "low": 1.4, "high": 1.6},
