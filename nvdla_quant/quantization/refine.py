@@ -20,7 +20,7 @@ from nvdla_quant.errors import ConfigError
 from nvdla_quant.hardware.targets import QuantizationMode, Target
 from nvdla_quant.network.graph import Convolution, InnerProduct, Layer, Network
 from nvdla_quant.quantization.layers import Paths, Values, largest_held
-from nvdla_quant.quantization.rounding import HIGHEST, LOWEST, moments, round_weights
+from nvdla_quant.quantization.rounding import moments, nearest_steps, round_weights
 from nvdla_quant.quantization.steps import LayerSteps, WeightSteps, with_steps
 from nvdla_quant.table.consistency import check_complete
 from nvdla_quant.table.table import CalibrationTable
@@ -120,7 +120,7 @@ def refine(
     Raises
     ------
     ConfigError
-        Nothing is to be refined.
+        Nothing is to be refined, or there is nothing that could be.
     CompileError, TableError
         As `chosen_scales`.
     """
@@ -148,6 +148,11 @@ def refine(
         paths.advance(layer, exact, quantized)
         if progress is not None:
             progress(number, len(network.layers))
+    if not found:
+        raise ConfigError(
+            f"refine: network {network.name!r} has no convolution and no inner product whose weights are there to be "
+            "rounded; those that came quantized, and deconvolutions, are left as they are"
+        )
     return Refinement(WeightSteps(found), tuple(told), used)
 
 
@@ -164,8 +169,7 @@ class _Chosen:
     def refine(self, correction: Correction, rounding: Rounding, seed: int) -> Values:
         """Choose steps and bias, and return what the layer then computes of int8 inputs."""
         operation, scales = self._operation, self._scales
-        each = scales.reshape(-1, *[1] * (operation.weights.ndim - 1)).astype(np.float64)
-        nearest = np.clip(np.floor(operation.weights / each + 0.5), LOWEST, HIGHEST).astype(np.int8)
+        nearest = nearest_steps(operation.weights, scales)
         result = self._computed(LayerSteps(nearest, scales))
         before = sqnr(self._exact, result)
         steps, flipped = nearest, 0

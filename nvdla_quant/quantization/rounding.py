@@ -136,6 +136,12 @@ def _windows(operation: Convolution, inputs: NDArray[np.float32]) -> NDArray[np.
     return views[:, :, ::vertical, ::horizontal, ::rows, ::columns].transpose(0, 2, 3, 1, 4, 5)
 
 
+def nearest_steps(weights: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.int8]:
+    """Return the step next to each weight, half up, as the compiler rounds; weights are (outputs, ...)."""
+    each = scales.reshape(-1, *[1] * (weights.ndim - 1)).astype(np.float64)
+    return np.clip(np.floor(weights / each + 0.5), LOWEST, HIGHEST).astype(np.int8)
+
+
 def round_weights(
     weights: NDArray[np.float32], scales: NDArray[np.float32], sums: Moments
 ) -> tuple[NDArray[np.int8], int]:

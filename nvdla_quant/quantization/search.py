@@ -25,10 +25,9 @@ from nvdla_quant.errors import CompileError
 from nvdla_quant.execution.fp32 import Reference, images_at_once
 from nvdla_quant.execution.simulated import INT8_MAX, INT8_MIN
 from nvdla_quant.hardware.targets import Precision, QuantizationMode, Target
-from nvdla_quant.network.graph import Network
-from nvdla_quant.network.quantized import along_outputs
+from nvdla_quant.network.graph import Convolution, InnerProduct, Network
 from nvdla_quant.quantization.refine import sqnr
-from nvdla_quant.quantization.rounding import HIGHEST, LOWEST
+from nvdla_quant.quantization.rounding import nearest_steps
 from nvdla_quant.quantization.steps import LayerSteps, WeightSteps, with_steps
 from nvdla_quant.table.consistency import unify
 from nvdla_quant.table.table import CalibrationTable
@@ -199,9 +198,10 @@ def _tensor_moves(network: Network, table: CalibrationTable, pinned: frozenset[s
 
 
 def _weight_moves(network: Network, table: CalibrationTable, target: Target, mode: QuantizationMode) -> Iterator[_Move]:
-    """Yield the layers whose weight scales can be given."""
+    """Yield the layers whose weight scales can be given: the network has no place for those of the compiler's own."""
     for name in chosen_scales(network, table, target, mode):
-        if name in network.by_name:
+        operation = network.by_name[name].operation if name in network.by_name else None
+        if isinstance(operation, Convolution | InnerProduct) and operation.scales is None:
             yield "weights", (name,), CLIPPED
 
 
@@ -274,11 +274,9 @@ class _Search:
             chosen = chosen_scales(self._network, table, self._target, self._mode)
             for name, clip in clips.items():
                 operation = self._network.by_name[name].operation
+                assert isinstance(operation, Convolution | InnerProduct), "as the moves are"
                 scales = (chosen[name] * np.float32(clip)).astype(np.float32)
-                each = along_outputs(operation, scales.astype(np.float64))  # type: ignore[arg-type]
-                weights: NDArray[np.float32] = operation.weights  # type: ignore[union-attr]
-                steps = np.clip(np.floor(weights / each + 0.5), LOWEST, HIGHEST).astype(np.int8)
-                layers[name] = LayerSteps(steps, scales)
+                layers[name] = LayerSteps(nearest_steps(operation.weights, scales), scales)
         return WeightSteps(layers)
 
     def value(self, table: CalibrationTable, clips: Mapping[str, float]) -> float:

@@ -182,3 +182,11 @@ def test_weights_that_came_quantized_are_left() -> None:
     layers = tuple(replace(one, operation=given) if one.name == "conv1" else one for one in network.layers)
     _, found = refined(replace(network, layers=layers), QuantizationMode.PER_FILTER, "bias", "adaround")
     assert list(found.steps.layers) == ["depth", "narrow", "fc"]
+
+
+def test_a_network_without_weights_of_its_own_is_refused() -> None:
+    builder = Builder("none", (2, 4, 4))
+    builder.relu("relu", builder.pool("pool", "data", "max", 2, 2))
+    network = builder.build()
+    with pytest.raises(ConfigError, match="network 'none' has no convolution and no inner product"):
+        refined(network, QuantizationMode.PER_FILTER, "bias", "adaround")

@@ -11,6 +11,7 @@ from nvdla_quant.quantization.refine import sqnr
 from nvdla_quant.quantization.search import Found, fp32_scores, quantized_feed, search
 from nvdla_quant.quantization.steps import with_steps
 from nvdla_quant.table.table import CalibrationTable
+from tests.networks.builder import Builder
 from tests.unit.quantization.test_refine import images_of, small_network, table_of
 
 NV_SMALL = TARGETS["nv_small"]
@@ -69,3 +70,16 @@ def test_a_pinned_scale_stays() -> None:
     wrong = CalibrationTable({**TABLE.scales, "data": TABLE["data"] / 4})
     assert found(wrong, QuantizationMode.PER_KERNEL, 60, pinned=frozenset({"data"})).table["data"] == wrong["data"]
     assert found(wrong, QuantizationMode.PER_KERNEL, 60).table["data"] > wrong["data"]
+
+
+def test_layers_that_only_the_compiler_folds_are_left() -> None:
+    """Of a network as it was trained: the folded convolution has the name of a Scale, and its weights no place."""
+    builder = Builder("as-is", (4, 8, 8), seed=1)
+    builder.relu("relu", builder.conv_norm("conv", "data", 6, 3))
+    network = builder.build()
+    images = images_of(network, 8, 0)
+    feed = quantized_feed(images, "data")
+    table = CalibrationTable(dict.fromkeys(network.tensors, 0.05))
+    one = search(network, table, NV_SMALL, QuantizationMode.PER_FILTER, feed, fp32_scores(network, images), trials=30)
+    assert not one.steps.layers
+    assert {trial.kind for trial in one.kept} <= {"tensor"}
