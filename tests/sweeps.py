@@ -153,6 +153,6 @@ for target in (NV_FULL, NV_SMALL):
 
 
 def compile_kernels(folder: Path) -> None:
-    """Have numba compile what the tiny sweep needs in a copy of the package, which lies in `folder`, and keep it."""
+    """Have numba compile what the tiny sweep needs of the package that lies in `folder`, and keep it there."""
     path = os.pathsep.join((str(folder), str(Path(__file__).parent.parent)))
     subprocess.run([sys.executable, "-c", KERNELS], cwd=folder, env={**os.environ, "PYTHONPATH": path}, check=True)
