@@ -17,7 +17,7 @@ from tests.fakes import CANARY
 from tests.profiles import LONG, is_long
 from tests.sweeps import compile_kernels, once, run, tiny_network
 
-settings.register_profile("short", max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+settings.register_profile("short", max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 settings.register_profile("long", settings.get_profile("short"), max_examples=LONG)
 settings.load_profile("short")
 # `pytest --hypothesis-profile long` runs the property tests that name no number of their own for hours, not seconds.
@@ -27,8 +27,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
 
 
-FIRST = ("slurm", "e2e", "workflow")
-"""Folders of tests that begin first: Slurm's wait, and nobody should wait at the end for a file of whole runs."""
+FIRST = ("slurm", "e2e", "workflow", "unit/verification")
+"""Folders of tests that begin first: Slurm's wait, and nobody should wait at the end for a file of a minute."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,11 +44,11 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests in the order in which they are done soonest."""
-    items.sort(key=lambda item: _turn(item.path.relative_to(REPOSITORY / "tests").parts[0]))
+    items.sort(key=lambda item: _turn(item.path.relative_to(REPOSITORY / "tests")))
 
 
-def _turn(folder: str) -> int:
-    return FIRST.index(folder) if folder in FIRST else len(FIRST)
+def _turn(path: Path) -> int:
+    return next((turn for turn, folder in enumerate(FIRST) if path.is_relative_to(folder)), len(FIRST))
 
 
 @pytest.fixture(scope="session")
@@ -116,11 +116,14 @@ def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def compiled(repository: Path, common: Path) -> Path:
-    """The package as it is in the checkout, with the kernels compiled that jobs would compile, each of them anew."""
+    """The package as it is in the checkout, with the kernels compiled that jobs would compile, each of them anew.
+
+    They are compiled in the checkout, where other tests of this session need them too.
+    """
 
     def make(folder: Path) -> None:
+        compile_kernels(repository)
         shutil.copytree(repository / "nvdla_quant", folder / "nvdla_quant")
-        compile_kernels(folder)
 
     return once(common / "compiled", make) / "nvdla_quant"
 

@@ -19,6 +19,11 @@ def examples(count: int) -> int:
     return max(count, LONG) if is_long() else count
 
 
+def has_turn(number: int, parts: int) -> bool:
+    """Whether the case of this number is tried: one of every `parts` in the short form, in the long form all."""
+    return is_long() or number % parts == 0
+
+
 DIFFERENT = ("nv_full", "nv_large", "nv_small", "nv_medium_512")
 """Targets that between them have every atom of a MAC array, of memory and of the buffer, and every set of units."""
 

@@ -1,4 +1,4 @@
-"""Helpers of the workflow tests: a tiny network, dry runs within this process, whole runs in another."""
+"""Helpers of the workflow tests: a tiny network, dry runs, whole runs within this process and in another."""
 
 import contextlib
 import fcntl
@@ -104,14 +104,14 @@ MEASURED = ("--omit-from", "plot_figures")
 """For runs that draw no figures and write no page: a third of the time of a tiny sweep."""
 
 
-def run(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run snakemake in `checkout` with the interpreter of the tests."""
+def run_apart(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run snakemake in `checkout` as a user does, in a process of its own, with the interpreter of the tests."""
     command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
     return subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
 
 
-def command(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Do the same as `run` within this process, which has imported already what takes two seconds to."""
+def run(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Do the same within this process, which has imported already what takes two seconds to; jobs have their own."""
     printed, errors = io.StringIO(), io.StringIO()
     before, path = Path.cwd(), list(sys.path)
     os.chdir(checkout)
@@ -153,6 +153,6 @@ for target in (NV_FULL, NV_SMALL):
 
 
 def compile_kernels(folder: Path) -> None:
-    """Have numba compile what the tiny sweep needs in a copy of the package, which lies in `folder`, and keep it."""
+    """Have numba compile what the tiny sweep needs of the package that lies in `folder`, and keep it there."""
     path = os.pathsep.join((str(folder), str(Path(__file__).parent.parent)))
     subprocess.run([sys.executable, "-c", KERNELS], cwd=folder, env={**os.environ, "PYTHONPATH": path}, check=True)

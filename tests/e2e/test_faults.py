@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from tests.e2e.test_interrupt import measured
-from tests.sweeps import MEASURED, run
+from tests.profiles import is_long
+from tests.sweeps import MEASURED, run, run_apart
 
 pytestmark = pytest.mark.e2e
 
@@ -41,9 +42,9 @@ def checkout(new_checkout: Callable[..., Path], least_config: dict[str, Any]) ->
 
 
 @pytest.fixture
-def copied(finished: Path, tmp_path: Path) -> Path:
+def copied(finished_least: Path, tmp_path: Path) -> Path:
     """A checkout in which everything is made, to do anything with."""
-    return shutil.copytree(finished, tmp_path / "copy", symlinks=True)
+    return shutil.copytree(finished_least, tmp_path / "copy", symlinks=True)
 
 
 @pytest.mark.skipif(shutil.which("mount") is None, reason="no mount command")
@@ -59,7 +60,7 @@ def test_a_results_folder_that_cannot_be_written_and_a_full_disk(checkout: Path,
         assert "Read-only file system" in refused.stdout + refused.stderr
         assert "results" in refused.stdout + refused.stderr
     with mounted(results, "size=120k"):
-        full = run(checkout, *MEASURED)
+        full = run_apart(checkout, *MEASURED)  # Whose jobs say it on the terminal, for their logs are full too.
         assert full.returncode != 0
         assert "No space left on device" in full.stdout + full.stderr
         subprocess.run(["mount", "-o", "remount,size=64m", str(results)], check=True)
@@ -71,14 +72,14 @@ def test_a_results_folder_that_cannot_be_written_and_a_full_disk(checkout: Path,
 DAMAGED = {
     "tiny/noise/reference/1-of-1.npz": "score_reference",
     "tiny/noise/calibration/entropy/calibration.cache": "convert_cache",
-    "tiny/noise/nv_full/fp16/accuracy.json": "summarize_sweep",
+    "tiny/noise/nv_small/int8-per-filter-entropy/accuracy.json": "summarize_sweep",
     "tiny/noise/comparisons.json": "summarize_sweep",
-    "tiny/noise/nv_full/fp16/verdict.json": "summarize_sweep",
+    "tiny/noise/nv_small/int8-per-filter-entropy/verdict.json": "summarize_sweep",
 }
 """Files, and the rule whose job reads each."""
 
 
-def test_damaged_intermediate_files(copied: Path, finished: Path) -> None:
+def test_damaged_intermediate_files(copied: Path, finished_least: Path) -> None:
     """Half of a file is gone: the job that reads it names the file; removed, as it says, all are made again.
 
     One file at a time is damaged, for one that reads two would only get to the first.
@@ -97,7 +98,7 @@ def test_damaged_intermediate_files(copied: Path, finished: Path) -> None:
         (copied / "results" / damaged).unlink()
     again = run(copied, *MEASURED)
     assert again.returncode == 0, again.stdout[-4000:] + again.stderr[-4000:]
-    assert measured(copied) == measured(finished)
+    assert measured(copied) == measured(finished_least)
 
 
 DEFECT = """
@@ -108,14 +109,14 @@ def diagnose(examination: object) -> Verdict:
 """Appended to the module that judges: it takes the place of the function that the module imports."""
 
 
-def test_a_defect_of_verification_does_not_stop_the_sweep(copied: Path, finished: Path) -> None:
+def test_a_defect_of_verification_does_not_stop_the_sweep(copied: Path, finished_least: Path) -> None:
     """Every verdict is ``unknown`` and says why, the log has the traceback, and all else is as without the defect."""
     with (copied / "nvdla_quant" / "verification" / "verify.py").open("a") as module:
         module.write(DEFECT)
     result = run(copied)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
     verdicts = sorted(copied.glob("results/tiny/noise/*/*/verdict.json"))
-    assert len(verdicts) == 3
+    assert len(verdicts) == (3 if is_long() else 1)
     for path in verdicts:
         found = json.loads(path.read_text())
         assert found["verdict"] == "unknown"
@@ -124,5 +125,5 @@ def test_a_defect_of_verification_does_not_stop_the_sweep(copied: Path, finished
         assert "Traceback (most recent call last)" in log.read_text()
     same = ("accuracy.json", "comparison.json", "compile.json")
     for path in (path for name in same for path in copied.glob(f"results/tiny/noise/*/*/{name}")):
-        assert path.read_bytes() == (finished / path.relative_to(copied)).read_bytes()
+        assert path.read_bytes() == (finished_least / path.relative_to(copied)).read_bytes()
     assert (copied / "results/report/report.html").is_file()

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.profiles import is_long
 from tests.sweeps import MEASURED, run
 
 pytestmark = pytest.mark.e2e
@@ -39,23 +41,30 @@ def measured(checkout: Path) -> dict[str, str]:
     return {name: digest for name, digest in artefacts(checkout).items() if not drawn(name)}
 
 
-@pytest.mark.parametrize(("how", "options"), [(signal.SIGKILL, ()), (signal.SIGTERM, MEASURED)])
+TURNS = {
+    "both": (signal.SIGKILL, signal.SIGTERM),
+    "kill": (signal.SIGKILL,),
+    "terminate": (signal.SIGTERM,),
+}
+
+
+@pytest.mark.parametrize("signals", TURNS)
 def test_kill_and_start_again(
-    finished_least: Path,
-    new_checkout: Callable[..., Path],
-    least_config: dict[str, Any],
-    how: signal.Signals,
-    options: tuple[str, ...],
+    finished_least: Path, new_checkout: Callable[..., Path], least_config: dict[str, Any], signals: str
 ) -> None:
-    """Kill the whole process group once so many jobs have ended, in the middle of the next ones; again and again."""
+    """Kill the whole process group once so many jobs have ended, in the middle of the next ones; again and again.
+
+    By both signals in turns; in the long form by each alone as well.
+    """
+    if signals != "both" and not is_long():
+        pytest.skip("long: pytest --hypothesis-profile long")
     checkout = new_checkout()
     (checkout / "config.yaml").write_text(yaml.safe_dump(least_config))
-    for jobs in (1, 5, 9, 14):
+    for jobs, how in zip((1, 5, 9, 14), cycle(TURNS[signals]), strict=False):
         kill_after(checkout, jobs, how)
-    again = run(checkout, *options)
+    again = run(checkout, *MEASURED)
     assert again.returncode == 0, again.stdout[-4000:] + again.stderr[-4000:]
-    made = measured if options else artefacts
-    assert made(checkout) == made(finished_least)
+    assert measured(checkout) == measured(finished_least)
 
 
 def kill_after(checkout: Path, jobs: int, how: signal.Signals) -> None:

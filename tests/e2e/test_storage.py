@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.e2e.test_interrupt import artefacts
-from tests.sweeps import run
+from tests.sweeps import run_apart
 
 PLUGIN = "snakemake_storage_plugin_fs"
 pytestmark = [
@@ -29,7 +29,7 @@ def test_every_file_in_a_storage(
     bucket.mkdir()
     (checkout / "inputs").rename(bucket / "inputs")
     storage = "--default-storage-provider", "fs", "--default-storage-prefix", str(bucket)
-    result = run(checkout, *storage, "--shared-fs-usage", "none")
+    result = run_apart(checkout, *storage, "--shared-fs-usage", "none")
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
     assert not (checkout / "results").exists()
     assert artefacts(bucket) == artefacts(finished_least)

@@ -105,30 +105,38 @@ def test_the_device_was_checked_and_both_backends_agree(checkout: Path) -> None:
     assert not list(folder.rglob("*.partial"))
 
 
-@pytest.mark.parametrize(
-    ("mode", "job", "outputs", "message"),
-    [
-        ("truncated", "compile_with_nvdla_compiler", ("loadable.nvdla", "compile.json"), "its loadable is malformed: "),
-        ("early-failure", "run_on_device", ("dumps/1-of-1.npz",), "the first 2 images all failed; the last: image 1"),
-    ],
-)
-def test_a_failure_leaves_nothing_half_written_and_the_next_run_goes_on(
-    checkout: Path, mode: str, job: str, outputs: tuple[str, ...], message: str
-) -> None:
+FAILURES = {
+    "truncated": (
+        "compile_with_nvdla_compiler",
+        ("loadable.nvdla", "compile.json", "dumps/1-of-1.npz"),
+        "its loadable is malformed: ",
+    ),
+    "early-failure": (
+        "run_on_device",
+        ("dumps/1-of-1.npz",),
+        "the first 2 images all failed; the last: image 1",
+    ),
+}
+"""By how the stand-ins fail: the job that does, what it and the jobs behind it would have made, and what it says."""
+
+
+def test_a_failure_leaves_nothing_half_written_and_the_next_run_goes_on(checkout: Path) -> None:
+    """The second failure is of the run that goes on after the first."""
     folder = checkout / "results/tiny/noise/nv_small/theirs"
-    before = {name: (folder / name).read_bytes() for name in outputs}
-    for name in outputs:
+    before = {name: (folder / name).read_bytes() for name in FAILURES["truncated"][1]}
+    for name in before:
         (folder / name).unlink()
-    failed = run_with_stand_ins(checkout, mode)
-    assert failed.returncode == 1
-    (log,) = (checkout / "results/logs/tiny/noise" / job).rglob("*.log")
-    assert message in log.read_text().splitlines()[-1]
-    assert message in failed.stdout + failed.stderr
-    assert not any((folder / name).exists() for name in outputs)
-    assert not [path for path in (checkout / "temporary").iterdir() if path.name.startswith("nvdla-")]
+    for mode, (job, outputs, message) in FAILURES.items():
+        failed = run_with_stand_ins(checkout, mode)
+        assert failed.returncode == 1
+        (log,) = (checkout / "results/logs/tiny/noise" / job).rglob("*.log")
+        assert message in log.read_text().splitlines()[-1]
+        assert message in failed.stdout + failed.stderr
+        assert [name for name in before if not (folder / name).exists()] == list(outputs)
+        assert not [path for path in (checkout / "temporary").iterdir() if path.name.startswith("nvdla-")]
     again = run_with_stand_ins(checkout)
     assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
-    assert {name: (folder / name).read_bytes() for name in outputs} == before
+    assert {name: (folder / name).read_bytes() for name in before} == before
     assert not list(folder.rglob("*.partial"))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.sweeps import command, run
+from tests.sweeps import run, run_apart
 
 
 def is_one_line(result: subprocess.CompletedProcess[str], said: str) -> None:
@@ -22,7 +22,7 @@ def is_one_line(result: subprocess.CompletedProcess[str], said: str) -> None:
 
 
 def test_a_name_that_is_not_in_the_configuration_as_a_user_meets_it(finished: Path) -> None:
-    result = run(finished, "-n", "results/tiny/noise/calibration/typo/table.raw.json")
+    result = run_apart(finished, "-n", "results/tiny/noise/calibration/typo/table.raw.json")
     is_one_line(result, "there is no calibrator 'typo', but entropy, minmax")
 
 
@@ -40,7 +40,7 @@ def test_a_name_that_is_not_in_the_configuration_as_a_user_meets_it(finished: Pa
     ],
 )
 def test_names_that_are_not_in_the_configuration(finished: Path, path: str, said: str) -> None:
-    is_one_line(command(finished, "-n", os.path.normpath(f"results/tiny/noise/{path}")), said)
+    is_one_line(run(finished, "-n", os.path.normpath(f"results/tiny/noise/{path}")), said)
 
 
 def test_a_mistake_in_the_configuration_is_one_line(finished: Path) -> None:

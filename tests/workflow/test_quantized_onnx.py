@@ -86,6 +86,8 @@ def test_a_sweep_runs_to_the_report(case: Case) -> None:
     assert "rounds ties to even where NVDLA rounds them away from zero" in page
     manifest = json.loads((checkout / "results" / "manifest.json").read_text())
     made = {name.partition("noise/")[2] for name in manifest["artefacts"]}
+    assert list(manifest["inputs"]) == ["inputs/noise.npz", "inputs/quantized.onnx"]
     assert {"quantized/1-of-1.npz", "quantized/accuracy.json", "calibration/own/ranges.tsv"} <= made
+    assert {"network/imported/network.onnx", "network/imported/remarks.txt", "network/fold/network.onnx"} <= made
     assert not any(name.startswith("images/calibration") for name in made)
     assert plan(checkout, config) == {}

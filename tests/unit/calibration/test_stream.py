@@ -63,7 +63,7 @@ BATCHES = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(BATCHES, st.data())
 def test_parts_of_a_batch_count_as_the_whole(batches: list[Array], data: st.DataObject) -> None:
     places = st.lists(st.integers(0, 12), max_size=6)

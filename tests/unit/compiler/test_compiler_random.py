@@ -405,7 +405,7 @@ def test_fp16_layers_of_every_kind() -> None:
     assert np.abs(result.reshape(3, 10) - expected).max() < 0.01
 
 
-@settings(max_examples=examples(150))
+@settings(max_examples=examples(100))
 @given(networks(), variants())
 def test_random_networks_compute_what_int8_can(drawn: Drawn, variant: Variant) -> None:
     """Near the float network, or about as far as rounding its weights and tensors puts it."""

@@ -262,7 +262,7 @@ def test_an_offset_beyond_what_the_sdp_adds_is_refused() -> None:
         quantize_points(step, {"x": 1.0, "y": 1.0})
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(
     st.lists(st.tuples(st.floats(0, 1e4, width=32), st.floats(-1e6, 1e6, width=32)), min_size=1, max_size=8),
     st.floats(1e-4, 1e2),
@@ -447,7 +447,7 @@ def test_the_division_that_moves_the_fewest_bytes() -> None:
     assert found.bytes == (64 + 2 * 2) * 64 * 256 + 3 * 1179648
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(
     kernels=st.integers(1, 80),
     channels=st.integers(1, 700),
@@ -581,7 +581,7 @@ def complete_before(schedule: Schedule, what: str) -> list[int]:
     return sets
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.data())
 def test_tensors_in_use_never_overlap(data: st.DataObject) -> None:
     """Random graphs of operations: whoever shares bytes with a tensor is complete before it is written."""

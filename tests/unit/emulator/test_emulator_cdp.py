@@ -81,7 +81,7 @@ def converters(lrn: scalar.Lrn) -> dict[str, object]:
     }
 
 
-@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     lrn=normalisations(),
     channels=st.sampled_from([1, 3, 8, 33]),

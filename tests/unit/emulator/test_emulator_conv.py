@@ -20,7 +20,7 @@ from tests.emulated import INPUT, conv_program, packed_cube
 from tests.kernels import using
 from tests.scalar_model import accumulators, stream
 
-CI = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+CI = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 IDENTITY = Converter(0, 1, 0)
 PASSING = SdpUnit("x1", None, None, None, False, 0, 20, False, False)
 

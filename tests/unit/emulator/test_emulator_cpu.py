@@ -109,7 +109,7 @@ def run_buffers(kind: EmuFormat, loadable: Loadable, values: NDArray[Any]) -> ND
     return run_bytes(loadable, room).view(FORMATS[kind][1])
 
 
-@settings(max_examples=examples(200), deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     kind=st.sampled_from(sorted(FORMATS)),
     channels=st.sampled_from([1, 8, 9, 40]),
@@ -144,7 +144,7 @@ def test_power_of_buffers(
         np.testing.assert_equal(float(result[place]), expected)
 
 
-@settings(max_examples=examples(200), deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     kind=st.sampled_from(sorted(FORMATS)),
     channels=st.sampled_from([1, 2, 10, 40, 100]),

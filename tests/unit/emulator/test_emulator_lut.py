@@ -77,7 +77,7 @@ def tables(draw: st.DrawFn, count: int, may_be_exponential: bool) -> TableHalf:
     return TableHalf(entries, start, draw(st.one_of(st.integers(-1000, 5000), int32)), exponential, select, *slopes)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     tables(65, True), tables(257, False), st.integers(0, 1), st.integers(0, 1), st.integers(0, 1),
     st.lists(st.one_of(st.integers(-2000, 100000), int32), min_size=1, max_size=20), st.integers(-3, 70000),

@@ -46,7 +46,7 @@ def random_bytes(loadable: Loadable, seed: int) -> Bytes:
     return np.random.default_rng(seed).integers(0, 256, loadable.memories[SOURCE].size).astype(np.uint8)
 
 
-@settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     precision=st.sampled_from(sorted(PRECISIONS)),
     channels=st.sampled_from([1, 16, 31, 32, 40]),
@@ -85,7 +85,7 @@ def test_contract(
     np.testing.assert_array_equal(run_bytes(loadable, data), expected)
 
 
-@settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     precision=st.sampled_from(sorted(PRECISIONS)),
     channels=st.sampled_from([1, 16, 31, 40]),
@@ -178,7 +178,7 @@ def drawn_copies(draw: st.DrawFn) -> dict[str, int]:
     return copy
 
 
-@settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(work=st.lists(drawn_copies(), min_size=1, max_size=20), seed=st.integers(0, 1 << 30))
 def test_bdma(work: list[dict[str, int]], seed: int) -> None:
     """Lines and surfaces of any stride; later copies overwrite what earlier ones wrote."""

@@ -24,7 +24,7 @@ from tests.unit_loadables import copied_then_pooled, single
 MODES = {"average": PoolMode.AVERAGE, "max": PoolMode.MAX, "min": PoolMode.MIN}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     mode=st.sampled_from(sorted(MODES)),
     small=st.booleans(),
@@ -169,7 +169,7 @@ def run_pooling(pooling: Pooling, loadable: Loadable, small: bool, seed: int) ->
     pooling.check(unpack(data, pooling, pooling.size, atom), unpack(written, pooling, pooling.out, atom))
 
 
-@settings(max_examples=examples(200), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=list(HealthCheck))
 @given(pooling=poolings(with_parts=False), small=st.booleans(), seed=st.integers(0, 1 << 30))
 def test_descriptors(pooling: Pooling, small: bool, seed: int) -> None:
     """int8 and int16 of any window, stride, padding and padding value, from descriptors."""
@@ -177,7 +177,7 @@ def test_descriptors(pooling: Pooling, small: bool, seed: int) -> None:
     run_pooling(pooling, only_pooling(pooling, small), small, seed)
 
 
-@settings(max_examples=examples(200), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=list(HealthCheck))
 @given(pooling=poolings(with_parts=True), small=st.booleans(), seed=st.integers(0, 1 << 30))
 def test_parts_give_what_the_whole_gives(pooling: Pooling, small: bool, seed: int) -> None:
     """Parts share columns or leave some out, as windows overlap or stand apart."""

@@ -180,7 +180,7 @@ def test_huge_memory_is_refused(small: Loadable) -> None:
         decode(replace(small, memories=memories))
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_damaged_descriptors(cases: Path, data: st.DataObject) -> None:
     """Whatever stands in the descriptors: a clean error, or a program that runs within its buffers."""

@@ -22,7 +22,7 @@ ALU = {"max": SdpAlu.MAX, "min": SdpAlu.MIN, "sum": SdpAlu.SUM, "eql": SdpAlu.EQ
 IDENTITY = Converter(0, 1, 0)
 int16 = st.integers(-(1 << 15), (1 << 15) - 1)
 int32 = st.integers(-(1 << 31), (1 << 31) - 1)
-CI = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+CI = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def unit(**fields: object) -> SdpUnit:

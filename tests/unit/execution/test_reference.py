@@ -106,7 +106,7 @@ sizes = st.integers(1, 12)
     method=st.sampled_from(["max", "average"]),
     rounding=st.sampled_from(["up", "down"]),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_pooling_is_caffes(
     size: tuple[int, int],
     kernel: tuple[int, int],

@@ -120,7 +120,7 @@ def test_golden_files_round_trip(shared: Path) -> None:
         assert len(loadable.inputs) == len(loadable.outputs) == 1, folder.name
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.data())
 def test_mutated_bytes_end_in_records_or_a_clean_error(data: st.DataObject) -> None:
     raw = bytearray(serialize_loadable(small_loadable()))

@@ -30,7 +30,7 @@ from nvdla_quant.network.graph import (
 from nvdla_quant.network.shapes import assemble
 from tests.caffe_networks import ALL_OPERATIONS, assert_equal, layer, prototxt, randomized, values, write_random
 
-FILES = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FILES = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def write(network: Network, folder: Path) -> tuple[Path, Path]:

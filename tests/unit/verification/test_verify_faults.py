@@ -29,7 +29,7 @@ from nvdla_quant.network.graph import LRN, Convolution, InnerProduct, Network, P
 from nvdla_quant.network.passes import for_hardware
 from nvdla_quant.verification.judgement.verdicts import Judgement
 from tests.networks import GALLERY
-from tests.profiles import is_long
+from tests.profiles import has_turn, is_long
 from tests.unit.verification.test_gallery import VARIANTS, compiled
 from tests.verified import Case, first_change, with_bytes, with_field, written
 
@@ -148,9 +148,16 @@ def written_unchanged(name: str) -> dict[int, NDArray[np.float64]]:
     return written(case)
 
 
-@pytest.mark.parametrize("what", CHANGES)
-@pytest.mark.parametrize("name", GALLERY)
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        (name, what)
+        for (i, name), (j, what) in itertools.product(enumerate(GALLERY), enumerate(CHANGES))
+        if has_turn(i + j, 3)
+    ],
+)
 def test_what_changes_a_result_is_found_where_it_is(name: str, what: str) -> None:
+    """In the short form each network has a third of the changes, the next network the next third."""
     rng = random.Random(zlib.crc32(f"{name} {what}".encode()))
     good = one_of(name)
     bad = None if good is None else CHANGES[what](good, good.program, rng)

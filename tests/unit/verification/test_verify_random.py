@@ -11,7 +11,7 @@ SAME_COSINE = 0.998
 """Least cosine of scores with an int8 network that rounds where they do."""
 
 
-@settings(max_examples=examples(200))
+@settings(max_examples=examples(100))
 @given(networks(), variants())
 def test_whatever_we_compile_is_called_right(drawn: Drawn, variant: Variant) -> None:
     case = drawn_case(drawn, variant)
