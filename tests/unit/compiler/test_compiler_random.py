@@ -50,7 +50,8 @@ def chain(shape: tuple[int, ...], *operations: Operation) -> Network:
 def emulate(compilation: Compilation, target: Target, images: NDArray[np.generic]) -> NDArray[np.float64]:
     """Outputs in integer steps (int8) or real values (fp16); `images` (n, c, h, w) in the device's domain."""
     program = decode(parse_loadable(compilation.data), target)
-    assert program.warnings == ()
+    # A task of very many operations, on a small buffer, is not searched for races.
+    assert all(warning.startswith("races are not looked for: the task has") for warning in program.warnings)
     port = program.inputs[0]
     padded = np.zeros((len(images), *port.shape), port.dtype)
     padded[:, : images.shape[1]] = images
@@ -93,7 +94,9 @@ def check_layer(
     bias = np.zeros(len(operation.weights)) if operation.bias is None else np.abs(operation.bias).astype(np.float64)
     products = absolute_sums(network, real, operation.weights) + bias.reshape(column)
     # 1/64: half of the coarsest bias step that the compiler allows on a filter, in output steps.
-    allowed = output * (0.5 + 1 / 64 + 1e-6) + products * 2.0**-13
+    # 1/32: what a partial sum is kept to, where the channels are taken in parts (`lowering.split`).
+    parts = len(compilation.facts.convolutions) - 1
+    allowed = output * (0.5 + 1 / 64 + parts / 32 + 1e-6) + products * 2.0**-13
     if not exact:
         scale = np.abs(operation.weights).reshape(len(bias), -1).max(axis=1) / 127
         if mode is QuantizationMode.PER_KERNEL:
