@@ -2,6 +2,7 @@
 
 usage: python -m benchmarks.methods gains [--seeds N] [--images N]
        python -m benchmarks.methods cost [CASE ...]
+       python -m benchmarks.methods table RESULTS
 
 gains: LeNet on MNIST and ResNet-20 on Fashion-MNIST, nv_small, min-max and both modes. For each seed other calibration
 images are drawn, and the loadable runs on held-out images; the SQNR of its scores (before Softmax) in dB is compared
@@ -11,6 +12,10 @@ exit status 1 where a mean is lower, or a seed's more than 0.2 dB lower.
 cost: adaptive rounding, per-filter on nv_small: resnet20 (500 images of 32 x 32), resnet18 (64 images of 224 x 224),
 each in a process of its own with one thread. Seconds run from when network, table and images are there; the peak is the
 most that the process ever had in memory.
+
+table: what docs/quantization.md says of a finished run of config/methods.yaml, as Markdown: top-1 of every variant; and
+for each mode the variant that agrees most with fp32 on the data set `choosing`, beside fp32, plain entropy and plain
+min-max on the test images: paired difference with its 95 % interval, and McNemar's exact test, corrected by Holm.
 """
 
 import argparse
@@ -28,8 +33,11 @@ from numpy.typing import NDArray
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
 from nvdla_quant.compiler.compile import compile_network
 from nvdla_quant.emulator.decode.program import decode
+from nvdla_quant.evaluation.accuracy import Accuracy, Interval, read_accuracy
+from nvdla_quant.evaluation.comparison import Comparison, Scored, compare, holm, read_comparisons
 from nvdla_quant.hardware.targets import TARGETS, Precision, QuantizationMode
 from nvdla_quant.images.datasets import IdxRecord, open_dataset
+from nvdla_quant.jobs.files import read_npz
 from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.network.graph import Network
 from nvdla_quant.network.passes import prepare
@@ -133,6 +141,78 @@ def gains(seeds: int, count: int) -> int:
     return int(failed > 0)
 
 
+def table(results: Path) -> None:
+    """Print the tables of a finished run."""
+    for case in sorted(path.parent for path in results.glob("*/*/comparisons.json")):
+        found = accuracies(case)
+        fp32 = found["fp32"]
+        print(f"**{case.parent.name}** on {case.name}, {fp32.n:,} images, fp32 {percent(fp32.output.top1)}\n")
+        modes = [str(mode) for mode in QuantizationMode]
+        names = {name.replace(mode, "*") for name in found for mode in modes if mode in name}
+        print("| variant | " + " | ".join(modes) + " |\n|---|" + "---|" * len(modes))
+        for name in sorted(names):
+            cells = [
+                percent(found[one].output.top1) if (one := name.replace("*", mode)) in found else "" for mode in modes
+            ]
+            print(f"| `{name.removeprefix('int8-*-')}` | " + " | ".join(cells) + " |")
+        print()
+    chosen_on_other_images(results / "mobilenet")
+
+
+def accuracies(case: Path) -> dict[str, Accuracy]:
+    """Return the accuracies of a case by variant, fp32 among them."""
+    files = {path.parent.name: path for path in case.glob("nv_small/*/accuracy.json")}
+    return {name: read_accuracy(path) for name, path in {"fp32": case / "reference/accuracy.json", **files}.items()}
+
+
+def chosen_on_other_images(model: Path) -> None:
+    """Print what was chosen on the data set `choosing`, and how it does on the test images beside plain calibrators."""
+    choosing, found = accuracies(model / "choosing"), []
+    for mode in QuantizationMode:
+        best = max((name for name in choosing if str(mode) in name), key=lambda name: agreement(choosing[name]))
+        baselines = ("fp32", *(f"int8-{mode}-{plain}-images-500" for plain in ("entropy", "minmax")))
+        found += [beside(model / "cifar10", best, baseline) for baseline in baselines]
+    corrected = holm([one.p for one in found])
+    print(
+        "| chosen | beside | top-1 % | its | difference | won / lost | p | p, Holm |\n|---|---|---|---|---|---|---|---|"
+    )
+    for one, p in zip(found, corrected, strict=True):
+        low, high = 100 * one.delta.low, 100 * one.delta.high
+        difference = f"{100 * one.delta.value:+.2f} ({low:+.2f} to {high:+.2f})"
+        cells = (f"`{one.variant}`", f"`{one.baseline}`", f"{100 * one.top1:.2f}", f"{100 * one.baseline_top1:.2f}")
+        print("|", " | ".join((*cells, difference, f"{one.won} / {one.lost}", f"{one.p:.2g}", f"{p:.2g}")), "|")
+
+
+def beside(case: Path, variant: str, baseline: str) -> Comparison:
+    """Return the comparison of two variants on the test images."""
+    reference = read_npz(*sorted(case.glob("reference/*.npz")))
+
+    def scored(name: str) -> Scored:
+        if name == "fp32":
+            return Scored.of(reference["scores"], 1.0)
+        (with_fp32,) = read_comparisons(case / "nv_small" / name / "comparison.json")
+        assert with_fp32.step is not None
+        return Scored.of(read_npz(*sorted(case.glob(f"nv_small/{name}/dumps/*.npz")))["output"], with_fp32.step)
+
+    names = {"model": "mobilenet", "dataset": case.name, "target": "nv_small", "kind": "best"}
+    found = compare(
+        {**names, "variant": variant, "baseline": baseline}, reference["labels"], scored(variant), scored(baseline)
+    )
+    assert found is not None, "both mean something"
+    return found
+
+
+def agreement(accuracy: Accuracy) -> float:
+    """Return the share of images with fp32's class: it tells variants apart with fewer images than their accuracy."""
+    assert accuracy.output.agreement is not None
+    return accuracy.output.agreement
+
+
+def percent(value: Interval | None) -> str:
+    """Return a share in per cent."""
+    return "" if value is None else f"{100 * value.value:.2f}"
+
+
 def child(case: str) -> None:
     """Round the weights of a case and print what it took, as JSON."""
     make, count = COSTS[case]
@@ -169,17 +249,19 @@ def cost(cases: list[str]) -> None:
 def main() -> int:
     """Print what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("gains", "cost", "child"))
-    parser.add_argument("cases", nargs="*", choices=[*COSTS, []], help="of cost")
+    parser.add_argument("what", choices=("gains", "cost", "table", "child"))
+    parser.add_argument("names", nargs="*", help=f"of cost: {', '.join(COSTS)}; of table: the folder of the results")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--images", type=int, default=CALIBRATION)
     options = parser.parse_args()
     if options.what == "gains":
         return gains(options.seeds, options.images)
     if options.what == "child":
-        child(options.cases[0])
+        child(options.names[0])
+    elif options.what == "table":
+        table(Path(*options.names))
     else:
-        cost(options.cases)
+        cost(options.names)
     return 0
 
 

@@ -112,22 +112,23 @@ def _samples(
     operation: Convolution | InnerProduct, inputs: NDArray[np.float32], outputs: NDArray[np.float32], seed: int
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Yield (rows, inputs of all groups) and (rows, outputs), a few rows at a time."""
-    if isinstance(operation, InnerProduct):
-        windows = inputs.reshape(len(inputs), 1, 1, -1)
-        wanted = outputs.reshape(len(outputs), -1, 1, 1)
-    else:
-        windows, wanted = _windows(operation, inputs), outputs
+    wanted = outputs.reshape(len(outputs), -1, 1, 1) if outputs.ndim == 2 else outputs
     count, (height, width) = len(inputs), wanted.shape[2:]
     places = np.arange(count * height * width)
     if len(places) > SAMPLES:
         places = np.sort(np.random.default_rng(seed).choice(places, SAMPLES, replace=False))
     for start in range(0, len(places), ROWS):
         image, row, column = np.unravel_index(places[start : start + ROWS], (count, height, width))
-        yield windows[image, row, column].reshape(len(image), -1), wanted[image, :, row, column]
+        # Only of these images are the windows padded.
+        first, last = image[0], image[-1] + 1
+        windows = _windows(operation, inputs[first:last])
+        yield windows[image - first, row, column].reshape(len(image), -1), wanted[image, :, row, column]
 
 
-def _windows(operation: Convolution, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+def _windows(operation: Convolution | InnerProduct, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return a view of what each place of the output reads: (n, height, width, channels, kernel height and width)."""
+    if isinstance(operation, InnerProduct):
+        return inputs.reshape(len(inputs), 1, 1, -1, 1, 1)
     down, across = operation.sides
     padded = np.pad(inputs, ((0, 0), (0, 0), down, across))
     reach = [(k - 1) * d + 1 for k, d in zip(operation.weights.shape[2:], operation.dilation, strict=True)]
