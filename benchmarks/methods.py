@@ -35,13 +35,14 @@ from nvdla_quant.compiler.compile import compile_network
 from nvdla_quant.emulator.decode.program import decode
 from nvdla_quant.evaluation.accuracy import Accuracy, Interval, read_accuracy
 from nvdla_quant.evaluation.comparison import Comparison, Scored, compare, holm, read_comparisons
+from nvdla_quant.execution.sqnr import sqnr
 from nvdla_quant.hardware.targets import TARGETS, Precision, QuantizationMode
 from nvdla_quant.images.datasets import IdxRecord, open_dataset
 from nvdla_quant.jobs.files import read_npz
 from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.network.graph import Network
 from nvdla_quant.network.passes import prepare
-from nvdla_quant.quantization.refine import Correction, Rounding, refine, sqnr
+from nvdla_quant.quantization.refine import Correction, Rounding, refine
 from nvdla_quant.quantization.search import before_softmax, fp32_scores, quantized_feed
 from nvdla_quant.quantization.steps import with_steps
 from nvdla_quant.table.fix import fix_table

@@ -20,6 +20,7 @@ from nvdla_quant.calibration.rounded import STEPS, mse_threshold, resolved, roun
 from nvdla_quant.calibration.stream import ROOM
 from nvdla_quant.execution.fp32 import Images, Reference, activation_bytes
 from nvdla_quant.execution.simulated import Simulation, quantized_tensors
+from nvdla_quant.execution.sqnr import sqnr
 from nvdla_quant.network.graph import Network
 from nvdla_quant.table.consistency import unify
 from nvdla_quant.table.table import CalibrationTable
@@ -159,20 +160,13 @@ def scores_sqnr(
         rounding = [one.tensor for one in suspects]
         # Without a name, it is gone before the next one is made.
         made = Simulation(network, table, None, names, threads=threads, batch_size=batch, rounded=rounding).run(images)
-        found.append(min(_decibels(exact[name], values) for name, values in made.items()))
+        found.append(min(sqnr(exact[name], values) for name, values in made.items()))
     return found[0], found[1]
 
 
 def _sqnr(histogram: Histogram, threshold: float) -> float:
     """Return the SQNR of a tensor under a threshold, in dB."""
     return float(rounded(histogram, np.array([threshold / histogram.bin_width])).sqnr[0])
-
-
-def _decibels(exact: NDArray[np.float32], values: NDArray[np.float32]) -> float:
-    """Return ``10 * log10(sum of exact**2 / sum of (values - exact)**2)``, infinite where they are equal."""
-    noise = float(((values - exact).astype(np.float64) ** 2).sum())
-    signal = float((exact.astype(np.float64) ** 2).sum())
-    return 10 * float(np.log10(max(signal, np.finfo(np.float64).tiny) / noise)) if noise else np.inf
 
 
 def _warning(one: Clipped, count: int, chosen: float, best: float) -> str:

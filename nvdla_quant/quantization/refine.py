@@ -8,7 +8,7 @@ arXiv:1906.04721, section 4.2 and appendix D) measure the shift on images, befor
     b' = b - (E[y_int8] - E[y_fp32])
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from nvdla_quant.compiler.numbers.chosen import chosen_scales
 from nvdla_quant.errors import ConfigError
+from nvdla_quant.execution.sqnr import parts, sqnr
 from nvdla_quant.hardware.targets import QuantizationMode, Target
 from nvdla_quant.network.graph import Convolution, InnerProduct, Layer, Network
-from nvdla_quant.quantization.layers import PART, Paths, Values, largest_held
+from nvdla_quant.quantization.layers import Paths, Values, largest_held
 from nvdla_quant.quantization.rounding import moments, nearest_steps, round_weights
 from nvdla_quant.quantization.steps import LayerSteps, WeightSteps, with_steps
 from nvdla_quant.table.consistency import check_complete
@@ -200,26 +201,11 @@ class _Chosen:
 def mean_shift(exact: Values, values: Values) -> NDArray[np.float64]:
     """Return by how much the mean of each channel of `values`, over images and places, is above that of `exact`."""
     total = np.zeros(exact.shape[1])
-    for part in _parts(exact):
+    for part in parts(exact):
         total += (values[part] - exact[part]).reshape(-1, len(total), _places(exact)).sum((0, 2), dtype=np.float64)
     return total / (len(exact) * _places(exact))
-
-
-def sqnr(exact: Values, values: Values) -> float:
-    """Return ``10 log10(sum of exact**2 / sum of (values - exact)**2)`` in dB; infinite where they are equal."""
-    noise = signal = 0.0
-    for part in _parts(exact):
-        noise += float(np.square(values[part] - exact[part], dtype=np.float64).sum())
-        signal += float(np.square(exact[part], dtype=np.float64).sum())
-    return 10 * float(np.log10(max(signal, np.finfo(np.float64).tiny) / noise)) if noise else np.inf
 
 
 def _places(values: Values) -> int:
     """Return how many values an image has of each channel."""
     return prod(values.shape[2:])
-
-
-def _parts(values: Values) -> Iterator[slice]:
-    """Yield a few images at a time: what is computed of a tensor in passing does not need its room again."""
-    at_once = max(1, PART // max(values[:1].nbytes, 1))
-    yield from (slice(start, start + at_once) for start in range(0, len(values), at_once))

@@ -24,9 +24,9 @@ from nvdla_quant.emulator.run import run
 from nvdla_quant.errors import CompileError
 from nvdla_quant.execution.fp32 import Reference, images_at_once
 from nvdla_quant.execution.simulated import INT8_MAX, INT8_MIN
+from nvdla_quant.execution.sqnr import sqnr
 from nvdla_quant.hardware.targets import Precision, QuantizationMode, Target
 from nvdla_quant.network.graph import Convolution, InnerProduct, Network
-from nvdla_quant.quantization.refine import sqnr
 from nvdla_quant.quantization.rounding import nearest_steps
 from nvdla_quant.quantization.steps import LayerSteps, WeightSteps, with_steps
 from nvdla_quant.table.consistency import unify

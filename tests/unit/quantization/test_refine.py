@@ -15,13 +15,14 @@ from nvdla_quant.emulator.run import run
 from nvdla_quant.errors import ConfigError, DumpError, NetworkError
 from nvdla_quant.execution.fp32 import Reference
 from nvdla_quant.execution.simulated import Simulation
+from nvdla_quant.execution.sqnr import sqnr
 from nvdla_quant.hardware.targets import TARGETS, Precision, QuantizationMode
 from nvdla_quant.jobs.files import write_npz
 from nvdla_quant.network.graph import Convolution, InnerProduct, Network
 from nvdla_quant.network.passes import prepare
 from nvdla_quant.quantization import refine as refining
 from nvdla_quant.quantization.layers import largest_held
-from nvdla_quant.quantization.refine import Refinement, images_used, refine, sqnr
+from nvdla_quant.quantization.refine import Refinement, images_used, refine
 from nvdla_quant.quantization.search import quantized_feed
 from nvdla_quant.quantization.steps import LayerSteps, WeightSteps, read_weight_steps, with_steps, write_weight_steps
 from nvdla_quant.table.fix import fix_table

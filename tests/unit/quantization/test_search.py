@@ -6,8 +6,8 @@ import pytest
 from nvdla_quant.compiler.compile import compile_network
 from nvdla_quant.emulator.decode.program import decode
 from nvdla_quant.emulator.run import run
+from nvdla_quant.execution.sqnr import sqnr
 from nvdla_quant.hardware.targets import TARGETS, Precision, QuantizationMode
-from nvdla_quant.quantization.refine import sqnr
 from nvdla_quant.quantization.search import Found, fp32_scores, quantized_feed, search
 from nvdla_quant.quantization.steps import with_steps
 from nvdla_quant.table.table import CalibrationTable
