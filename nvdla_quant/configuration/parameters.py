@@ -290,14 +290,9 @@ class Job:
         return [] if calibrator is None else f"{self._folder(wildcards)}/images/calibration-{calibrator}.npz"
 
     def refinement_options(self, wildcards: Wildcards) -> Record:
-        """Return how the steps of a variant's weights and biases are chosen."""
-        variant, objective = self._variant(wildcards), self.configuration.settings["objective"]
-        return {
-            "mode": variant.mode,
-            "correction": variant.correction,
-            "rounding": variant.rounding,
-            "objective": objective,
-        }
+        """Return how the weights and biases of a variant are chosen."""
+        variant = self._variant(wildcards)
+        return {key: getattr(variant, key) for key in ("mode", "correction", "rounding")}
 
     def search_options(self, wildcards: Wildcards) -> Record:
         """Return how the scales of a variant are searched."""
