@@ -122,9 +122,9 @@ def with_weights(network: Network, weight_steps: Path | None) -> Network:
     """Return a network with the weights and biases of a file of ``--weight-steps``, which belong to its folded form."""
     if weight_steps is None:
         return network
-    from nvdla_quant.quantization.steps import read_weight_steps, with_steps
+    from nvdla_quant.quantization.steps import with_steps_of
 
-    return with_steps(prepare(network, "fold"), read_weight_steps(weight_steps))
+    return with_steps_of(prepare(network, "fold"), weight_steps)
 
 
 def structure_of(prototxt: Path | None, onnx: Path | None, input_shape: str | None) -> Network:

@@ -9,15 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nvdla_quant.errors import DumpError
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 """Earliest time that a zip entry can hold: archives must not depend on when they were written."""
@@ -94,8 +91,8 @@ def write_json(path: Path | str, content: object, *, sort_keys: bool = False) ->
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, sort_keys=sort_keys) + "\n")
 
 
-def format_records(records: Iterable["DataclassInstance"], kind: "type[DataclassInstance]") -> str:
-    """Return records of one `kind` as tab-separated lines under a line of their fields' names.
+def format_records(records: Iterable[Any], kind: type[Any]) -> str:
+    """Return records of one `kind`, a dataclass, as tab-separated lines under a line of their fields' names.
 
     Floats read back exactly; what separates cells and lines becomes a blank.
     """

@@ -82,6 +82,11 @@ def read_weight_steps(path: Path) -> WeightSteps:
     return WeightSteps({name: LayerSteps(**parts) for name, parts in found.items()})
 
 
+def with_steps_of(network: Network, path: Path | str | None) -> Network:
+    """Return `network` with the weights and biases of a file, where there is one; errors as of both functions."""
+    return with_steps(network, read_weight_steps(Path(path))) if path else network
+
+
 def with_steps(network: Network, steps: WeightSteps) -> Network:
     """Return `network` with these weights and biases; its compiler keeps the steps as they are.
 

@@ -7,7 +7,7 @@ from typing import Any
 from nvdla_quant.hardware.spec import target_of
 from nvdla_quant.jobs.files import write_bytes, write_json
 from nvdla_quant.network.files import read_model
-from nvdla_quant.steps.networks.refinement import with_weights
+from nvdla_quant.quantization.steps import with_steps_of
 from nvdla_quant.table.table import read_table
 
 
@@ -39,7 +39,7 @@ def compile_loadable(
     """
     from nvdla_quant.compiler.compile import compile_network
 
-    network = with_weights(read_model(files), weights)
+    network = with_steps_of(read_model(files), weights)
     scales = read_table(Path(table)) if table else None
     compilation = compile_network(network, scales, target_of(target), **options)
     write_bytes(loadable, compilation.data)

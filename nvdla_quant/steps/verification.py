@@ -11,7 +11,7 @@ from nvdla_quant.images.preprocess import Preprocessing, normalise
 from nvdla_quant.images.selection import read_images
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.network.files import read_model
-from nvdla_quant.steps.networks.refinement import with_weights
+from nvdla_quant.quantization.steps import with_steps_of
 from nvdla_quant.table.table import read_table
 
 
@@ -64,7 +64,7 @@ def verify_loadable(
         inputs = pixels.astype(np.float32)
     else:
         inputs = normalise(pixels, Preprocessing.from_config(preprocessing))
-    network = with_weights(read_model(files), weights)
+    network = with_steps_of(read_model(files), weights)
     scales = read_table(Path(table)) if table else None
     claim = read_claim(Path(report)) if report else None
     found = verify_in_sweep(read_loadable(Path(loadable)), network, scales, inputs, target_of(target), claim)

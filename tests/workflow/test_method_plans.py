@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from nvdla_quant.network.onnx.writer import to_onnx
-from tests.sweeps import command, plan, tiny_network
+from tests.sweeps import plan, run, tiny_network
 from tests.workflow.test_profiles import groups_of
 from tests.workflow.test_staleness import REPORT
 
@@ -154,6 +154,6 @@ def test_clusters_can_order_the_groups(checkout: Path, tiny_config: dict[str, An
 def test_a_plain_variant_has_no_such_files(checkout: Path, tiny_config: dict[str, Any], name: str, status: int) -> None:
     """Neither by asking for them."""
     (checkout / "config.yaml").write_text(yaml.safe_dump(methods(tiny_config, {}, {"rounding": "adaround"})))
-    result = command(checkout, "--dry-run", f"results/tiny/noise/nv_small/int8-per-filter-entropy/{name}")
+    result = run(checkout, "--dry-run", f"results/tiny/noise/nv_small/int8-per-filter-entropy/{name}")
     assert result.returncode == status
     assert ("MissingRuleException" in result.stdout + result.stderr) == bool(status)

@@ -16,7 +16,6 @@ from nvdla_quant.images.selection import read_images
 from nvdla_quant.jobs import logs
 from nvdla_quant.jobs.files import format_records, write_text
 from nvdla_quant.network.files import read_model
-from nvdla_quant.network.graph import Network
 from nvdla_quant.network.passes import prepare
 from nvdla_quant.steps.networks.forms import write_network
 from nvdla_quant.table.table import read_table, write_table
@@ -192,15 +191,6 @@ def search_scales(
     write_table(found.table, Path(made))
     write_weight_steps(found.steps, Path(weights))
     write_text(report, format_records(found.kept, Trial))
-
-
-def with_weights(network: Network, weights: str | None) -> Network:
-    """Return a prepared network with the weights and biases of a ``weights.steps.npz``, where there is one."""
-    if not weights:
-        return network
-    from nvdla_quant.quantization.steps import read_weight_steps, with_steps
-
-    return with_steps(network, read_weight_steps(Path(weights)))
 
 
 def _inputs(images: str, preprocessing: Mapping[str, Any] | None) -> NDArray[np.float32]:
