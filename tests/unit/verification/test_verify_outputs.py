@@ -188,3 +188,12 @@ def test_outputs_go_by_name_then_by_order() -> None:
     ports = tuple(replace(port, name=str(number)) for number, port in enumerate(program.outputs))
     by_order = outputs_of(replace(program, outputs=ports), network)
     assert [output.tensor for output in by_order] == ["stem_relu", "pool", "sloped", "prob_a", "prob_b"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "parts"), [(MODES[1], ["left", "right"]), (MODES[3], ["boxes"])], ids=["parts", "whole"]
+)
+def test_a_concatenation_is_judged_by_all_that_it_joins(mode: Mode, parts: list[str]) -> None:
+    """8 channels are an atom of nv_small, so the parts are written side by side; nv_full's atom of 32 holds both."""
+    verdict = made(unlike_heads, mode).verify().verdict
+    assert [output.scores_layer for output in verdict.outputs] == [*parts, "scores"]
