@@ -1,7 +1,7 @@
 # Choose images and bring them to the network's geometry.
 #
 # Needs: the configuration's data set files and the model (for the size of its input).
-# Makes: images/calibration-{calibrator}.npz, images/test-{shard}.npz: uint8 pixels, labels, and what was chosen.
+# Makes: images/calibration-{calibrator}.npz, images/test-{shard}.npz: uint8 pixels, labels if any, and what was chosen.
 
 
 rule select_calibration_images:

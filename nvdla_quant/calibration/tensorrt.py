@@ -84,6 +84,8 @@ def import_tensorrt() -> Any:
 class Images:
     """Images of the workflow, as the network's input: whole batches of float32 in C order.
 
+    `labels` holds the class of each, or is None where a bundle has none, as those that calibrate may.
+
     Parameters
     ----------
     paths : Sequence[str]
@@ -99,8 +101,9 @@ class Images:
         for path in paths:
             with np.load(path, allow_pickle=False) as bundle:
                 pixels.append(bundle["pixels"])
-                labels.append(bundle["labels"])
-        self.pixels, self.labels = np.concatenate(pixels), np.concatenate(labels)
+                labels += [bundle["labels"]] if "labels" in bundle.files else []
+        self.pixels = np.concatenate(pixels)
+        self.labels = np.concatenate(labels) if len(labels) == len(pixels) else None
         self.values, self.batch_size = values.astype(np.float32), batch_size
 
     def batches(self) -> Iterator[tuple[NDArray[Any], int]]:
@@ -419,6 +422,8 @@ def run(options: argparse.Namespace) -> None:
     """Write the scores of the test images."""
     trt, job = import_tensorrt(), Job(Path(options.job))
     images = Images(options.images, job.values, options.batch_size)
+    if images.labels is None:
+        raise ToolError("tensorrt: test images without labels, expected the class of each; see the data set's source")
     calibrator = None
     if options.precision == "int8":
         calibrator = make_calibrator(

@@ -7,10 +7,12 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from nvdla_quant.cli.options import LoadableFile, MaxMacs, MaxMemory, Output, RunTarget, bar_of, existing, read_array
+from nvdla_quant.cli.options import LoadableFile, MaxMacs, MaxMemory, RunTarget, bar_of, existing, read_array
+from nvdla_quant.cli.outputs import places_of
 from nvdla_quant.emulator.decode.program import DEFAULT_LIMITS, Limits, decode, default_target
 from nvdla_quant.emulator.operations import Fp16
-from nvdla_quant.emulator.run import run, write_steps
+from nvdla_quant.emulator.run import run_tensors, write_steps
+from nvdla_quant.errors import EmulationError
 from nvdla_quant.hardware.spec import target_of
 from nvdla_quant.hardware.targets import Precision
 from nvdla_quant.jobs.files import atomic_path
@@ -24,9 +26,20 @@ def command(
     input_file: Annotated[
         Path, typer.Option("--input", callback=existing, help="[N, C, H, W] int8, int16 or float16, device's domain.")
     ],
-    output: Output,
+    output: Annotated[
+        Path,
+        typer.Option(
+            help="The .npy to write, [N, C, H, W] in the device's domain; of a loadable with several outputs a folder, "
+            "which gets NAME.npy of each."
+        ),
+    ],
     steps: Annotated[Path | None, typer.Option(help="Folder for the output of every operation.")] = None,
-    rawdump: Annotated[Path | None, typer.Option(help="Also write image 0 as nvdla_runtime's --rawdump does.")] = None,
+    rawdump: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write image 0 as nvdla_runtime's --rawdump does; of several outputs into a folder, as NAME.dimg."
+        ),
+    ] = None,
     configtarget: RunTarget = None,
     fp16: Annotated[
         Fp16, typer.Option(help="exact: the hardware's bits; fast: convolutions summed in float32, much faster.")
@@ -38,19 +51,30 @@ def command(
     content = read_loadable(loadable)
     target = target_of(configtarget) if configtarget else default_target(content)
     program = decode(content, target, Limits(max_macs, max_memory))
+    if len(program.inputs) != 1 or not program.outputs:
+        raise EmulationError(
+            f"{loadable}: {len(program.inputs)} inputs and {len(program.outputs)} outputs, expected one input, which "
+            "--input is, and an output"
+        )
+    names = [port.name for port in program.outputs]
+    files = places_of(output, names, "--output", ".npy")
+    dumps = [] if rawdump is None else places_of(rawdump, names, "--rawdump", ".dimg")
     images = read_array(input_file)
     with bar_of("images") as bar:
         task = bar.add_task("images", total=len(images))
         progress = lambda done, total: bar.update(task, completed=done, total=total)  # noqa: E731
-        result = run(program, images, fp16=fp16, progress=progress)
+        results = run_tensors(program, {program.inputs[0].name: images}, fp16=fp16, progress=progress)
     for warning in program.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if steps is not None:
         write_steps(program, images, steps, fp16=fp16)
-    if rawdump is not None:
-        write_dimg_text(rawdump, result[0])
-    with atomic_path(output) as temporary, temporary.open("wb") as file:
-        np.save(file, result)
+    for name, dump in zip(names, dumps, strict=False):  # Without --rawdump there is none.
+        write_dimg_text(dump, results[name][0])
+    for name, path in zip(names, files, strict=True):
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.save(file, results[name])
+        if len(names) > 1:
+            print(f"output {name}: {path}", file=sys.stderr)
     print(f"target: {target.name}{'' if configtarget else ' (from the loadable)'}", file=sys.stderr)
     if program.precision is Precision.FP16:
         print(f"fp16: {FP16_EXACTNESS[fp16]}", file=sys.stderr)

@@ -7,7 +7,7 @@ from typing import Any
 
 from nvdla_quant.jobs.downloads import Source, resolve
 
-FILE_KEYS = ("images", "labels", "path", "label_names")
+FILE_KEYS = ("images", "labels", "path", "label_names", "list")
 """Keys of a data set's source that name one file each."""
 
 

@@ -114,6 +114,9 @@ def run_tensors(
 ) -> dict[str, Values]:
     """Run a program; `inputs` and the result go by tensor name. See `run`."""
     images = _check_inputs(program, inputs)
+    names = [port.name for port in program.outputs]
+    if len(set(names)) < len(names):
+        raise EmulationError(f"the loadable's outputs are {', '.join(names)}: two of one name, by which results go")
     if threads < 1 or (batch is not None and batch < 1):
         raise EmulationError(f"batch is {batch} and threads is {threads}, expected at least 1 each")
     outputs: dict[str, Values] = {
@@ -213,7 +216,7 @@ def write_steps(
         def keep(operation: Operation, values: Values, first: int) -> None:
             arrays[operation.index][first : first + len(values)] = values
 
-        run(program, inputs, fp16=fp16, batch=batch, on_step=keep)
+        run_tensors(program, {program.inputs[0].name: inputs}, fp16=fp16, batch=batch, on_step=keep)
         for array in arrays.values():
             array.flush()
     write_json(folder / "steps.json", entries)

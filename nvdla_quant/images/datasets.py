@@ -1,4 +1,4 @@
-"""Labelled image sets in the forms they are published in, behind one small interface.
+"""Image sets in the forms they are published in, behind one small interface.
 
 ======== ==================================================================================================
 format   what it is
@@ -9,29 +9,37 @@ folder   a folder of image files and a list with ``relative/path label`` on each
 npz      NumPy archive: `images` uint8 (n, height, width) or (n, height, width, 1 or 3), `labels` integers (n,)
 ======== ==================================================================================================
 
+Images that only calibrate need no labels: IDX without the second file, a folder with a list of ``relative/path`` lines
+or with none (all its images), an archive without the array.
+
 Files that hold many images are read whole; of a folder only the images asked for are decoded.
 """
 
 import gzip
 import hashlib
 import lzma
-import os
-import re
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.errors import ConfigError, DatasetError
-
-Pixels = NDArray[np.uint8]
-"""One image (height, width, channels): one channel is gray, three are red, green, blue."""
-Labels = NDArray[np.int64]
+from nvdla_quant.images.decoding import Pixels, read_image
+from nvdla_quant.images.lists import (
+    Labels,
+    existing,
+    images_below,
+    read_file,
+    read_label_list,
+    read_name_list,
+    read_text,
+    require_file,
+)
 
 CIFAR_SIZE = 32
 CIFAR_CLASSES = 10
@@ -42,7 +50,7 @@ class IdxRecord:
     """Where an IDX data set lies."""
 
     images: Path
-    labels: Path
+    labels: Path | None = None
     label_names: Path | None = None
 
 
@@ -56,11 +64,23 @@ class CifarRecord:
 
 @dataclass(frozen=True)
 class FolderRecord:
-    """Where image files lie: the names in the list `labels` are relative to the folder `images`."""
+    """Where image files lie: names in the list `labels`, or `list` without labels, are relative to the folder `images`.
+
+    With neither, all images in it and below it are meant.
+    """
 
     images: Path
-    labels: Path
+    labels: Path | None = None
     label_names: Path | None = None
+    list: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse two lists."""
+        if self.labels is not None and self.list is not None:
+            raise ConfigError(
+                "data set: format folder has the keys labels and list; keep labels (lines 'path label') or list (lines "
+                "'path', for calibration)"
+            )
 
 
 @dataclass(frozen=True)
@@ -121,14 +141,14 @@ class SourceFile:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Labelled images, read when asked for.
+    """Images, with or without labels, read when asked for.
 
     Attributes
     ----------
     source : str
         Where they come from, for messages.
-    labels : NDArray[np.int64]
-        Class of each image, (n,), 0 or above.
+    labels : NDArray[np.int64] or None
+        Class of each image, (n,), 0 or above; None where images have no labels.
     names : tuple[str, ...]
         Name of each image: its file relative to the folder, else its index.
     label_names : tuple[str, ...] or None
@@ -136,7 +156,7 @@ class Dataset:
     """
 
     source: str
-    labels: Labels
+    labels: Labels | None
     names: tuple[str, ...]
     label_names: tuple[str, ...] | None
     _read: Callable[[int], Pixels] = field(repr=False)
@@ -145,7 +165,7 @@ class Dataset:
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self.labels)
+        return len(self.names)
 
     def load(self, indices: Sequence[int] | Labels) -> list[Pixels]:
         """Read the images at `indices`, in that order; each is uint8 (height, width, 1 or 3), colours as RGB.
@@ -167,7 +187,13 @@ class Dataset:
         return self._shared_files + tuple(self._image_files(int(index)) for index in indices)
 
     def check_labels(self, classes: int) -> None:
-        """Raise a `DatasetError` where a label is not one of a network's `classes` outputs."""
+        """Raise a `DatasetError` where there are no labels, or one is not one of a network's `classes` outputs."""
+        if self.labels is None:
+            raise DatasetError(
+                f"{self.source}: {len(self)} images without labels as test images; top-1 and top-5 need the label of "
+                "each: a list of 'path label' lines (format folder) or the label file (idx) under the key labels, an "
+                "array labels (npz). Without labels they can be the calibration_source"
+            )
         if len(self) and (worst := int(self.labels.argmax())) >= 0 and self.labels[worst] >= classes:
             raise DatasetError(
                 f"{self.source}: image {self.names[worst]} has label {self.labels[worst]}, but the network has "
@@ -193,11 +219,12 @@ def open_dataset(record: DatasetRecord) -> Dataset:
             dataset = _open_folder(record)
         case NpzRecord():
             dataset = _open_npz(record)
-    if dataset.label_names is not None and len(dataset) and dataset.labels.max() >= len(dataset.label_names):
-        worst = int(dataset.labels.argmax())
+    labels, names = dataset.labels, dataset.label_names
+    if names is not None and labels is not None and len(dataset) and labels.max() >= len(names):
+        worst = int(labels.argmax())
         raise DatasetError(
-            f"{dataset.source}: image {dataset.names[worst]} has label {dataset.labels[worst]}, but "
-            f"{record.label_names} (key label_names) names only {len(dataset.label_names)} classes"
+            f"{dataset.source}: image {dataset.names[worst]} has label {labels[worst]}, but "
+            f"{record.label_names} (key label_names) names only {len(names)} classes"
         )
     return dataset
 
@@ -221,7 +248,7 @@ def read_idx(path: Path, key: str, axes: Literal[1, 3]) -> NDArray[np.uint8]:
     axes : int
         3 for images, 1 for labels.
     """
-    content = _read_file(path, key)
+    content = read_file(path, key)
     for start, name, decompress in _PACKED:
         if content.startswith(start):
             try:
@@ -246,8 +273,8 @@ def read_idx(path: Path, key: str, axes: Literal[1, 3]) -> NDArray[np.uint8]:
 
 def _open_idx(record: IdxRecord) -> Dataset:
     images = read_idx(record.images, "images", 3)
-    labels = read_idx(record.labels, "labels", 1)
-    files = (_source("images", record.images), _source("labels", record.labels))
+    labels = None if record.labels is None else read_idx(record.labels, "labels", 1)
+    files = (_source("images", record.images), *(() if record.labels is None else (_source("labels", record.labels),)))
     return _in_memory(str(record.images), images[..., np.newaxis], labels, record, files)
 
 
@@ -256,7 +283,7 @@ def _open_cifar(record: CifarRecord) -> Dataset:
     size = 1 + 3 * CIFAR_SIZE**2
     parts = []
     for path in record.files:
-        content = np.frombuffer(_read_file(path, "files"), np.uint8)
+        content = np.frombuffer(read_file(path, "files"), np.uint8)
         if not len(content) or len(content) % size:
             raise DatasetError(f"{path} (key files): {len(content)} bytes, expected a multiple of {size}")
         parts.append(content.reshape(-1, size))
@@ -272,14 +299,14 @@ def _open_cifar(record: CifarRecord) -> Dataset:
 
 def _open_npz(record: NpzRecord) -> Dataset:
     path = record.path
-    _require_file(path, "path")
+    require_file(path, "path")
     if not zipfile.is_zipfile(path):
         raise DatasetError(f"{path} (key path): not an .npz archive; numpy.savez writes one")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            if missing := {"images", "labels"} - set(archive.files):
-                raise DatasetError(f"{path} (key path): no array {', '.join(sorted(missing))}; it has {archive.files}")
-            images, labels = archive["images"], archive["labels"]
+            if "images" not in archive.files:
+                raise DatasetError(f"{path} (key path): no array images; it has {archive.files}")
+            images, labels = archive["images"], archive["labels"] if "labels" in archive.files else None
     except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DatasetError(f"{path} (key path): not a readable .npz of plain arrays: {error}") from error
     if images.ndim == 3:
@@ -289,32 +316,35 @@ def _open_npz(record: NpzRecord) -> Dataset:
             f"{path} (key path): images is {images.dtype} {images.shape}, expected uint8 (n, height, width) or "
             "(n, height, width, 1 or 3), channels last"
         )
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+    if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu"):
         raise DatasetError(f"{path} (key path): labels is {labels.dtype} {labels.shape}, expected integers (n,)")
     return _in_memory(str(path), images, labels, record, (_source("path", path),))
 
 
 def _in_memory(
-    source: str, images: Pixels, labels: NDArray[Any], record: DatasetRecord, files: tuple[SourceFile, ...]
+    source: str, images: Pixels, labels: NDArray[Any] | None, record: DatasetRecord, files: tuple[SourceFile, ...]
 ) -> Dataset:
     """Wrap `images` (n, height, width, channels) that are already in memory."""
-    if len(images) != len(labels):
-        raise DatasetError(
-            f"{source}: {len(images)} images, but {len(labels)} labels; the files do not belong together"
-        )
+    names = tuple(str(index) for index in range(len(images)))
+    classes = None if labels is None else _checked(source, len(images), labels)
+    return Dataset(source, classes, names, _read_names(record), images.__getitem__, files)
+
+
+def _checked(source: str, images: int, labels: NDArray[Any]) -> Labels:
+    """Return the labels of so many images; an error where there are more or fewer, or one is negative."""
+    if images != len(labels):
+        raise DatasetError(f"{source}: {images} images, but {len(labels)} labels; the files do not belong together")
     classes = labels.astype(np.int64)
     if len(classes) and classes.min() < 0:
         raise DatasetError(f"{source}: image {int(classes.argmin())} has label {classes.min()}, expected 0 or above")
-    names = tuple(str(index) for index in range(len(labels)))
-    return Dataset(source, classes, names, _read_names(record), images.__getitem__, files)
+    return classes
 
 
 def _open_folder(record: FolderRecord) -> Dataset:
     folder = record.images
     if not folder.is_dir():
         raise DatasetError(f"{folder} (key images): no such folder")
-    listed, labels = _read_label_list(record.labels)
-    names = _existing(folder, listed, record.labels)
+    names, labels, shared = _listed(record)
 
     def image_file(index: int) -> SourceFile:
         return SourceFile("images", names[index], folder / names[index])
@@ -322,113 +352,26 @@ def _open_folder(record: FolderRecord) -> Dataset:
     def read(index: int) -> Pixels:
         return read_image(folder / names[index])
 
-    shared = (_source("labels", record.labels),)
     return Dataset(str(folder), labels, names, _read_names(record), read, shared, image_file)
 
 
-def _existing(folder: Path, listed: Sequence[str], source: Path) -> tuple[str, ...]:
-    """Names of the files of a list below `folder`, all of which must be there.
-
-    A backslash separates folders where there is no file of that name, as in lists that were written on Windows. Each
-    folder is looked through once, which also for 50,000 images takes a fraction of a second.
-    """
-    contents: dict[Path, frozenset[str]] = {}
-
-    def exists(name: str) -> bool:
-        path = folder / name
-        if path.parent not in contents:
-            found = os.listdir(path.parent) if path.parent.is_dir() else ()
-            contents[path.parent] = frozenset(found)
-        return path.name in contents[path.parent] or path.exists()  # Where case means nothing, names may differ in it.
-
-    names = []
-    missing = []
-    for name in listed:
-        forms = [name, name.replace("\\", "/")] if "\\" in name else [name]
-        there = next((form for form in forms if exists(form)), None)
-        names.append(there or name)
-        if there is None:
-            missing.append(name)
-    if missing:
-        tried = ", nor with / for each backslash" if "\\" in missing[0] else ""
-        raise DatasetError(
-            f"{folder / missing[0]}: listed in the labels, but there is no such file{tried} ({len(missing)} of the "
-            f"{len(listed)} images that {source} lists are missing below {folder}, key images)"
-        )
-    if len(set(names)) < len(names):
-        twice = next(name for place, name in enumerate(names) if name in names[:place])
-        raise DatasetError(f"{source} (key labels): {twice} is listed twice, once with backslashes")
-    return tuple(names)
-
-
-def _read_label_list(path: Path) -> tuple[tuple[str, ...], Labels]:
-    """Names and labels of a list with ``relative/path label`` on each line; blank lines do not count."""
-    labels: dict[str, int] = {}
-    for number, line in enumerate(_read_text(path, "labels").splitlines(), 1):
-        if not line.strip():
-            continue
-        match = re.fullmatch(r"(.*\S)\s+([0-9]{1,9})", line.strip())
-        if match is None:
-            raise DatasetError(f"{path} (key labels), line {number}: {line!r}, expected 'relative/path label'")
-        name, label = match.groups()
-        if Path(name).is_absolute() or PureWindowsPath(name).is_absolute():
-            raise DatasetError(f"{path} (key labels), line {number}: {name} must be relative to the images' folder")
-        if name in labels:
-            raise DatasetError(f"{path} (key labels), line {number}: {name} is listed twice")
-        labels[name] = int(label)
-    return tuple(labels), np.array(list(labels.values()), np.int64)
-
-
-def read_image(path: Path) -> Pixels:
-    """Decode an image file to uint8 (height, width, 1 or 3).
-
-    Gray files stay gray; palettes, CMYK and the like become RGB as Pillow converts them, and transparency is dropped.
-    An orientation noted in the file is ignored, as Caffe and the ImageNet benchmarks do.
-
-    Raises
-    ------
-    DatasetError
-        The file is missing, damaged, no image, or has more than 8 bits a channel.
-    """
-    from PIL import Image  # Here: only folders of pictures need it.
-
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise DatasetError(f"{path}: pixels of type {image.mode}, expected 8 bits a channel")
-            converted = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-    except FileNotFoundError as error:
-        raise DatasetError(f"{path}: listed in the labels, but there is no such file") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        # Pillow reports damaged files by any of these, a broken PNG by SyntaxError.
-        raise DatasetError(f"{path}: cannot be read as an image: {error}") from error
-    pixels = np.asarray(converted, np.uint8)
-    return pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
+def _listed(record: FolderRecord) -> tuple[tuple[str, ...], Labels | None, tuple[SourceFile, ...]]:
+    """Names of a folder's images, their labels, and the file that says so, where there are any."""
+    if record.labels is not None:
+        listed, labels = read_label_list(record.labels)
+        return existing(record.images, listed, record.labels, "labels"), labels, (_source("labels", record.labels),)
+    if record.list is not None:
+        names = existing(record.images, read_name_list(record.list), record.list, "list")
+        return names, None, (_source("list", record.list),)
+    return images_below(record.images), None, ()
 
 
 def _read_names(record: DatasetRecord) -> tuple[str, ...] | None:
     """Names of the classes, one a line."""
     if record.label_names is None:
         return None
-    return tuple(line.strip() for line in _read_text(record.label_names, "label_names").splitlines() if line.strip())
+    return tuple(line.strip() for line in read_text(record.label_names, "label_names").splitlines() if line.strip())
 
 
 def _source(key: str, path: Path) -> SourceFile:
     return SourceFile(key, path.name, path)
-
-
-def _require_file(path: Path, key: str) -> None:
-    if not path.is_file():
-        raise DatasetError(f"{path} (key {key}): no such file")
-
-
-def _read_file(path: Path, key: str) -> bytes:
-    _require_file(path, key)
-    return path.read_bytes()
-
-
-def _read_text(path: Path, key: str) -> str:
-    try:
-        return _read_file(path, key).decode("utf-8-sig")  # Editors on Windows put a byte order mark first.
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path} (key {key}): not UTF-8 text: {error}") from error

@@ -89,8 +89,8 @@ class ImageBundle:
     ----------
     pixels : NDArray[np.uint8]
         (n, channels, height, width), in the network's channel order.
-    labels : NDArray[np.int64]
-        Class of each, (n,).
+    labels : NDArray[np.int64] or None
+        Class of each, (n,); None of images without labels, of which the manifest says ``labelled: false``.
     indices : NDArray[np.int64]
         Place of each in its data set, (n,).
     names : tuple[str, ...]
@@ -100,7 +100,7 @@ class ImageBundle:
     """
 
     pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64] | None
     indices: Indices
     names: tuple[str, ...]
     manifest: Mapping[str, Any]
@@ -108,16 +108,30 @@ class ImageBundle:
     def __post_init__(self) -> None:
         """Freeze the manifest and check that the parts have one length."""
         object.__setattr__(self, "manifest", MappingProxyType(dict(self.manifest)))
-        lengths = {len(self.pixels), len(self.labels), len(self.indices), len(self.names)}
+        labels = "no" if self.labels is None else len(self.labels)
+        lengths = {len(self.pixels), len(self.indices), len(self.names), *({labels} - {"no"})}
         if len(lengths) > 1 or self.pixels.dtype != np.uint8 or self.pixels.ndim != 4:
             raise DatasetError(
-                f"images: pixels {self.pixels.dtype} {self.pixels.shape}, {len(self.labels)} labels, "
+                f"images: pixels {self.pixels.dtype} {self.pixels.shape}, {labels} labels, "
                 f"{len(self.indices)} indices, {len(self.names)} names; expected uint8 (n, c, h, w) and n of each"
             )
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self.labels)
+        return len(self.names)
+
+    @property
+    def classes(self) -> NDArray[np.int64]:
+        """Labels of images that are to have some.
+
+        Raises
+        ------
+        DatasetError
+            They have none.
+        """
+        if self.labels is None:
+            raise DatasetError(f"images: {len(self)} without labels, expected the class of each; they only calibrate")
+        return self.labels
 
 
 def gather(
@@ -130,7 +144,8 @@ def gather(
     """Read and prepare the images at `indices`.
 
     The manifest holds `selection` (the caller's rule: seed, numbers), `files` (key, name and SHA-256 of each file read)
-    and `pixels_sha256` (of the prepared pixels in C order). It names no folder, so it is the same on every machine.
+    and `pixels_sha256` (of the prepared pixels in C order); of images without labels it also says so (`labelled`). It
+    names no folder, so it is the same on every machine.
 
     Parameters
     ----------
@@ -164,16 +179,18 @@ def gather(
         "selection": dict(selection),
         "files": files,
         "pixels_sha256": hashlib.sha256(pixels.data).hexdigest(),
+        **({"labelled": False} if dataset.labels is None else {}),
     }
     names = tuple(dataset.names[index] for index in indices)
-    return ImageBundle(pixels, dataset.labels[indices], np.asarray(indices, np.int64), names, manifest)
+    labels = None if dataset.labels is None else dataset.labels[indices]
+    return ImageBundle(pixels, labels, np.asarray(indices, np.int64), names, manifest)
 
 
 def write_images(path: Path, images: ImageBundle) -> None:
     """Write a bundle as ``.npz``, whole or not at all; the same bundle gives the same bytes."""
     arrays: dict[str, ArrayLike] = {
         "pixels": images.pixels,
-        "labels": images.labels,
+        **({} if images.labels is None else {"labels": images.labels}),
         "indices": images.indices,
         "names": np.array(images.names, np.str_),
         "manifest": np.array(json.dumps(dict(images.manifest), sort_keys=True)),
@@ -193,7 +210,9 @@ def read_images(path: Path) -> ImageBundle:
         with np.load(path, allow_pickle=False) as archive:
             pixels, names = archive["pixels"], tuple(str(name) for name in archive["names"])
             manifest = json.loads(str(archive["manifest"]))
-            images = ImageBundle(pixels, archive["labels"], archive["indices"], names, manifest)
+            # Without labels only where that was meant: else the array is missing, and the file is damaged.
+            labels = archive["labels"] if manifest.get("labelled", True) else None
+            images = ImageBundle(pixels, labels, archive["indices"], names, manifest)
     except (
         OSError,
         EOFError,

@@ -23,7 +23,7 @@ def calibration_images(
     ----------
     record : Mapping
         ``datasets.<name>`` of the configuration: either its own ``calibration_source``, or a ``calibration_pool`` set
-        aside from ``source`` with ``pool_seed``.
+        aside from ``source`` with ``pool_seed``. Neither needs labels.
     preprocessing : Preprocessing
         Geometry and channel order.
     shape : (int, int, int)
@@ -66,7 +66,8 @@ def test_images(
     Raises
     ------
     DatasetError
-        Files are missing or malformed, a label fits no output, or there are fewer images than asked for.
+        Files are missing or malformed, images have no labels, a label fits no output, or there are fewer images than
+        asked for.
     """
     dataset = open_dataset(dataset_record(record["source"]))
     dataset.check_labels(classes)

@@ -95,7 +95,8 @@ def images_in(source: Mapping[str, Any]) -> int:
     FileNotFoundError
         A file is not there.
     """
-    paths = [source[key] for key in ("labels", "path") if key in source] or source["files"]
+    told = [source[key] for key in ("labels", "list", "path", "images") if source.get(key) is not None]
+    paths = told[:1] or source["files"]
     status = [os.stat(path) for path in paths]
     size, time = sum(one.st_size for one in status), max(one.st_mtime_ns for one in status)
     return _images_in(source["format"], tuple(paths), size, time)
@@ -107,13 +108,15 @@ def _images_in(kind: str, paths: tuple[str, ...], size: int, _time: int) -> int:
         if kind == "cifar10":
             return size // _CIFAR_RECORD
         if kind == "npz":
-            return _rows(paths[0], "labels.npy")
+            return _rows(paths[0], "images.npy")
+        if os.path.isdir(paths[0]):
+            return sum(len(files) for _, _, files in os.walk(paths[0]))
         with open(paths[0], "rb") as file:
             if kind == "folder":
                 return sum(1 for _ in file)
             packed = _PACKED.get(file.read(2))
-        with packed(paths[0]) if packed else open(paths[0], "rb") as labels:
-            return int.from_bytes(labels.read(8)[4:], "big")
+        with packed(paths[0]) if packed else open(paths[0], "rb") as file:
+            return int.from_bytes(file.read(8)[4:], "big")
     except (OSError, EOFError, KeyError, ValueError, lzma.LZMAError, zipfile.BadZipFile):
         return 0
 

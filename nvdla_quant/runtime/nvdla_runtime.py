@@ -72,8 +72,14 @@ class NvdlaRuntime:
             The runtime cannot feed these inputs.
         """
         content = read_loadable(loadable)
-        if len(content.inputs) != 1 or len(content.outputs) != 1:
-            raise ToolError(f"{loadable}: nvdla_runtime runs loadables of one input and one output")
+        if len(content.inputs) != 1:
+            raise ToolError(f"{loadable}: {len(content.inputs)} inputs, nvdla_runtime runs loadables of one input")
+        if len(content.outputs) != 1:
+            names = ", ".join(output.name for output in content.outputs) or "none"
+            raise ToolError(
+                f"{loadable}: the outputs are {names}, expected exactly one: nvdla_runtime writes output 0 alone into "
+                "its dump; run it on the emulator, or compile a network of one output"
+            )
         port, output = content.inputs[0], content.outputs[0]
         if output.data_type not in _DTYPES:
             raise ToolError(f"{loadable}: output {output.name!r} is neither int8 nor fp16")

@@ -18,4 +18,4 @@ def compute_reference(files: Sequence[str], images: str, scores: str, preprocess
     chosen = read_images(Path(images))
     inputs = Normalised(chosen.pixels, Preprocessing.from_config(preprocessing))
     outputs = scores_and_logits(network, inputs, progress=logs.log_progress("fp32"))
-    write_npz(scores, {**outputs, "labels": chosen.labels})
+    write_npz(scores, {**outputs, "labels": chosen.classes})

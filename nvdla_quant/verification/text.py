@@ -6,7 +6,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from nvdla_quant.verification.judgement.verdicts import Finding, Judgement
+from nvdla_quant.verification.judgement.verdicts import Finding, Judgement, Near, Verdict
 from nvdla_quant.verification.measures.comparison import Comparison
 from nvdla_quant.verification.verify import Row, Verification
 
@@ -35,20 +35,24 @@ def render_verification(verification: Verification) -> Group:
         Text(f"{finding.weight}: {finding.cause}{_where(finding)}: {finding.evidence}") for finding in verdict.findings
     ]
     parts += [Text(f"warning: {warning}") for warning in verdict.warnings if not warning.startswith("race:")]
-    if verdict.fp32 is not None and verdict.margin is not None:
-        side = "inside" if verdict.margin >= 0 else "beyond"
-        beside = (
-            f"{verdict.scores_layer}: {_near(verdict.fp32)} beside fp32 ({abs(verdict.margin):.4f} {side} the limit)"
-        )
-        if verdict.simulated is not None:
-            beside += f", {_near(verdict.simulated)} beside the simulated int8 network ({verdict.mode})"
-        parts.append(Text(f"{beside}, {verdict.images} images"))
+    if verdict.scores_layer is not None and verdict.fp32 is not None and verdict.margin is not None:
+        only = Near(verdict.scores_layer, verdict.fp32, verdict.simulated, verdict.margin)
+        parts += [Text(_beside(one, verdict)) for one in verdict.outputs or (only,)]
     how = "by what the compiler says of it" if verdict.claimed else "by a search, since no compiler says"
     parts.append(Text(f"each operation was taken for what it is {how}"))
     first = f": {verdict.cause} at {verdict.first_bad_layer or 'no single layer'}" if verdict.cause is not None else ""
     line = f"verdict: {verdict.verdict}{first} ({_MEANING[verdict.verdict]})"
     parts.append(Text(line, style=_COLOURS.get(verdict.verdict, "red")))
     return Group(*parts)
+
+
+def _beside(output: Near, verdict: Verdict) -> str:
+    """Return how near an output is to the references."""
+    side = "inside" if output.margin >= 0 else "beyond"
+    beside = f"{output.scores_layer}: {_near(output.fp32)} beside fp32 ({abs(output.margin):.4f} {side} the limit)"
+    if output.simulated is not None:
+        beside += f", {_near(output.simulated)} beside the simulated int8 network ({verdict.mode})"
+    return f"{beside}, {verdict.images} images"
 
 
 def _where(finding: Finding) -> str:

@@ -51,6 +51,7 @@ from nvdla_quant.verification.measures.examination import (
     compare_with_references,
 )
 from nvdla_quant.verification.measures.local import Local, local_of
+from nvdla_quant.verification.measures.outputs import Output, ends_of, misplaced, outputs_of
 from nvdla_quant.verification.measures.tables import FunctionTable, table_of
 from nvdla_quant.verification.measures.tolerance import gain_of
 from nvdla_quant.verification.measures.weights import Fit, WeightCheck, compared, fit, unpacked
@@ -83,6 +84,7 @@ class _Judge:
         self._subject, self._claim, self._program = subject, claim, subject.program
         self._prepared = for_hardware(subject.network)
         self._floats = FloatPieces(self._prepared)
+        self._outputs = outputs_of(self._program, self._prepared)
         self._half = self._program.precision is Precision.FP16
         self._owner = self._owners()
         places = ((name, claim.place_of(name)) for name in subject.network.by_name)
@@ -114,23 +116,58 @@ class _Judge:
         faults = faults or [*scale_faults(self._subject, self._prepared, self._claim)] or [*self._composed(written)]
         if faults:
             return replace(found, faults=tuple(faults))
-        held, result = self._run(written)
+        held, results = self._run(written)
         try:
             steps = tuple(self._examined(one, held) for one in written)
             tensors = tuple(self._held(steps, held, mode))
         except NotSoError as error:
             return replace(found, faults=(error.fault,))
-        output = self._claim.place_of(viewed(self._prepared, self._prepared.only_output.name))
-        assert output is not None
-        if not np.array_equal(result, taken(held[output.tensor], output), equal_nan=True):
-            text = f"the loadable's output is not what is claimed to be {output.tensor}"
-            return replace(found, faults=(Fault(output.tensor, None, text),))
-        scores = tensors[-1]
-        if scores.is_softmax:
-            layer = self._prepared.by_name[scores.layer]
-            before = viewed(self._prepared, layer.inputs[0])
-            scores = next((one for one in tensors if one.layer == before), scores)
-        return replace(found, steps=steps, held=tensors, scores=scores)
+        if fault := self._astray(held, results):
+            return replace(found, faults=(fault,)) if len(results) == 1 else replace(found, astray=(fault,))
+        return replace(found, steps=steps, held=tensors, scores=self._scores(tensors))
+
+    def _place(self, tensor: str) -> Place:
+        """Return where an output of the network is; `cover` has made sure that it has a place."""
+        place = self._claim.place_of(tensor)
+        assert place is not None
+        return place
+
+    def _astray(self, held: Mapping[str, Values], results: Sequence[Values]) -> Fault | None:
+        """Return what is wrong with what the outputs hold."""
+        should = {output: taken(held[place.tensor], place) for output, place in self._output_places()}
+        wrong = [output for output in self._outputs if not _same(results[output.number], should[output])]
+        if not wrong:
+            return None
+        if len(self._outputs) == 1:
+            tensor = self._place(wrong[0].tensor).tensor
+            return Fault(tensor, None, f"the loadable's output is not what is claimed to be {tensor}")
+        holds = {
+            output.number: next(
+                (other.tensor for other, values in should.items() if _same(results[output.number], values)), None
+            )
+            for output in wrong
+        }
+        return Fault(wrong[0].tensor, None, misplaced(self._outputs, holds))
+
+    def _output_places(self) -> Iterator[tuple[Output, Place]]:
+        return ((output, self._place(output.tensor)) for output in self._outputs)
+
+    def _scores(self, tensors: Sequence[Held]) -> tuple[Held, ...]:
+        """Return the tensors that tell whether the outputs are right; see `Examination.scores`."""
+        scores = []
+        for _, place in self._output_places():
+            places = [(one, self._place(one.layer)) for one in tensors]
+            whole = [one for one, other in places if other == place][-1:]
+            scores += [self._before_softmax(one, tensors) for one in whole]
+            # Concatenated, it has no step of its own.
+            scores += [] if whole else [one for one, other in places if _meet(other, place)]
+        return tuple(dict.fromkeys(scores))
+
+    def _before_softmax(self, output: Held, tensors: Sequence[Held]) -> Held:
+        if not output.is_softmax:
+            return output
+        before = viewed(self._prepared, self._prepared.by_name[output.layer].inputs[0])
+        return next((one for one in tensors if one.layer == before), output)
 
     def _placed(self) -> tuple[list[Written], list[Fault]]:
         """Return the pieces with their operations, and what is not so of them."""
@@ -192,8 +229,8 @@ class _Judge:
 
     # What does the loadable compute?
 
-    def _run(self, written: Sequence[Written]) -> tuple[dict[str, Values], Values]:
-        """Return what the loadable writes into each tensor, and what comes out."""
+    def _run(self, written: Sequence[Written]) -> tuple[dict[str, Values], list[Values]]:
+        """Return what the loadable writes into each tensor, and what comes out, an array for each output."""
         dtype = np.float16 if self._half else np.int8
         count = len(self._subject.fed)
         held: dict[str, Any] = {
@@ -210,7 +247,9 @@ class _Judge:
             part[..., column : column + columns] = values.reshape(len(values), -1, rows, columns)
 
         # Fast, since what the exact sums would change is far below what is judged here.
-        return held, emulator.run(self._program, self._subject.fed, fp16=Fp16.FAST, on_step=keep)
+        fed = {self._program.inputs[0].name: self._subject.fed}
+        results = emulator.run_tensors(self._program, fed, fp16=Fp16.FAST, on_step=keep)
+        return held, [results[port.name] for port in self._program.outputs]
 
     def _examined(self, one: Written, held: Mapping[str, Values]) -> Examined:
         piece, claim = one.piece, self._claim
@@ -381,7 +420,10 @@ class _Judge:
             if place is None:
                 raise NotSoError(name, None, f"the tensor of layer {name!r} has no place")
             values.append((name, taken(held[place.tensor], place), self._claim.tensors[place.tensor].scale))
-        beside = compare_with_references(self._subject, self._reference, mode, values, list(of_layer))
+        ends = ends_of(self._prepared) | {
+            name for name in of_layer for _, place in self._output_places() if _meet(self._place(name), place)
+        }
+        beside = compare_with_references(self._subject, self._reference, mode, values, list(of_layer), ends)
         for (name, array, scale), one in zip(values, beside, strict=True):
             entry = scale if table is None else table.scales.get(name, scale)
             yield Held(name, tuple(of_layer[name]), array, entry, scale, one)
@@ -404,6 +446,10 @@ _NO_LEEWAY: tuple[NDArray[np.float64], ...] = ()
 
 def _meet(one: Place, other: Place) -> bool:
     return one.tensor == other.tensor and one.channels[0] < other.channels[1] and other.channels[0] < one.channels[1]
+
+
+def _same(values: Values, expected: Values) -> bool:
+    return np.array_equal(values, expected, equal_nan=True)
 
 
 def _differs(values: Floats, expected: Floats, floor: float) -> str:

@@ -77,10 +77,9 @@ def cover(subject: Subject, prepared: Network, claim: Claim) -> Iterator[Written
         # Gaps of tensors that are made on the way matter where they are read.
         if name in prepared.tensors and not mask.all():
             raise NotSoError(name, None, f"{np.count_nonzero(~mask)} of {mask.size} values of {name} are never written")
-    output = viewed(prepared, prepared.only_output.name)
-    place = claim.place_of(output)
-    if place is None:
-        raise NotSoError(output, None, f"the network's output {output!r} has no place")
+    for output in (viewed(prepared, tensor.name) for tensor in prepared.outputs):
+        if claim.place_of(output) is None:
+            raise NotSoError(output, None, f"the network's output {output!r} has no place")
 
 
 def _layer_of(claim: Claim, number: int) -> str:

@@ -9,9 +9,9 @@ from nvdla_quant.execution.simulated import INT8_MAX, INT8_MIN
 from nvdla_quant.hardware.targets import Precision
 from nvdla_quant.network.graph import Clip, Network
 from nvdla_quant.verification.judgement.explanations import findings_of_step
-from nvdla_quant.verification.judgement.verdicts import Cause, Finding, Judgement, Verdict, Weight
+from nvdla_quant.verification.judgement.verdicts import Cause, Finding, Judgement, Near, Verdict, Weight
 from nvdla_quant.verification.measures.comparison import Comparison
-from nvdla_quant.verification.measures.examination import Examination, Held
+from nvdla_quant.verification.measures.examination import Beside, Examination, Held
 
 NEAR_COSINE = 0.995
 """Least cosine of the scores with a reference that they are near to: the agreement that this project promises for
@@ -30,14 +30,14 @@ CENTRED_IMAGES = 16
 
 def diagnose(examination: Examination) -> Verdict:
     """Judge a loadable by what was measured of it."""
-    found = [*_of_claim(examination), *_doubts(examination), *_races(examination)]
+    found = [*_of_claim(examination), *_astray(examination), *_doubts(examination), *_races(examination)]
     found += chain.from_iterable(findings_of_step(examination, step) for step in examination.steps)
     found += [*_of_table(examination), *_roundings(examination)]
     judgement, grave = _judged(examination, found)
     first = min(grave, key=lambda finding: -1 if finding.operation is None else finding.operation, default=None)
     rest = [finding for finding in found if finding is not first]
-    scores = examination.scores
     images = len(examination.images)
+    scores = min(examination.scores, key=lambda one: margin_of(one.beside.fp32, images), default=None)
     return Verdict(
         verdict=judgement,
         first_bad_layer=None if first is None else first.layer,
@@ -53,54 +53,67 @@ def diagnose(examination: Examination) -> Verdict:
         claimed=examination.claimed,
         images=images,
         warnings=examination.program.warnings,
+        outputs=tuple(_near(one, images) for one in examination.scores) if len(examination.program.outputs) > 1 else (),
     )
+
+
+def _near(scores: Held, images: int) -> Near:
+    beside = scores.beside
+    return Near(scores.layer, beside.fp32, beside.simulated, margin_of(beside.fp32, images))
 
 
 def _judged(examination: Examination, found: Sequence[Finding]) -> tuple[Judgement, list[Finding]]:
     """Return the judgement and the findings that it rests on."""
     by_weight = {weight: [finding for finding in found if finding.weight is weight] for weight in Weight}
     wrong, doubts = by_weight[Weight.WRONG], by_weight[Weight.DOUBT]
-    scores = examination.scores
-    if scores is None:
+    scores = [one.beside for one in examination.scores]
+    if not scores:
         return (Judgement.MISCOMPILED, wrong) if wrong else (Judgement.UNKNOWN, doubts)
-    images, beside = len(examination.images), scores.beside
-    near_simulated = beside.simulated is None or margin_of(beside.simulated, images) >= 0
+    images = len(examination.images)
+    near_simulated = all(one.simulated is None or margin_of(one.simulated, images) >= 0 for one in scores)
     if not wrong and not near_simulated:
         wrong = by_weight[Weight.SCALE]
     if wrong:
         return Judgement.MISCOMPILED, wrong
     if doubts:
         return Judgement.UNKNOWN, doubts
-    if margin_of(beside.fp32, images) >= 0 or _is_rounding(examination):
+    if all(margin_of(one.fp32, images) >= 0 or _is_rounding(examination, one) for one in scores):
         return Judgement.OK, []
     if examination.program.precision is Precision.FP16:
         return Judgement.PRECISION, []
     return Judgement.TABLE, by_weight[Weight.TABLE]
 
 
-def _is_rounding(examination: Examination) -> bool:
+def _is_rounding(examination: Examination, scores: Beside) -> bool:
     """Return whether the hardware's own roundings alone take the scores beyond the limit: the table is no reason."""
-    scores = examination.scores
-    if scores is None or scores.beside.of_table is None or not examination.claimed:
+    if scores.of_table is None or not examination.claimed:
         return False
     images = len(examination.images)
-    near_enough = scores.beside.fp32.cosine >= ROUNDED_COSINE and margin_of(scores.beside.fp32, images) < 0
-    return near_enough and margin_of(scores.beside.of_table, images) >= 0
+    near_enough = scores.fp32.cosine >= ROUNDED_COSINE and margin_of(scores.fp32, images) < 0
+    return near_enough and margin_of(scores.of_table, images) >= 0
 
 
 def _roundings(examination: Examination) -> Iterator[Finding]:
     """Say where the hardware's roundings cost more than the table."""
-    if _is_rounding(examination) and (scores := examination.scores) and scores.beside.of_table:
-        text = f"every operation is right, and the scores' cosine to fp32 is {scores.beside.fp32.cosine:.4f}, beside "
-        text += f"{scores.beside.of_table.cosine:.4f} of an int8 network without the hardware's roundings in between"
-        operation = scores.steps[-1].operations[-1].index
-        yield Finding(Cause.ROUNDING, Weight.REMARK, scores.layer, operation, text)
+    for scores in examination.scores:
+        if _is_rounding(examination, scores.beside) and scores.beside.of_table:
+            text = f"every operation is right, and the scores' cosine to fp32 is {scores.beside.fp32.cosine:.4f}, "
+            text += f"beside {scores.beside.of_table.cosine:.4f} of an int8 network without the hardware's roundings "
+            text += "in between"
+            operation = scores.steps[-1].operations[-1].index
+            yield Finding(Cause.ROUNDING, Weight.REMARK, scores.layer, operation, text)
 
 
 def _of_claim(examination: Examination) -> Iterator[Finding]:
     """Yield what the compiler claims and is not so."""
     for fault in examination.faults:
         yield Finding(Cause.CLAIM, Weight.WRONG, fault.layer, fault.operation, fault.text)
+
+
+def _astray(examination: Examination) -> Iterator[Finding]:
+    """Yield what outputs hold and should not."""
+    for fault in examination.astray:
+        yield Finding(Cause.OUTPUT, Weight.WRONG, fault.layer, fault.operation, fault.text)
 
 
 def _doubts(examination: Examination) -> Iterator[Finding]:

@@ -51,6 +51,7 @@ class Cause(StrEnum):
     RESULT = "wrong-result"
     ROUNDING = "roundings-of-the-hardware"
     CLAIM = "wrong-claim"
+    OUTPUT = "wrong-output"
     UNPLACED = "not-understood"
     FAILED = "verification-failed"
 
@@ -95,6 +96,16 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Near:
+    """How near one of several outputs is to the references: fields as of `Verdict`, of this output alone."""
+
+    scores_layer: str
+    fp32: Comparison
+    simulated: Comparison | None
+    margin: float
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What a loadable is, and why.
 
@@ -109,7 +120,8 @@ class Verdict:
     findings : tuple[Finding, ...]
         In the order of execution, those that the verdict rests on first.
     scores_layer : str or None
-        Tensor that the references were compared on: the one before a final softmax; None where it was not found.
+        Tensor that the references were compared on: the one before a final softmax; of several outputs, that of the
+        farthest from the float network; None where it was not found.
     fp32, simulated : Comparison or None
         That tensor beside the float network, and beside the simulated int8 network (None in fp16).
     target, precision : str
@@ -124,6 +136,8 @@ class Verdict:
         Images that were run.
     warnings : tuple[str, ...]
         What the hardware ignores.
+    outputs : tuple[Near, ...]
+        Each of several outputs; ``verdict.json`` has the key for these alone.
     """
 
     verdict: Judgement
@@ -140,10 +154,13 @@ class Verdict:
     claimed: bool
     images: int
     warnings: tuple[str, ...]
+    outputs: tuple[Near, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return what ``verdict.json`` holds; numbers that are not finite as text."""
         result: dict[str, Any] = _plain(asdict(self))
+        if not self.outputs:
+            del result["outputs"]
         return result
 
 

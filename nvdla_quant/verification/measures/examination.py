@@ -1,6 +1,6 @@
 """What was measured of a loadable: every step of it, and every tensor of the network that it holds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
@@ -21,14 +21,13 @@ from nvdla_quant.network.passes import fold_normalisation
 from nvdla_quant.table.table import CalibrationTable
 from nvdla_quant.verification.measures.comparison import Comparing, Comparison, Floats
 from nvdla_quant.verification.measures.local import Local
+from nvdla_quant.verification.measures.outputs import outputs_of
 from nvdla_quant.verification.measures.weights import WeightCheck
 
 REFERENCE_IMAGES = 2
 """Images whose tensors the references hold at a time: it bounds the memory."""
 SIMULATED_VALUES, SIMULATED_IMAGES = 1 << 23, 2
 """Values that the simulation makes, of so many images at least: of large networks it takes not all."""
-SCORES = 2
-"""Tensors at the end of a network among which its scores are: a softmax, and what it reads."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +206,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Fault:
-    """Something in a claim that is not so: of which layer, at which operation, and what."""
+    """Something in a claim, or in the outputs, that is not so: of which layer, at which operation, and what."""
 
     layer: str
     operation: int | None
@@ -244,12 +243,15 @@ class Examination:
         In the order of execution.
     held : tuple[Held, ...]
         Tensors of the network, in the order in which they are made.
-    scores : Held or None
-        The tensor before a final softmax; the last one where there is none; None where it was not found.
+    scores : tuple[Held, ...]
+        Of each output, the tensor that is written into it, or before a final softmax; of one that is joined of tensors,
+        these. None of them where they were not found.
     claimed : bool
         Whether a claim said what the operations stand for.
     faults : tuple[Fault, ...]
         What of the claim is not so.
+    astray : tuple[Fault, ...]
+        Outputs that hold something else than they have to.
     doubts : tuple[Doubt, ...]
         What could not be found out.
     """
@@ -262,9 +264,10 @@ class Examination:
     clipped_inputs: float
     steps: tuple[Examined, ...] = ()
     held: tuple[Held, ...] = ()
-    scores: Held | None = None
+    scores: tuple[Held, ...] = ()
     claimed: bool = False
     faults: tuple[Fault, ...] = ()
+    astray: tuple[Fault, ...] = ()
     doubts: tuple[Doubt, ...] = ()
 
     @property
@@ -331,6 +334,7 @@ def compare_with_references(
     mode: QuantizationMode | None,
     tensors: Sequence[tuple[str, Values, float]],
     rounded: Sequence[str],
+    ends: Collection[str],
 ) -> "list[Beside]":
     """Compare tensors with the float network and, in int8, with a simulation that rounds where the loadable does.
 
@@ -346,11 +350,13 @@ def compare_with_references(
         Tensor, its values, (n, channels, height, width), and the real value of 1.
     rounded : Sequence[str]
         Layers of the original network whose tensors are rounded.
+    ends : Collection[str]
+        Tensors among which the scores are.
 
     Returns
     -------
     list[Beside]
-        One for each tensor; what the table costs of the last two, where scores are looked for.
+        One for each tensor; what the table costs of the ends alone.
     """
     names = list(dict.fromkeys(name for name, _, _ in tensors))
     references = [reference]
@@ -375,7 +381,7 @@ def compare_with_references(
             beside_fp32.add(part, scale, expected)
             for tensor in (batch[name] for batch in simulated if name in batch):
                 beside_simulated.add(part, scale, tensor.reshape(part.shape))
-                if number >= len(tensors) - SCORES:
+                if name in ends:
                     of_table.add(tensor.reshape(part.shape), 1.0, expected)
         first += reference.batch_size
     return [Beside(fp32.result, *(one.result if one.is_used else None for one in others)) for fp32, *others in compared]
@@ -389,10 +395,9 @@ def check_shapes(program: Program, network: Network, images: Floats) -> None:
     NetworkError
         They do not.
     """
-    if len(program.inputs) != 1 or len(program.outputs) != 1:
-        raise NetworkError(
-            f"the loadable has {len(program.inputs)} inputs and {len(program.outputs)} outputs, expected one of each"
-        )
+    if len(program.inputs) != 1:
+        raise NetworkError(f"the loadable has {len(program.inputs)} inputs, expected one")
+    outputs_of(program, network)
     wide = [operation for operation in program.operations if operation.dtype == np.int16]
     if wide:
         raise NetworkError(f"operation {wide[0].index} ({wide[0].unit}) writes int16; int8 and fp16 can be verified")

@@ -26,6 +26,7 @@ from nvdla_quant.network.graph import (
 )
 from nvdla_quant.network.shapes import assemble
 from nvdla_quant.network.views import VIEWS, viewed
+from nvdla_quant.verification.measures.outputs import outputs_of
 from nvdla_quant.verification.search.dataflow import NOBODY, Flow, input_mark, trace
 from nvdla_quant.verification.search.doing import (
     ALL_KINDS,
@@ -125,7 +126,7 @@ def map_operations(
     wrote: Mapping[int, Values],
     expected: Mapping[str, NDArray[np.float32]],
     seconds: float,
-) -> tuple[Step, ...]:
+) -> tuple[tuple[Step, ...], tuple[str, ...]]:
     """Find what each operation computes.
 
     Parameters
@@ -143,8 +144,8 @@ def map_operations(
 
     Returns
     -------
-    tuple[Step, ...]
-        In the order of execution.
+    tuple[Step, ...], tuple[str, ...]
+        In the order of execution; and the tensor that each output of the loadable holds.
 
     Raises
     ------
@@ -152,7 +153,9 @@ def map_operations(
         No layer fits an operation, or the time is over; the message names the operation.
     """
     search = _Search(program, network, trace(program), wrote, expected)
-    return _steps(program, network, search.flow, search.best(time.monotonic() + seconds))
+    best = search.best(time.monotonic() + seconds)
+    outputs = tuple(tensor for (tensor,) in search.ends(best))
+    return _steps(program, network, search.flow, best), outputs
 
 
 @dataclass(frozen=True)
@@ -205,8 +208,9 @@ class _Search:
             following = [later for state in states for later in self._extended(state, position, operation)]
             states = sorted(following, key=lambda state: state.cost)
             states = [state for state in states[:BEAM] if state.cost <= states[0].cost + SLACK]
-        final = viewed(self.network, self.network.only_output.name)
-        fitting = [state for state in states if self._labels(state, self.flow.outputs[0]) == {final}]
+        # Whether each holds its own is another question: what operations compute does not depend on it.
+        finals = sorted([output.tensor] for output in outputs_of(self.program, self.network))
+        fitting = [state for state in states if sorted(self.ends(state)) == finals]
         best = (fitting or states)[0]
         if not fitting or best.worst[0] >= UNKNOWN + HARD or best.worst[0] == HARD:
             position = best.worst[1] if best.worst[1] >= 0 else len(best.paths) - 1
@@ -219,6 +223,10 @@ class _Search:
                 operation.index,
             )
         return best
+
+    def ends(self, state: _State) -> list[list[str]]:
+        """Return the tensors that each output holds."""
+        return [sorted(self._labels(state, owners)) for owners in self.flow.outputs]
 
     def _labels(self, state: _State, owners: Sequence[int]) -> set[str]:
         """Return the tensors that `owners` hold; what is left open stands for what it was computed from."""

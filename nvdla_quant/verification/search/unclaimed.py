@@ -18,7 +18,7 @@ import numpy as np
 from nvdla_quant.emulator.decode.program import Program
 from nvdla_quant.emulator.memory import Values
 from nvdla_quant.emulator.operations import ConvOperation, Fp16, Operation, SdpOperation
-from nvdla_quant.emulator.run import run
+from nvdla_quant.emulator.run import run_tensors
 from nvdla_quant.execution.fp32 import Reference
 from nvdla_quant.execution.simulated import INT8_MAX, INT8_MIN, weight_steps
 from nvdla_quant.hardware.targets import QuantizationMode
@@ -35,12 +35,14 @@ from nvdla_quant.verification.measures.examination import (
     Doubt,
     Examination,
     Examined,
+    Fault,
     Held,
     Misreading,
     Subject,
     compare_with_references,
 )
 from nvdla_quant.verification.measures.local import Local, local_of
+from nvdla_quant.verification.measures.outputs import ends_of, misplaced, outputs_of
 from nvdla_quant.verification.measures.sessions import session_of
 from nvdla_quant.verification.measures.weights import WeightCheck, check_weights
 from nvdla_quant.verification.search.mapping import Step, UndecidedError, base_name, expand, map_operations
@@ -59,7 +61,7 @@ def examine_by_search(subject: Subject, seconds: float) -> Examination:
     fp32 = reference.run(subject.images[few])
     found = Examination(program, network, table, None, subject.device, subject.clipped)
     try:
-        steps = map_operations(
+        steps, ends = map_operations(
             program,
             expanded,
             {position: values[few] for position, values in wrote.items()},
@@ -74,10 +76,20 @@ def examine_by_search(subject: Subject, seconds: float) -> Examination:
     for step, check in zip(steps, checks, strict=True):
         examiner.add(step, wrote, check)
     held = tuple(_held(subject, reference, steps, examiner.found, mode))
-    scores = held[-1]
-    if scores.is_softmax and steps[-1].sources[0] >= 0:
-        scores = held[steps[-1].sources[0]]
+    outputs = outputs_of(program, expanded)
+    if holds := {one.number: ends[one.number] for one in outputs if ends[one.number] != one.tensor}:
+        first = outputs[min(holds)].tensor
+        found = replace(found, astray=(Fault(base_name(first), None, misplaced(outputs, holds)),))
+    scores = tuple(_scores(one.tensor, steps, held) for one in outputs)
     return replace(found, mode=mode, steps=tuple(examiner.found), held=held, scores=scores)
+
+
+def _scores(tensor: str, steps: Sequence[Step], held: Sequence[Held]) -> Held:
+    """Return the tensor that tells whether an output is right: it, or what a softmax reads."""
+    number = max(number for number, step in enumerate(steps) if step.tensor == tensor)
+    if held[number].is_softmax and steps[number].sources[0] >= 0:
+        return held[steps[number].sources[0]]
+    return held[number]
 
 
 def _held(
@@ -90,7 +102,7 @@ def _held(
     """Yield what each step holds, beside the references."""
     rounded = [base_name(step.tensor) for step in steps]
     values = [(step.tensor, one.values, one.effective) for step, one in zip(steps, found, strict=True)]
-    beside = compare_with_references(subject, reference, mode, values, rounded)
+    beside = compare_with_references(subject, reference, mode, values, rounded, ends_of(reference.network))
     for one, compared in zip(found, beside, strict=True):
         yield Held(one.layer, (one,), one.values, one.scale, one.effective, compared)
 
@@ -115,7 +127,7 @@ def _run(program: Program, inputs: Values) -> dict[int, Values]:
         array[first : first + len(values)] = values
 
     # Fast, since what the exact sums would change is far below what is judged here.
-    run(program, inputs, fp16=Fp16.FAST, on_step=keep)
+    run_tensors(program, {program.inputs[0].name: inputs}, fp16=Fp16.FAST, on_step=keep)
     return wrote
 
 

@@ -141,6 +141,20 @@ def test_input_values_are_the_workflow_s_own(bench: Bench) -> None:
     assert (job["input"], job["shape"], job["output"], job["classes"]) == ("data", [1, 8, 8], "prob", 6)
 
 
+def test_images_without_labels_calibrate_and_do_not_test(bench: Bench) -> None:
+    labelled, count = bench.folder / "a.npz", np.arange(8)
+    assert (cache := bench.calibrate()).returncode == 0, cache.stderr
+    content = bench.cache.read_bytes()
+    bare = ImageBundle(bench.pixels[:8], None, count, tuple(map(str, count)), {"labelled": False})
+    write_images(labelled, bare)
+    assert bench.calibrate().returncode == 0
+    assert bench.cache.read_bytes() == content
+    done = bench.run("run", "--precision=fp16", "--batch-size=4", f"--scores={bench.scores}", "--images", str(labelled))
+    assert done.returncode != 0
+    assert "tensorrt: test images without labels, expected the class of each" in done.stderr
+    assert not bench.scores.exists()
+
+
 def test_the_onnx_model_computes_the_same_under_the_cache_s_names(bench: Bench) -> None:
     session = onnxruntime.InferenceSession(bench.folder / "model.onnx")
     inputs = normalise(bench.pixels, PREPROCESSING)

@@ -25,7 +25,6 @@ from nvdla_quant.images.datasets import (
     dataset_record,
     open_dataset,
     read_idx,
-    read_image,
 )
 
 
@@ -212,7 +211,7 @@ def test_lists_from_windows(folder: FolderRecord) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a.png 1\nb.png\n", r"list.txt \(key labels\), line 2: 'b.png', expected 'relative/path label'"),
+        ("a.png 1\nb.png\n", r"list.txt \(key labels\), line 2: 'b.png', expected 'relative/path label'; .*key list"),
         ("a.png -1\n", "line 1: 'a.png -1'"),
         ("a.png ²\n", "line 1"),
         ("a.png 1\na.png 2\n", "line 2: a.png is listed twice"),
@@ -235,26 +234,65 @@ def test_folder_or_list_missing(folder: FolderRecord, tmp_path: Path) -> None:
         open_dataset(folder)
 
 
+def test_list_without_labels(folder: FolderRecord) -> None:
+    """The line is the whole name: one that ends in a number has no label."""
+    listed = folder.images.with_name("names.txt")
+    (folder.images / "gray.png").rename(folder.images / "gray 7")
+    listed.write_bytes(b"\xef\xbb\xbfsub folder\\colour.png\r\n\r\ngray 7\r\n")
+    dataset = open_dataset(FolderRecord(folder.images, list=listed))
+    assert dataset.names == ("sub folder/colour.png", "gray 7")
+    assert dataset.labels is None
+    assert len(dataset) == 2
+    np.testing.assert_array_equal(dataset.load([1])[0][..., 0], _random(3, 4))
+    assert [(file.key, file.name) for file in dataset.files([1])] == [("list", "names.txt"), ("images", "gray 7")]
+
+
+def test_folder_without_a_list(folder: FolderRecord) -> None:
+    """All images at any depth, by code points of the path (G before b before s), and nothing else that lies there."""
+    for name in (".hidden.png", "Great.JPG", "sub folder/notes.txt", "sub folder/0.tiff", ".git/a.png"):
+        (folder.images / name).parent.mkdir(exist_ok=True)
+        (folder.images / name).write_bytes(b"")
+    dataset = open_dataset(FolderRecord(folder.images))
+    expected = ("Great.JPG", "broken.jpg", "gray.png", "sub folder/0.tiff", "sub folder/colour.png")
+    assert dataset.names == expected
+    assert dataset.labels is None
+    np.testing.assert_array_equal(dataset.load([4])[0], _random(5, 6, 3))
+    assert [(file.key, file.name) for file in dataset.files([4])] == [("images", "sub folder/colour.png")]
+
+
+def test_images_without_labels_do_not_test(folder: FolderRecord, idx: tuple[IdxRecord, np.ndarray, np.ndarray]) -> None:
+    archive = folder.images.with_name("set.npz")
+    np.savez(archive, images=_random(2, 3, 4))
+    for record, count in ((FolderRecord(folder.images), 3), (NpzRecord(archive), 2), (IdxRecord(idx[0].images), 6)):
+        dataset = open_dataset(record)
+        assert (dataset.labels, len(dataset)) == (None, count)
+        assert dataset.load([1])[0].shape[:2] in ((3, 4), (4, 5))
+        message = f"{count} images without labels as test images; top-1 .* key labels.*calibration_source"
+        with pytest.raises(DatasetError, match=message):
+            dataset.check_labels(10)
+
+
 @pytest.mark.parametrize(
-    ("mode", "channels"), [("1", 1), ("L", 1), ("LA", 1), ("P", 3), ("RGB", 3), ("RGBA", 3), ("CMYK", 3)]
+    ("text", "message"),
+    [
+        ("a.png\n\na.png\n", r"names.txt \(key list\), line 3: a.png is listed twice"),
+        ("/a.png\n", "line 1: /a.png must be relative"),
+        ("C:\\a.png\n", "must be relative"),
+        ("\n", "lists no image, expected 'relative/path' on each line"),
+        ("gray.png 1\n", r"gray.png 1: listed in the list, but there is no such file \(1 of the 1 images"),
+    ],
 )
-def test_image_modes(tmp_path: Path, mode: str, channels: int) -> None:
-    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
-    Image.new("RGB", (3, 2), (255, 255, 255)).convert(mode).save(path)
-    pixels = read_image(path)
-    assert pixels.shape == (2, 3, channels)
-    assert pixels.min() == 255
+def test_name_list_refusals(folder: FolderRecord, text: str, message: str) -> None:
+    listed = folder.images.with_name("names.txt")
+    listed.write_text(text)
+    with pytest.raises(DatasetError, match=message):
+        open_dataset(FolderRecord(folder.images, list=listed))
 
 
-def test_sixteen_bits_and_cut_images_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "image.png"
-    Image.fromarray(np.zeros((2, 2), np.uint16)).save(path)
-    with pytest.raises(DatasetError, match=r"image.png: pixels of type I.*, expected 8 bits"):
-        read_image(path)
-    Image.fromarray(_random(40, 40, 3)).save(path)
-    path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(DatasetError, match=r"image.png: cannot be read"):
-        read_image(path)
+def test_folder_without_images(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("no image")
+    with pytest.raises(DatasetError, match=r"\(key images\): no image in it or below it, expected files that end"):
+        open_dataset(FolderRecord(tmp_path))
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (3, 4, 5, 1), (3, 4, 5, 3)])
@@ -269,7 +307,7 @@ def test_npz(tmp_path: Path, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"images": _random(2, 3, 4)}, r"no array labels; it has \['images'\]"),
+        ({"labels": np.zeros(2, int)}, r"no array images; it has \['labels'\]"),
         ({"images": _random(2, 3, 8, 8), "labels": np.zeros(2, int)}, "channels last"),
         ({"images": np.zeros((2, 3, 3)), "labels": np.zeros(2, int)}, "images is float64"),
         ({"images": _random(2, 3, 3), "labels": np.zeros(2)}, r"labels is float64 \(2,\), expected integers"),
@@ -301,11 +339,14 @@ def test_records_of_configuration_entries() -> None:
     record = dataset_record({"format": "idx", "images": "a", "labels": "b", "label_names": None})
     assert record == IdxRecord(Path("a"), Path("b"))
     assert dataset_record({"format": "cifar10", "files": ["a", "b"]}) == CifarRecord((Path("a"), Path("b")))
+    assert dataset_record({"format": "folder", "images": "a", "list": "b"}) == FolderRecord(Path("a"), list=Path("b"))
     assert dataset_record({"format": "npz", "path": "a", "label_names": "n"}) == NpzRecord(Path("a"), Path("n"))
     for config, message in (
         ({"format": "lmdb"}, "'lmdb' is unknown, expected one of idx, cifar10, folder, npz"),
         ({"images": "a"}, "format None is unknown"),
-        ({"format": "folder", "images": "a"}, "format folder needs the key labels"),
+        ({"format": "folder", "labels": "a"}, "format folder needs the key images"),
+        ({"format": "folder", "images": "a", "labels": "b", "list": "c"}, "labels and list; keep labels .* or list"),
+        ({"format": "npz", "path": "a", "list": "b"}, "format npz has no key list, only path, label_names"),
         ({"format": "npz", "path": "a", "images": "b"}, "format npz has no key images, only path, label_names"),
     ):
         with pytest.raises(ConfigError, match=message):

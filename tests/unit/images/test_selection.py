@@ -106,6 +106,33 @@ def test_bundle_round_trip_with_the_same_bytes_each_time(bundle: ImageBundle, tm
     assert dict(again.manifest) == dict(bundle.manifest)
 
 
+def test_bundle_without_labels(bundle: ImageBundle, tmp_path: Path) -> None:
+    """It differs in saying so: a bundle whose labels were lost is damaged."""
+    images, path = np.load(tmp_path / "set.npz")["images"], tmp_path / "bare.npz"
+    write_npz(path, {"images": images})
+    bare = gather(open_dataset(NpzRecord(path)), np.array([3, 1]), Preprocessing("bgr"), (3, 4, 4), {})
+    np.testing.assert_array_equal(bare.pixels, bundle.pixels)
+    assert bare.manifest["labelled"] is False
+    write_images(path, bare)
+    assert sorted(np.load(path).files) == ["indices", "manifest", "names", "pixels"]
+    again = read_images(path)
+    assert (again.labels, len(again), again.names, dict(again.manifest)) == (None, 2, ("3", "1"), dict(bare.manifest))
+    with pytest.raises(DatasetError, match="2 without labels, expected the class of each"):
+        assert again.classes is None
+    np.testing.assert_array_equal(bundle.classes, [3, 1])
+    write_images(path, bundle)
+    write_npz(path, {name: array for name, array in np.load(path).items() if name != "labels"})
+    with pytest.raises(DatasetError, match="not a readable bundle"):
+        read_images(path)
+
+
+def test_labelled_bundles_are_the_bytes_that_they_were(bundle: ImageBundle, tmp_path: Path) -> None:
+    """Recorded before images without labels were known (commit ac5e301)."""
+    write_images(tmp_path / "a.npz", bundle)
+    digest = hashlib.sha256((tmp_path / "a.npz").read_bytes()).hexdigest()
+    assert digest == "8ac26ac59a4fa72d29d70d1662bc2a3eed8e423e70cb7d96dc68b17bc99a1ccc"
+
+
 def test_damaged_bundles_are_refused(bundle: ImageBundle, tmp_path: Path) -> None:
     path = tmp_path / "images.npz"
     for content in (b"", b"nothing"):

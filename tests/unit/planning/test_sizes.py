@@ -76,6 +76,19 @@ def test_images_of_the_other_formats(tmp_path: Path) -> None:
     assert images_in({"format": "npz", "path": str(archive)}) == 7
     assert images_in({"format": "cifar10", "files": [str(batch), str(batch)]}) == 10
     assert images_in({"format": "folder", "images": str(tmp_path), "labels": str(listed)}) == 2
+    assert images_in({"format": "folder", "images": str(tmp_path), "list": str(listed)}) == 2
+
+
+def test_images_without_labels(tmp_path: Path) -> None:
+    images, archive, folder = tmp_path / "images", tmp_path / "a.npz", tmp_path / "folder"
+    images.write_bytes(gzip.compress(struct.pack(">HBBIII", 0, 8, 3, 300, 1, 1) + bytes(300)))
+    np.savez(archive, images=np.zeros((7, 2, 2), np.uint8))
+    (folder / "deeper").mkdir(parents=True)
+    for name in ("a.png", "b.png", "deeper/c.png"):
+        (folder / name).touch()
+    assert images_in({"format": "idx", "images": str(images)}) == 300
+    assert images_in({"format": "npz", "path": str(archive)}) == 7
+    assert images_in({"format": "folder", "images": str(folder)}) == 3
 
 
 @pytest.mark.parametrize(

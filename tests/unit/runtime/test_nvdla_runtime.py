@@ -26,6 +26,7 @@ from nvdla_quant.hardware.targets import NV_FULL, NV_SMALL, Precision
 from nvdla_quant.jobs.programs import Program
 from nvdla_quant.jobs.programs import run as run_program
 from nvdla_quant.loadable.reader import read_loadable
+from nvdla_quant.loadable.writer import serialize_loadable
 from nvdla_quant.network.graph import Convolution, Layer, Network, Tensor
 from nvdla_quant.runtime.base import Device, RunResult, as_arrays
 from nvdla_quant.runtime.dimg import write_dimg_text
@@ -39,7 +40,9 @@ from nvdla_quant.runtime.stock_images import StockFeeding
 from nvdla_quant.runtime.virtual_platform import VirtualPlatform
 from nvdla_quant.table.table import CalibrationTable
 from tests.fakes import NASTY, install
+from tests.networks.heads import alike_heads
 from tests.sweeps import tiny_network
+from tests.verified import compiled_case
 
 pytestmark = pytest.mark.usefixtures("canary")
 
@@ -119,6 +122,15 @@ def test_the_device_s_dumps_are_the_result(bench: Bench) -> None:
     ]
     assert set(as_arrays(result, np.arange(4))) == {"output", "ran", "exactness", "backend"}
     assert left_over(bench.folder) == []
+
+
+def test_several_outputs_are_refused_with_the_reason(bench: Bench) -> None:
+    """Before anything runs: a dump of output 0 alone would be taken for the whole."""
+    case = compiled_case(alike_heads(), NV_SMALL, Precision.INT8, None, images=1)
+    bench.loadable.write_bytes(serialize_loadable(case.loadable))
+    with pytest.raises(ToolError, match=r"outputs are near, far, expected exactly one: nvdla_runtime writes output 0"):
+        bench.run(bench.local())
+    assert not (bench.folder / "state").exists()
 
 
 @pytest.mark.parametrize(
