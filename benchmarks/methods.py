@@ -13,9 +13,10 @@ cost: adaptive rounding, per-filter on nv_small: resnet20 (500 images of 32 x 32
 each in a process of its own with one thread. Seconds run from when network, table and images are there; the peak is the
 most that the process ever had in memory.
 
-table: what docs/quantization.md says of a finished run of config/methods.yaml, as Markdown: top-1 of every variant; and
-for each mode the variant that agrees most with fp32 on the data set `choosing`, beside fp32, plain entropy and plain
-min-max on the test images: paired difference with its 95 % interval, and McNemar's exact test, corrected by Holm.
+table: what docs/quantization.md says of a finished run of config/methods.yaml, as Markdown: top-1 of every variant,
+behind it on how many images its class is fp32's; and for each mode the variant that agrees most with fp32 on the data
+set `choosing`, beside fp32, plain entropy and plain min-max on the test images: paired difference with its 95 %
+interval, and McNemar's exact test, corrected by Holm.
 """
 
 import argparse
@@ -152,9 +153,7 @@ def table(results: Path) -> None:
         names = {name.replace(mode, "*") for name in found for mode in modes if mode in name}
         print("| variant | " + " | ".join(modes) + " |\n|---|" + "---|" * len(modes))
         for name in sorted(names):
-            cells = [
-                percent(found[one].output.top1) if (one := name.replace("*", mode)) in found else "" for mode in modes
-            ]
+            cells = [cell(found.get(name.replace("*", mode))) for mode in modes]
             print(f"| `{name.removeprefix('int8-*-')}` | " + " | ".join(cells) + " |")
         print()
     chosen_on_other_images(results / "mobilenet")
@@ -207,6 +206,11 @@ def agreement(accuracy: Accuracy) -> float:
     """Return the share of images with fp32's class: it tells variants apart with fewer images than their accuracy."""
     assert accuracy.output.agreement is not None
     return accuracy.output.agreement
+
+
+def cell(accuracy: Accuracy | None) -> str:
+    """Return a variant's top-1 and, behind it, its agreement with fp32, in per cent."""
+    return "" if accuracy is None else f"{percent(accuracy.output.top1)} ({100 * agreement(accuracy):.2f})"
 
 
 def percent(value: Interval | None) -> str:
