@@ -18,11 +18,11 @@ from nvdla_quant.execution.simulated import Simulation
 from nvdla_quant.execution.sqnr import sqnr
 from nvdla_quant.hardware.targets import TARGETS, Precision, QuantizationMode
 from nvdla_quant.jobs.files import write_npz
-from nvdla_quant.network.graph import Convolution, InnerProduct, Network
+from nvdla_quant.network.graph import Clip, Convolution, InnerProduct, Network, ReLU
 from nvdla_quant.network.passes import prepare
 from nvdla_quant.quantization import refine as refining
 from nvdla_quant.quantization.layers import largest_held
-from nvdla_quant.quantization.refine import Refinement, images_used, refine
+from nvdla_quant.quantization.refine import Refinement, images_used, mean_shift, passing, refine
 from nvdla_quant.quantization.search import quantized_feed
 from nvdla_quant.quantization.steps import LayerSteps, WeightSteps, read_weight_steps, with_steps, write_weight_steps
 from nvdla_quant.table.fix import fix_table
@@ -72,7 +72,7 @@ def scores_of(network: Network, table: CalibrationTable, mode: QuantizationMode,
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_bias_takes_back_the_shift_of_the_simulated_network(mode: QuantizationMode) -> None:
-    """b' = b - (E[y_int8] - E[y_fp32]), layer by layer; once for the first layer by the simulation of all layers."""
+    """b' = b - (E[y_int8] - E[y_fp32]) where the ReLU behind lets fp32 pass; the first layer, as all are simulated."""
     network = small_network()
     images = images_of(network, 64, 0)
     table, found = refined(network, mode, "bias", "nearest")
@@ -83,13 +83,62 @@ def test_the_bias_takes_back_the_shift_of_the_simulated_network(mode: Quantizati
     steps = np.floor(operation.weights / scales.reshape(-1, 1, 1, 1) + 0.5).astype(np.int8)
     rounded = with_steps(network, WeightSteps({"conv1": LayerSteps(steps, scales)}))
     shown = Simulation(rounded, table, None, ["conv1"], rounded=["data"]).run(images)["conv1"]
-    shift = (shown.astype(np.float64) - exact).mean(axis=(0, 2, 3))
+    passed = [exact[:, channel] > 0 for channel in range(8)]
+    shift = np.array([(shown[:, c].astype(np.float64) - exact[:, c])[passed[c]].mean() for c in range(8)])
     old = operation.bias if operation.bias is not None else np.zeros(8)
     bias = found.steps.layers["conv1"].bias
     assert bias is not None
     assert bias == pytest.approx(old - shift, abs=1e-6)
     assert found.steps.layers["conv1"].steps is None
     assert list(found.steps.layers) == ["conv1", "depth", "narrow", "fc"]
+
+
+@pytest.mark.parametrize(
+    ("activation", "between"),
+    [
+        (None, (-np.inf, np.inf)),
+        (ReLU(), (0, np.inf)),
+        (Clip(0.0, 6.0), (0, 6)),
+        (Clip(None, 1.0), (-np.inf, 1)),
+        (ReLU(0.1), (-np.inf, np.inf)),
+    ],
+)
+def test_what_an_activation_lets_pass(activation: ReLU | Clip | None, between: tuple[float, float]) -> None:
+    builder = Builder("one", (2, 4, 4))
+    builder.conv("conv", "data", 3, 3)
+    if activation is not None:
+        builder.add("activation", activation, "conv")
+    assert passing(builder.build(), "conv") == between
+
+
+def test_the_mean_is_over_what_passes() -> None:
+    """By hand: of the first channel -1 and 7 do not pass; of the second nothing does."""
+    exact = np.array([[[-1.0, 2, 3, 7], [-1, -2, -3, -4]]], np.float32)[..., None]
+    values = exact + np.array([9.0, 0.5, 1.5, 9], np.float32).reshape(1, 1, 4, 1)
+    assert mean_shift(exact, values, (0, 6)).tolist() == [1.0, 0.0]
+    assert mean_shift(exact, values).tolist() == [5.0, 5.0]
+
+
+def test_a_sum_is_corrected_by_its_last_convolution() -> None:
+    """The other branch's error is in it; a convolution that something else reads as well corrects itself."""
+    builder = Builder("sum", (4, 8, 8), seed=2)
+    stem = builder.relu("relu", builder.conv("stem", "data", 4, 3))
+    first, second = builder.conv("first", stem, 4, 3), builder.conv("second", stem, 4, 3)
+    joined = builder.relu("out", builder.eltwise("joined", "sum", first, second))
+    third = builder.conv("third", joined, 4, 3)
+    builder.eltwise("again", "sum", third, builder.relu("beside", third))
+    network = builder.build()
+    images = images_of(network, 32, 0)
+    table, mode = table_of(network, images), QuantizationMode.PER_KERNEL
+    found = refine(network, table, NV_SMALL, mode, images, correction="bias")
+    assert list(found.steps.layers) == ["stem", "first", "second", "third"]
+    changed = with_steps(network, found.steps)
+    exact = Reference(network, ["joined"]).run(images)["joined"]
+    shown = Simulation(changed, table, mode, ["joined"]).run(images)["joined"]
+    plain = Simulation(network, table, mode, ["joined"]).run(images)["joined"]
+    assert found.layers[2].largest_shift > 0
+    assert np.abs(mean_shift(exact, plain, (0, np.inf))).max() > 0.001
+    assert mean_shift(exact, shown, (0, np.inf)) == pytest.approx(0, abs=1e-4)
 
 
 @pytest.mark.parametrize("mode", MODES)
