@@ -28,7 +28,7 @@ from nvdla_quant.errors import DatasetError
 from nvdla_quant.hardware.spec import target_of
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.table.table import read_table
-from nvdla_quant.verification.judgement.verdicts import Judgement
+from nvdla_quant.verification.judgement.verdicts import Cause, Judgement
 from nvdla_quant.verification.text import PLAIN_WIDTH, render_verification
 from nvdla_quant.verification.verify import SEARCH_SECONDS, write_layers
 from nvdla_quant.verification.verify import verify as verify_loadable
@@ -80,6 +80,9 @@ def command(
     else:
         width = None if sys.stdout.isatty() else PLAIN_WIDTH
         Console(width=width, highlight=False).print(render_verification(verification))
+    if weight_steps is None and verification.verdict.cause in (Cause.WEIGHTS, Cause.RESULT):
+        hint = "what `refine` or `search` changed is no fault where --weight-steps has the file that was compiled with"
+        print(f"note: {hint}", file=sys.stderr)
     print(f"target: {target.name}{'' if configtarget else ' (from the loadable)'}", file=sys.stderr)
     if verification.verdict.verdict is not Judgement.OK:
         raise typer.Exit(UNKNOWN if verification.verdict.verdict is Judgement.UNKNOWN else WRONG)

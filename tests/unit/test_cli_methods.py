@@ -61,7 +61,12 @@ def test_from_a_network_to_a_verified_loadable(capsys: pytest.CaptureFixture[str
     capsys.readouterr()
     verify = "verify", "a.nvdla", *EQUALIZED, *best, *steps, *IMAGES, "--report", "a.json", "--json"
     call(*verify)
-    assert json.loads(capsys.readouterr().out)["verdict"] == "ok"
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["verdict"] == "ok"
+    assert "--weight-steps" not in shown.err
+    # Without the file these are other weights than the network's, which may be said; but also why they may be.
+    call(*(one for one in verify if one not in steps), status=4)
+    assert "no fault where --weight-steps has the file" in capsys.readouterr().err
 
 
 def test_an_onnx_model_is_equalized_to_onnx() -> None:
