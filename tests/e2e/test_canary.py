@@ -153,6 +153,8 @@ def files_config(tiny_config: dict[str, Any], url: str, folder: Path, sha256: st
     }
     pools = {name: {"source": source, "calibration_pool": 16} for name, source in sources.items()}
     pools["other"] = {"source": sources["npz"], "calibration_source": sources["idx"]}
+    unlabelled = {"format": "folder", "images": local, "list": f"-{NASTY}.paths"}
+    pools["unlabelled"] = {"source": sources["npz"], "calibration_source": unlabelled}
     cases = [{"model": "tiny", "dataset": name, "overrides": {"preprocessing": {"resize": [8, 8]}}} for name in pools]
     tiny = tiny_config["models"]["tiny"]
     exported = {"onnx": f"-{NASTY}.onnx", "preprocessing": tiny["preprocessing"]}
@@ -192,6 +194,7 @@ def test_files_of_every_format_downloaded_or_taken_from_archives(
     (checkout / f"-{NASTY}.bin").write_bytes(rng.integers(0, 6, (24, 3073), np.uint8).tobytes())
     np.savez(checkout / f"-{NASTY}.npz", images=pixels, labels=labels)
     (checkout / f"{NASTY}.txt").write_text("".join(f"{LINE}/{i}.png {i % 6}\n" for i in range(24)))
+    (checkout / f"-{NASTY}.paths").write_text("".join(f"{LINE}/{i}.png\n" for i in range(24)))
     with zipfile.ZipFile(tmp_path / f"{NASTY}.zip", "w") as packed:
         packed.write(checkout / f"-{NASTY}.npz", f"-d/{NASTY}.npz")
         for i, image in enumerate(pixels):
@@ -204,7 +207,8 @@ def test_files_of_every_format_downloaded_or_taken_from_archives(
     made = [f"results/tiny/{name}/images/test-1-of-1.npz" for name in config["datasets"]]
     made += ["results/exported/npz/network/fold/network.onnx", "results/tiny/npz/own/support.json"]
     (checkout / f"-{NASTY}.spec").write_text(text_of(values_of(NV_SMALL)))
-    finished = run(checkout, *made, "results/tiny/other/images/calibration-entropy.npz")
+    made += [f"results/tiny/{name}/images/calibration-entropy.npz" for name in ("other", "unlabelled")]
+    finished = run(checkout, *made)
     assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-4000:]
     assert all((checkout / path).is_file() for path in made)
 

@@ -56,8 +56,8 @@ def twins(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return Twin(caffe), Twin(read_model([ours])), Twin(read_model([anybody]))
 
 
-def test_there_are_three() -> None:
-    assert len(MODELS) == 3
+def test_all_shipped_models_are_here() -> None:
+    assert len(MODELS) == 4
 
 
 def test_the_same_scores(twins: tuple[Twin, Twin, Twin]) -> None:

@@ -31,8 +31,9 @@ def test_any_factor_of_a_kernel_is_right(seed: int, depth: int, coarser: float, 
     assert np.all(np.abs(factors / (found * sign) - 1) <= leeway + 1e-9)
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(9, 60), st.integers(2, 100))
+@given(st.integers(0, 2**32 - 1), st.integers(16, 60), st.integers(3, 100))
 def test_a_weight_that_is_off_is_the_one_that_is_found(seed: int, depth: int, steps: int) -> None:
+    """Of few weights, one that is off by two steps may move the factor that fits them: 45 of 20,000 kernels of 9."""
     rng = np.random.default_rng(seed)
     real = rng.normal(0, 1, (6, depth))
     factors = np.abs(real).max(axis=1) / 127
