@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.execution.simulated import INT8_MAX, INT8_MIN, quantized_tensors
+from nvdla_quant.execution.sqnr import parts
 from nvdla_quant.network.graph import Layer, Network
 from nvdla_quant.network.onnx.writer import to_onnx
 from nvdla_quant.network.shapes import assemble
@@ -18,9 +19,6 @@ from nvdla_quant.network.views import VIEWS
 from nvdla_quant.table.table import CalibrationTable
 
 Values = NDArray[np.float32]
-
-PART = 16 << 20
-"""Bytes of a layer's output that are computed at once."""
 
 
 def largest_held(network: Network) -> int:
@@ -105,12 +103,8 @@ def run_layer(network: Network, layer: Layer, inputs: Mapping[str, Values], thre
     session = onnxruntime.InferenceSession(
         to_onnx(single).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    shape = network.tensors[layer.name].shape
-    count = len(inputs[names[0]])
-    result = np.empty((count, *shape), np.float32)
-    at_once = max(1, PART // (4 * prod(shape)))
-    for start in range(0, count, at_once):
-        part = slice(start, start + at_once)
+    result = np.empty((len(inputs[names[0]]), *network.tensors[layer.name].shape), np.float32)
+    for part in parts(result):
         (result[part],) = session.run(None, {name: inputs[name][part] for name in names})
     return result
 

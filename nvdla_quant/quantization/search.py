@@ -97,6 +97,11 @@ class Found:
     trials: int
     settled: bool
 
+    @property
+    def last(self) -> float:
+        """SQNR of the scores with what was found, in dB."""
+        return self.kept[-1].sqnr if self.kept else self.first
+
 
 def search(
     network: Network,

@@ -73,6 +73,5 @@ def command(
     write_weight_steps(found.steps, weights)
     if changes is not None:
         write_text(changes, format_records(found.kept, Trial))
-    last = found.kept[-1].sqnr if found.kept else found.first
     end = "nothing improves it any more" if found.settled else "all trials are used up; --trials allows more"
-    print(f"SQNR of the scores {found.first:.2f} dB, now {last:.2f} dB, after {found.trials} loadables: {end}")
+    print(f"SQNR of the scores {found.first:.2f} dB, now {found.last:.2f} dB, after {found.trials} loadables: {end}")

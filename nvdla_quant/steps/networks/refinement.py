@@ -59,13 +59,10 @@ def equalize_network(
     sets = [Normalised(read_images(Path(path)).pixels, how) for path in images]
     equalized = equalize_checked(network, prepare(network, "fold"), sets, threads=threads)
     for change in equalized.changes:
-        _LOG.info("%s -> %s: spread %.3g, now %.3g", change.first, change.second, *_spreads(change))
+        spreads = change.spread_before, change.spread_after
+        _LOG.info("%s -> %s: spread %.3g, now %.3g", change.first, change.second, *spreads)
     write_network(equalized.network, made)
     write_text(report, format_records(equalized.changes, Change))
-
-
-def _spreads(change: Any) -> tuple[float, float]:
-    return change.spread_before, change.spread_after
 
 
 def refine_weights(
@@ -186,8 +183,9 @@ def search_scales(
         progress=logs.log_progress("trials"),
     )
     end = "nothing improves it any more" if found.settled else "all trials are used up (search_trials)"
-    last = found.kept[-1].sqnr if found.kept else found.first
-    _LOG.info("SQNR of the scores %.2f dB, now %.2f dB, after %d trials: %s", found.first, last, found.trials, end)
+    _LOG.info(
+        "SQNR of the scores %.2f dB, now %.2f dB, after %d trials: %s", found.first, found.last, found.trials, end
+    )
     write_table(found.table, Path(made))
     write_weight_steps(found.steps, Path(weights))
     write_text(report, format_records(found.kept, Trial))
