@@ -18,7 +18,8 @@ except ModuleNotFoundError:
     )
 
 from nvdla_quant.configuration.artefacts import Artefacts
-from nvdla_quant.configuration.parameters import ANY_NAME, Job, alternatives, those
+from nvdla_quant.configuration.parameters.job import Job
+from nvdla_quant.configuration.parameters.names import ANY_NAME, alternatives, those
 from nvdla_quant.configuration.load import load_configuration
 from nvdla_quant.configuration.sources import model_files
 from nvdla_quant.configuration.sweep import EQUALIZED

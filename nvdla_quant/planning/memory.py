@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any, Protocol
 
-from nvdla_quant.configuration.parameters import Job, Wildcards
+from nvdla_quant.configuration.parameters.job import Job
+from nvdla_quant.configuration.parameters.names import Wildcards
 from nvdla_quant.configuration.sources import located
 from nvdla_quant.planning.sizes import NetworkSize, images_in, network_size, unpacked_bytes
 

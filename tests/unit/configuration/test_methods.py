@@ -9,7 +9,7 @@ import pytest
 
 from nvdla_quant.configuration.artefacts import Artefacts
 from nvdla_quant.configuration.load import load_configuration
-from nvdla_quant.configuration.parameters import Job
+from nvdla_quant.configuration.parameters.job import Job
 from nvdla_quant.errors import ConfigError
 
 INT8 = {"precision": "int8", "mode": "per-filter", "calibrator": "entropy"}

@@ -10,7 +10,7 @@ import pytest
 
 from nvdla_quant.configuration.artefacts import Artefacts
 from nvdla_quant.configuration.load import load_configuration
-from nvdla_quant.configuration.parameters import Job
+from nvdla_quant.configuration.parameters.job import Job
 from nvdla_quant.errors import ConfigError
 
 Jobs = Callable[..., Job]

@@ -8,7 +8,7 @@ import pytest
 
 from nvdla_quant.configuration.artefacts import Artefacts
 from nvdla_quant.configuration.load import load_configuration
-from nvdla_quant.configuration.parameters import Job
+from nvdla_quant.configuration.parameters.job import Job
 from nvdla_quant.errors import ConfigError
 from nvdla_quant.hardware.spec import target_of
 from nvdla_quant.hardware.targets import NV_SMALL_256

@@ -9,7 +9,8 @@ import pytest
 
 from nvdla_quant.configuration.artefacts import Artefacts
 from nvdla_quant.configuration.load import load_configuration
-from nvdla_quant.configuration.parameters import ANY_NAME, Job, alternatives, known, those
+from nvdla_quant.configuration.parameters.job import Job
+from nvdla_quant.configuration.parameters.names import ANY_NAME, alternatives, known, those
 from nvdla_quant.configuration.sources import files_of, located
 
 

@@ -10,7 +10,7 @@ from snakemake.iocontainers import InputFiles, Wildcards
 
 from nvdla_quant.configuration.artefacts import Artefacts
 from nvdla_quant.configuration.load import load_configuration
-from nvdla_quant.configuration.parameters import Job
+from nvdla_quant.configuration.parameters.job import Job
 from nvdla_quant.network.files import write_model
 from nvdla_quant.planning.memory import FLOAT, HELD, NEEDS, Memory, Need, Sizes, megabytes
 from nvdla_quant.planning.sizes import size_of

@@ -44,7 +44,9 @@ def test_a_job_begins_at_once(script: Path) -> None:
 
 
 def test_planning_imports_no_library_that_only_jobs_need() -> None:
-    code = "import nvdla_quant.configuration.load, nvdla_quant.configuration.parameters, nvdla_quant.jobs.provenance"
+    code = (
+        "import nvdla_quant.configuration.load, nvdla_quant.configuration.parameters.job, nvdla_quant.jobs.provenance"
+    )
     assert slow_imports(code) <= {"jsonschema", "numpy", "yaml"}
 
 

@@ -4,71 +4,21 @@ Every public method can stand as an input or parameter function in a rule. Snake
 list for several or none, so what a job may lack is a path or an empty list.
 """
 
-import re
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
-from functools import cached_property
-from typing import Any, Protocol
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
 
-from nvdla_quant.configuration.artefacts import IMPORTED, Artefacts, equalized_files, form_files, prepared_files
-from nvdla_quant.configuration.records import METHODS, Case, Configuration, Table, Variant
+from nvdla_quant.configuration.artefacts import IMPORTED, equalized_files, form_files, prepared_files
+from nvdla_quant.configuration.parameters.lookup import Record
+from nvdla_quant.configuration.parameters.names import Wildcards, known
+from nvdla_quant.configuration.parameters.rows import Rows, engine_calibrator
+from nvdla_quant.configuration.records import Table
 from nvdla_quant.configuration.sources import files_of, is_onnx, located, model_files
 from nvdla_quant.configuration.sweep import calibration_folder
 
-Record = Mapping[str, Any]
 
-ANY_NAME = "[a-z0-9-]+"
-"""Snakemake writes constraints into all its patterns and goes over those for each file of a plan, which hundreds of
-names make slow. The lookup of its record refuses a name that is not in the configuration."""
-
-
-class Wildcards(Protocol):
-    """Values of the wildcards of a path, as Snakemake gives them; each rule has some of these."""
-
-    model: str
-    dataset: str
-    target: str
-    variant: str
-    calibrator: str
-    table: str
-    network: str
-    shard: str
-    engine: str
-    digest: str
-    path: str
-
-
-def alternatives(names: Iterable[str]) -> str:
-    """Return a regular expression that matches exactly `names`; nothing where there are none."""
-    return "|".join(map(re.escape, names)) or "(?!)"
-
-
-def those(chosen: Iterable[str], names: Collection[str]) -> str:
-    """Return `alternatives` for those of `names` that are `chosen`; where all are, any name, however many there are."""
-    chosen = list(chosen)
-    return ANY_NAME if set(chosen) == set(names) else alternatives(chosen)
-
-
-def known(kind: str, name: str, names: Collection[str]) -> str:
-    """Return `name`, if it is one of `names`; in a path that Snakemake was asked for, any may stand.
-
-    Raises
-    ------
-    SystemExit
-        It is none of them. Snakemake would wrap any other exception in its own frames, and print those around the one
-        line that a user can act on.
-    """
-    if name not in names:
-        raise SystemExit(f"config: there is no {kind} {name!r}, but {', '.join(names) or 'none at all'}")
-    return name
-
-
-@dataclass(frozen=True)
-class Job:
+class Job(Rows):
     """Lookups for the rules, in the order of their stages."""
-
-    configuration: Configuration
-    artefacts: Artefacts
 
     # Models and data sets.
 
@@ -204,12 +154,12 @@ class Job:
 
     def engine_cache(self, wildcards: Wildcards) -> str | list[str]:
         """Return the calibration cache of an int8 engine; the others have none."""
-        calibrator = _engine_calibrator(wildcards)
+        calibrator = engine_calibrator(wildcards)
         return [] if calibrator is None else f"{self._folder(wildcards)}/calibration/{calibrator}/calibration.cache"
 
     def engine_options(self, wildcards: Wildcards, input: Any) -> list[str]:
         """Return the options of TensorRT's program for an engine."""
-        calibrator = _engine_calibrator(wildcards)
+        calibrator = engine_calibrator(wildcards)
         files = _caffe_options(input.network)
         if calibrator is None:
             return [*files, f"--precision={wildcards.engine}", "--batch-size=64"]
@@ -327,78 +277,6 @@ class Job:
         """Return whether the prepared network reads pixels as they are, with the preprocessing folded in."""
         return self._variant(wildcards).table.feeding != "quantized"
 
-    # Rows of the report.
-
-    def case(self, wildcards: Wildcards) -> Record:
-        """Return what the rows of a case share, and all that its fp32 row says before any number."""
-        return {"model": wildcards.model, "dataset": wildcards.dataset}
-
-    def subject(self, wildcards: Wildcards) -> Record:
-        """Return what the row of a variant says before any number."""
-        variant = self._variant(wildcards)
-        calibrated = variant.calibrator is not None
-        return {
-            "model": wildcards.model,
-            "dataset": wildcards.dataset,
-            "target": wildcards.target,
-            "variant": variant.name,
-            "precision": variant.precision,
-            "mode": variant.mode,
-            "calibrator": variant.calibrator,
-            "preparation": variant.table.preparation,
-            "feeding": variant.table.feeding if calibrated else None,
-            "unified_scales": variant.table.unify_scales if calibrated else None,
-            **{key: getattr(variant, key) if calibrated else None for key in METHODS},
-            "calibrate_backend": self._calibrate_backend(variant.calibrator),
-            "compile_backend": variant.compiler,
-            "run_backend": variant.runtime,
-        }
-
-    def engine_subject(self, wildcards: Wildcards) -> Record:
-        """Return what the row of a TensorRT engine says before any number; it has no target, as fp32 has none."""
-        calibrator = _engine_calibrator(wildcards)
-        return {
-            "model": wildcards.model,
-            "dataset": wildcards.dataset,
-            "target": None,
-            "variant": f"tensorrt-{wildcards.engine}",
-            "precision": wildcards.engine if calibrator is None else "int8",
-            "mode": None,
-            "calibrator": calibrator,
-            "preparation": None,
-            "feeding": None,
-            "unified_scales": None,
-            **dict.fromkeys(METHODS),
-            "calibrate_backend": "tensorrt" if calibrator else None,
-            "compile_backend": "tensorrt",
-            "run_backend": "tensorrt",
-        }
-
-    def quantized_subject(self, wildcards: Wildcards) -> Record:
-        """Return what the row of a quantized file says before any number, as onnxruntime runs it."""
-        subject = dict.fromkeys(("target", "mode", "calibrator", "preparation", "feeding", "unified_scales"))
-        return {
-            **subject,
-            **dict.fromkeys(METHODS),
-            "model": wildcards.model,
-            "dataset": wildcards.dataset,
-            "variant": "onnxruntime-int8",
-            "precision": "int8",
-            "calibrate_backend": None,
-            "compile_backend": None,
-            "run_backend": "onnxruntime",
-        }
-
-    def verified_subject(self, wildcards: Wildcards) -> Record:
-        """Return which row of the summary a verdict belongs to."""
-        names = {"model": wildcards.model, "dataset": wildcards.dataset, "target": wildcards.target}
-        return {**names, "variant": self._variant(wildcards).name}
-
-    def pair_with_fp32(self, wildcards: Wildcards) -> Record:
-        """Return what a comparison with fp32 says before any number."""
-        names = {"model": wildcards.model, "dataset": wildcards.dataset, "target": wildcards.target}
-        return {**names, "variant": wildcards.variant, "baseline": "fp32", "kind": "fp32"}
-
     # A case: its variants beside each other.
 
     def runs(self, wildcards: Wildcards) -> list[tuple[str, str]]:
@@ -434,47 +312,11 @@ class Job:
             for baseline, ours in pairs
         ]
 
-    def _folder(self, wildcards: Wildcards) -> str:
-        return f"{self.artefacts.results}/{wildcards.model}/{wildcards.dataset}"
-
-    def _run_folder(self, wildcards: Wildcards) -> str:
-        return f"{self._folder(wildcards)}/{wildcards.target}/{wildcards.variant}"
-
-    def _name(self, wildcards: Wildcards) -> str:
-        return known("model", wildcards.model, self.configuration.settings["models"])
-
-    def _model(self, wildcards: Wildcards) -> Record:
-        record: Record = self.configuration.settings["models"][self._name(wildcards)]
-        return record
-
-    @cached_property
-    def _cases(self) -> Mapping[str, Case]:
-        return {f"{case.model}/{case.dataset}": case for case in self.configuration.cases}
-
-    def _case(self, wildcards: Wildcards) -> Case:
-        """Return the case as the configuration has it, with its overrides."""
-        return self._cases[known("case", f"{wildcards.model}/{wildcards.dataset}", self._cases)]
-
-    def dataset(self, wildcards: Wildcards) -> Record:
-        """Return the data set, with what the case sets otherwise."""
-        return self.configuration.dataset(self._case(wildcards))
-
-    def _variant(self, wildcards: Wildcards) -> Variant:
-        variants = self.configuration.variants
-        return variants[known("variant", wildcards.variant, variants)]
-
     def _preparation(self, wildcards: Wildcards, table: Table, preparation: str) -> Record:
         """Return how a form is made; the stock runtime feeds raw pixels, so their preprocessing goes in too."""
         preprocessing = self.preprocessing(wildcards)
         pixels = None if table.feeding == "quantized" else (preprocessing["mean"], preprocessing["scale"])
         return {"preparation": preparation, "pixels": pixels}
-
-    def _calibrate_backend(self, calibrator: str | None) -> str | None:
-        if calibrator is None:
-            return None
-        if calibrator in self.configuration.qdq_calibrators:
-            return "the model's own scales"
-        return "tensorrt" if calibrator in self.configuration.tensorrt_calibrators else "cpu"
 
 
 def _calibration_key(dataset: Record) -> str:
@@ -489,8 +331,3 @@ def _caffe_options(files: Iterable[str]) -> list[str]:
 def _tensorrt_options(calibrator: Record) -> list[str]:
     options = [f"--method={calibrator['method']}", f"--batch-size={calibrator['batch_size']}"]
     return options + ([f"--quantile={calibrator['percentile'] / 100!r}"] if "percentile" in calibrator else [])
-
-
-def _engine_calibrator(wildcards: Wildcards) -> str | None:
-    """Return the name of the calibrator of an int8 engine; None for the others."""
-    return wildcards.engine.partition("-")[2] or None
