@@ -12,9 +12,8 @@
 #       {target}/{variant}/table.searched.json weights.{searched,steps}.npz  better scales, weights; search, refinement.tsv
 #       {target}/{variant}/loadable.nvdla  compile.json  cost.json       NVDLA's program, and how long it takes
 #       {target}/{variant}/dumps/{shard}.npz  {shard}.dimg/              what the device gives; as nvdla_runtime's files
-#       {target}/{variant}/{accuracy,comparison,verdict}.json layers.tsv  scores; beside fp32 by image and by layer
-#   downloads/{digest}/{kind}/...                                        files by URL, and files out of archives
-#   <results>/summary.{tsv,tex,md}  pairs.tsv  seeds.tsv  manifest.json  report/
+#       {target}/{variant}/{accuracy,comparison,fidelity,verdict}.json   by labels, without them; layers.tsv: by layer
+#   <results>/{summary,pairs,seeds,fidelity}.tsv summary.{tex,md} manifest.json report/  downloads/{digest}/{kind}/...
 from snakemake.utils import min_version
 
 min_version("9.19.0")
@@ -48,6 +47,7 @@ include: "rules/refinement.smk"
 include: "rules/compilation.smk"
 include: "rules/runtime.smk"
 include: "rules/evaluation.smk"
+include: "rules/fidelity.smk"
 include: "rules/reporting.smk"
 include: "rules/hooks.smk"
 

@@ -18,16 +18,20 @@ onsuccess:
 def print_summary():
     """Show the sweep's table, what repeated seeds gave, and the answers on the terminal."""
     from nvdla_quant.report.evidence import read_evidence
-    from nvdla_quant.report.recommendation import closing
-    from nvdla_quant.report.terminal import render_summary
+    from nvdla_quant.report.recommendation.answers import closing
+    from nvdla_quant.report.terminal import render_fidelity, render_summary
 
-    made = (*SWEEP.accuracies, *SWEEP.comparisons, *SWEEP.verdicts, *SWEEP.costs, SWEEP.page)
+    names = ("verdicts", "costs", "fidelities", "fidelity_pairs")
+    files = {name: getattr(SWEEP, name) for name in names}
+    made = (*SWEEP.accuracies, *SWEEP.comparisons, *(path for paths in files.values() for path in paths), SWEEP.page)
     if not all(Path(path).is_file() for path in made):
         return  # Only a part of the sweep was asked for.
-    files = {"verdicts": SWEEP.verdicts, "costs": SWEEP.costs}
     evidence = read_evidence(SWEEP.accuracies, SWEEP.comparisons, SWEEP.groups, **files)
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else 120
-    print(render_summary(evidence.accuracies, width=width, colour=terminal))
+    if evidence.cases:
+        print(render_summary(evidence.accuracies, width=width, colour=terminal))
+    if evidence.measured:
+        print(render_fidelity(evidence.fidelity, width=width, colour=terminal))
     answers = closing(evidence, SETTINGS["keep"])
     print(f"{answers}Why, and everything else: {SWEEP.page}")

@@ -51,6 +51,7 @@ rule select_test_images:
         dataset=JOB.test_dataset,
         preprocessing=JOB.preprocessing,
         part=JOB.part,
+        metric=JOB.metric,
         code=code_of("select_test_images"),
     message:
         "Prepare the test images of {wildcards.dataset} for {wildcards.model}, shard {wildcards.shard}"

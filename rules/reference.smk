@@ -1,7 +1,8 @@
 # The fp32 network, which every variant is compared with, and a quantized file as onnxruntime runs it.
 #
 # Needs: the model, images/test-{shard}.npz.
-# Makes: reference/{shard}.npz: scores, and the tensor before the final Softmax; quantized/{shard}.npz: scores.
+# Makes: reference/{shard}.npz: scores, and the tensor before the final Softmax, or all outputs where no label says what is
+#        right; quantized/{shard}.npz: scores.
 
 
 rule compute_reference:
@@ -22,6 +23,7 @@ rule compute_reference:
         runtime=60,
     params:
         preprocessing=JOB.preprocessing,
+        metric=JOB.metric,
         code=code_of("compute_reference"),
     message:
         "Run {wildcards.model} in fp32 on {wildcards.dataset}, shard {wildcards.shard}"

@@ -1,6 +1,7 @@
 # Put everything side by side.
 #
-# Needs: every accuracy.json, comparison.json, verdict.json, layers.tsv and cost.json, comparisons.json, table.raw.json.
+# Needs: every accuracy.json, comparison.json, fidelity.json, verdict.json, layers.tsv and cost.json, comparisons.json,
+#        fidelity.pairs.json, table.raw.json.
 # Makes: summary.{tsv,tex,md}, pairs.tsv, seeds.tsv, report/{figure}.{svg,pdf}, manifest.json; report/report.html, which
 #        holds run times and so is not in the manifest.
 
@@ -11,6 +12,8 @@ rule summarize_sweep:
         comparisons=SWEEP.comparisons,
         verdicts=SWEEP.verdicts,
         costs=SWEEP.costs,
+        fidelities=SWEEP.fidelities,
+        fidelity_pairs=SWEEP.fidelity_pairs,
     output:
         tsv=report(
             "<results>/summary.tsv", caption="../report/summary.rst", category="Tables", labels={"item": "summary"}
@@ -46,6 +49,8 @@ rule plot_figures:
         verdicts=SWEEP.verdicts,
         layers=SWEEP.layers,
         costs=SWEEP.costs,
+        fidelities=SWEEP.fidelities,
+        fidelity_pairs=SWEEP.fidelity_pairs,
     output:
         accuracy_svg=report(
             "<results>/report/accuracy.svg",
@@ -160,6 +165,8 @@ rule write_report:
         verdicts=SWEEP.verdicts,
         layers=SWEEP.layers,
         costs=SWEEP.costs,
+        fidelities=SWEEP.fidelities,
+        fidelity_pairs=SWEEP.fidelity_pairs,
         manifest="<results>/manifest.json",
     output:
         html=report(

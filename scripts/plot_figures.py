@@ -5,5 +5,6 @@ from nvdla_quant.steps.reporting.figures import plot_figures
 
 with logs.capture(snakemake.log[0]):
     given, params = snakemake.input, snakemake.params
-    files = {key: given[key] for key in ("accuracies", "comparisons", "tables", "verdicts", "layers", "costs")}
+    keys = "accuracies", "comparisons", "tables", "verdicts", "layers", "costs", "fidelities", "fidelity_pairs"
+    files = {key: given[key] for key in keys}
     plot_figures(files, params.groups, params.calibrators, params.keep, dict(snakemake.output.items()))

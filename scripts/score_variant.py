@@ -1,7 +1,7 @@
 """Score a variant against the labels and against fp32."""
 
 from nvdla_quant.jobs import logs
-from nvdla_quant.steps.scoring import score_variant
+from nvdla_quant.steps.measures.accuracy import score_variant
 
 with logs.capture(snakemake.log[0]):
     given, made, params = snakemake.input, snakemake.output, snakemake.params

@@ -6,4 +6,4 @@ from nvdla_quant.steps.images import select_test_images
 with logs.capture(snakemake.log[0]):
     given, params = snakemake.input, snakemake.params
     output = snakemake.output.images
-    select_test_images(given.network, output, params.dataset, params.preprocessing, **params.part)
+    select_test_images(given.network, output, params.dataset, params.preprocessing, **params.part, metric=params.metric)

@@ -4,5 +4,6 @@ from nvdla_quant.jobs import logs
 from nvdla_quant.steps.reporting.summary import summarize_sweep
 
 with logs.capture(snakemake.log[0]):
-    files = {key: snakemake.input[key] for key in ("accuracies", "comparisons", "verdicts", "costs")}
+    keys = "accuracies", "comparisons", "verdicts", "costs", "fidelities", "fidelity_pairs"
+    files = {key: snakemake.input[key] for key in keys}
     summarize_sweep(files, snakemake.params.groups, **dict(snakemake.output.items()))

@@ -5,6 +5,7 @@ from nvdla_quant.steps.reporting.page import write_report
 
 with logs.capture(snakemake.log[0]):
     given, params = snakemake.input, snakemake.params
-    files = {key: given[key] for key in ("accuracies", "comparisons", "tables", "verdicts", "layers", "costs")}
+    keys = "accuracies", "comparisons", "tables", "verdicts", "layers", "costs", "fidelities", "fidelity_pairs"
+    files = {key: given[key] for key in keys}
     sweep = params.groups, params.calibrators, params.keep
     write_report(files, given.manifest, snakemake.output.html, *sweep, params.benchmarks, params.runs)

@@ -56,7 +56,7 @@ def command(
             f"{loadable}: {len(program.inputs)} inputs and {len(program.outputs)} outputs, expected one input, which "
             "--input is, and an output"
         )
-    names = [port.name for port in program.outputs]
+    names = program.output_names
     files = places_of(output, names, "--output", ".npy")
     dumps = [] if rawdump is None else places_of(rawdump, names, "--rawdump", ".dimg")
     images = read_array(input_file)

@@ -3,17 +3,19 @@
 The header of the Snakefile has the grammar of the paths. Nothing parses them; they are made here, from names.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from nvdla_quant.configuration.records import Case, Configuration, Run, Table, Variant
-from nvdla_quant.configuration.sources import files_of, model_files
+from nvdla_quant.configuration.sources import files_in, files_of, model_files
 from nvdla_quant.configuration.sweep import EQUALIZED, calibration_folder, calibration_name
 
 FIGURES = ("accuracy", "time", "costs", "roofline", "images", "layers", "scales", "classes")
 """Figures of the report."""
+FIDELITY_FIGURE = "fidelity"
+"""The figure that it has besides, where a case is measured by fp32's outputs."""
 TABLES = ("summary.tsv", "summary.tex", "summary.md", "pairs.tsv", "seeds.tsv")
 """Tables of the sweep."""
 IMPORTED = ("imported/network.onnx", "imported/names.json", "imported/remarks.txt", "imported/size.json")
@@ -88,15 +90,30 @@ class Artefacts:
     @cached_property
     def accuracies(self) -> list[str]:
         """Accuracy of fp32 for each case, of TensorRT, of quantized files, then of variants, in the report's order."""
-        references = [f"{self.case_folder(case)}/reference/accuracy.json" for case in self.configuration.cases]
+        references = [f"{self.case_folder(case)}/reference/accuracy.json" for case in self.configuration.classified]
         quantized = [f"{self.case_folder(case)}/quantized/accuracy.json" for case in self.configuration.quantized_cases]
-        return [*references, *self._engine_files("json"), *quantized, *self._of_runs("accuracy.json")]
+        return [*references, *self._engine_files("json"), *quantized, *self._of_classified("accuracy.json")]
 
     @cached_property
     def comparisons(self) -> list[str]:
-        """Comparisons of every variant with fp32, then those within each case."""
-        cases = [f"{self.case_folder(case)}/comparisons.json" for case in self.configuration.cases]
-        return [*self._of_runs("comparison.json"), *cases]
+        """Comparisons of every variant with fp32, then those within each case, of those measured by labels."""
+        cases = [f"{self.case_folder(case)}/comparisons.json" for case in self.configuration.classified]
+        return [*self._of_classified("comparison.json"), *cases]
+
+    @cached_property
+    def fidelities(self) -> list[str]:
+        """Fidelity of every run of a case that is measured by fp32's outputs."""
+        return self._of(self.configuration.measured, "fidelity.json")
+
+    @cached_property
+    def fidelity_pairs(self) -> list[str]:
+        """Comparisons within each of these cases."""
+        return [f"{self.case_folder(case)}/fidelity.pairs.json" for case in self.configuration.measured]
+
+    @property
+    def fidelity_table(self) -> str:
+        """Return the path of the table of all their outputs."""
+        return f"{self.results}/fidelity.tsv"
 
     @property
     def is_verified(self) -> bool:
@@ -177,7 +194,11 @@ class Artefacts:
     def processor_dependent(self) -> list[str]:
         """Artefacts that follow from fp32 sums, whose last bits may differ on another class of processor."""
         paths = [f"{self.results}/{name}" for name in TABLES]
-        paths += [f"{self.results}/report/{name}.{suffix}" for name in FIGURES for suffix in ("svg", "pdf")]
+        figures: tuple[str, ...] = FIGURES
+        if self.configuration.measured:
+            paths.append(self.fidelity_table)
+            figures = (*FIGURES, FIDELITY_FIGURE)
+        paths += [f"{self.results}/report/{name}.{suffix}" for name in figures for suffix in ("svg", "pdf")]
         for case in self.configuration.cases:
             names = [f"reference/{shard}.npz" for shard in self.configuration.shards]
             if case in self.configuration.quantized_cases:
@@ -202,7 +223,9 @@ class Artefacts:
         paths += self._of_runs(*names, *(("layers.tsv", "verdict.json") if self.is_verified else ()))
         for run in self.configuration.runs:
             paths += [f"{self.run_folder(run)}/{name}" for name in made_by_methods(run.variant)]
-        return paths + self._engine_files("npz") + self.accuracies + self.comparisons
+        paths += self._of(self.configuration.measured, "fidelity.npz") + self._numbers
+        scored = self.accuracies + self.comparisons + self.fidelities + self.fidelity_pairs
+        return paths + self._engine_files("npz") + scored
 
     @cached_property
     def inputs(self) -> list[str]:
@@ -213,6 +236,7 @@ class Artefacts:
         sources = [dataset[key] for dataset in datasets for key in ("source", "calibration_source") if key in dataset]
         paths = [path for model in models for path in model_files(model)]
         paths += [path for source in sources for path in files_of(source)]
+        paths += [path for case in cases for path in files_in(case.metric.command)]
         return list(dict.fromkeys([*paths, *self.configuration.specs.values()]))
 
     @cached_property
@@ -270,9 +294,25 @@ class Artefacts:
             if self.configuration.in_caffe(case.model, run.variant):
                 yield f"network/{run.variant.table.network}/{PREPARED}"
 
+    @property
+    def _numbers(self) -> list[str]:
+        """Return what commands say of fp32 and of every run."""
+        cases = [case for case in self.configuration.measured if case.metric.command]
+        return [f"{self.case_folder(case)}/reference/numbers.npz" for case in cases] + self._of(cases, "numbers.npz")
+
     def _of_runs(self, *names: str) -> list[str]:
         """Return the files called `names` of every run."""
-        return [f"{folder}/{name}" for folder in map(self.run_folder, self.configuration.runs) for name in names]
+        return self._of(self.configuration.cases, *names)
+
+    def _of_classified(self, *names: str) -> list[str]:
+        """Return the same of those that are measured by labels."""
+        return self._of(self.configuration.classified, *names)
+
+    def _of(self, cases: Sequence[Case], *names: str) -> list[str]:
+        """Return the files called `names` of every run of `cases`, in the order of all runs."""
+        wanted = set(cases)
+        runs = [run for run in self.configuration.runs if run.case in wanted]
+        return [f"{folder}/{name}" for folder in map(self.run_folder, runs) for name in names]
 
     def _of_case(self, case: Case, names: Iterable[str]) -> Iterator[str]:
         """Yield the paths of a case's files, each once."""
@@ -280,5 +320,5 @@ class Artefacts:
 
     def _engine_files(self, suffix: str) -> list[str]:
         """Return the files of TensorRT's engines that have this suffix."""
-        cases, engines = self.configuration.cases, self.configuration.engines
+        cases, engines = self.configuration.classified, self.configuration.engines
         return [f"{self.case_folder(case)}/tensorrt/{engine}.{suffix}" for case in cases for engine in engines]

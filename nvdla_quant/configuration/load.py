@@ -5,7 +5,16 @@ from itertools import product
 from typing import Any
 
 from nvdla_quant.configuration import sheets, sweep
-from nvdla_quant.configuration.records import METHODS, Case, Configuration, Run, Table, Variant
+from nvdla_quant.configuration.records import (
+    CLASSIFICATION,
+    METHODS,
+    Case,
+    Configuration,
+    Metric,
+    Run,
+    Table,
+    Variant,
+)
 from nvdla_quant.configuration.schema import checked, explain, load_schema
 from nvdla_quant.configuration.sources import resolve_files
 from nvdla_quant.configuration.stock_runtime import normalize_option
@@ -198,10 +207,32 @@ def _cases(settings: Mapping[str, Any], families: Mapping[str, str]) -> list[Cas
         for name in case.get("overrides", {}).get("calibrators", {}):
             if name not in families and name not in families.values():
                 raise ConfigError(f"config: cases[{i}].overrides.calibrators: {_no_calibrator(name, families)}")
-    cases = [Case(**case) for case in settings["cases"]]
+    cases = [
+        Case(case["model"], case["dataset"], _metric(case, f"cases[{i}]"), case.get("overrides", {}))
+        for i, case in enumerate(settings["cases"])
+    ]
     if twice := sorted({f"{c.model}/{c.dataset}" for c in cases if cases.count(c) > 1}):
         raise ConfigError(f"config: cases: {', '.join(twice)} stands twice")
     return cases
+
+
+def _metric(case: Mapping[str, Any], where: str) -> Metric:
+    """Return what a case is measured by."""
+    kind = case["metric"]
+    if kind == CLASSIFICATION:
+        for key in ("argmax", "peak"):
+            if key in case:
+                raise ConfigError(
+                    f"config: {where}.{key}: metric {kind} takes none; remove it, or set metric: fidelity"
+                )
+    if kind != "command":
+        for key in ("command", "better"):
+            if key in case:
+                raise ConfigError(f"config: {where}.{key}: metric {kind} takes none; remove it, or set metric: command")
+    elif "command" not in case:
+        raise ConfigError(f"config: {where}.command: metric command needs the program that gives each image a number")
+    given = {key: case[key] for key in ("argmax", "peak", "better") if key in case}
+    return Metric(kind, command=tuple(case.get("command", ())), **given)
 
 
 def _no_calibrator(name: str, families: Mapping[str, str]) -> str:

@@ -11,6 +11,8 @@ from nvdla_quant.configuration.sources import is_onnx
 from nvdla_quant.configuration.sweep import EQUALIZED
 from nvdla_quant.jobs.downloads import Source
 
+CLASSIFICATION = "classification"
+"""The metric that goes by labels; all others go by fp32's outputs."""
 METHODS = {"correction": "none", "rounding": "nearest", "search": "none"}
 """Keys of a variant that say how its weights and scales are bettered, and the choice that leaves them as they are."""
 
@@ -84,12 +86,35 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Metric:
+    """What a case is measured by; see the schema for the fields.
+
+    Attributes
+    ----------
+    kind : str
+        ``classification``, ``fidelity`` or ``command``.
+    """
+
+    kind: str = CLASSIFICATION
+    argmax: bool = False
+    peak: float | None = None
+    command: tuple[str, ...] = ()
+    better: str = "higher"
+
+
+@dataclass(frozen=True)
 class Case:
-    """A model measured on a data set, and what it sets otherwise than their records and the calibrators'."""
+    """A model measured on a data set, by what, and what it sets otherwise than their and the calibrators' records."""
 
     model: str
     dataset: str
+    metric: Metric = field(default=Metric(), compare=False)
     overrides: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def is_classified(self) -> bool:
+        """Return whether labels say what is right."""
+        return self.metric.kind == CLASSIFICATION
 
 
 @dataclass(frozen=True)
@@ -188,6 +213,16 @@ class Configuration:
         changed = case.overrides.get("calibrators", {})
         return {**self.settings["calibrators"][name], **changed.get(self.families[name], {}), **changed.get(name, {})}
 
+    @cached_property
+    def classified(self) -> tuple[Case, ...]:
+        """Cases that are measured by labels."""
+        return tuple(case for case in self.cases if case.is_classified)
+
+    @cached_property
+    def measured(self) -> tuple[Case, ...]:
+        """Cases that are measured by fp32's outputs."""
+        return tuple(case for case in self.cases if not case.is_classified)
+
     def runs_of(self, case: Case) -> tuple[Run, ...]:
         """Return the runs of one case."""
         return tuple(run for run in self.runs if run.case == case)
@@ -285,7 +320,7 @@ class Configuration:
         """Cases whose model's own scales are used, so that onnxruntime's int8 result of the same file is to compare."""
         return tuple(
             case
-            for case in self.cases
+            for case in self.classified
             if any(run.variant.calibrator in self.qdq_calibrators for run in self.runs_of(case))
         )
 

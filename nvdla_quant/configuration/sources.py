@@ -42,6 +42,11 @@ def model_files(model: Mapping[str, Any]) -> list[str]:
     return [model["onnx"], *([beside] if Path(beside).is_file() else [])]
 
 
+def files_in(command: Sequence[str]) -> list[str]:
+    """Return the words of a command that are files here."""
+    return list(dict.fromkeys(word for word in command if Path(word).is_file()))
+
+
 def files_of(source: Mapping[str, Any]) -> list[str]:
     """Return the files that a data set's `source` names."""
     named = [source[key] for key in FILE_KEYS if key in source]

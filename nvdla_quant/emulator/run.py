@@ -114,7 +114,7 @@ def run_tensors(
 ) -> dict[str, Values]:
     """Run a program; `inputs` and the result go by tensor name. See `run`."""
     images = _check_inputs(program, inputs)
-    names = [port.name for port in program.outputs]
+    names = program.output_names
     if len(set(names)) < len(names):
         raise EmulationError(f"the loadable's outputs are {', '.join(names)}: two of one name, by which results go")
     if threads < 1 or (batch is not None and batch < 1):

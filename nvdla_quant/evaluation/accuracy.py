@@ -25,7 +25,7 @@ Z95 = 1.959963984540054
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its 95 % interval, as shares (0 to 1) or differences of shares."""
+    """An estimate and its 95 % interval, in one unit: of accuracies shares (0 to 1) or their differences."""
 
     value: float
     low: float
@@ -404,47 +404,45 @@ def read_accuracy(path: Path | str) -> Accuracy:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ReportError(f"{path}: cannot read the accuracy record: {error}") from error
-    _check_keys(path, "", content, Accuracy)
-    _check_keys(path, "subject", content["subject"], Subject)
+        raise ReportError(f"{path}: cannot read the record: {error}") from error
+    check_keys(path, "", content, Accuracy)
+    check_keys(path, "subject", content["subject"], Subject)
     return Accuracy(
         subject=Subject(**content["subject"]),
         n=content["n"],
         classes=content["classes"],
         exactness=content["exactness"],
-        deviation=_read_deviation(path, content["deviation"]),
+        deviation=read_deviation(path, content["deviation"]),
         output=_read_figures(path, "output", content["output"]),
         logits=None if content["logits"] is None else _read_figures(path, "logits", content["logits"]),
     )
 
 
-def _read_deviation(path: Path | str, content: Any) -> Deviation | None:
-    """Read one `Deviation`."""
+def read_deviation(path: Path | str, content: Any) -> Deviation | None:
+    """Read one `Deviation`; None where there is none."""
     if content is None:
         return None
-    _check_keys(path, "deviation", content, Deviation)
+    check_keys(path, "deviation", content, Deviation)
     return Deviation(**{**content, "images": tuple(content["images"])})
 
 
 def _read_figures(path: Path | str, where: str, content: Any) -> Figures:
     """Read one `Figures`."""
-    _check_keys(path, where, content, Figures)
+    check_keys(path, where, content, Figures)
     intervals = {}
     for name in ("top1", "top5", "delta"):
         if content[name] is not None:
-            _check_keys(path, f"{where}.{name}", content[name], Interval)
+            check_keys(path, f"{where}.{name}", content[name], Interval)
             intervals[name] = Interval(**content[name])
     return Figures(**{**content, **intervals})
 
 
-def _check_keys(path: Path | str, where: str, content: Any, record: type) -> None:
-    """Refuse an object that has other keys than the fields of `record`."""
+def check_keys(path: Path | str, where: str, content: Any, record: type) -> None:
+    """Refuse an object, read from `path`, that has other keys than the fields of `record`."""
     expected = {field.name for field in fields(record)}
     place = f" in {where!r}" if where else ""
     if not isinstance(content, Mapping):
-        raise ReportError(f"{path}: accuracy record: expected an object{place}, got {type(content).__name__}")
+        raise ReportError(f"{path}: record: expected an object{place}, got {type(content).__name__}")
     if wrong := sorted(expected ^ content.keys()):
         state = "is missing" if wrong[0] in expected else "is unknown"
-        raise ReportError(
-            f"{path}: accuracy record: key {wrong[0]!r}{place} {state}; was it written by another version?"
-        )
+        raise ReportError(f"{path}: record: key {wrong[0]!r}{place} {state}; was it written by another version?")

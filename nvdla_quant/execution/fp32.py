@@ -195,12 +195,31 @@ def scores_and_logits(
     names = {"scores": network.only_output.name}
     if network.logits is not None:
         names["logits"] = network.logits.name
-    parts: dict[str, list[NDArray[np.float32]]] = {key: [] for key in names}
+    found = _tensors(network, list(names.values()), images, progress)
+    return {key: found[name].reshape(len(images), -1) for key, name in names.items()}
+
+
+def outputs_of(
+    network: Network, images: Images, progress: Callable[[int, int], None] | None = None
+) -> dict[str, NDArray[np.float32]]:
+    """Return the outputs of each image, (n, *shape of the tensor), by their blobs: what the network's file calls them.
+
+    Parameters and errors as `scores_and_logits`, of a network with any number of outputs.
+    """
+    found = _tensors(network, [output.name for output in network.outputs], images, progress)
+    return {output.blob: found[output.name] for output in network.outputs}
+
+
+def _tensors(
+    network: Network, names: Sequence[str], images: Images, progress: Callable[[int, int], None] | None
+) -> dict[str, NDArray[np.float32]]:
+    """Return tensors of all images, as many images at once as keep the memory small."""
+    parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
     done = 0
-    for batch in Reference(network, list(names.values()), batch_size=images_at_once(network)).batches(images):
-        for key, name in names.items():
-            parts[key].append(batch[name].reshape(len(batch[name]), -1))
-        done += len(batch[names["scores"]])
+    for batch in Reference(network, names, batch_size=images_at_once(network)).batches(images):
+        for name in names:
+            parts[name].append(batch[name])
+        done += len(batch[names[0]])
         if progress is not None:
             progress(done, len(images))
-    return {key: np.concatenate(values) for key, values in parts.items()}
+    return {name: np.concatenate(values) for name, values in parts.items()}

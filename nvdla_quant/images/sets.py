@@ -46,7 +46,13 @@ def calibration_images(
 
 
 def test_images(
-    record: Mapping[str, Any], preprocessing: Preprocessing, shape: Shape, classes: int, *, shard: int, shards: int
+    record: Mapping[str, Any],
+    preprocessing: Preprocessing,
+    shape: Shape,
+    classes: int | None,
+    *,
+    shard: int,
+    shards: int,
 ) -> ImageBundle:
     """One shard of the test images: all images of ``source`` outside the calibration pool, or some of them.
 
@@ -58,8 +64,8 @@ def test_images(
         Geometry and channel order.
     shape : (int, int, int)
         Channels, height and width of the network's input.
-    classes : int
-        Outputs of the network; a label beyond them is an error.
+    classes : int or None
+        Outputs of the network; a label beyond them is an error. None where nothing is said by labels: images need none.
     shard, shards : int
         Which part (from 0) of how many; see `part_of`.
 
@@ -70,7 +76,8 @@ def test_images(
         asked for.
     """
     dataset = open_dataset(dataset_record(record["source"]))
-    dataset.check_labels(classes)
+    if classes is not None:
+        dataset.check_labels(classes)
     pool = record.get("calibration_pool", 0)
     chosen = split(len(dataset), pool, record["pool_seed"], test=record.get("test_images")).test
     first, end = part_of(len(chosen), shard, shards)

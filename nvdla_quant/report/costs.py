@@ -96,20 +96,22 @@ def layer_times(operations: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["layer", "cycles", "share", "bound", "bytes", "sqnr", "units"])
 
 
-def representatives(accuracies: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
+def representatives(runs: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
     """Return the fastest loadable of each precision on each target, of those whose output is not wrong.
 
     Parameters
     ----------
-    accuracies, costs : DataFrame
-        By `ACCURACIES` and `COSTS`.
+    runs : DataFrame
+        With the columns ``error``, ``verdict`` and ``precision``.
+    costs : DataFrame
+        By `COSTS`.
 
     Returns
     -------
     DataFrame
         Lines of `costs` with their ``precision``, in its order.
     """
-    sound = accuracies[accuracies["error"].isna() & accuracies["verdict"].ne("miscompiled").fillna(True)]
+    sound = runs[runs["error"].isna() & runs["verdict"].ne("miscompiled").fillna(True)]
     timed = costs.dropna(subset=["cycles"]).merge(sound[[*RUN, "precision"]], on=list(RUN))
     first = timed.groupby([*PLACE, "precision"], sort=False)["cycles"].idxmin()
     return timed.loc[sorted(first)]

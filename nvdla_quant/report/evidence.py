@@ -9,27 +9,28 @@ from pathlib import Path
 import pandas as pd
 
 from nvdla_quant.errors import ReportError
-from nvdla_quant.evaluation.accuracy import Accuracy, Deviation, Figures, Interval, read_accuracy
-from nvdla_quant.evaluation.comparison import Comparison, holm, read_comparisons
+from nvdla_quant.evaluation.accuracy import Accuracy, Figures, read_accuracy
+from nvdla_quant.evaluation.comparison import Comparison, read_comparisons
+from nvdla_quant.evaluation.fidelity.figures import Fidelity, read_fidelity
+from nvdla_quant.evaluation.fidelity.pairs import Pair, read_pairs
 from nvdla_quant.report.costs import read_costs
+from nvdla_quant.report.fidelity.frames import FIDELITY, FIDELITY_GROUPS, fidelity_rows, output_rows
+from nvdla_quant.report.fidelity.frames import SPREAD as FIDELITY_SPREAD
+from nvdla_quant.report.fidelity.frames import pair_rows as pairs_of
 from nvdla_quant.report.frames import (
     ACCURACIES,
     CASE,
     CLASSES,
     CONFUSIONS,
-    COSTS,
-    GROUP,
+    DESCRIBED,
     GROUPS,
     LAYER_FILE,
     LAYERS,
     PAIRS,
-    PLACE,
     RATIOS,
     RUN,
     SCALES,
     SEEDS,
-    SUMMARY,
-    TIME,
     VERDICTS,
     Row,
     Schema,
@@ -39,11 +40,21 @@ from nvdla_quant.report.frames import (
     typed,
     where,
 )
+from nvdla_quant.report.rows import (
+    MADE_BY,
+    credited,
+    deviation_cells,
+    group_seeds,
+    one_line,
+    percent,
+    rounded,
+    share_cells,
+    summarized,
+)
 from nvdla_quant.table.table import read_table
 
-UNKNOWN = "unknown"
-"""Verdict on a loadable that could not be verified: its accuracy stands, with that remark."""
-_MADE_BY = ["calibrate_backend", "compile_backend", "run_backend", "exactness"]
+SPREAD = ("top1", "delta", "agreement")
+"""Figures whose spread over seeds is told."""
 _DETAILS = ["model", "dataset", "target", "kind", "variant", "baseline"]
 
 
@@ -67,6 +78,11 @@ class Evidence:
         By `LAYERS` and `VERDICTS`.
     costs, operations : DataFrame
         By `COSTS` and `OPERATIONS`.
+    fidelity, fidelity_groups : DataFrame
+        By `FIDELITY` and `FIDELITY_GROUPS`: cases that are measured without labels, which no frame before holds but
+        those of layers, verdicts, scales and costs.
+    outputs, fidelity_pairs : DataFrame
+        By `OUTPUTS` and `FIDELITY_PAIRS`: of these cases.
     """
 
     accuracies: pd.DataFrame
@@ -79,11 +95,32 @@ class Evidence:
     verdicts: pd.DataFrame
     costs: pd.DataFrame
     operations: pd.DataFrame
+    fidelity: pd.DataFrame
+    fidelity_groups: pd.DataFrame
+    outputs: pd.DataFrame
+    fidelity_pairs: pd.DataFrame
 
     @property
     def cases(self) -> list[tuple[str, str]]:
-        """Return models and data sets, in the order of the configuration."""
-        return list(self.groups[list(CASE)].drop_duplicates().itertuples(index=False, name=None))
+        """Return models and data sets that are measured by labels, in the order of the configuration."""
+        return _cases(self.groups)
+
+    @property
+    def measured(self) -> list[tuple[str, str]]:
+        """Return those that are measured without labels."""
+        return _cases(self.fidelity_groups)
+
+    @property
+    def every_case(self) -> list[tuple[str, str]]:
+        """Return both kinds."""
+        return [*self.cases, *self.measured]
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        """Return the runs of both kinds, by the columns that both have."""
+        names = [*DESCRIBED, "error"]
+        parts = [frame[names] for frame in (self.accuracies, self.fidelity) if len(frame)]
+        return pd.concat(parts, ignore_index=True) if parts else self.accuracies[names]
 
     def reference(self, case: tuple[str, str]) -> Row | None:
         """Return the row of fp32."""
@@ -93,6 +130,10 @@ class Evidence:
         """Return what there is of one case."""
         frames = {name: where(frame, CASE, case) for name, frame in vars(self).items()}
         return replace(self, **frames)
+
+
+def _cases(groups: pd.DataFrame) -> list[tuple[str, str]]:
+    return list(groups[list(CASE)].drop_duplicates().itertuples(index=False, name=None))
 
 
 def read_evidence(
@@ -105,6 +146,8 @@ def read_evidence(
     verdicts: Sequence[Path | str] = (),
     layers: Sequence[Path | str] = (),
     costs: Sequence[Path | str] = (),
+    fidelities: Sequence[Path | str] = (),
+    fidelity_pairs: Sequence[Path | str] = (),
 ) -> Evidence:
     """Read the files of a sweep.
 
@@ -124,13 +167,15 @@ def read_evidence(
         Of the same variants, in the order of their verdicts.
     costs : sequence of path
         Of every variant.
+    fidelities, fidelity_pairs : sequence of path
+        Of every variant of a case that is measured without labels, and within these cases.
     """
     judged = read_verdicts(verdicts)
     estimated, operations = read_costs(costs)
     measured = [read_layers(path, run) for path, run in zip(layers, records(judged), strict=False)]
     scales = [read_scales(path, record) for path, record in zip(tables, calibrators, strict=True)]
     return evidence_of(
-        summarize(map(read_accuracy, accuracies), judged, estimated),
+        list(map(read_accuracy, accuracies)),
         [comparison for path in comparisons for comparison in read_comparisons(path)],
         groups,
         scales=scale_ratios(scales),
@@ -138,11 +183,13 @@ def read_evidence(
         verdicts=judged,
         costs=estimated,
         operations=operations,
+        fidelities=[read_fidelity(path) for path in fidelities],
+        fidelity_pairs=[pair for path in fidelity_pairs for pair in read_pairs(path)],
     )
 
 
 def evidence_of(
-    accuracies: pd.DataFrame,
+    accuracies: Sequence[Accuracy],
     comparisons: Sequence[Comparison],
     groups: Sequence[Row],
     *,
@@ -151,11 +198,48 @@ def evidence_of(
     verdicts: pd.DataFrame,
     costs: pd.DataFrame,
     operations: pd.DataFrame,
+    fidelities: Sequence[Fidelity] = (),
+    fidelity_pairs: Sequence[Pair] = (),
 ) -> Evidence:
     """Put together what was read; see `read_evidence` and `Evidence`."""
-    accuracies, grouped = group_seeds(accuracies, groups)
-    pairs = compared(comparisons, accuracies, grouped)
-    return Evidence(accuracies, pairs, grouped, *changes(comparisons), scales, layers, verdicts, costs, operations)
+    without_labels = {(found.subject.model, found.subject.dataset) for found in fidelities}
+    judged, judged_without = _divided(verdicts, without_labels)
+    rows = summarize(accuracies, judged, costs)
+    rows, grouped = group_seeds(
+        rows, [one for one in groups if _case(one) not in without_labels], SPREAD, (ACCURACIES, GROUPS), "accuracy"
+    )
+    fidelity, fidelity_groups = group_seeds(
+        fidelity_rows(fidelities, judged_without, costs),
+        [one for one in groups if _case(one) in without_labels],
+        FIDELITY_SPREAD,
+        (FIDELITY, FIDELITY_GROUPS),
+        "fidelity",
+    )
+    return Evidence(
+        rows,
+        compared(comparisons, rows, grouped),
+        grouped,
+        *changes(comparisons),
+        scales,
+        layers,
+        verdicts,
+        costs,
+        operations,
+        fidelity,
+        fidelity_groups,
+        output_rows(fidelities),
+        pairs_of(fidelity_pairs, fidelity, fidelity_groups),
+    )
+
+
+def _case(row: Row) -> tuple[str, str]:
+    return row["model"], row["dataset"]
+
+
+def _divided(frame: pd.DataFrame, cases: set[tuple[str, str]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the lines that are not of `cases`, and those that are."""
+    within = pd.Series([_case(row) in cases for row in frame[list(CASE)].to_dict("records")], frame.index, dtype=bool)
+    return frame[~within], frame[within]
 
 
 def together(frames: Sequence[pd.DataFrame], schema: Schema) -> pd.DataFrame:
@@ -193,40 +277,11 @@ def _read_verdict(path: Path | str) -> Row:
         raise ReportError(f"{path}: not a verdict: {type(error).__name__} {error}") from error
 
 
-def reasons(verdicts: pd.DataFrame) -> pd.Series:
-    """Return cause and evidence of each verdict in one line, nothing where there is neither."""
-    joined = verdicts["cause"].fillna("") + " " + verdicts["evidence"].fillna("")
-    return joined.str.strip().replace("", pd.NA)
-
-
 def summarize(
     measured: Iterable[Accuracy], verdicts: pd.DataFrame | None = None, costs: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """Return accuracies beside verdicts and times: cases in the order given, within a case fp32 first, then as given.
-
-    Raises
-    ------
-    ReportError
-        Two records for one model, data set, target and variant, or a verdict on none of them.
-    """
-    unjudged = [name for name in SUMMARY if name not in ("verdict", "cause", *TIME)]
-    rows = typed(map(_accuracy_row, measured), {name: SUMMARY[name] for name in unjudged})
-    keys = list(RUN)
-    for twice in records(rows[rows.duplicated(keys)]):
-        raise ReportError(f"summary: two accuracy records for {' / '.join(twice[key] or '-' for key in keys)}")
-    judged = typed([], VERDICTS) if verdicts is None else verdicts
-    beside = judged.merge(rows[keys], how="left", on=keys, indicator=True)
-    for stranger in records(beside[beside["_merge"] == "left_only"].sort_values(keys)):
-        place = " / ".join(stranger[key] for key in keys)
-        raise ReportError(f"summary: a verdict on {place}, which has no accuracy")
-    judged = judged.assign(why=reasons(judged))[[*keys, "verdict", "cause", "why"]]
-    timed = (typed([], COSTS) if costs is None else costs)[[*keys, *TIME]]
-    found = rows.merge(judged, how="left", on=keys).merge(timed, how="left", on=keys)
-    order = pd.DataFrame(
-        {"case": found.groupby(list(CASE), sort=False).ngroup(), "run": found["target"].notna()}, index=found.index
-    ).sort_values(["case", "run"], kind="stable")
-    found = found.loc[order.index].reset_index(drop=True)
-    return cast(found.assign(group=None), ACCURACIES)
+    """Return accuracies beside verdicts and times, see `rows.summarized`."""
+    return summarized(map(_accuracy_row, measured), ACCURACIES, verdicts, costs, "accuracy")
 
 
 def _accuracy_row(record: Accuracy) -> Row:
@@ -234,7 +289,7 @@ def _accuracy_row(record: Accuracy) -> Row:
     return {
         **asdict(record.subject),
         "exactness": record.exactness,
-        **_deviation_cells(record.deviation),
+        **deviation_cells(record.deviation),
         "n": record.n,
         "classes": record.classes,
         **_figure_cells(record.output),
@@ -242,119 +297,43 @@ def _accuracy_row(record: Accuracy) -> Row:
     }
 
 
-def _deviation_cells(deviation: Deviation | None) -> Row:
-    """Return how many images were also run bit for bit, and the largest difference."""
-    if deviation is None:
-        return {}
-    images, output, logits = len(deviation.images), deviation.output, deviation.logits
-    return {"checked": images, "deviation": output, "logits_deviation": logits}
-
-
 def _figure_cells(figures: Figures | None) -> Row:
     """Return the cells of one tensor's figures, in percent and points."""
     if figures is None:
         return {}
     return {
-        **_interval_cells("top1", figures.top1),
-        **_interval_cells("delta", figures.delta),
+        **share_cells("top1", figures.top1),
+        **share_cells("delta", figures.delta),
         "mcnemar_p": figures.mcnemar_p,
-        **_interval_cells("top5", figures.top5),
-        "ties": _percent(figures.ties),
-        "ties5": _percent(figures.ties5),
-        "agreement": _percent(figures.agreement),
+        **share_cells("top5", figures.top5),
+        "ties": percent(figures.ties),
+        "ties5": percent(figures.ties5),
+        "agreement": percent(figures.agreement),
         "distinct_outputs": figures.distinct_outputs,
-        # One line, so that each format can hold it.
-        "error": None if figures.error is None else " ".join(figures.error.split()),
+        "error": one_line(figures.error),
     }
-
-
-def _interval_cells(name: str, interval: Interval | None) -> Row:
-    """Return an interval as three cells in percent."""
-    if interval is None:
-        return {}
-    value, low, high = map(_percent, (interval.value, interval.low, interval.high))
-    return {name: value, f"{name}_low": low, f"{name}_high": high}
-
-
-def _percent(share: float | None) -> float | None:
-    """Return `share` in percent, rounded where one image of a million would show."""
-    return None if share is None else round(100 * share, 4) + 0.0
 
 
 # ---- seeds
 
 
-def group_seeds(accuracies: pd.DataFrame, groups: Sequence[Row]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the accuracies, which know their group then, and the groups with the spread of their figures.
-
-    Raises
-    ------
-    ReportError
-        A variant of a group has no accuracy.
-    """
-    keys, names = list(GROUP), [*PLACE, "name", "series", "images", "variants"]
-    members = pd.DataFrame([{name: group[name] for name in names} for group in groups], columns=names)
-    members = members.explode("variants").rename(columns={"name": "group", "variants": "variant"})
-    members = members.astype(dict.fromkeys([*RUN, "group", "series"], "string") | {"images": "Int64"})
-    there = members.merge(accuracies[list(RUN)], how="left", on=list(RUN), indicator=True)
-    for lost in records(there[there["_merge"] == "left_only"]):
-        raise ReportError(f"seeds: {' / '.join(lost[key] for key in RUN)} has no accuracy")
-    accuracies = accuracies.drop(columns="group").merge(members, how="left", on=list(RUN))
-    together = accuracies.assign(miscompiled=accuracies["verdict"].eq("miscompiled").fillna(False))
-    together = together.groupby(keys, sort=False)
-    spreads: dict[str, pd.Series] = {}
-    for name in ("top1", "delta", "agreement"):
-        figures = together[name]
-        # A figure that one of them lacks means nothing of the others either.
-        whole = figures.count() == figures.size()
-        parts = {"mean": figures.mean(), "sd": figures.std(), "min": figures.min(), "max": figures.max()}
-        spreads |= {f"{name}_{part}": values.where(whole) for part, values in parts.items()}
-    doubted = accuracies[accuracies["verdict"] == UNKNOWN].drop_duplicates([*keys, "why"])
-    spread = pd.DataFrame(
-        {
-            **spreads,
-            "seeds": together.size(),
-            "error": together["error"].first(),
-            "miscompiled": together["miscompiled"].any(),
-            "unverified": doubted.groupby(keys, sort=False)["why"].agg("; ".join),
-        }
-    )
-    first = accuracies.dropna(subset=["group"]).drop_duplicates(keys).drop(columns="error")
-    grouped = first.merge(spread.reset_index(), how="left", on=keys)
-    return cast(accuracies, ACCURACIES), cast(grouped, GROUPS)
-
-
 def seed_rows(evidence: Evidence) -> pd.DataFrame:
     """Return what ``seeds.tsv`` holds: a row for each variant whose calibrator has several seeds, rounded."""
     found = evidence.groups[evidence.groups["seeds"] > 1]
-    rounded = [f"{name}_{part}" for name in ("top1", "delta", "agreement") for part in ("mean", "sd")]
-    return cast(_rounded(found.assign(variant=found["group"]), rounded), SEEDS)
-
-
-def _rounded(frame: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
-    """Return `frame` with columns in percent rounded where one image of a million would show.
-
-    By Python, which rounds the number that is meant; numpy scales it first.
-    """
-    return frame.assign(
-        **{name: frame[name].map(lambda cell: round(cell, 4) + 0.0, na_action="ignore") for name in columns}
-    )
+    figures = [f"{name}_{part}" for name in SPREAD for part in ("mean", "sd")]
+    return cast(rounded(found.assign(variant=found["group"]), figures), SEEDS)
 
 
 # ---- comparisons
 
 
 def compared(comparisons: Iterable[Comparison], accuracies: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
-    """Return comparisons by `PAIRS`, with p-values corrected for their number (see `comparison.holm`).
+    """Return comparisons by `PAIRS`.
 
     An average over one seed beside fp32 counts for none of them: the variant's own comparison says more.
     """
-    made = [*RUN, *_MADE_BY]
-    makers = pd.concat([accuracies[made], groups.assign(variant=groups["group"])[made]])
-    rows = typed(map(_pair_row, comparisons), {name: c for name, c in PAIRS.items() if name not in _MADE_BY})
-    family = rows[_counted(rows)].groupby([*PLACE, "kind"], sort=False)["p"]
-    rows["p_holm"] = family.transform(lambda p: pd.Series(holm(p.tolist()), p.index, float))
-    return cast(rows.merge(makers.drop_duplicates(list(RUN), keep="last"), how="left", on=list(RUN)), PAIRS)
+    rows = typed(map(_pair_row, comparisons), {name: c for name, c in PAIRS.items() if name not in MADE_BY})
+    return credited(rows, _counted(rows), accuracies, groups, PAIRS)
 
 
 def _counted(pairs: pd.DataFrame) -> pd.Series:
@@ -387,7 +366,7 @@ def _pair_row(pair: Comparison) -> Row:
 def pair_rows(evidence: Evidence) -> pd.DataFrame:
     """Return what ``pairs.tsv`` holds: a row for each comparison that counts, rounded."""
     found = evidence.comparisons[_counted(evidence.comparisons)]
-    return _rounded(found, ("top1", "baseline_top1", "delta", "delta_low", "delta_high", "agreement"))
+    return rounded(found, ("top1", "baseline_top1", "delta", "delta_low", "delta_high", "agreement"))
 
 
 def changes(comparisons: Iterable[Comparison]) -> tuple[pd.DataFrame, pd.DataFrame]:

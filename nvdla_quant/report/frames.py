@@ -39,22 +39,25 @@ Schema = Mapping[str, Column]
 """Columns of a data frame by name, in their order."""
 
 
-def _texts(**meanings: str) -> dict[str, Column]:
+def texts(**meanings: str) -> dict[str, Column]:
+    """Return columns of text with what they hold."""
     return {name: Column("string", meaning) for name, meaning in meanings.items()}
 
 
-def _counts(**meanings: str) -> dict[str, Column]:
+def counts(**meanings: str) -> dict[str, Column]:
+    """Return columns of whole numbers with what they hold."""
     return {name: Column("Int64", meaning) for name, meaning in meanings.items()}
 
 
-def _numbers(**meanings: str) -> dict[str, Column]:
+def numbers(**meanings: str) -> dict[str, Column]:
+    """Return columns of numbers with what they hold."""
     return {name: Column("float64", meaning) for name, meaning in meanings.items()}
 
 
-def _share(name: str, meaning: str) -> dict[str, Column]:
+def share(name: str, meaning: str) -> dict[str, Column]:
     """Return a figure with its interval."""
-    bounds = _numbers(**{f"{name}_low": f"lower end of {name}'s interval", f"{name}_high": "upper end"})
-    return _numbers(**{name: meaning}) | bounds
+    bounds = numbers(**{f"{name}_low": f"lower end of {name}'s interval", f"{name}_high": "upper end"})
+    return numbers(**{name: meaning}) | bounds
 
 
 CASE = ("model", "dataset")
@@ -64,42 +67,42 @@ RUN = (*PLACE, "variant")
 GROUP = (*PLACE, "group")
 """What names the runs that differ in the calibrator's seed alone."""
 
-_RUN = _texts(
+_RUN = texts(
     model="model, by its name in the configuration",
     dataset="data set, by its name",
     target="hardware; none for fp32, TensorRT and onnxruntime",
     variant="variant, by its name",
 )
-_MADE_BY = _texts(
+_MADE_BY = texts(
     calibrate_backend="what found the scales",
     compile_backend="what compiled",
     run_backend="what ran",
     exactness="what the numbers are to the hardware's",
 )
 _FIGURES: Schema = {
-    **_share("top1", "images whose label has the highest score; ties by expectation"),
-    **_share("delta", "top1 minus fp32's on the same images"),
-    **_numbers(mcnemar_p="exact two-sided test of delta"),
-    **_share("top5", "images whose label is among the five highest scores"),
-    **_numbers(
+    **share("top1", "images whose label has the highest score; ties by expectation"),
+    **share("delta", "top1 minus fp32's on the same images"),
+    **numbers(mcnemar_p="exact two-sided test of delta"),
+    **share("top5", "images whose label is among the five highest scores"),
+    **numbers(
         ties="images whose highest score is tied",
         ties5="images whose fifth highest score is tied",
         agreement="images with the same top class as fp32",
     ),
-    **_counts(distinct_outputs="different score vectors"),
-    **_texts(error="why the output means nothing; then there is no figure"),
+    **counts(distinct_outputs="different score vectors"),
+    **texts(error="why the output means nothing; then there is no figure"),
 }
 TIME: Schema = {
-    **_counts(cycles="estimated clock cycles of an image on the hardware; none where it could not be estimated"),
-    **_numbers(ms="the same in milliseconds, at the configured clock"),
-    **_counts(dram_bytes="bytes that an image reads from memory and writes to it"),
-    **_texts(bound="what most of the cycles are spent on: MACs, weights, data, output, latency or CPU"),
+    **counts(cycles="estimated clock cycles of an image on the hardware; none where it could not be estimated"),
+    **numbers(ms="the same in milliseconds, at the configured clock"),
+    **counts(dram_bytes="bytes that an image reads from memory and writes to it"),
+    **texts(bound="what most of the cycles are spent on: MACs, weights, data, output, latency or CPU"),
     "extrapolated": Column("boolean", "whether no measurement stands behind a part of the estimate"),
 }
 """What an estimate says in short."""
-SUMMARY: Schema = {
+DESCRIBED: Schema = {
     **_RUN,
-    **_texts(
+    **texts(
         precision="fp32, fp16 or int8",
         mode="how weights share scales: per-kernel or per-filter",
         calibrator="calibrator, by its name",
@@ -107,29 +110,34 @@ SUMMARY: Schema = {
         feeding="how the input is fed: quantized or stock-runtime",
     ),
     "unified_scales": Column("boolean", "whether scales that the hardware cannot change were made to agree"),
-    **_texts(
+    **texts(
         correction="whether errors of the mean are taken out of biases: none or bias",
         rounding="how weights are rounded: nearest or adaround",
         search="what scales are searched for: none, or output for the best output of the loadable",
     ),
     **_MADE_BY,
-    **_counts(checked="images that were also run bit for bit"),
-    **_numbers(
+    **counts(checked="images that were also run bit for bit"),
+    **numbers(
         deviation="largest absolute difference to those in any output, in the device's domain",
         logits_deviation="the same before the final Softmax",
     ),
-    **_texts(
+    **texts(
         verdict="ok, table, precision, miscompiled, or unknown where nobody could verify it; none for fp32",
         cause="the first thing that the verdict rests on",
     ),
     **TIME,
-    **_counts(n="test images", classes="classes"),
+    **counts(n="test images"),
+}
+"""Columns that say what a run is, whatever was measured."""
+SUMMARY: Schema = {
+    **DESCRIBED,
+    **counts(classes="classes"),
     **_FIGURES,
     **{f"logits_{name}": Column(c.dtype, f"{c.meaning}; before the final Softmax") for name, c in _FIGURES.items()},
 }
 """Columns of ``summary.tsv``: a row for fp32 and for each variant on each target."""
 PAIRS: Schema = {
-    **_texts(
+    **texts(
         model=_RUN["model"].meaning,
         dataset=_RUN["dataset"].meaning,
         target="hardware",
@@ -137,11 +145,11 @@ PAIRS: Schema = {
         variant="variant; without the seed where seeds are averaged",
         baseline="what it is compared with",
     ),
-    **_counts(seeds="runs with other seeds whose hits are averaged", n="images that both classified"),
-    **_numbers(top1="top-1 of the variant", baseline_top1="top-1 of the baseline"),
-    **_share("delta", "their difference on the same images"),
-    **_counts(won="images that the variant alone has right", lost="images that the baseline alone has right"),
-    **_numbers(
+    **counts(seeds="runs with other seeds whose hits are averaged", n="images that both classified"),
+    **numbers(top1="top-1 of the variant", baseline_top1="top-1 of the baseline"),
+    **share("delta", "their difference on the same images"),
+    **counts(won="images that the variant alone has right", lost="images that the baseline alone has right"),
+    **numbers(
         p="McNemar's exact test of won against lost",
         p_holm="the same, corrected for the pairs of a kind on the target",
         agreement="images with the same top class; this and what follows is of single runs",
@@ -149,7 +157,7 @@ PAIRS: Schema = {
         mean_score_difference="mean absolute difference of scores",
         worst_score_difference="largest absolute difference of scores",
     ),
-    **_counts(
+    **counts(
         worst_image="test image where that is",
         worst_class="class where that is",
         changed_classes="classes whose hits changed",
@@ -158,22 +166,26 @@ PAIRS: Schema = {
     **_MADE_BY,
 }
 """Columns of ``pairs.tsv``: a row for each paired comparison."""
-_SPREADS: Schema = {
-    f"{name}_{part}": Column("float64", meaning)
-    for name in ("top1", "delta", "agreement")
-    for part, meaning in (
-        ("mean", f"mean of {name} over the seeds"),
-        ("sd", "sample standard deviation over the seeds"),
-        ("min", "least"),
-        ("max", "largest"),
-    )
-}
+
+
+def spreads(*names: str) -> dict[str, Column]:
+    """Return the columns that tell the spread of figures over seeds."""
+    parts = {
+        "mean": "mean of {} over the seeds",
+        "sd": "sample standard deviation over the seeds",
+        "min": "least",
+        "max": "largest",
+    }
+    return numbers(**{f"{name}_{part}": meaning.format(name) for name in names for part, meaning in parts.items()})
+
+
+_SPREADS = spreads("top1", "delta", "agreement")
 SEEDS: Schema = {
     **_RUN,
     "variant": Column("string", "variant without its seed"),
-    **_counts(images="calibration images", seeds="seeds", n="test images"),
+    **counts(images="calibration images", seeds="seeds", n="test images"),
     **_SPREADS,
-    **_texts(error="why the output of one of them means nothing"),
+    **texts(error="why the output of one of them means nothing"),
     **_MADE_BY,
 }
 """Columns of ``seeds.tsv``: a row for each variant whose calibrator has several seeds."""
@@ -187,47 +199,47 @@ _MEASURED = {
     )
 }
 LAYER_FILE: Schema = {
-    **_counts(step="place in the order of execution"),
-    **_texts(
+    **counts(step="place in the order of execution"),
+    **texts(
         layer="layer that the tensor belongs to",
         operations="numbers of the operations that make it",
         does="what they do",
         layers="layers that they compute",
         shape="channels x height x width",
     ),
-    **_numbers(scale="real value of one step, by the table", effective_scale="the same as it turned out"),
+    **numbers(scale="real value of one step, by the table", effective_scale="the same as it turned out"),
     **_MEASURED,
-    **_numbers(
+    **numbers(
         local_error="largest error beside what its inputs should give, in steps",
         local_tolerance="error that roundings explain",
         local_share="share of the values beyond, 0 to 1",
     ),
-    **_counts(
+    **counts(
         saturated="values at an end of the range",
         zeros="values that are 0",
         values="values",
         constant_channels="channels that are constant",
         wrong_weights="weights that are not the network's",
     ),
-    **_texts(causes="what is wrong here"),
+    **texts(causes="what is wrong here"),
 }
 """Columns of ``layers.tsv``: a row for each tensor of the network that a loadable holds."""
 LAYERS: Schema = {**_RUN, **LAYER_FILE}
 VERDICTS: Schema = {
     **_RUN,
-    **_texts(
+    **texts(
         verdict="ok, table, precision, miscompiled or unknown",
         cause="the first thing that it rests on",
         layer="where that shows",
         evidence="how it shows",
     ),
-    **_counts(images="images that were run"),
+    **counts(images="images that were run"),
 }
 """A row for each loadable: what its ``verdict.json`` says."""
 COSTS: Schema = {
     **_RUN,
     **TIME,
-    **_counts(
+    **counts(
         macs="multiplications",
         bytes_read="bytes read from memory",
         bytes_written="bytes written to it",
@@ -238,64 +250,63 @@ COSTS: Schema = {
         peak_int8="most multiplications of a cycle in int8",
         peak_fp16="the same in fp16",
     ),
-    **_numbers(
+    **numbers(
         clock="hertz", read_bytes="bytes a cycle that memory gives", write_bytes="bytes a cycle that memory takes"
     ),
     "shared": Column("boolean", "whether reads and writes share read_bytes"),
-    **_texts(reasons="why no measurement stands behind it", error="why there is no estimate"),
+    **texts(reasons="why no measurement stands behind it", error="why there is no estimate"),
 }
 """A row for each loadable: what its ``cost.json`` says of the whole."""
 OPERATIONS: Schema = {
     **_RUN,
-    **_counts(op="number of the operation in the loadable; of several that run together that of the first"),
-    **_texts(
+    **counts(op="number of the operation in the loadable; of several that run together that of the first"),
+    **texts(
         others="numbers of those that run with it",
         unit="unit, or units",
         layers="layers that it computes; none where the compiler does not say",
     ),
-    **_counts(start="cycles from the beginning", cycles="cycles from its start, alone"),
-    **_texts(bound="what most of them are spent on"),
-    **_counts(macs="multiplications", bytes_read="bytes read", bytes_written="bytes written"),
+    **counts(start="cycles from the beginning", cycles="cycles from its start, alone"),
+    **texts(bound="what most of them are spent on"),
+    **counts(macs="multiplications", bytes_read="bytes read", bytes_written="bytes written"),
     "extrapolated": Column("boolean", "whether no measurement stands behind it"),
 }
 """A row for each operation of each loadable: what its ``cost.json`` says of it."""
-_CHANGE = _numbers(before="the baseline's", after="the variant's")
+_CHANGE = numbers(before="the baseline's", after="the variant's")
 _PAIR = {name: PAIRS[name] for name in (*PLACE, "kind", "variant", "baseline")}
-CLASSES: Schema = {**_PAIR, **_counts(label="class", n="its images"), **_CHANGE}
+CLASSES: Schema = {**_PAIR, **counts(label="class", n="its images"), **_CHANGE}
 """A row for each class whose hits changed in a comparison: expected numbers of images that are right."""
-CONFUSIONS: Schema = {**_PAIR, **_counts(label="class", predicted="what it was classified as"), **_CHANGE}
+CONFUSIONS: Schema = {**_PAIR, **counts(label="class", predicted="what it was classified as"), **_CHANGE}
 """A row for each cell of the confusion matrix that changed most in a comparison: expected numbers of images."""
 SCALES: Schema = {
     **{name: _RUN[name] for name in CASE},
-    **_texts(
+    **texts(
         calibrator="calibrator, without the seed where seeds are put together; and the network, where it was equalized",
         tensor="as the cache names it",
     ),
-    **_numbers(scale="real value of one int8 step, in the raw table"),
+    **numbers(scale="real value of one int8 step, in the raw table"),
 }
 """A row for each tensor that a calibrator found a scale of."""
 RATIOS: Schema = {
     **{name: SCALES[name] for name in (*CASE, "calibrator")},
-    **_texts(baseline="the first calibrator of the case", tensor=SCALES["tensor"].meaning),
-    **_numbers(
+    **texts(baseline="the first calibrator of the case", tensor=SCALES["tensor"].meaning),
+    **numbers(
         ratio="scale over the baseline's; geometric means over the seeds",
         low="least over the seeds",
         high="largest over the seeds",
     ),
 }
 """A row for each tensor of each calibrator but the first of its case."""
-ACCURACIES: Schema = {
-    **SUMMARY,
-    **_texts(why="cause and evidence of the verdict", group="the variant without its seed; none for fp32"),
-}
-"""The summary, and what a report needs beside it."""
-GROUPS: Schema = {
-    **ACCURACIES,
-    **_texts(series="group without the number of calibration images", unverified="why some could not be verified"),
-    **_counts(images="calibration images; none in fp16", seeds="runs"),
-    **_SPREADS,
+NOTED: Schema = texts(why="cause and evidence of the verdict", group="the variant without its seed; none for fp32")
+"""What a report needs beside a summary."""
+GROUPED: Schema = {
+    **texts(series="group without the number of calibration images", unverified="why some could not be verified"),
+    **counts(images="calibration images; none in fp16", seeds="runs"),
     "miscompiled": Column("boolean", "whether a loadable is"),
 }
+"""What it needs of runs over the seeds of their calibrator."""
+ACCURACIES: Schema = {**SUMMARY, **NOTED}
+"""The summary, and what a report needs beside it."""
+GROUPS: Schema = {**ACCURACIES, **GROUPED, **_SPREADS}
 """A row for each variant over the seeds of its calibrator: the first seed's row, and the spread of figures."""
 
 

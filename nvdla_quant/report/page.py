@@ -15,9 +15,16 @@ from nvdla_quant.report.charts.accuracy import accuracy_chart
 from nvdla_quant.report.charts.figures import classes_chart, images_chart, layers_chart, scales_chart, times_chart
 from nvdla_quant.report.charts.time import costs_chart, roofline_chart, time_chart
 from nvdla_quant.report.costs import layer_times, representatives
-from nvdla_quant.report.evidence import UNKNOWN, Evidence, layer_costs, reasons
+from nvdla_quant.report.evidence import Evidence, layer_costs
+from nvdla_quant.report.fidelity.chart import fidelity_chart
+from nvdla_quant.report.fidelity.tables import numbers_sheet, outputs_sheet
+from nvdla_quant.report.fidelity.tables import pairs_sheet as fidelity_pairs_sheet
+from nvdla_quant.report.fidelity.tables import seeds_sheet as fidelity_seeds_sheet
+from nvdla_quant.report.fidelity.tables import time_sheet as fidelity_time_sheet
 from nvdla_quant.report.frames import CASE, RUN, Row, records, where
-from nvdla_quant.report.recommendation import Recommendation, glance, recommend
+from nvdla_quant.report.recommendation.answers import glances, recommend
+from nvdla_quant.report.recommendation.record import Recommendation
+from nvdla_quant.report.rows import UNKNOWN, reasons
 from nvdla_quant.report.tables import KINDS, Sheet, pairs_sheet, seeds_sheet, sheet, summary_sheet, time_sheet
 from nvdla_quant.report.times import JOB_SECONDS, shards_for
 from nvdla_quant.report.words import number
@@ -106,7 +113,8 @@ def render_page(
     """Return the report as HTML; see `write_page`."""
     charts = _Charts()
     sections = [
-        ("accuracy", "Accuracy", _accuracy(evidence, charts)),
+        *([("accuracy", "Accuracy", _accuracy(evidence, charts))] if evidence.cases else []),
+        *([("fidelity", "Outputs beside fp32", _fidelity(evidence, charts))] if evidence.measured else []),
         ("time", "Time", _time(evidence, keep, charts)),
         ("modes", "Modes and variants in pairs", _pairs(evidence)),
         ("images", "Calibration images and seeds", _images(evidence, charts)),
@@ -139,6 +147,10 @@ _LAYERS = (
     "images. SQNR is signal over noise in dB: 6 dB are one bit. A layer's cost is the noise over signal that it adds "
     "to that of the step before (10 to the power of -SQNR / 10); in a network with branches the step before is not "
     "always its input."
+)
+_OUTPUTS = (
+    "Every output of every variant beside fp32's on the same images, without labels. SQNR is signal over noise in dB, "
+    "over all images; 20 dB are 1 % of noise, 6 dB one bit."
 )
 _TIME = (
     "How long an image takes on the hardware, estimated from the loadable for the memory and clock of the "
@@ -187,7 +199,7 @@ def _note(text: str) -> str:
 def _answers(answers: Iterable[Recommendation]) -> str:
     """Return the first screen: the answers in a line each, then why."""
     answers = list(answers)
-    parts = [to_html(glance(answers), caption=False)]
+    parts = [to_html(one, caption=False) for one in glances(answers)]
     for one in answers:
         reasons = "".join(f"<li>{html.escape(reason)}</li>" for reason in (*one.times, *one.reasons))
         place = f"{' on '.join(one.case)}; {', '.join(one.targets)}"
@@ -206,11 +218,19 @@ def _accuracy(evidence: Evidence, charts: _Charts) -> str:
     return "".join(parts)
 
 
+def _fidelity(evidence: Evidence, charts: _Charts) -> str:
+    parts = [_note(_OUTPUTS), charts.add(fidelity_chart(evidence))]
+    for case in evidence.measured:
+        sheets = outputs_sheet(evidence, case), numbers_sheet(evidence, case)
+        parts += [to_html(one) for one in sheets if len(one.cells)]
+    return "".join(parts)
+
+
 def _time(evidence: Evidence, keep: float, charts: _Charts) -> str:
     parts = [_note(_TIME), charts.add(time_chart(evidence, keep))]
-    parts += [to_html(one) for case in evidence.cases if len((one := time_sheet(evidence, case)).cells)]
+    parts += [to_html(one) for one in _time_sheets(evidence) if len(one.cells)]
     parts += [_note(_BY_LAYER), charts.add(costs_chart(evidence)), _note(_ROOF), charts.add(roofline_chart(evidence))]
-    chosen = records(representatives(evidence.accuracies, evidence.costs))
+    chosen = records(representatives(evidence.runs, evidence.costs))
     longest = [(run, row) for run in chosen for row in _longest(evidence, run)]
     head = (
         *("model", "data set", "target", "variant", "layer", "share", "cycles", "bound", "bytes", "units"),
@@ -229,6 +249,11 @@ def _time(evidence: Evidence, keep: float, charts: _Charts) -> str:
     return "".join(parts)
 
 
+def _time_sheets(evidence: Evidence) -> list[Sheet]:
+    labelled = [time_sheet(evidence, case) for case in evidence.cases]
+    return labelled + [fidelity_time_sheet(evidence, case) for case in evidence.measured]
+
+
 def _longest(evidence: Evidence, run: Row) -> Sequence[Row]:
     key = [run[name] for name in RUN]
     layers = layer_times(where(evidence.operations, RUN, key), where(evidence.layers, RUN, key))
@@ -243,11 +268,14 @@ def _timed(run: Row, row: Row) -> tuple[str, ...]:
 
 def _pairs(evidence: Evidence) -> str:
     sheets = [pairs_sheet(evidence, case, kind) for case in evidence.cases for kind in KINDS]
+    sheets += [fidelity_pairs_sheet(evidence, case, kind) for case in evidence.measured for kind in ("fp32", *KINDS)]
     return "".join(to_html(one) for one in sheets if len(one.cells)) or _note("There is one variant: nothing to pair.")
 
 
 def _images(evidence: Evidence, charts: _Charts) -> str:
-    sheets = [one for case in evidence.cases if len((one := seeds_sheet(evidence, case)).cells)]
+    sheets = [seeds_sheet(evidence, case) for case in evidence.cases]
+    sheets += [fidelity_seeds_sheet(evidence, case) for case in evidence.measured]
+    sheets = [one for one in sheets if len(one.cells)]
     return charts.add(images_chart(evidence)) + (
         "".join(map(to_html, sheets)) or _note("Every calibrator has one seed: nothing is known of their spread.")
     )
@@ -301,7 +329,7 @@ def _confusion(row: Row) -> tuple[str, ...]:
 
 def _wrong(evidence: Evidence) -> str:
     """Return what is wrong, why, and where it begins; and what was looked at."""
-    broken = evidence.accuracies.dropna(subset=["error"]).drop(columns=["verdict", "why"])
+    broken = evidence.runs.dropna(subset=["error"]).drop(columns="verdict")
     broken = broken.rename(columns={"error": "why"}).assign(verdict="output", layer="")
     verdicts = evidence.verdicts.assign(why=reasons(evidence.verdicts))
     doubtful = verdicts[verdicts["verdict"] == UNKNOWN]

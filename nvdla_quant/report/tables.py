@@ -10,7 +10,7 @@ import pandas as pd
 
 from nvdla_quant.report.costs import setting
 from nvdla_quant.report.evidence import Evidence
-from nvdla_quant.report.frames import RUN, TIME, records, where
+from nvdla_quant.report.frames import RUN, TIME, Row, records, where
 from nvdla_quant.report.words import (
     EXTRAPOLATED,
     backends,
@@ -62,27 +62,32 @@ def sheet(
     return Sheet(title, pd.DataFrame(list(lines), columns=list(head), dtype="string"), names, notes)
 
 
-def _printed(*columns: tuple[str, Iterable[str]]) -> pd.DataFrame:
+def printed(*columns: tuple[str, Iterable[str]]) -> pd.DataFrame:
     """Return columns side by side under their headings."""
     lines = list(zip(*(cells for _, cells in columns), strict=True))
     frame = pd.DataFrame(lines, columns=range(len(columns)), dtype="string")
     return frame.set_axis([heading for heading, _ in columns], axis="columns")
 
 
-def _column(frame: pd.DataFrame, name: str, *, sign: bool = False) -> list[str]:
+def column(frame: pd.DataFrame, name: str, *, sign: bool = False) -> list[str]:
+    """Return the numbers of a column as they are printed."""
     return [number(cell, sign=sign) for cell in frame[name]]
 
 
-def _bounds(frame: pd.DataFrame, name: str, parts: Sequence[str] = ("low", "high"), *, sign: bool = False) -> list[str]:
+def bounds_of(
+    frame: pd.DataFrame, name: str, parts: Sequence[str] = ("low", "high"), *, sign: bool = False
+) -> list[str]:
+    """Return the intervals of a figure as they are printed."""
     low, high = (frame[f"{name}_{part}"] for part in parts)
     return [bounds(*ends, sign=sign) for ends in zip(low, high, strict=True)]
 
 
-def _flips(frame: pd.DataFrame) -> list[str]:
+def flips(frame: pd.DataFrame) -> list[str]:
+    """Return how many images each pair has won and lost."""
     return ["" if pd.isna(won) else f"{won} / {lost}" for won, lost in zip(frame["won"], frame["lost"], strict=True)]
 
 
-def _lettered(texts: Sequence[str]) -> tuple[list[str], list[str]]:
+def lettered(texts: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return letters for texts that are too long for a column, and what they stand for: a to z, then aa, ab, ..."""
     numbers, kinds = pd.factorize(pd.Series(texts, dtype=object))
     letters = [_letter(i) for i in range(len(kinds))]
@@ -99,22 +104,22 @@ def summary_sheet(evidence: Evidence, case: Case) -> Sheet:
     pairs = where(here.comparisons, ["kind"], ["fp32"]).dropna(subset=["score_step"])
     columns = [*RUN, "won", "lost", "mean_score_difference", "worst_score_difference"]
     rows = here.accuracies.merge(pairs[columns], how="left", on=list(RUN))
-    letters, legend = _lettered([f"{backends(row)}{remarks(row)}" for row in records(rows)])
-    cells = _printed(
+    letters, legend = lettered([f"{backends(row)}{remarks(row)}" for row in records(rows)])
+    cells = printed(
         ("target", rows["target"].fillna("-")),
         ("variant", rows["variant"]),
         ("n", rows["n"].astype("string")),
-        ("top-1 %", pd.Series(_column(rows, "top1")).mask(rows["error"].notna(), "error")),
-        ("95 %", _bounds(rows, "top1")),
-        ("vs fp32", _column(rows, "delta", sign=True)),
-        ("95 %", _bounds(rows, "delta", sign=True)),
-        ("won / lost", _flips(rows)),
+        ("top-1 %", pd.Series(column(rows, "top1")).mask(rows["error"].notna(), "error")),
+        ("95 %", bounds_of(rows, "top1")),
+        ("vs fp32", column(rows, "delta", sign=True)),
+        ("95 %", bounds_of(rows, "delta", sign=True)),
+        ("won / lost", flips(rows)),
         ("p", map(p_value, rows["mcnemar_p"])),
-        ("agrees %", _column(rows, "agreement")),
-        ("ties %", _column(rows, "ties")),
-        ("top-5 %", _column(rows, "top5")),
-        ("95 %", _bounds(rows, "top5")),
-        ("logits top-1 %", _column(rows, "logits_top1")),
+        ("agrees %", column(rows, "agreement")),
+        ("ties %", column(rows, "ties")),
+        ("top-5 %", column(rows, "top5")),
+        ("95 %", bounds_of(rows, "top5")),
+        ("logits top-1 %", column(rows, "logits_top1")),
         ("mean score diff.", map(significant, rows["mean_score_difference"])),
         ("worst", map(significant, rows["worst_score_difference"])),
         ("verdict", rows["verdict"].fillna("")),
@@ -134,21 +139,26 @@ def time_sheet(evidence: Evidence, case: Case) -> Sheet:
     here = evidence.of(case)
     rows = here.accuracies[["target", "variant", "top1", "delta", *TIME]].dropna(subset=["cycles"])
     found = records(rows)
-    cells = _printed(
+    cells = printed(
         ("target", rows["target"]),
         ("variant", rows["variant"]),
-        ("top-1 %", _column(rows, "top1")),
-        ("vs fp32", _column(rows, "delta", sign=True)),
-        ("cycles", [starred(row, f"{row['cycles']:,}") for row in found]),
-        ("ms", map(milliseconds, found)),
-        ("images/s", [starred(row, f"{1e3 / row['ms']:,.0f}") for row in found]),
-        ("DRAM bytes", [f"{row['dram_bytes']:,}" for row in found]),
-        ("bound", rows["bound"]),
+        ("top-1 %", column(rows, "top1")),
+        ("vs fp32", column(rows, "delta", sign=True)),
+        *timed(found),
     )
-    return Sheet(f"{case[0]} on {case[1]}: time on the hardware", cells, 2, tuple(_estimated(here)))
+    return Sheet(f"{case[0]} on {case[1]}: time on the hardware", cells, 2, tuple(estimated(here)))
 
 
-def _estimated(here: Evidence) -> Iterator[str]:
+def timed(rows: Sequence[Row]) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yield the columns that say how long an image takes."""
+    yield "cycles", [starred(row, f"{row['cycles']:,}") for row in rows]
+    yield "ms", [milliseconds(row) for row in rows]
+    yield "images/s", [starred(row, f"{1e3 / row['ms']:,.0f}") for row in rows]
+    yield "DRAM bytes", [f"{row['dram_bytes']:,}" for row in rows]
+    yield "bound", [str(row["bound"]) for row in rows]
+
+
+def estimated(here: Evidence) -> Iterator[str]:
     """Say what the times of a case are: of which memory and clock, and which are extrapolated."""
     settings: dict[str, list[str]] = {}
     for cost in records(here.costs.dropna(subset=["cycles"]).drop_duplicates("target")):
@@ -175,21 +185,21 @@ def pairs_sheet(evidence: Evidence, case: Case, kind: str) -> Sheet:
     makers = pd.concat([here.accuracies, here.groups.assign(variant=here.groups["group"])])
     makers = makers.drop_duplicates(list(RUN))[[*RUN, *made]]
     pairs = pairs.merge(makers, how="left", on=list(RUN))
-    letters, legend = _lettered([backends(row) for row in records(pairs)])
-    cells = _printed(
+    letters, legend = lettered([backends(row) for row in records(pairs)])
+    cells = printed(
         ("target", pairs["target"]),
         ("variant", pairs["variant"]),
         ("baseline", pairs["baseline"]),
         ("n", pairs["n"].astype("string")),
         ("seeds", pairs["seeds"].astype("string")),
-        ("top-1 %", _column(pairs, "top1")),
-        ("baseline's", _column(pairs, "baseline_top1")),
-        ("difference", _column(pairs, "delta", sign=True)),
-        ("95 %", _bounds(pairs, "delta", sign=True)),
-        ("won / lost", _flips(pairs)),
+        ("top-1 %", column(pairs, "top1")),
+        ("baseline's", column(pairs, "baseline_top1")),
+        ("difference", column(pairs, "delta", sign=True)),
+        ("95 %", bounds_of(pairs, "delta", sign=True)),
+        ("won / lost", flips(pairs)),
         ("p", map(p_value, pairs["p"])),
         ("p, Holm", map(p_value, pairs["p_holm"])),
-        ("agree %", _column(pairs, "agreement")),
+        ("agree %", column(pairs, "agreement")),
         ("made by", letters),
     )
     notes = (
@@ -204,21 +214,21 @@ def seeds_sheet(evidence: Evidence, case: Case) -> Sheet:
     """Return a line for each variant of a case whose calibrator has several seeds."""
     groups = evidence.of(case).groups
     groups = groups[groups["seeds"] > 1]
-    letters, legend = _lettered([backends(row) for row in records(groups)])
+    letters, legend = lettered([backends(row) for row in records(groups)])
     ends = ("min", "max")
-    cells = _printed(
+    cells = printed(
         ("target", groups["target"]),
         ("variant", groups["group"]),
         ("n", groups["n"].astype("string")),
         ("seeds", groups["seeds"].astype("string")),
         ("top-1 %", _means(groups, "top1")),
-        ("sd", _column(groups, "top1_sd")),
-        ("least to most", _bounds(groups, "top1", ends)),
+        ("sd", column(groups, "top1_sd")),
+        ("least to most", bounds_of(groups, "top1", ends)),
         ("vs fp32", _means(groups, "delta", sign=True)),
-        ("sd", _column(groups, "delta_sd")),
-        ("least to most", _bounds(groups, "delta", ends, sign=True)),
+        ("sd", column(groups, "delta_sd")),
+        ("least to most", bounds_of(groups, "delta", ends, sign=True)),
         ("agrees %", _means(groups, "agreement")),
-        ("sd", _column(groups, "agreement_sd")),
+        ("sd", column(groups, "agreement_sd")),
         ("made by", letters),
     )
     notes = (
@@ -232,7 +242,7 @@ def seeds_sheet(evidence: Evidence, case: Case) -> Sheet:
 
 def _means(groups: pd.DataFrame, name: str, *, sign: bool = False) -> list[str]:
     """Return the means over seeds; there is none where an output means nothing."""
-    return [text or "error" for text in _column(groups, f"{name}_mean", sign=sign)]
+    return [text or "error" for text in column(groups, f"{name}_mean", sign=sign)]
 
 
 def sheets_of(evidence: Evidence) -> list[Sheet]:

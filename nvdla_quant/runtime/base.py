@@ -67,9 +67,10 @@ class RunResult:
 def as_arrays(result: RunResult, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
     """Return the arrays of a raw dump file.
 
-    ``output`` (n, c, h, w), the one output tensor; ``logits``, what the final Softmax read, where there is one; both in
-    the device's domain. ``exactness`` and ``backend``: text, (1,). Where images were checked: ``checked``, which ones,
-    ``checked_output`` and ``checked_logits``, see `Check`, (k,). ``ran``, (n,), and ``fed``, as `RunResult`.
+    ``output`` (n, c, h, w), the only output, or ``outputs/NAME`` of each of several, by the loadable's names;
+    ``logits``, what the final Softmax read, where there is one; all in the device's domain. ``exactness`` and
+    ``backend``: text, (1,). Where images were checked: ``checked``, which ones, ``checked_output`` and
+    ``checked_logits``, see `Check`, (k,). ``ran``, (n,), and ``fed``, as `RunResult`.
 
     Parameters
     ----------
@@ -77,16 +78,8 @@ def as_arrays(result: RunResult, indices: NDArray[np.int64]) -> dict[str, NDArra
         Of some images.
     indices : NDArray[np.int64]
         Place of each image in its data set, (n,).
-
-    Raises
-    ------
-    DumpError
-        The loadable has several outputs.
     """
-    if len(result.outputs) != 1:
-        raise DumpError(f"the loadable has the outputs {', '.join(result.outputs)}, expected exactly one to score")
-    (output,) = result.outputs.values()
-    arrays: dict[str, NDArray[Any]] = {"output": output}
+    arrays: dict[str, NDArray[Any]] = dict(named_outputs(result.outputs))
     if result.before_softmax is not None:
         arrays["logits"] = result.before_softmax
     if result.check is not None:
@@ -95,6 +88,30 @@ def as_arrays(result: RunResult, indices: NDArray[np.int64]) -> dict[str, NDArra
             arrays["checked_logits"] = result.check.before_softmax
     arrays |= {name: values for name, values in (("ran", result.ran), ("fed", result.fed)) if values is not None}
     return arrays | {"exactness": np.array([result.exactness]), "backend": np.array([result.backend])}
+
+
+_ONLY, _SEVERAL = "output", "outputs/"
+
+
+def named_outputs(outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return outputs under the names that they have in a file of arrays: ``output``, or ``outputs/NAME`` of several."""
+    return {_ONLY if len(outputs) == 1 else f"{_SEVERAL}{name}": values for name, values in outputs.items()}
+
+
+def outputs_in(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the outputs in a file of arrays by their names, in their order; an only one is called ``output``.
+
+    Raises
+    ------
+    DumpError
+        There is none.
+    """
+    found = {name.removeprefix(_SEVERAL): values for name, values in arrays.items() if name.startswith(_SEVERAL)}
+    if not found and _ONLY not in arrays:
+        raise DumpError(
+            f"no output among the arrays {', '.join(arrays) or 'of an empty file'}; remove it and run again"
+        )
+    return found or {_ONLY: arrays[_ONLY]}
 
 
 @dataclass(frozen=True)

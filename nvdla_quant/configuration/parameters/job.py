@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from nvdla_quant.configuration.artefacts import IMPORTED, equalized_files, form_files, prepared_files
+from nvdla_quant.configuration.parameters.fidelity import Fidelity
 from nvdla_quant.configuration.parameters.lookup import Record
 from nvdla_quant.configuration.parameters.names import Wildcards, known
 from nvdla_quant.configuration.parameters.rows import Rows, engine_calibrator
@@ -17,7 +18,7 @@ from nvdla_quant.configuration.sources import files_of, is_onnx, located, model_
 from nvdla_quant.configuration.sweep import calibration_folder
 
 
-class Job(Rows):
+class Job(Rows, Fidelity):
     """Lookups for the rules, in the order of their stages."""
 
     # Models and data sets.

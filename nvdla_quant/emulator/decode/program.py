@@ -114,6 +114,11 @@ class Program:
         return memory[window.offset : window.offset + window.size]
 
     @property
+    def output_names(self) -> list[str]:
+        """What the loadable calls its outputs, in bind order."""
+        return [port.name for port in self.outputs]
+
+    @property
     def image_bytes(self) -> int:
         """Bytes of memory that each image needs, the copies that its largest operation makes included."""
         largest = max(sum(cube.size for cube in (*cubes_read(o), *cubes_written(o))) for o in self.operations)

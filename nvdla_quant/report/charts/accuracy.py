@@ -11,8 +11,8 @@ import pandas as pd
 
 from nvdla_quant.errors import ReportError
 from nvdla_quant.report.charts.style import ERROR, INK, KINDS, arrange, lines_of, signed
-from nvdla_quant.report.evidence import UNKNOWN
 from nvdla_quant.report.frames import CASE, SUMMARY, TIME, Row, alike, records
+from nvdla_quant.report.rows import UNKNOWN
 from nvdla_quant.report.words import mode_of
 
 _WIDTH = 300

@@ -226,6 +226,8 @@ def _shown(value: float | None) -> float | str | None:
 
 def _accuracy(evidence: Evidence) -> alt.ConcatChart:
     """Return the accuracy of every variant."""
+    if not evidence.cases:
+        return nothing("No case is measured by labels; see the outputs beside fp32.")
     return accuracy_chart(evidence.accuracies)
 
 

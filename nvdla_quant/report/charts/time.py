@@ -1,6 +1,7 @@
 """How long it takes: accuracy against time, what each layer takes beside its error, operations under the roofline."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from math import ceil, floor, isfinite, log10
 from typing import Any
 
@@ -28,46 +29,79 @@ _NONE = "No loadable could be estimated: there are no times."
 _GREY = "#999999"
 
 
+@dataclass(frozen=True)
+class _Figure:
+    """What stands against time: a column of the groups, and what its axis is called."""
+
+    name: str
+    title: str
+
+
+_TOP1 = _Figure("top1", "top-1 accuracy (%)")
+_SQNR = _Figure("sqnr", "SQNR beside fp32 (dB)")
+Bars = Sequence[tuple[str, float]]
+"""Lines across a panel: what they are called, and where."""
+
+
 def time_chart(evidence: Evidence, keep: float) -> alt.ConcatChart:
-    """Return accuracy against time: a panel for each target of a case, with the variants that no other beats joined.
+    """Return accuracy or SQNR against time: a panel for each target of a case, what no other beats joined.
 
     Parameters
     ----------
     evidence : Evidence
         What was found.
     keep : float
-        Percent of fp32's accuracy; a line shows where that is.
+        Percent of fp32's accuracy, or of the signal; a line shows where that is.
     """
-    timed = evidence.groups[evidence.groups["error"].isna()].dropna(subset=["ms", "top1_mean"])
-    colour, shape = _kinds(records(timed[["precision", "mode"]]))
+    timed = _timed(evidence.groups, _TOP1)
+    outputs = _timed(evidence.fidelity_groups, _SQNR)
+    colour, shape = _kinds(records(pd.concat([frame[["precision", "mode"]] for frame in (timed, outputs)])))
     panels: list[alt.LayerChart] = []
     columns = 1
-    for case in evidence.cases:
-        groups = records(where(timed, CASE, case)[_SHOWN])
+    drawn: list[tuple[tuple[str, str], pd.DataFrame, _Figure, Bars]] = [
+        (case, timed, _TOP1, _bars(evidence, case, keep)) for case in evidence.cases
+    ]
+    least: Bars = [(f"{keep:g} %", -10 * log10(1 - keep / 100))] if keep < 100 else []
+    drawn += [(case, outputs, _SQNR, least) for case in evidence.measured]
+    for case, frame, figure, bars in drawn:
+        groups = records(where(frame, CASE, case)[[*_SHOWN, *_ends(figure)]])
         if not groups:
             continue
-        reference = evidence.reference(case)
-        top1 = None if reference is None else reference["top1"]
-        bars = () if top1 is None else (("fp32", float(top1)), (f"{keep:g} %", float(top1) * keep / 100))
-        points = [_time_point(row) for row in groups]
+        points = [_time_point(row, figure) for row in groups]
         axes = _time_axes(points, bars)
         targets = list(dict.fromkeys(point["target"] for point in points))
         columns = max(columns, len(targets))
         for target in targets:
             here = [point for point in points if point["target"] == target]
-            panel = _time_panel(here, bars, axes, colour, shape)
+            panel = _time_panel(here, bars, axes, figure, colour, shape)
             panels.append(panel.properties(title=_time_title(f"{' on '.join(case)}, {target}", here)))
     return arrange(panels, min(_COLUMNS, columns)) if panels else nothing(_NONE)
 
 
+def _timed(groups: pd.DataFrame, figure: _Figure) -> pd.DataFrame:
+    """Return the groups that can be drawn."""
+    return groups[groups["error"].isna()].dropna(subset=["ms", f"{figure.name}_mean"])
+
+
+def _bars(evidence: Evidence, case: tuple[str, str], keep: float) -> Bars:
+    """Return where fp32's accuracy is, and what of it is to be kept."""
+    reference = evidence.reference(case)
+    top1 = None if reference is None else reference["top1"]
+    return [] if top1 is None else [("fp32", float(top1)), (f"{keep:g} %", float(top1) * keep / 100)]
+
+
+def _ends(figure: _Figure) -> list[str]:
+    """Return the columns of a figure and of its intervals."""
+    return [f"{figure.name}_{part}" for part in ("mean", "low", "high", "min", "max")]
+
+
 _SHOWN = [
-    *("target", "group", "precision", "mode", "seeds", "top1_mean", "top1_low", "top1_high", "top1_min", "top1_max"),
-    *("ms", "cycles", "dram_bytes", "bound", "extrapolated"),
+    *("target", "group", "precision", "mode", "seeds", "ms", "cycles", "dram_bytes", "bound", "extrapolated"),
 ]
 """Columns of the groups that are drawn."""
 
 
-def _time_axes(points: Sequence[Row], bars: Sequence[tuple[str, float]]) -> tuple[alt.X, alt.Scale]:
+def _time_axes(points: Sequence[Row], bars: Bars) -> tuple[alt.X, alt.Scale]:
     """Return the axes that all targets of a case share: of time, and the scale of accuracy."""
     times = [point["ms"] for point in points]
     heights = [point[end] for point in points for end in ("low", "high")] + [value for _, value in bars]
@@ -78,20 +112,21 @@ def _time_axes(points: Sequence[Row], bars: Sequence[tuple[str, float]]) -> tupl
 
 def _time_panel(
     points: Sequence[Row],
-    bars: Sequence[tuple[str, float]],
+    bars: Bars,
     axes: tuple[alt.X, alt.Scale],
+    figure: _Figure,
     colour: alt.Color,
     shape: alt.Shape,
 ) -> alt.LayerChart:
     """Return the variants of a target."""
     x, scale = axes
-    y = alt.Y("top1:Q", scale=scale, title="top-1 accuracy (%)")
-    best = [points[i] for i in front([(point["ms"], point["top1"]) for point in points])]
-    edge = [*({"ms": one["ms"], "top1": one["top1"]} for one in best)]
-    edge.append({"ms": x["scale"]["domain"][1], "top1": edge[-1]["top1"]})
+    y = alt.Y("value:Q", scale=scale, title=figure.title)
+    best = [points[i] for i in front([(point["ms"], point["value"]) for point in points])]
+    edge = [*({"ms": one["ms"], "value": one["value"]} for one in best)]
+    edge.append({"ms": x["scale"]["domain"][1], "value": edge[-1]["value"]})
     base = alt.Chart(lines_of(points)).encode(x=x)
-    tooltip = [alt.Tooltip(f"{name}:N") for name in ("variant", "top1", "milliseconds", "bound", "cycles", "bytes")]
-    bar = alt.Chart(lines_of({"text": text, "top1": value} for text, value in bars)).encode(y=y)
+    tooltip = [alt.Tooltip(f"{name}:N") for name in ("variant", "value", "milliseconds", "bound", "cycles", "bytes")]
+    bar = alt.Chart(lines_of({"text": text, "value": value} for text, value in bars)).encode(y=y)
     layers = [
         bar.mark_rule(color=_GREY, strokeDash=[4, 3]),
         bar.mark_text(color="#666666", align="left", baseline="bottom", dy=-2, fontSize=10).encode(
@@ -108,22 +143,22 @@ def _time_panel(
 
 def _time_title(title: str, points: Sequence[Row]) -> alt.TitleParams:
     """Return the title of a target: with it the variants that no other beats."""
-    best = [points[i]["variant"] for i in front([(point["ms"], point["top1"]) for point in points])]
+    best = [points[i]["variant"] for i in front([(point["ms"], point["value"]) for point in points])]
     more = [f"and {len(best) - _NAMED} more"] if len(best) > _NAMED else []
     starred = sorted({point["kind"].split()[0] for point in points if "*" in point["milliseconds"]})
     marked = [f"extrapolated: {', '.join(starred)}"] if starred else []
     return alt.TitleParams(title, subtitle=["no other beats:", *best[:_NAMED], *more, *marked])
 
 
-def _time_point(row: Row) -> Row:
+def _time_point(row: Row, figure: _Figure) -> Row:
     """Return a variant as a point, with its 95 % interval or, of several seeds, their range."""
-    ends = ("top1_low", "top1_high") if row["seeds"] == 1 else ("top1_min", "top1_max")
-    low, high = (float(row[name]) for name in ends)
+    ends = ("low", "high") if row["seeds"] == 1 else ("min", "max")
+    low, high = (float(row[f"{figure.name}_{end}"]) for end in ends)
     return {
         "target": row["target"],
         "variant": row["group"],
         "kind": _kind(row),
-        "top1": float(row["top1_mean"]),
+        "value": float(row[f"{figure.name}_mean"]),
         "low": low,
         "high": high,
         "ms": float(row["ms"]),
@@ -161,8 +196,8 @@ def _log(axis: Any, field: str, domain: tuple[float, float], title: str) -> Any:
 def costs_chart(evidence: Evidence) -> alt.ConcatChart:
     """Return what each layer takes beside how far it is off fp32, for the fastest of each precision on each target."""
     panels: list[alt.LayerChart] = []
-    chosen = representatives(evidence.accuracies, evidence.costs)
-    for case in evidence.cases:
+    chosen = representatives(evidence.runs, evidence.costs)
+    for case in evidence.every_case:
         runs = records(where(chosen, CASE, case))
         if not runs:
             continue
@@ -216,9 +251,9 @@ def _error_cell(row: Row) -> Row:
 
 def roofline_chart(evidence: Evidence) -> alt.ConcatChart:
     """Return the operations that multiply under what MAC array and memory allow, for those that `costs_chart` shows."""
-    chosen = representatives(evidence.accuracies, evidence.costs)
+    chosen = representatives(evidence.runs, evidence.costs)
     panels: list[alt.LayerChart] = []
-    for case in evidence.cases:
+    for case in evidence.every_case:
         runs = records(where(chosen, CASE, case))
         points = [list(_roof_points(evidence, run)) for run in runs]
         every = [point for some in points for point in some]
@@ -230,7 +265,7 @@ def roofline_chart(evidence: Evidence) -> alt.ConcatChart:
         panels += [_roof_panel(run, some, *domains) for run, some in zip(runs, points, strict=True)]
     if not panels:
         return nothing("No operation multiplies: there is nothing under the roofline.")
-    return arrange(panels, min(_COLUMNS, max(where(chosen, CASE, case).shape[0] for case in evidence.cases)))
+    return arrange(panels, min(_COLUMNS, max(where(chosen, CASE, case).shape[0] for case in evidence.every_case)))
 
 
 def _peak(run: Row) -> int:

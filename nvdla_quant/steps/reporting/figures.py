@@ -16,7 +16,8 @@ def plot_figures(
     Parameters
     ----------
     files : Mapping
-        ``accuracies``, ``comparisons``, ``tables``, ``verdicts``, ``layers`` and ``costs``, see `read_evidence`.
+        ``accuracies``, ``comparisons``, ``tables``, ``verdicts``, ``layers``, ``costs``, ``fidelities`` and
+        ``fidelity_pairs``, see `read_evidence`.
     groups, calibrators : sequence of Mapping
         Variants without their seeds, and what calibrated them; see there.
     keep : float
@@ -31,3 +32,14 @@ def plot_figures(
     evidence = read_evidence(groups=groups, calibrators=calibrators, **files)
     for name, draw in figures_of(keep).items():
         write_chart(draw(evidence), *(path for key, path in figures.items() if key.rpartition("_")[0] == name))
+
+
+def plot_fidelity(
+    files: Mapping[str, Sequence[str]], groups: Sequence[Mapping[str, Any]], paths: Sequence[str]
+) -> None:
+    """Draw the outputs of what was measured without labels, and write them to each of `paths`; see `plot_figures`."""
+    from nvdla_quant.report.charts.style import write_chart
+    from nvdla_quant.report.evidence import read_evidence
+    from nvdla_quant.report.fidelity.chart import fidelity_chart
+
+    write_chart(fidelity_chart(read_evidence((), (), groups, calibrators=(), **files)), *paths)

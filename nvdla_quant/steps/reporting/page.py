@@ -22,7 +22,8 @@ def write_report(
     Parameters
     ----------
     files : Mapping
-        ``accuracies``, ``comparisons``, ``tables``, ``verdicts``, ``layers`` and ``costs``, see `read_evidence`.
+        ``accuracies``, ``comparisons``, ``tables``, ``verdicts``, ``layers``, ``costs``, ``fidelities`` and
+        ``fidelity_pairs``, see `read_evidence`.
     manifest : str
         The run's ``manifest.json``.
     html : str

@@ -84,7 +84,7 @@ class _Judge:
         self._subject, self._claim, self._program = subject, claim, subject.program
         self._prepared = for_hardware(subject.network)
         self._floats = FloatPieces(self._prepared)
-        self._outputs = outputs_of(self._program, self._prepared)
+        self._outputs = outputs_of(self._program.output_names, self._prepared)
         self._half = self._program.precision is Precision.FP16
         self._owner = self._owners()
         places = ((name, claim.place_of(name)) for name in subject.network.by_name)

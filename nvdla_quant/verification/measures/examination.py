@@ -397,7 +397,7 @@ def check_shapes(program: Program, network: Network, images: Floats) -> None:
     """
     if len(program.inputs) != 1:
         raise NetworkError(f"the loadable has {len(program.inputs)} inputs, expected one")
-    outputs_of(program, network)
+    outputs_of(program.output_names, network)
     wide = [operation for operation in program.operations if operation.dtype == np.int16]
     if wide:
         raise NetworkError(f"operation {wide[0].index} ({wide[0].unit}) writes int16; int8 and fp16 can be verified")

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nvdla_quant.emulator.decode.program import Program
 from nvdla_quant.errors import NetworkError
 from nvdla_quant.network.graph import Network, Softmax
 from nvdla_quant.network.views import viewed
@@ -28,7 +27,7 @@ class Output:
     tensor: str
 
 
-def outputs_of(program: Program, network: Network) -> tuple[Output, ...]:
+def outputs_of(ports: Sequence[str], network: Network) -> tuple[Output, ...]:
     """Return the outputs of a loadable with what each has to hold, in the loadable's order.
 
     Among several, one that is called as an output of the network (its blob, else its layer) has to hold that one. What
@@ -37,8 +36,8 @@ def outputs_of(program: Program, network: Network) -> tuple[Output, ...]:
 
     Parameters
     ----------
-    program : Program
-        The loadable.
+    ports : Sequence[str]
+        What the loadable calls its outputs, in its order.
     network : Network
         Its network, or one that computes the same: rewritten, or with layers taken apart.
 
@@ -47,7 +46,6 @@ def outputs_of(program: Program, network: Network) -> tuple[Output, ...]:
     NetworkError
         They have different numbers of outputs.
     """
-    ports = [port.name for port in program.outputs]
     tensors = _held(network)
     if len(ports) != len(tensors):
         raise NetworkError(

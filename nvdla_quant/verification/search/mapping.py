@@ -209,7 +209,7 @@ class _Search:
             states = sorted(following, key=lambda state: state.cost)
             states = [state for state in states[:BEAM] if state.cost <= states[0].cost + SLACK]
         # Whether each holds its own is another question: what operations compute does not depend on it.
-        finals = sorted([output.tensor] for output in outputs_of(self.program, self.network))
+        finals = sorted([output.tensor] for output in outputs_of(self.program.output_names, self.network))
         fitting = [state for state in states if sorted(self.ends(state)) == finals]
         best = (fitting or states)[0]
         if not fitting or best.worst[0] >= UNKNOWN + HARD or best.worst[0] == HARD:

@@ -76,7 +76,7 @@ def examine_by_search(subject: Subject, seconds: float) -> Examination:
     for step, check in zip(steps, checks, strict=True):
         examiner.add(step, wrote, check)
     held = tuple(_held(subject, reference, steps, examiner.found, mode))
-    outputs = outputs_of(program, expanded)
+    outputs = outputs_of(program.output_names, expanded)
     if holds := {one.number: ends[one.number] for one in outputs if ends[one.number] != one.tensor}:
         first = outputs[min(holds)].tensor
         found = replace(found, astray=(Fault(base_name(first), None, misplaced(outputs, holds)),))

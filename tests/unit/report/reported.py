@@ -7,7 +7,7 @@ import numpy as np
 
 from nvdla_quant.evaluation.accuracy import Subject, fp32_subject, measure
 from nvdla_quant.evaluation.comparison import Scored, compare, compare_case
-from nvdla_quant.report.evidence import Evidence, evidence_of, summarize
+from nvdla_quant.report.evidence import Evidence, evidence_of
 from nvdla_quant.report.frames import COSTS, LAYERS, OPERATIONS, RATIOS, RUN, VERDICTS, typed
 from nvdla_quant.report.tables import Sheet
 
@@ -154,7 +154,7 @@ def sweep_evidence(
         for number, layers in ((0, "conv1"), (2, "ip1, relu1"))
     ]
     return evidence_of(
-        summarize(accuracies, judged, costs),
+        accuracies,
         comparisons,
         groups,
         scales=typed(scales, RATIOS),

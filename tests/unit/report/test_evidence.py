@@ -10,14 +10,26 @@ import pytest
 from nvdla_quant.emulator.integer.kernels import Kernel, chosen_kernel
 from nvdla_quant.errors import ReportError
 from nvdla_quant.report.evidence import (
-    group_seeds,
     layer_costs,
     pair_rows,
     read_layers,
     scale_ratios,
     seed_rows,
 )
-from nvdla_quant.report.frames import LAYER_FILE, PAIRS, RUN, SCALES, SEEDS, records, to_tsv, typed, where
+from nvdla_quant.report.frames import (
+    ACCURACIES,
+    GROUPS,
+    LAYER_FILE,
+    PAIRS,
+    RUN,
+    SCALES,
+    SEEDS,
+    records,
+    to_tsv,
+    typed,
+    where,
+)
+from nvdla_quant.report.rows import group_seeds
 from nvdla_quant.report.times import read_kernels, read_times, shards_for
 from tests.kernels import using
 from tests.unit.report.reported import sweep_evidence
@@ -123,11 +135,12 @@ def test_a_seed_whose_output_means_nothing_leaves_no_mean() -> None:
     place = {"model": "lenet", "dataset": "mnist", "target": "nv_full", "images": 8}
     variants = ["int8-kernel-seed-0", "int8-kernel-seed-1"]
     group = {**place, "name": "int8-kernel", "series": "int8-kernel", "variants": variants}
-    (found,) = records(group_seeds(accuracies, [group])[1])
+    of = figures, (ACCURACIES, GROUPS), "accuracy"
+    (found,) = records(group_seeds(accuracies, [group], *of)[1])
     assert (found["seeds"], found["error"]) == (2, "constant")
     assert [found[f"{name}_{part}"] for name in figures for part in ("mean", "sd", "min", "max")] == [None] * 12
     with pytest.raises(ReportError, match="lenet / mnist / nv_full / lost has no accuracy"):
-        group_seeds(accuracies, [{**group, "variants": ["int8-kernel-seed-0", "lost"]}])
+        group_seeds(accuracies, [{**group, "variants": ["int8-kernel-seed-0", "lost"]}], *of)
 
 
 def test_run_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

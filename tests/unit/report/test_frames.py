@@ -12,8 +12,9 @@ import pytest
 from nvdla_quant.errors import ReportError
 from nvdla_quant.evaluation.accuracy import Accuracy, Deviation, Figures, Interval, Subject
 from nvdla_quant.report import frames
-from nvdla_quant.report.evidence import read_verdicts, reasons, summarize
+from nvdla_quant.report.evidence import read_verdicts, summarize
 from nvdla_quant.report.frames import SUMMARY, VERDICTS, Column, described, read_tsv, records, typed, write_tsv
+from nvdla_quant.report.rows import reasons
 from nvdla_quant.report.terminal import render_summary
 from nvdla_quant.report.words import backends
 from tests.unit.report.reported import verdict
@@ -153,7 +154,7 @@ def test_a_loadable_that_could_not_be_verified_is_not_wrong(tmp_path: Path) -> N
     (row,) = records(rows.dropna(subset=["verdict"]))
     assert (row["verdict"], row["cause"], row["error"], row["top1"]) == ("unknown", "verification-failed", None, 98.0)
     text = render_summary(rows, width=120)
-    assert "not verified: nv_full fp16: verification-failed KeyError: 3; the accuracy stands" in text.splitlines()
+    assert "not verified: nv_full fp16: verification-failed KeyError: 3; what was measured stands" in text.splitlines()
     coloured = next(line for line in render_summary(rows, width=120, colour=True).splitlines() if "nv_full" in line)
     assert "\x1b[33m" in coloured
     assert "\x1b[31m" not in coloured

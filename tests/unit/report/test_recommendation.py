@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from nvdla_quant.report.recommendation import closing, glance, recommend
+from nvdla_quant.report.recommendation.answers import closing, glance, recommend
 from tests.unit.report.reported import LOST, lines_of, sweep_evidence
 
 

@@ -16,9 +16,9 @@ from nvdla_quant.steps.calibration import calibrate
 from nvdla_quant.steps.compilation import compile_loadable
 from nvdla_quant.steps.emulation import run_loadable
 from nvdla_quant.steps.images import select_test_images
+from nvdla_quant.steps.measures.accuracy import score_variant
 from nvdla_quant.steps.reference import compute_reference
 from nvdla_quant.steps.reporting.costs import estimate_costs
-from nvdla_quant.steps.scoring import score_variant
 from nvdla_quant.steps.verification import verify_loadable
 from nvdla_quant.verification import verify
 from tests.sweeps import tiny_network
@@ -72,7 +72,7 @@ def judge(report: str | None = "compile.json") -> dict[str, object]:
 
 
 def test_a_loadable_runs_and_is_scored_beside_fp32(folder: Path) -> None:
-    compute_reference(MODEL, "test.npz", "fp32.npz", PREPROCESSING)
+    compute_reference(MODEL, "test.npz", "fp32.npz", PREPROCESSING, "classification")
     feeding = {"precision": "fp16", "feeding": "quantized"}
     files = "loadable.nvdla", "test.npz", None, "dumps.npz"
     run_loadable(*files, "nv_full", PREPROCESSING, feeding, {"fp16": "exact"}, 1)
