@@ -1,10 +1,11 @@
 """Where the outputs of a loadable go: an only one into the file that is given, several into files of a folder."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import typer
+
+from nvdla_quant.jobs.files import file_names
 
 
 def places_of(path: Path, names: Sequence[str], option: str, suffix: str) -> list[Path]:
@@ -37,18 +38,3 @@ def places_of(path: Path, names: Sequence[str], option: str, suffix: str) -> lis
             f"give a folder, such as {folder}"
         )
     return [path / f"{name}{suffix}" for name in file_names(names)]
-
-
-def file_names(names: Sequence[str]) -> list[str]:
-    """Return names as they can be called as files, each once.
-
-    Other characters than letters, digits, ``.``, ``_`` and ``-`` become ``_``, and so does a point in front; what is
-    then called as one before (capitals count for nothing, as on some file systems) gets ``-`` and its number behind it.
-    """
-    found: dict[str, None] = {}
-    for number, name in enumerate(names):
-        plain = re.sub(r"^\.|[^A-Za-z0-9._-]", "_", name, flags=re.ASCII) or "_"
-        while plain.casefold() in map(str.casefold, found):
-            plain = f"{plain}-{number}"
-        found[plain] = None
-    return list(found)

@@ -2,10 +2,11 @@
 
 import json
 import os
+import re
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, fields
 from pathlib import Path
@@ -166,3 +167,18 @@ def folder_of_one(place: Path, folder: Path) -> Path:
         link.unlink(missing_ok=True)
         link.symlink_to(place.resolve(), target_is_directory=True)
     return folder
+
+
+def file_names(names: Sequence[str]) -> list[str]:
+    """Return names as they can be called as files, each once.
+
+    Other characters than letters, digits, ``.``, ``_`` and ``-`` become ``_``, and so does a point in front; what is
+    then called as one before (capitals count for nothing, as on some file systems) gets ``-`` and its number behind it.
+    """
+    found: dict[str, None] = {}
+    for number, name in enumerate(names):
+        plain = re.sub(r"^\.|[^A-Za-z0-9._-]", "_", name, flags=re.ASCII) or "_"
+        while plain.casefold() in map(str.casefold, found):
+            plain = f"{plain}-{number}"
+        found[plain] = None
+    return list(found)

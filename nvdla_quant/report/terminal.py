@@ -11,7 +11,7 @@ from rich.text import Text
 
 from nvdla_quant.report.frames import CASE, Row, records
 from nvdla_quant.report.rows import UNKNOWN
-from nvdla_quant.report.words import EXTRAPOLATED, milliseconds, mode_of, number, place_of, significant
+from nvdla_quant.report.words import EXTRAPOLATED, milliseconds, mode_of, number, of_command, place_of, significant
 
 _TERMINAL_COLUMNS = (
     "target",
@@ -152,8 +152,8 @@ def _fidelity_cells(row: Row) -> dict[str, str]:
         "cosine": "" if row["cosine"] is None else f"{row['cosine']:.5f}",
         "max steps": significant(row["max_error_steps"]),
         "same channel %": number(row["pixel_agreement"]),
-        "number": number(row["number"]),
-        "fp32's": number(row["number_fp32"]),
+        "number": of_command(row["number"]),
+        "fp32's": of_command(row["number_fp32"]),
         "ms": milliseconds(row),
         "verdict": str(row["verdict"] or ""),
     }

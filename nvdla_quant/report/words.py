@@ -27,6 +27,13 @@ def p_value(cell: Any) -> str:
     return "< 0.0001" if cell < 0.0001 else f"{cell:.4f}" if cell < 0.01 else f"{cell:.2f}"
 
 
+def of_command(cell: Any, *, sign: bool = False) -> str:
+    """Return a number of a user's command, which may be of any size, with four significant digits."""
+    if pd.isna(cell):
+        return ""
+    return f"{cell:+.4g}" if sign and cell else f"{cell:.4g}"
+
+
 def significant(cell: Any) -> str:
     """Return a number with two significant digits, an empty cell as nothing."""
     return "" if pd.isna(cell) else f"{cell:.2g}"

@@ -12,6 +12,7 @@ Source: nvdla/sw ``umd/apps/runtime/DlaImage.{h,cpp}``, ``TestUtils.cpp`` (Tenso
 
 import re
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from nvdla_quant.errors import DumpError
-from nvdla_quant.jobs.files import write_bytes
+from nvdla_quant.jobs.files import file_names, write_bytes
 
 _MAGIC = b"DIMG"
 _VERSION = 0
@@ -115,26 +116,28 @@ def write_dimg_binary(path: Path | str, values: NDArray[Any], *, atom_bytes: int
     write_bytes(path, header + as_dumped(values).astype(surface.dtype).tobytes())
 
 
-def write_dumps(folder: Path, outputs: NDArray[Any], form: str, atom_bytes: int) -> None:
-    """Write one dump an image into `folder`: ``000000.dimg`` and so on.
+def write_dumps(folder: Path, outputs: Mapping[str, NDArray[Any]], form: str, atom_bytes: int) -> None:
+    """Write one dump an image into `folder`: ``000000.dimg`` and so on; ``000000-NAME.dimg`` where outputs are several.
 
     Parameters
     ----------
     folder : Path
         Made where it is missing.
-    outputs : NDArray
-        ``[N, C, H, W]``, int8 or float16, in the device's domain.
+    outputs : Mapping[str, NDArray]
+        By name, ``[N, C, H, W]``, int8 or float16, in the device's domain.
     form : {"text", "binary"}
         As nvdla_runtime writes with and without ``--rawdump``.
     atom_bytes : int
         Bytes of the target's feature atom, for the binary header.
     """
-    for number, values in enumerate(outputs):
-        path = folder / f"{number:06d}.dimg"
-        if form == "text":
-            write_dimg_text(path, values)
-        else:
-            write_dimg_binary(path, values, atom_bytes=atom_bytes)
+    ends = [""] if len(outputs) == 1 else [f"-{name}" for name in file_names(list(outputs))]
+    for end, images in zip(ends, outputs.values(), strict=True):
+        for number, values in enumerate(images):
+            path = folder / f"{number:06d}{end}.dimg"
+            if form == "text":
+                write_dimg_text(path, values)
+            else:
+                write_dimg_binary(path, values, atom_bytes=atom_bytes)
 
 
 def read_dimg(

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from nvdla_quant.report.charts.style import ERROR, INK, KINDS, arrange, lines_of, nothing, signed
+from nvdla_quant.report.charts.style import ERROR, INK, KINDS, arrange, lines_of, nothing
 from nvdla_quant.report.evidence import Evidence
 from nvdla_quant.report.fidelity.frames import OUTPUTS
 from nvdla_quant.report.frames import RUN, Row, alike, records, where
-from nvdla_quant.report.words import number
+from nvdla_quant.report.words import number, of_command
 
 _WIDTH = 260
 _ROW_HEIGHT = 22
@@ -36,10 +36,12 @@ def fidelity_chart(evidence: Evidence) -> alt.ConcatChart:
                 panels.append(_panel(place, subtitle, shown, ("SQNR (dB)", domain), colour))
             said = where(here.fidelity, ["target"], [targets[0]]).dropna(subset=["number"])
             if len(said):
-                shown = [_point(row, "number_delta", signed(row["number_delta"])) for row in records(said)]
+                shown = [
+                    _point(row, "number_delta", of_command(row["number_delta"], sign=True)) for row in records(said)
+                ]
                 ends = _domain(said[["number_delta_low", "number_delta_high"]], zero=True)
                 better = "lower" if said["lower_is_better"].any() else "higher"
-                subtitle = [f"fp32 has {number(said['number_fp32'].iloc[0])}; {better} is better", "whiskers: 95 %"]
+                subtitle = [f"fp32 has {of_command(said['number_fp32'].iloc[0])}; {better} is better", "whiskers: 95 %"]
                 axis = ("number minus fp32's", ends)
                 panels.append(_panel("By the command", subtitle, shown, axis, colour))
     if not panels:

@@ -18,7 +18,7 @@ from nvdla_quant.report.tables import (
     printed,
     timed,
 )
-from nvdla_quant.report.words import backends, p_value, remarks, significant
+from nvdla_quant.report.words import backends, number, of_command, p_value, remarks, significant
 
 _MEANINGS = (
     "n: test images. Intervals are 95 %, by the bootstrap over images. SQNR: signal over noise of all images, fp32's "
@@ -80,16 +80,22 @@ def numbers_sheet(evidence: Evidence, case: Case) -> Sheet:
     cells = printed(
         ("target", rows["target"]),
         ("variant", rows["variant"]),
-        ("number", column(rows, "number")),
-        ("95 %", bounds_of(rows, "number")),
-        ("fp32's", column(rows, "number_fp32")),
-        ("difference", column(rows, "number_delta", sign=True)),
-        ("95 %", bounds_of(rows, "number_delta", sign=True)),
+        ("number", map(of_command, rows["number"])),
+        ("95 %", _ends(rows, "number")),
+        ("fp32's", map(of_command, rows["number_fp32"])),
+        ("difference", [of_command(cell, sign=True) for cell in rows["number_delta"]]),
+        ("95 %", _ends(rows, "number_delta", sign=True)),
         ("p", map(p_value, rows["number_p"])),
     )
     better = "lower" if rows["lower_is_better"].any() else "higher"
     notes = (f"Means over images of what the case's command prints; {better} is better. p: exact sign test.",)
     return Sheet(f"{' on '.join(case)}: by the command", cells, 2, notes)
+
+
+def _ends(rows: pd.DataFrame, name: str, *, sign: bool = False) -> list[str]:
+    """Return the intervals of a command's numbers."""
+    ends = zip(rows[f"{name}_low"], rows[f"{name}_high"], strict=True)
+    return [f"{of_command(low, sign=sign)} to {of_command(high, sign=sign)}" for low, high in ends]
 
 
 def time_sheet(evidence: Evidence, case: Case) -> Sheet:
@@ -114,17 +120,18 @@ def pairs_sheet(evidence: Evidence, case: Case, kind: str) -> Sheet:
     makers = pd.concat([here.fidelity, here.fidelity_groups.assign(variant=here.fidelity_groups["group"])])
     pairs = pairs.merge(makers.drop_duplicates(list(RUN))[[*RUN, *made]], how="left", on=list(RUN))
     letters, legend = lettered([backends(row) for row in records(pairs)])
-    what = "SQNR dB" if (pairs["measure"] == "sqnr").all() else "number"
+    by_sqnr = (pairs["measure"] == "sqnr").all()
+    said = number if by_sqnr else of_command
     cells = printed(
         ("target", pairs["target"]),
         ("variant", pairs["variant"]),
         ("baseline", pairs["baseline"]),
         ("n", pairs["n"].astype("string")),
         ("seeds", pairs["seeds"].astype("string")),
-        (what, column(pairs, "value")),
-        ("baseline's", column(pairs, "baseline_value")),
-        ("difference", column(pairs, "value_delta", sign=True)),
-        ("95 %", bounds_of(pairs, "value_delta", sign=True)),
+        ("SQNR dB" if by_sqnr else "number", map(said, pairs["value"])),
+        ("baseline's", map(said, pairs["baseline_value"])),
+        ("difference", [said(cell, sign=True) for cell in pairs["value_delta"]]),
+        ("95 %", bounds_of(pairs, "value_delta", sign=True) if by_sqnr else _ends(pairs, "value_delta", sign=True)),
         ("better / worse", flips(pairs)),
         ("p", map(p_value, pairs["p"])),
         ("p, Holm", map(p_value, pairs["p_holm"])),

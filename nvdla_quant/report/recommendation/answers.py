@@ -10,7 +10,7 @@ from nvdla_quant.report.recommendation.fidelity import recommend_by_outputs
 from nvdla_quant.report.recommendation.labels import recommend_by_labels
 from nvdla_quant.report.recommendation.record import KEPT, Recommendation
 from nvdla_quant.report.tables import Sheet, sheet
-from nvdla_quant.report.words import EXTRAPOLATED, bounds, milliseconds, number
+from nvdla_quant.report.words import EXTRAPOLATED, bounds, milliseconds, number, of_command
 
 
 def recommend(evidence: Evidence, keep: float = KEPT) -> list[Recommendation]:
@@ -51,7 +51,7 @@ def _glance_outputs(answers: Sequence[Recommendation]) -> Sheet:
                     number(choice["sqnr"]),
                     bounds(choice["sqnr_low"], choice["sqnr_high"]),
                     number(choice["psnr"]),
-                    *map(number, said),
+                    *map(of_command, said),
                     milliseconds(choice),
                     choice["bound"] or "",
                 )

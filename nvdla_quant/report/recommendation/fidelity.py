@@ -17,7 +17,7 @@ from nvdla_quant.report.evidence import Evidence
 from nvdla_quant.report.frames import PLACE, Row, records, where
 from nvdla_quant.report.recommendation.choice import choose, in_words, listed, times_of, unverified
 from nvdla_quant.report.recommendation.record import LEVEL, Recommendation
-from nvdla_quant.report.words import backends, bounds, number, p_value, significant
+from nvdla_quant.report.words import backends, bounds, number, of_command, p_value, significant
 
 
 def recommend_by_outputs(evidence: Evidence, case: tuple[str, str], target: str, keep: float) -> Recommendation:
@@ -104,11 +104,12 @@ def _worth(choice: Row, with_fp32: Sequence[Row]) -> str:
     if choice["pixel_agreement"] is not None:
         parts.append(f"The highest channel is fp32's in {number(choice['pixel_agreement'])} % of the pixels.")
     for pair in (one for one in with_fp32 if one["variant"] == choice["group"]):
-        ends = f"{signed(pair['value_delta_low'])} to {signed(pair['value_delta_high'])}"
+        low, high = (of_command(pair[f"value_delta_{end}"], sign=True) for end in ("low", "high"))
+        ours, theirs = of_command(pair["value"]), of_command(pair["baseline_value"])
+        delta = of_command(pair["value_delta"], sign=True)
         parts.append(
-            f"The command gives it {number(pair['value'])} and fp32 {number(pair['baseline_value'])}, a difference of "
-            f"{signed(pair['value_delta'])} ({ends}, 95 %; {pair['won']} images better, {pair['lost']} worse, "
-            f"p = {p_value(pair['p'])})."
+            f"The command gives it {ours} and fp32 {theirs}, a difference of {delta} ({low} to {high}, 95 %; {pair['won']} "
+            f"images better, {pair['lost']} worse, p = {p_value(pair['p'])})."
         )
     return " ".join(parts)
 
@@ -138,9 +139,10 @@ def _gains(pairs: Sequence[Row], kind: str, title: str) -> list[str]:
     for name in sorted(found, key=lambda name: -means[name]):
         apart = [pair for pair in found[name] if pair["p_holm"] < LEVEL]
         better = sum(pair["won"] > pair["lost"] for pair in apart)
-        unit = " dB" if found[name][0]["measure"] == "sqnr" else ""
+        by_sqnr = found[name][0]["measure"] == "sqnr"
+        gain = f"{signed(means[name])} dB" if by_sqnr else of_command(means[name], sign=True)
         said.append(
-            f"{name}: {signed(means[name])}{unit} in the mean of {len(found[name])} pairs; significantly better in "
+            f"{name}: {gain} in the mean of {len(found[name])} pairs; significantly better in "
             f"{better}, worse in {len(apart) - better}."
         )
     return said
