@@ -223,12 +223,12 @@ def _metric(case: Mapping[str, Any], where: str) -> Metric:
         for key in ("argmax", "peak"):
             if key in case:
                 raise ConfigError(
-                    f"config: {where}.{key}: metric {kind} takes none; remove it, or set metric: fidelity"
+                    f"config: {where}.{key}: metric {kind} has none; remove it, or set metric: fidelity"
                 )
     if kind != "command":
         for key in ("command", "better"):
             if key in case:
-                raise ConfigError(f"config: {where}.{key}: metric {kind} takes none; remove it, or set metric: command")
+                raise ConfigError(f"config: {where}.{key}: metric {kind} has none; remove it, or set metric: command")
     elif "command" not in case:
         raise ConfigError(f"config: {where}.command: metric command needs the program that gives each image a number")
     given = {key: case[key] for key in ("argmax", "peak", "better") if key in case}

@@ -108,8 +108,8 @@ def _worth(choice: Row, with_fp32: Sequence[Row]) -> str:
         ours, theirs = of_command(pair["value"]), of_command(pair["baseline_value"])
         delta = of_command(pair["value_delta"], sign=True)
         parts.append(
-            f"The command gives it {ours} and fp32 {theirs}, a difference of {delta} ({low} to {high}, 95 %; {pair['won']} "
-            f"images better, {pair['lost']} worse, p = {p_value(pair['p'])})."
+            f"The command gives it {ours} and fp32 {theirs}, a difference of {delta} ({low} to {high}, 95 %; "
+            f"{pair['won']} images better, {pair['lost']} worse, p = {p_value(pair['p'])})."
         )
     return " ".join(parts)
 
