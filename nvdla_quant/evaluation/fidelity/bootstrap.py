@@ -9,7 +9,7 @@ from nvdla_quant.errors import DatasetError
 from nvdla_quant.evaluation.accuracy import Interval
 
 Numbers = NDArray[np.float64]
-RESAMPLES = 2000
+RESAMPLES = 1000
 """Draws of as many images as there are, with repetition, from the same seed each time."""
 _AT_ONCE = 1 << 21
 """Images that are drawn at a time."""
