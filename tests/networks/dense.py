@@ -6,16 +6,19 @@ behind such networks when people export them, which no accelerator runs: see `de
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from nvdla_quant.execution.fp32 import Reference
 from nvdla_quant.network.files import write_model
-from nvdla_quant.network.graph import Deconvolution, Network
+from nvdla_quant.network.graph import BatchNorm, Deconvolution, Network
 from nvdla_quant.network.onnx.writer import to_onnx
 from tests.networks.builder import Builder
+from tests.verified import smooth_images
 
 CLASSES, ANCHORS = 3, 3
 """Of the detector: each anchor of a pixel has a place, a size, a score, and one of each class."""
@@ -41,7 +44,7 @@ def detector(side: int = 48, seed: int = 0) -> Network:
     depth = ANCHORS * (5 + CLASSES)
     builder.conv("head8", block("block6", builder.concat("route", up, fine), 32), depth, 1)
     builder.conv("head16", block("block7", coarse, 48), depth, 1)
-    return builder.build()
+    return normalised(builder.build())
 
 
 def nearest(builder: Builder, name: str, source: str) -> str:
@@ -55,18 +58,34 @@ def labeller(side: int = 32, seed: int = 0) -> Network:
     """In the likeness of U-Net (Ronneberger et al. 2015): two levels, skipped to the way up; scores for each pixel."""
     builder = Builder("labeller", (3, side, side), seed=seed)
 
-    def block(name: str, source: str, outputs: int) -> str:
+    def twice(name: str, source: str, outputs: int) -> str:
         """Add two convolutions with BatchNorm and ReLU."""
-        inner = builder.conv_norm(f"{name}a", source, outputs, 3)
-        return builder.conv_norm(f"{name}b", inner, outputs, 3)
+        return builder.conv_norm(f"{name}b", builder.conv_norm(f"{name}a", source, outputs, 3), outputs, 3)
 
-    first = block("down1", "data", 8)
-    second = block("down2", builder.pool("pool1", first, "max", 2, 2), 16)
-    last = block("middle", builder.pool("pool2", second, "max", 2, 2), 24)
-    last = block("up2", builder.concat("join2", second, builder.deconv("grow2", last, 16, 2, 2)), 16)
-    last = block("up1", builder.concat("join1", first, nearest(builder, "grow1", last)), 8)
+    first = twice("down1", "data", 12)
+    second = twice("down2", builder.pool("pool1", first, "max", 2, 2), 16)
+    last = twice("middle", builder.pool("pool2", second, "max", 2, 2), 24)
+    grown = builder.deconv("grow2", last, 16, 2, 2)
+    last = builder.conv_norm("up2", builder.concat("join2", second, grown), 16, 3)
+    last = builder.conv_norm("up1", builder.concat("join1", first, nearest(builder, "grow1", last)), 12, 3)
     builder.conv("scores", last, CLASSES, 1)
-    return builder.build()
+    return normalised(builder.build())
+
+
+def normalised(network: Network) -> Network:
+    """Return the network with the statistics of images in its BatchNorms, as training leaves them.
+
+    With others, values hardly vary between images deep within, and int8's steps are coarse beside what varies.
+    """
+    images = smooth_images(network.only_input.chw, 16, seed=2)
+    for number, layer in enumerate(network.layers):
+        if isinstance(layer.operation, BatchNorm):
+            (source,) = layer.inputs
+            values = Reference(network, [source]).run(images)[source].astype(np.float64)
+            mean, variance = (array.astype(np.float32) for array in (values.mean((0, 2, 3)), values.var((0, 2, 3))))
+            settled = replace(layer, operation=replace(layer.operation, mean=mean, variance=variance))
+            network = replace(network, layers=(*network.layers[:number], settled, *network.layers[number + 1 :]))
+    return network
 
 
 def detector_onnx(network: Network) -> onnx.ModelProto:
@@ -132,8 +151,6 @@ def detector_caffe(prototxt: str) -> str:
 
 def main(folder: Path) -> None:
     """Write both networks with what stands behind them, the detector in Caffe's files too, and images."""
-    from tests.verified import smooth_images  # Here: it imports the whole package.
-
     folder.mkdir(parents=True, exist_ok=True)
     network, labels = detector(), labeller()
     structure = folder / "detector.prototxt"
