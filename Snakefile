@@ -3,7 +3,7 @@
 #   <results>/{model}/{dataset}/
 #       images/calibration-{calibrator}.npz  images/test-{shard}.npz     what was chosen, as the network sees it
 #       network/{network}/deploy.prototxt  weights.caffemodel            as it is compiled; network.onnx, equalization.tsv
-#       network/imported/{network.onnx,names.json,remarks.txt,size.json}  an ONNX model as it was read
+#       network/imported/{network.onnx,names.json,remarks.txt,size.json}  network/cut/  ONNX as it was read; Caffe's files, cut
 #       {reference,quantized}/{shard}.npz, accuracy.json                 fp32; a quantized ONNX model in onnxruntime
 #       tensorrt/{engine}.npz, .json  comparisons.json                   TensorRT's own scores; variants beside each other
 #       calibration/{calibrator}/[fold-equalize/]{calibration.cache,table.raw.json,ranges.tsv}  as TensorRT, and as JSON

@@ -71,6 +71,7 @@ rule take_scales:
         runtime=10,
     params:
         input_shape=JOB.input_shape,
+        cut_at=JOB.cut_at,
         calibrator=JOB.method,
         code=code_of("take_scales"),
     message:

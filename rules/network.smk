@@ -6,6 +6,7 @@
 #        Of an ONNX model network/imported/network.onnx, names.json, remarks.txt, size.json, which stands for it everywhere
 #        else, and network/{network}/network.onnx; that form as Caffe's files only where something reads no other
 #        (nvdla_compiler).
+#        Of a Caffe model with cut_at network/cut/deploy.prototxt, weights.caffemodel, which stand for it in the same way.
 #
 # Outputs are spelled out, since constraints do not reach the wildcards of a pathvar: Caffe models and ONNX models have
 # rules of their own.
@@ -33,11 +34,39 @@ rule import_network:
         runtime=10,
     params:
         input_shape=JOB.input_shape,
+        cut_at=JOB.cut_at,
         code=code_of("import_network"),
     message:
         "Read {wildcards.model}"
     script:
         "../scripts/import_network.py"
+
+
+rule cut_network:
+    input:
+        model=JOB.model_files,
+    output:
+        prototxt="<results>/{model}/{dataset}/network/cut/deploy.prototxt",
+        caffemodel="<results>/{model}/{dataset}/network/cut/weights.caffemodel",
+    log:
+        "<case_logs>/cut_network.log",
+    benchmark:
+        "<case_benchmarks>/cut_network.tsv"
+    wildcard_constraints:
+        model=alternatives(CONFIGURATION.cut_models),
+    conda:
+        "../envs/quantization.yaml"
+    threads: 1
+    resources:
+        mem_mb=MEMORY.of("cut_network"),
+        runtime=10,
+    params:
+        cut_at=JOB.cut_at,
+        code=code_of("cut_network"),
+    message:
+        "Cut {wildcards.model}"
+    script:
+        "../scripts/cut_network.py"
 
 
 rule prepare_network:

@@ -52,6 +52,7 @@ rule run_quantized:
         runtime=60,
     params:
         preprocessing=JOB.preprocessing,
+        cut_at=JOB.cut_at,
         code=code_of("run_quantized"),
     message:
         "Run {wildcards.model} in onnxruntime's int8 on {wildcards.dataset}, shard {wildcards.shard}"

@@ -4,5 +4,6 @@ from nvdla_quant.jobs import logs
 from nvdla_quant.steps.networks.forms import import_network
 
 with logs.capture(snakemake.log[0]):
-    given, made = snakemake.input, snakemake.output
-    import_network(given.model[0], made.network, made.names, made.remarks, made.size, snakemake.params.input_shape)
+    made, params = snakemake.output, snakemake.params
+    files = made.network, made.names, made.remarks, made.size
+    import_network(snakemake.input.model[0], *files, params.input_shape, params.cut_at)

@@ -5,5 +5,5 @@ from nvdla_quant.steps.quantized import take_scales
 
 with logs.capture(snakemake.log[0]):
     output, params = snakemake.output, snakemake.params
-    handling = params.calibrator["qdq_ranges"]
-    take_scales(snakemake.input.model[0], output.cache, output.ranges, params.input_shape, handling)
+    how = params.input_shape, params.cut_at, params.calibrator["qdq_ranges"]
+    take_scales(snakemake.input.model[0], output.cache, output.ranges, *how)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, cast
@@ -14,6 +15,7 @@ from nvdla_quant.calibration.qdq import QdqRanges as QdqHandling
 from nvdla_quant.calibration.qdq import take_scales
 from nvdla_quant.cli.options import (
     Caffemodel,
+    CutAt,
     InputShape,
     Onnx,
     Output,
@@ -59,6 +61,7 @@ def command(
     caffemodel: Caffemodel = None,
     onnx: Onnx = None,
     input_shape: InputShape = None,
+    cut_at: CutAt = None,
     method: Annotated[
         Method, typer.Option(help="How to choose clipping thresholds; qdq: the scales in a quantized ONNX model.")
     ] = Method.ENTROPY,
@@ -76,14 +79,14 @@ def command(
         if onnx is None:
             raise typer.BadParameter("--method qdq takes the scales of a quantized ONNX model; give it by --onnx")
         check_one_network(prototxt, caffemodel, onnx, input_shape)
-        _take(onnx, input_shape, output, (qdq_ranges or QdqRanges.REFUSE).value)
+        _take(onnx, input_shape, cut_at, output, (qdq_ranges or QdqRanges.REFUSE).value)
         return
     if qdq_ranges is not None:
         raise typer.BadParameter(f"--qdq-ranges goes with --method qdq, not with {method.value}")
     if images is None:
         raise typer.BadParameter(f"no images: --method {method.value} measures them; give --images FILE")
     calibrator = Calibrator(cast(MeasuringMethod, method.value), batch_size, percentile)
-    network = network_of(prototxt, caffemodel, onnx, input_shape)
+    network = network_of(prototxt, caffemodel, onnx, input_shape, cut_at)
     inputs = read_array(images).astype(np.float32)
     with bar_of("images") as bar:
         task = bar.add_task("images", total=len(inputs))
@@ -94,9 +97,11 @@ def command(
         print(f"warning: {warning}", file=sys.stderr)
 
 
-def _take(onnx: Path, input_shape: str | None, output: Path, handling: QdqHandling) -> None:
+def _take(
+    onnx: Path, input_shape: str | None, cut_at: Sequence[str] | None, output: Path, handling: QdqHandling
+) -> None:
     """Write the scales that a quantized model has in it, and say which are not as they stand there."""
-    imported = import_onnx(onnx, shape_of(input_shape))
+    imported = import_onnx(onnx, shape_of(input_shape), cut_at or ())
     taken = take_scales(imported.network, imported.ranges, handling)
     for remark in imported.remarks:
         print(f"note: {remark}", file=sys.stderr)

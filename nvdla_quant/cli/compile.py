@@ -10,6 +10,7 @@ from nvdla_quant.cli.options import (
     Caffemodel,
     ComputePrecision,
     ConfigTarget,
+    CutAt,
     InputShape,
     LoadablePrecision,
     Mode,
@@ -35,6 +36,7 @@ def command(
     caffemodel: Caffemodel = None,
     onnx: Onnx = None,
     input_shape: InputShape = None,
+    cut_at: CutAt = None,
     calibtable: Annotated[Path | None, typer.Option(callback=existing, help="Calibration table (int8).")] = None,
     configtarget: ConfigTarget = DEFAULT_TARGET,
     cprecision: ComputePrecision = LoadablePrecision.INT8,
@@ -54,7 +56,7 @@ def command(
     report: Annotated[Path | None, typer.Option(help="Also write what was compiled, as JSON.")] = None,
 ) -> None:
     """Compile a network to a loadable; options and values are nvdla_compiler's."""
-    network = with_weights(network_of(prototxt, caffemodel, onnx, input_shape), weight_steps)
+    network = with_weights(network_of(prototxt, caffemodel, onnx, input_shape, cut_at), weight_steps)
     table = read_table(calibtable) if calibtable is not None else None
     mode = quantization_mode if cprecision is LoadablePrecision.INT8 else None
     compilation = compile_network(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nvdla_quant.cli.options import InputShape, existing, shape_of
+from nvdla_quant.cli.options import CutAt, InputShape, existing, shape_of
 from nvdla_quant.jobs.files import atomic_path, write_json
 from nvdla_quant.network.caffe.rewrites import for_caffe
 from nvdla_quant.network.files import import_onnx, read_model, write_model
@@ -30,6 +30,7 @@ def command(
     caffemodel: Annotated[Path, typer.Option(help="The caffemodel: written, or read with --to onnx.")],
     to: Annotated[Format, typer.Option(help="What is written of what the other options name.")] = Format.CAFFE,
     input_shape: InputShape = None,
+    cut_at: CutAt = None,
     preparation: Annotated[str, typer.Option(help="fold: BatchNorm and Scale into convolutions; as-is.")] = "as-is",
     names: Annotated[Path | None, typer.Option(help="Also write what each tensor is called in the ONNX file.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
@@ -45,14 +46,14 @@ def command(
         if path.exists() and not force:
             raise typer.BadParameter(f"{path} is there already; --force writes over it, --to says what is written")
     if to is Format.CAFFE:
-        imported = import_onnx(onnx, shape_of(input_shape))
+        imported = import_onnx(onnx, shape_of(input_shape), cut_at or ())
         network, called = imported.network, dict(imported.names)
         for remark in imported.remarks:
             print(f"note: {remark}", file=sys.stderr)
     elif input_shape is not None:
         raise typer.BadParameter("--input-shape goes with an ONNX file that is read; a prototxt has the shape in it")
     else:
-        network = as_onnx(read_model(caffe))
+        network = as_onnx(read_model(caffe, cut_at=cut_at or ()))
         called = {name: name for name in network.tensors}
     prepared = prepare(network, preparation)
     _write(for_caffe(prepared) if to is Format.CAFFE else prepared, made)

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -63,6 +64,14 @@ InputShape = Annotated[
         callback=_shape, metavar="SIZES", help="Of an ONNX model that leaves its input's shape open: 1,3,224,224."
     ),
 ]
+CutAt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cut-at",
+        metavar="TENSOR",
+        help="End the network at this tensor, and drop what is behind; once for each output, in their order.",
+    ),
+]
 Output = Annotated[Path, typer.Option("--output", help="The file to write.")]
 LoadableFile = Annotated[
     Path, typer.Argument(metavar="LOADABLE", callback=existing, help="A .nvdla file, NVIDIA's or ours.")
@@ -107,15 +116,21 @@ MaxMemory = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def network_of(prototxt: Path | None, caffemodel: Path | None, onnx: Path | None, input_shape: str | None) -> Network:
+def network_of(
+    prototxt: Path | None,
+    caffemodel: Path | None,
+    onnx: Path | None,
+    input_shape: str | None,
+    cut_at: Sequence[str] | None,
+) -> Network:
     """Return the network that a command was given, with its weights: as ONNX, or as Caffe's files."""
     check_one_network(prototxt, caffemodel, onnx, input_shape)
     if onnx is not None:
-        return read_model([onnx], shape_of(input_shape))
+        return read_model([onnx], shape_of(input_shape), cut_at or ())
     if prototxt is None or caffemodel is None:
         given, missing = ("--prototxt", "--caffemodel") if caffemodel is None else ("--caffemodel", "--prototxt")
         raise typer.BadParameter(f"{given} without {missing}: a Caffe model is both")
-    return read_model([prototxt, caffemodel])
+    return read_model([prototxt, caffemodel], cut_at=cut_at or ())
 
 
 def with_weights(network: Network, weight_steps: Path | None) -> Network:
@@ -127,12 +142,14 @@ def with_weights(network: Network, weight_steps: Path | None) -> Network:
     return with_steps_of(prepare(network, "fold"), weight_steps)
 
 
-def structure_of(prototxt: Path | None, onnx: Path | None, input_shape: str | None) -> Network:
+def structure_of(
+    prototxt: Path | None, onnx: Path | None, input_shape: str | None, cut_at: Sequence[str] | None
+) -> Network:
     """Return the network that a command was given, of a Caffe model its structure alone."""
     check_one_network(prototxt, None, onnx, input_shape)
     if onnx is not None:
-        return read_model([onnx], shape_of(input_shape))
-    return read_structure([cast(Path, prototxt)])
+        return read_model([onnx], shape_of(input_shape), cut_at or ())
+    return read_structure([cast(Path, prototxt)], cut_at or ())
 
 
 def check_one_network(

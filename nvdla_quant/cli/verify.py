@@ -11,6 +11,7 @@ from rich.console import Console
 from nvdla_quant.cli.options import (
     AsJson,
     Caffemodel,
+    CutAt,
     InputShape,
     LoadableFile,
     Onnx,
@@ -48,6 +49,7 @@ def command(
     caffemodel: Caffemodel = None,
     onnx: Onnx = None,
     input_shape: InputShape = None,
+    cut_at: CutAt = None,
     calibtable: Annotated[
         Path | None, typer.Option(callback=existing, help="The table that it was compiled with (int8).")
     ] = None,
@@ -71,7 +73,7 @@ def command(
     if array.dtype.kind not in "fiu":
         raise DatasetError(f"{images}: holds {array.dtype}, expected numbers")
     claim = None if report is None else read_claim(report)
-    network = with_weights(network_of(prototxt, caffemodel, onnx, input_shape), weight_steps)
+    network = with_weights(network_of(prototxt, caffemodel, onnx, input_shape, cut_at), weight_steps)
     verification = verify_loadable(content, network, table, array, target, claim, time_limit)
     if layers is not None:
         write_layers(layers, verification)

@@ -20,6 +20,8 @@ TABLES = ("summary.tsv", "summary.tex", "summary.md", "pairs.tsv", "seeds.tsv")
 """Tables of the sweep."""
 IMPORTED = ("imported/network.onnx", "imported/names.json", "imported/remarks.txt", "imported/size.json")
 """What an ONNX model is read to, below ``network/``."""
+CUT = ("cut/deploy.prototxt", "cut/weights.caffemodel")
+"""What a Caffe model is cut to, below ``network/``, where it has a tail to cut off."""
 PREPARED, CAFFE = "network.onnx", ("deploy.prototxt", "weights.caffemodel")
 """A form of the network, below its folder: of an ONNX model, and of a Caffe model or where Caffe's files are needed."""
 
@@ -280,7 +282,7 @@ class Artefacts:
         return found
 
     def _networks(self, case: Case, *, equalized: bool) -> Iterator[str]:
-        """Yield the files of a case's network: of an ONNX model as it was read, then as it is compiled.
+        """Yield the files of a case's network: of a model as it was read or cut, then as it is compiled.
 
         Of the equalized network, whose weights follow from sums in floating point, or of the others.
         """
@@ -289,6 +291,8 @@ class Artefacts:
             yield from (*equalized_files(self.configuration, case.model), f"network/{EQUALIZED}/equalization.tsv")
         if not equalized and self.configuration.is_onnx(case.model):
             yield from (f"network/{name}" for name in IMPORTED)
+        if not equalized and case.model in self.configuration.cut_models:
+            yield from (f"network/{name}" for name in CUT)
         for run in runs:
             yield from prepared_files(self.configuration, case.model, run.variant)
             if self.configuration.in_caffe(case.model, run.variant):

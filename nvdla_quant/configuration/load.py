@@ -222,9 +222,7 @@ def _metric(case: Mapping[str, Any], where: str) -> Metric:
     if kind == CLASSIFICATION:
         for key in ("argmax", "peak"):
             if key in case:
-                raise ConfigError(
-                    f"config: {where}.{key}: metric {kind} has none; remove it, or set metric: fidelity"
-                )
+                raise ConfigError(f"config: {where}.{key}: metric {kind} has none; remove it, or set metric: fidelity")
     if kind != "command":
         for key in ("command", "better"):
             if key in case:

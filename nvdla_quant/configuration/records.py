@@ -283,6 +283,11 @@ class Configuration:
         """Return the names of the models that are ONNX files, or of those that are Caffe's."""
         return tuple(name for name in self.settings["models"] if self.is_onnx(name) == onnx)
 
+    @property
+    def cut_models(self) -> tuple[str, ...]:
+        """Return the names of the Caffe models that have a tail cut off; an ONNX model loses it when it is read."""
+        return tuple(name for name in self.models(onnx=False) if "cut_at" in self.settings["models"][name])
+
     def in_caffe(self, model: str, variant: Variant) -> bool:
         """Return whether a variant compiles an ONNX model as Caffe's files: NVIDIA's compiler reads no others."""
         return self.is_onnx(model) and variant.compiler == "nvdla_compiler"

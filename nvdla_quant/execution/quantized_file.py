@@ -4,7 +4,7 @@ Nothing of ours is in between: the file goes to onnxruntime, which fuses the pai
 some. The images are those that the network takes that was read from it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ def run_file(
     path: Path,
     images: Images,
     reads: Tensor,
+    cut_at: Sequence[str] = (),
     *,
     batch_size: int = 64,
     threads: int = 1,
@@ -36,6 +37,8 @@ def run_file(
         In the network's own domain, after preprocessing.
     reads : Tensor
         Input of the network that was read from the file; where the file has channels last, it has them first.
+    cut_at : Sequence[str], optional
+        Values that the file is to end at, of which the first is the output then.
     batch_size : int
         Images computed at once, where the file leaves it open.
     threads : int
@@ -50,10 +53,13 @@ def run_file(
     """
     import onnxruntime
 
+    from nvdla_quant.network.onnx.files.load import load
+
+    content = load(path, cut_at).model.SerializeToString() if cut_at else str(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # Of several classes of its own, all below Exception.
         raise NetworkError(f"{path}: onnxruntime does not run it: {' '.join(str(error).split())[:400]}") from error
     (fed, *others) = session.get_inputs()

@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nvdla_quant.errors import NetworkError
+from nvdla_quant.network.cutting import cut
 from nvdla_quant.network.graph import Network
 
 if TYPE_CHECKING:
@@ -14,7 +16,9 @@ ONNX_SUFFIX = ".onnx"
 """How the name of an ONNX file ends within the workflow, where a prototxt may stand alone as well."""
 
 
-def read_model(files: Sequence[Path | str], input_shape: tuple[int, ...] | None = None) -> Network:
+def read_model(
+    files: Sequence[Path | str], input_shape: tuple[int, ...] | None = None, cut_at: Sequence[str] = ()
+) -> Network:
     """Network with its weights.
 
     Parameters
@@ -23,6 +27,9 @@ def read_model(files: Sequence[Path | str], input_shape: tuple[int, ...] | None 
         One ONNX file, or a prototxt and its caffemodel.
     input_shape : tuple[int, ...], optional
         Shape of the input of an ONNX file that leaves some of it open, see `onnx.reader.read_onnx`.
+    cut_at : Sequence[str], optional
+        Tensors that the network is to end at, its outputs in this order: values of an ONNX file, or Caffe's blobs or
+        layers. What is behind them is not read.
 
     Raises
     ------
@@ -31,20 +38,22 @@ def read_model(files: Sequence[Path | str], input_shape: tuple[int, ...] | None 
     """
     paths = list(map(Path, files))
     if len(paths) == 1:
-        return _read_onnx(paths[0], input_shape)
+        return _read_onnx(paths[0], input_shape, cut_at)
     from nvdla_quant.network.caffe.reader import read_network
 
     prototxt, caffemodel = paths
-    return read_network(prototxt, caffemodel)
+    return read_network(prototxt, caffemodel, cut_at)
 
 
-def read_structure(files: Sequence[Path | str]) -> Network:
+def read_structure(files: Sequence[Path | str], cut_at: Sequence[str] = ()) -> Network:
     """Network whose shapes and names are right: of an ONNX file, or of a prototxt, whose weights are zeros then.
 
     Parameters
     ----------
     files : Sequence[Path or str]
         One ONNX file, called ``.onnx``, or a prototxt; a caffemodel behind that is not read.
+    cut_at : Sequence[str], optional
+        As of `read_model`.
 
     Raises
     ------
@@ -53,10 +62,10 @@ def read_structure(files: Sequence[Path | str]) -> Network:
     """
     path = Path(files[0])
     if path.suffix == ONNX_SUFFIX:
-        return _read_onnx(path)
+        return _read_onnx(path, None, cut_at)
     from nvdla_quant.network.caffe import reader
 
-    return reader.read_structure(path)
+    return reader.read_structure(path, cut_at)
 
 
 def write_model(network: Network, files: Sequence[Path | str]) -> None:
@@ -81,7 +90,7 @@ def write_model(network: Network, files: Sequence[Path | str]) -> None:
     write_caffemodel(network, caffemodel)
 
 
-def import_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> "Imported":
+def import_onnx(path: Path, input_shape: tuple[int, ...] | None = None, cut_at: Sequence[str] = ()) -> "Imported":
     """Network of an ONNX file, what its tensors are called there, and what to know of how it was read.
 
     A file that `onnx.written.write_onnx` wrote reads back as the network that it was written from, unless somebody has
@@ -98,21 +107,34 @@ def import_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> "Impo
 
     written = read_written(path)
     if isinstance(written, Network):
-        return Imported(written, {name: name for name in written.tensors}, (), OPSET, PRODUCER, (path,))
-    return _import_foreign(path, input_shape, written)
+        network = _cut(written, path, cut_at)
+        return Imported(network, {name: name for name in network.tensors}, (), OPSET, PRODUCER, (path,))
+    return _import_foreign(path, input_shape, cut_at, written)
 
 
-def _import_foreign(path: Path, input_shape: tuple[int, ...] | None, edited: str | None) -> "Imported":
+def _import_foreign(
+    path: Path, input_shape: tuple[int, ...] | None, cut_at: Sequence[str], edited: str | None
+) -> "Imported":
     """Read an ONNX file that is not as we wrote it; `edited` says so where we wrote it once."""
     from nvdla_quant.network.onnx.reader import read_onnx
 
-    imported = read_onnx(path, input_shape)
+    imported = read_onnx(path, input_shape, cut_at)
     return imported if edited is None else replace(imported, remarks=(*imported.remarks, edited))
 
 
-def _read_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> Network:
+def _read_onnx(path: Path, input_shape: tuple[int, ...] | None, cut_at: Sequence[str]) -> Network:
     """Network of an ONNX file; the files of the workflow itself are read without what reads any other."""
     from nvdla_quant.network.onnx.written import read_written
 
     written = read_written(path)
-    return written if isinstance(written, Network) else _import_foreign(path, input_shape, written).network
+    if isinstance(written, Network):
+        return _cut(written, path, cut_at)
+    return _import_foreign(path, input_shape, cut_at, written).network
+
+
+def _cut(network: Network, path: Path, cut_at: Sequence[str]) -> Network:
+    """End a network that a file of ours holds."""
+    try:
+        return cut(network, cut_at) if cut_at else network
+    except NetworkError as error:
+        raise NetworkError(f"{path}: {error}") from error

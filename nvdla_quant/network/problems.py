@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from nvdla_quant.errors import NetworkError, UnsupportedError, WeightsError
+from nvdla_quant.network.cutting import as_option
 from nvdla_quant.network.findings import Finding
 from nvdla_quant.network.graph import Network
 
@@ -54,17 +55,27 @@ class LayersError(NetworkError):
         what else the network asks for, and for nothing else.
     supported : Sequence[str]
         The types of layers that are read.
+    ends : Sequence[str]
+        Tensors that the network could end at, so that all that is left can be read; empty where there are none.
     """
 
     def __init__(
-        self, where: str, problems: Sequence[Problem], known: Network | None, supported: Sequence[str]
+        self,
+        where: str,
+        problems: Sequence[Problem],
+        known: Network | None,
+        supported: Sequence[str],
+        ends: Sequence[str] = (),
     ) -> None:
         self.problems = tuple(problems)
         self.known = known
         self.supported = tuple(supported)
+        self.ends = tuple(ends)
         text = "; ".join(_sentences(self.problems))
         if any(problem.rule == "layer-type" for problem in self.problems):
             text += f" (supported: {', '.join(self.supported)})"
+        if self.ends:
+            text += f"; or end the network before them: {as_option(self.ends)}"
         super().__init__(f"{where}: {text}")
 
 

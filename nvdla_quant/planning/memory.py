@@ -75,6 +75,7 @@ NEEDS = {
     # A quantized file has one byte for a weight, and what is read from it four.
     "import_network": Need(130, network=14),
     "take_scales": Need(130, network=14),
+    "cut_network": Need(60, network=5.5),
     "prepare_network": Need(60, network=5.5),
     "prepare_onnx_network": Need(65, network=3),
     "convert_network": Need(70, network=5.5),

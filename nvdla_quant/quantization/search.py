@@ -8,7 +8,7 @@ a search by the network's output, layer by layer and to and fro between tensors 
 "EasyQuant" (arXiv:2006.16669), section 3.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,13 +20,14 @@ from nvdla_quant.compiler.numbers.chosen import chosen_scales
 from nvdla_quant.emulator.decode.program import Program, decode
 from nvdla_quant.emulator.memory import Values
 from nvdla_quant.emulator.operations import Operation
-from nvdla_quant.emulator.run import run
+from nvdla_quant.emulator.run import run_tensors
 from nvdla_quant.errors import CompileError
 from nvdla_quant.execution.fp32 import Reference, images_at_once
 from nvdla_quant.execution.simulated import INT8_MAX, INT8_MIN
 from nvdla_quant.execution.sqnr import sqnr
 from nvdla_quant.hardware.targets import Precision, QuantizationMode, Target
-from nvdla_quant.network.graph import Convolution, InnerProduct, Network
+from nvdla_quant.network.graph import Convolution, InnerProduct, Network, Softmax
+from nvdla_quant.network.views import viewed
 from nvdla_quant.quantization.rounding import nearest_steps
 from nvdla_quant.quantization.steps import LayerSteps, WeightSteps, with_steps
 from nvdla_quant.table.consistency import unify
@@ -43,6 +44,9 @@ GAIN = 0.02
 
 Feed = Callable[[CalibrationTable, int], Values]
 """Returns the images in the device's domain, by the table's scale of the input and the channels of the input."""
+
+Scores = Sequence[NDArray[np.float32]]
+"""Of each output of a network a value for each image and element, (n, elements)."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ def search(
     target: Target,
     mode: QuantizationMode,
     feed: Feed,
-    scores: NDArray[np.float32],
+    scores: Scores,
     *,
     trials: int,
     unify_scales: bool = True,
@@ -130,8 +134,8 @@ def search(
         As `compile_network` takes them.
     feed : Callable
         Gives the images as the device takes them.
-    scores : NDArray[float32]
-        (n, classes): the tensor before a final Softmax, or the output, in fp32.
+    scores : Sequence[NDArray[float32]]
+        As of `fp32_scores`.
     trials : int
         Loadables that are tried, at most.
     unify_scales : bool
@@ -233,27 +237,41 @@ def quantized_feed(images: NDArray[np.float32], name: str) -> Feed:
     return feed
 
 
-def fp32_scores(network: Network, inputs: NDArray[np.float32], threads: int = 1) -> NDArray[np.float32]:
-    """Return the scores that a search holds loadables to, (n, classes): before a final Softmax, or the output."""
-    name = (network.logits or network.only_output).name
-    found = Reference(network, [name], threads=threads, batch_size=images_at_once(network)).run(inputs)
-    return found[name].reshape(len(inputs), -1)
+def fp32_scores(network: Network, inputs: NDArray[np.float32], threads: int = 1) -> Scores:
+    """Return the scores that a search holds loadables to: of each output in fp32, before a Softmax that it ends in."""
+    ends = dict.fromkeys(viewed(network, output.name) for output in network.outputs)
+    names = [_before_softmax(network, name) for name in ends]
+    found = Reference(network, names, threads=threads, batch_size=images_at_once(network)).run(inputs)
+    return [found[name].reshape(len(inputs), -1) for name in names]
 
 
-def before_softmax(
-    compiled: Compilation, program: Program, inputs: Values, classes: int, threads: int
-) -> NDArray[np.float32]:
-    """Return the scores that a loadable gives, (n, classes), in real units: before a final Softmax, or its output."""
-    report = compiled.facts.before_softmax[0] or compiled.facts.outputs[0]
-    assert report.operation is not None, "an operation writes the scores"
-    parts: list[tuple[int, Values]] = []
+def _before_softmax(network: Network, name: str) -> str:
+    layer = network.by_name.get(name)
+    return layer.inputs[0] if layer is not None and isinstance(layer.operation, Softmax) else name
+
+
+def device_scores(compiled: Compilation, program: Program, inputs: Values, threads: int) -> Scores:
+    """Return the same of a loadable, in real units; with channels that fill up atoms behind the others."""
+    softmaxes = [report for report in compiled.facts.before_softmax if report is not None]
+    parts: dict[int | None, list[tuple[int, Values]]] = {report.operation: [] for report in softmaxes}
 
     def keep(operation: Operation, values: Values, first: int) -> None:
-        parts.append((first, values.copy()))
+        parts[operation.index].append((first, values.copy()))
 
-    run(program, inputs, threads=threads, on_step=keep, steps=[report.operation])
-    values = np.concatenate([part for _, part in sorted(parts, key=lambda part: part[0])])
-    return values.reshape(len(inputs), -1)[:, :classes].astype(np.float32) * np.float32(report.scale)
+    steps = [report.operation for report in softmaxes if report.operation is not None]
+    fed = {program.inputs[0].name: inputs}
+    results = run_tensors(program, fed, threads=threads, on_step=keep, steps=steps)
+    found = []
+    for before, output, port in zip(
+        compiled.facts.before_softmax, compiled.facts.outputs, program.outputs, strict=True
+    ):
+        if before is None:
+            values, scale = results[port.name], output.scale
+        else:
+            ordered = sorted(parts[before.operation], key=lambda part: part[0])
+            values, scale = np.concatenate([part for _, part in ordered]), before.scale
+        found.append(values.reshape(len(inputs), -1).astype(np.float32) * np.float32(scale))
+    return found
 
 
 class _Search:
@@ -265,7 +283,7 @@ class _Search:
         target: Target,
         mode: QuantizationMode,
         feed: Feed,
-        scores: NDArray[np.float32],
+        scores: Scores,
         objective: Objective,
         threads: int,
     ) -> None:
@@ -285,9 +303,11 @@ class _Search:
         return WeightSteps(layers)
 
     def value(self, table: CalibrationTable, clips: Mapping[str, float]) -> float:
-        """Return the SQNR of a loadable's scores in dB."""
+        """Return the SQNR of a loadable's scores in dB: of several outputs the mean, so that each counts alike."""
         network = with_steps(self._network, self.steps(table, clips))
         compiled = compile_network(network, table, self._target, Precision.INT8, self._mode, objective=self._objective)
         inputs = self._feed(table, compiled.loadable.inputs[0].c)
         program = decode(compiled.loadable, self._target)
-        return sqnr(self._scores, before_softmax(compiled, program, inputs, self._scores.shape[1], self._threads))
+        found = device_scores(compiled, program, inputs, self._threads)
+        pairs = zip(self._scores, found, strict=True)
+        return float(np.mean([sqnr(expected, values[:, : expected.shape[1]]) for expected, values in pairs]))

@@ -25,10 +25,15 @@ EXACTNESS = (
 
 
 def take_scales(
-    model: str, cache: str, ranges: str, input_shape: Sequence[int] | None, handling: qdq.QdqRanges
+    model: str,
+    cache: str,
+    ranges: str,
+    input_shape: Sequence[int] | None,
+    cut_at: Sequence[str],
+    handling: qdq.QdqRanges,
 ) -> None:
     """Write the scales of a quantized ONNX `model` as a `cache`, and to `ranges` where each is from."""
-    imported = import_onnx(Path(model), None if input_shape is None else tuple(input_shape))
+    imported = import_onnx(Path(model), None if input_shape is None else tuple(input_shape), cut_at)
     taken = qdq.take_scales(imported.network, imported.ranges, handling)
     for change in taken.covered:
         print(f"{change.name}: {change.scale_after:.9g} {change.reason}")
@@ -36,7 +41,14 @@ def take_scales(
     write_changes(taken.changes, Path(ranges))
 
 
-def run_quantized(model: str, files: Sequence[str], images: str, scores: str, preprocessing: Mapping[str, Any]) -> None:
+def run_quantized(
+    model: str,
+    files: Sequence[str],
+    images: str,
+    scores: str,
+    preprocessing: Mapping[str, Any],
+    cut_at: Sequence[str],
+) -> None:
     """Run a quantized `model` by onnxruntime on prepared test `images`.
 
     Parameters
@@ -49,11 +61,14 @@ def run_quantized(model: str, files: Sequence[str], images: str, scores: str, pr
         What is read and written.
     preprocessing : Mapping
         As of the fp32 network.
+    cut_at : Sequence[str]
+        Values that the file ends at; none where it ends as it does.
     """
     network = read_model(files)
     inputs = Normalised(read_images(Path(images)).pixels, Preprocessing.from_config(preprocessing))
     progress = logs.log_progress("onnxruntime")
-    found = run_file(Path(model), inputs, network.only_input, batch_size=images_at_once(network), progress=progress)
+    at_once = images_at_once(network)
+    found = run_file(Path(model), inputs, network.only_input, cut_at, batch_size=at_once, progress=progress)
     write_npz(scores, {"scores": found})
 
 

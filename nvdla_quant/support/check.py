@@ -1,7 +1,6 @@
 """What a target can run, and why not: findings by rule, before anything is compiled."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
 
 from nvdla_quant.hardware.cbuf import (
     IMAGE_CHANNELS,
@@ -73,14 +72,6 @@ def check(
 def runs_from_table(operation: Power, target: Target, precision: Precision) -> bool:
     """Whether a power other than 1 runs on the accelerator, from the SDP's table, and not on the CPU."""
     return operation.power != 1 and target.has_lut and precision is Precision.INT8
-
-
-def findings_by_precision(network: Network, target: Target, precisions: Iterable[str]) -> dict[str, object]:
-    """Return the findings for each of `precisions` as JSON holds them: ``{precision: {"findings": [...]}}``."""
-    return {
-        str(precision): {"findings": [asdict(finding) for finding in check(network, target, precision)]}
-        for precision in precisions
-    }
 
 
 def _precision(target: Target, precision: Precision) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from nvdla_quant.cli.options import Caffemodel, InputShape, Onnx, Prototxt, existing, network_of, read_array
+from nvdla_quant.cli.options import Caffemodel, CutAt, InputShape, Onnx, Prototxt, existing, network_of, read_array
 from nvdla_quant.jobs.files import atomic_path, format_records, write_text
 from nvdla_quant.network.files import write_model
 from nvdla_quant.network.passes import prepare
@@ -26,12 +26,13 @@ def command(
     caffemodel: Caffemodel = None,
     onnx: Onnx = None,
     input_shape: InputShape = None,
+    cut_at: CutAt = None,
 ) -> None:
     """Even out the weights of a network's channels, and prove that it computes the same.
 
     It is calibrated anew. Of an ONNX model network.onnx is written. Beside it equalization.tsv says what was changed.
     """
-    network = network_of(prototxt, caffemodel, onnx, input_shape)
+    network = network_of(prototxt, caffemodel, onnx, input_shape, cut_at)
     inputs = read_array(images).astype(np.float32)
     equalized = equalize_checked(network, prepare(network, "fold"), [inputs], threads=os.cpu_count() or 1)
     names = ["network.onnx"] if onnx is not None else ["deploy.prototxt", "weights.caffemodel"]

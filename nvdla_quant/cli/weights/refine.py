@@ -12,6 +12,7 @@ from nvdla_quant.cli.options import (
     DEFAULT_TARGET,
     Caffemodel,
     ConfigTarget,
+    CutAt,
     InputShape,
     Mode,
     Onnx,
@@ -56,6 +57,7 @@ def command(
     caffemodel: Caffemodel = None,
     onnx: Onnx = None,
     input_shape: InputShape = None,
+    cut_at: CutAt = None,
     configtarget: ConfigTarget = DEFAULT_TARGET,
     quantization_mode: Mode = QuantizationMode.PER_KERNEL,
     correction: Annotated[Correction, typer.Option(help="Take back what rounding shifts the outputs by.")] = (
@@ -71,7 +73,7 @@ def command(
 
     Writes the file that `compile --weight-steps` takes: int8 steps of the folded network's weights, and biases.
     """
-    network = prepare(network_of(prototxt, caffemodel, onnx, input_shape), "fold")
+    network = prepare(network_of(prototxt, caffemodel, onnx, input_shape, cut_at), "fold")
     with bar_of("layers") as bar:
         task = bar.add_task("layers", total=len(network.layers))
         refinement = refine(

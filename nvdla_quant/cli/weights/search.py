@@ -11,6 +11,7 @@ from nvdla_quant.cli.options import (
     DEFAULT_TARGET,
     Caffemodel,
     ConfigTarget,
+    CutAt,
     InputShape,
     Mode,
     Onnx,
@@ -44,6 +45,7 @@ def command(
     caffemodel: Caffemodel = None,
     onnx: Onnx = None,
     input_shape: InputShape = None,
+    cut_at: CutAt = None,
     configtarget: ConfigTarget = DEFAULT_TARGET,
     quantization_mode: Mode = QuantizationMode.PER_KERNEL,
     trials: Annotated[int, typer.Option(min=1, help="Loadables that are compiled and run, at most.")] = TRIALS,
@@ -53,7 +55,7 @@ def command(
 
     Writes a calibration table, and the weights whose scales were chosen too.
     """
-    network = prepare(network_of(prototxt, caffemodel, onnx, input_shape), "fold")
+    network = prepare(network_of(prototxt, caffemodel, onnx, input_shape, cut_at), "fold")
     inputs = read_array(images).astype(np.float32)
     threads = os.cpu_count() or 1
     with bar_of("loadables") as bar:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from nvdla_quant.configuration.artefacts import IMPORTED, equalized_files, form_files, prepared_files
+from nvdla_quant.configuration.artefacts import CUT, IMPORTED, equalized_files, form_files, prepared_files
 from nvdla_quant.configuration.parameters.fidelity import Fidelity
 from nvdla_quant.configuration.parameters.lookup import Record
 from nvdla_quant.configuration.parameters.names import Wildcards, known
@@ -31,10 +31,17 @@ class Job(Rows, Fidelity):
         """Return the shape of an ONNX model's input, where the configuration has it."""
         return self._model(wildcards).get("input_shape")
 
+    def cut_at(self, wildcards: Wildcards) -> list[str]:
+        """Return the tensors that the network ends at; none where it ends as its file does."""
+        ends: list[str] = self._model(wildcards).get("cut_at", [])
+        return ends
+
     def network(self, wildcards: Wildcards) -> list[str]:
-        """Return the files of the network as it was trained: Caffe's, or what the ONNX model was read to."""
-        model = self._model(wildcards)
-        return [f"{self._folder(wildcards)}/network/{IMPORTED[0]}"] if is_onnx(model) else model_files(model)
+        """Return the files of the network as it was trained: Caffe's, cut or whole, or what ONNX was read to."""
+        model, folder = self._model(wildcards), f"{self._folder(wildcards)}/network"
+        if is_onnx(model):
+            return [f"{folder}/{IMPORTED[0]}"]
+        return [f"{folder}/{name}" for name in CUT] if self.cut_at(wildcards) else model_files(model)
 
     def structure(self, wildcards: Wildcards) -> list[str]:
         """Return the file that has the structure of the network as it was trained: new weights change none in Caffe."""
@@ -42,8 +49,8 @@ class Job(Rows, Fidelity):
 
     def size(self, wildcards: Wildcards) -> str:
         """Return the file that tells how large the tensors are, for a plan: structure, or what was noted in reading."""
-        model = self._model(wildcards)
-        return f"{self._folder(wildcards)}/network/{IMPORTED[3]}" if is_onnx(model) else model_files(model)[0]
+        is_read = is_onnx(self._model(wildcards))
+        return f"{self._folder(wildcards)}/network/{IMPORTED[3]}" if is_read else self.network(wildcards)[0]
 
     def preprocessing(self, wildcards: Wildcards) -> Record:
         """Return how the images of the case are prepared."""

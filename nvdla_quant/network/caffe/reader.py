@@ -14,7 +14,10 @@ from google.protobuf.message import DecodeError
 from nvdla_quant.errors import NetworkError, WeightsError
 from nvdla_quant.network.caffe import caffe_pb2 as pb
 from nvdla_quant.network.caffe.advice import advice, input_lines
+from nvdla_quant.network.caffe.cut import cut_message, ends_before_unread
 from nvdla_quant.network.caffe.layers import KEEPS_SHAPE, READERS, SPELLINGS, SPLIT, WITH_WEIGHTS, Blobs
+from nvdla_quant.network.caffe.phases import is_restricted, phase_of
+from nvdla_quant.network.cutting import ending_at
 from nvdla_quant.network.graph import Dropout, Layer, Network, Operation, Tensor
 from nvdla_quant.network.problems import LayersError, Problem, rule_of
 from nvdla_quant.network.shapes import check_arity, shape_of
@@ -38,7 +41,7 @@ SUPPORTED = ("Input", *READERS, *SPELLINGS, SPLIT)
 """Layer types that are read."""
 
 
-def read_network(prototxt: Path, caffemodel: Path) -> Network:
+def read_network(prototxt: Path, caffemodel: Path, cut_at: Sequence[str] = ()) -> Network:
     """Network with its weights.
 
     A layer that Caffe runs in place becomes a layer like any other: see `graph`. Layers that are restricted to one
@@ -53,6 +56,8 @@ def read_network(prototxt: Path, caffemodel: Path) -> Network:
         Structure, as UTF-8 text.
     caffemodel : Path
         Weights, float or double.
+    cut_at : Sequence[str], optional
+        Blobs or layers that the network is to end at, see `cut.cut_message`; what is behind is not looked at.
 
     Raises
     ------
@@ -60,7 +65,7 @@ def read_network(prototxt: Path, caffemodel: Path) -> Network:
         A file cannot be read or parsed; the message names it.
     LayersError
         Layers are malformed or of unknown types, or the two files do not belong together. The message names the file
-        and all of these layers.
+        and all of these layers, and where the network could end before they begin.
     """
     structure = _parse_text(prototxt)
     weights: dict[str, Sequence[pb.BlobProto]] = {}
@@ -71,10 +76,10 @@ def read_network(prototxt: Path, caffemodel: Path) -> Network:
                     f"{caffemodel}: two layers named {layer.name!r} hold weights; rename one, in both files"
                 )
             weights[layer.name] = layer.blobs
-    return _network(structure, weights, f"{prototxt} with {caffemodel}")
+    return _network(structure, weights, f"{prototxt} with {caffemodel}", cut_at)
 
 
-def read_structure(prototxt: Path) -> Network:
+def read_structure(prototxt: Path, cut_at: Sequence[str] = ()) -> Network:
     """Network of a prototxt alone: its shapes are right, and all its weights are zeros that take no memory.
 
     Raises
@@ -82,7 +87,7 @@ def read_structure(prototxt: Path) -> Network:
     NetworkError, LayersError
         As `read_network`.
     """
-    return _network(_parse_text(prototxt), None, str(prototxt))
+    return _network(_parse_text(prototxt), None, str(prototxt), cut_at)
 
 
 def _read(path: Path) -> bytes:
@@ -141,7 +146,13 @@ def _modern(message: pb.NetParameter, path: Path) -> pb.NetParameter:
 
 
 class _Reading:
-    """A network while it is read, layer by layer; what is wrong is kept, so that all of it can be told at once."""
+    """A network while it is read, layer by layer.
+
+    Attributes
+    ----------
+    problems : list[Problem]
+        What is wrong, kept so that all of it can be told at once.
+    """
 
     def __init__(self, message: pb.NetParameter, weights: Mapping[str, Sequence[pb.BlobProto]] | None) -> None:
         self._name = message.name
@@ -153,31 +164,28 @@ class _Reading:
         self._latest: dict[str, Tensor] = {}  # What each Caffe blob holds at this point.
         self._unknown: set[str] = set()  # Blobs of layers that could not be read.
         self._left_out: dict[str, list[pb.LayerParameter]] = {}  # Layers of one phase that write a blob, by blob.
-        self._problems: list[Problem] = []
+        self.problems: list[Problem] = []
         try:
             for tensor in _legacy_inputs(message):
                 self._add_input("input", tensor)
         except NetworkError as error:
-            self._problems.append(Problem("", "structure", str(error)))
+            self.problems.append(Problem("", "structure", str(error)))
             self._unknown.update(message.input)
 
-    def network(self, where: str) -> Network:
-        """Return the network, or raise a `LayersError` with all that is wrong."""
-        if not self._problems and (not self._inputs or not self._layers):
-            counts = f"{len(self._inputs)} inputs and {len(self._layers)} layers that run at test time"
-            self._problems.append(Problem("", "structure", f"{counts}, expected 1 or more of each"))
-        network = None
+    def known(self) -> Network | None:
+        """Return what could be read, once all layers are; None where that is nothing, which is a problem then."""
         if self._inputs and self._layers:
-            network = Network(self._name, tuple(self._inputs), tuple(self._layers), self._tensors)
-        if self._problems or network is None:
-            raise LayersError(where, self._problems, network, SUPPORTED)
-        return network
+            return Network(self._name, tuple(self._inputs), tuple(self._layers), self._tensors)
+        if not self.problems:
+            counts = f"{len(self._inputs)} inputs and {len(self._layers)} layers that run at test time"
+            self.problems.append(Problem("", "structure", f"{counts}, expected 1 or more of each"))
+        return None
 
     def read(self, index: int, item: pb.LayerParameter) -> None:
         """Read one layer of the file."""
         if not item.name:
             self._fail(item, "structure", f"layer {index} (type {item.type!r}) has no name; give it one")
-        elif _restricted(item):
+        elif is_restricted(item):
             if not item.bottom:
                 for blob in item.top:
                     self._left_out.setdefault(blob, []).append(item)
@@ -200,7 +208,7 @@ class _Reading:
             if blob in self._unknown:
                 continue
             if data := self._left_out.get(blob):
-                phases = ", ".join(f"{layer.name!r} of type {layer.type}{_phase_of(layer)}" for layer in data)
+                phases = ", ".join(f"{layer.name!r} of type {layer.type}{phase_of(layer)}" for layer in data)
                 text = (
                     f"reads {blob!r}, which only layers of one phase (TRAIN or TEST) write, and these were left out "
                     f"({phases}): this is a file for training (train_val)"
@@ -237,7 +245,7 @@ class _Reading:
             self._fail(item, "structure", f"reads {len(sources)} tensors, expected 1", kind=item.type)
         elif written := [top for top in item.top if top in self._latest and top not in item.bottom]:
             text = f"another layer already writes its top {written[0]!r}"
-            self._problems.append(Problem(item.name, "structure", text))
+            self.problems.append(Problem(item.name, "structure", text))
         else:
             self._latest.update(dict.fromkeys(item.top, sources[0]))
 
@@ -275,11 +283,11 @@ class _Reading:
     def _write(self, layer: str, tensor: Tensor, overwrites: Collection[str]) -> bool:
         """Put `tensor` into its blob; tell whether it could."""
         if tensor.blob in self._latest and tensor.blob not in overwrites:
-            self._problems.append(Problem(layer, "structure", f"another layer already writes its top {tensor.blob!r}"))
+            self.problems.append(Problem(layer, "structure", f"another layer already writes its top {tensor.blob!r}"))
             return False
         if tensor.name in self._tensors:
             text = f"the name {tensor.name!r} is used twice; rename one"
-            self._problems.append(Problem(layer, "structure", text))
+            self.problems.append(Problem(layer, "structure", text))
             return False
         self._tensors[tensor.name] = self._latest[tensor.blob] = tensor
         return True
@@ -294,7 +302,7 @@ class _Reading:
         is_known: bool = False,
     ) -> None:
         """Keep what is wrong with a layer; unless its result is known all the same, what reads it cannot be read."""
-        self._problems.append(Problem(item.name, rule, message, rewrite, kind))
+        self.problems.append(Problem(item.name, rule, message, rewrite, kind))
         if is_known:
             return
         source = self._latest.get(item.bottom[0]) if item.bottom else None
@@ -315,36 +323,55 @@ class _Reading:
         return name
 
 
-def _network(message: pb.NetParameter, weights: Mapping[str, Sequence[pb.BlobProto]] | None, where: str) -> Network:
+def _network(
+    message: pb.NetParameter, weights: Mapping[str, Sequence[pb.BlobProto]] | None, where: str, cut_at: Sequence[str]
+) -> Network:
     """Network of a modern message; `weights` holds the blobs of each layer that has any, None for placeholders."""
+    try:
+        return _attempt(message, weights, where, cut_at)
+    except LayersError as error:
+        if not (ends := _readable(message, weights, cut_at, error)):
+            raise
+        raise LayersError(where, error.problems, error.known, SUPPORTED, ends) from None
+
+
+def _attempt(
+    message: pb.NetParameter, weights: Mapping[str, Sequence[pb.BlobProto]] | None, where: str, cut_at: Sequence[str]
+) -> Network:
+    if cut_at:
+        try:
+            message, ends = cut_message(message, cut_at)
+        except NetworkError as error:
+            raise NetworkError(f"{where}: {error}") from error
     reading = _Reading(message, weights)
     for index, item in enumerate(message.layer):
         reading.read(index, item)
-    return reading.network(where)
+    network = reading.known()
+    if reading.problems or network is None:
+        raise LayersError(where, reading.problems, network, SUPPORTED)
+    return ending_at(network, ends) if cut_at else network
 
 
-def _restricted(layer: pb.LayerParameter) -> bool:
-    """Whether a layer belongs to one phase only, or its rules exclude it at level 0 without stages."""
-    rules = [*layer.include, *layer.exclude]
-    if layer.HasField("phase") or any(rule.HasField("phase") for rule in rules):
-        return True
-    if layer.include:
-        return not any(map(_meets, layer.include))
-    return any(map(_meets, layer.exclude))
-
-
-def _phase_of(layer: pb.LayerParameter) -> str:
-    """Return the phase that a layer is restricted to, as text behind its type."""
-    rules = [rule for rule in layer.include if rule.HasField("phase")]
-    phases = [layer.phase] if layer.HasField("phase") else [rule.phase for rule in rules]
-    return "".join(f" for {pb.Phase.Name(phase)}" for phase in phases)
-
-
-def _meets(rule: pb.NetStateRule) -> bool:
-    """Whether level 0 without stages meets a rule without phase."""
-    above = not rule.HasField("min_level") or rule.min_level <= 0
-    below = not rule.HasField("max_level") or rule.max_level >= 0
-    return above and below and not rule.stage
+def _readable(
+    message: pb.NetParameter,
+    weights: Mapping[str, Sequence[pb.BlobProto]] | None,
+    cut_at: Sequence[str],
+    error: LayersError,
+) -> list[str]:
+    """Return where a network could end so that it can be read; nothing where it cannot."""
+    unread: set[str] = set()
+    while new := {problem.layer for problem in error.problems} - unread:
+        unread |= new
+        ends = ends_before_unread(message, cut_at, unread)
+        try:
+            if ends:
+                _attempt(message, weights, "", ends)
+            return ends
+        except LayersError as another:  # A reason that had hidden behind the others.
+            error = another
+        except NetworkError:
+            return []
+    return []
 
 
 def _input_tensors(layer: pb.LayerParameter) -> list[Tensor]:

@@ -8,9 +8,11 @@ from types import MappingProxyType
 import onnx_ir as ir
 
 from nvdla_quant.errors import NetworkError, UnsupportedError
+from nvdla_quant.network.cutting import ending_at
 from nvdla_quant.network.graph import Network, OnnxTensors
 from nvdla_quant.network.onnx.files.load import Loaded, load
 from nvdla_quant.network.onnx.graphs.edges import takes_channels_last
+from nvdla_quant.network.onnx.graphs.ends import ends_before_unread
 from nvdla_quant.network.onnx.graphs.inputs import Input, fix_inputs
 from nvdla_quant.network.onnx.graphs.normalise import normalise
 from nvdla_quant.network.onnx.operators.table import READERS, advice
@@ -59,7 +61,7 @@ class Imported:
     ranges: Mapping[str, tuple[Range, ...]] = field(default_factory=dict)
 
 
-def read_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> Imported:
+def read_onnx(path: Path, input_shape: tuple[int, ...] | None = None, cut_at: Sequence[str] = ()) -> Imported:
     """Read a network with its weights.
 
     Parameters
@@ -69,6 +71,8 @@ def read_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> Importe
     input_shape : tuple[int, ...], optional
         Shape of the only input, in the file's order of axes, with the batch or without; needed where the file leaves
         sizes open. An open batch is fixed to one image.
+    cut_at : Sequence[str], optional
+        Values of the file that the network is to end at, its outputs in this order; what is behind is not looked at.
 
     Raises
     ------
@@ -77,9 +81,9 @@ def read_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> Importe
     UnsupportedError
         It is sound, and as a whole of a kind that is not read.
     LayersError
-        Nodes cannot be read; the message names all of them.
+        Nodes cannot be read; the message names all of them, and where the network could end before they begin.
     """
-    loaded = load(path)
+    loaded = load(path, cut_at)
     try:
         inputs, remarks = fix_inputs(loaded.model.graph, input_shape)
         model, said = normalise(loaded.model)
@@ -87,27 +91,13 @@ def read_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> Importe
         raise UnsupportedError(f"{path}: {error}") from error
     except NetworkError as error:
         raise NetworkError(f"{path}: {error}") from error
-    return _read(path, loaded, model, inputs, (*remarks, *said))
-
-
-def _read(path: Path, loaded: Loaded, model: ir.Model, inputs: Sequence[Input], remarks: Sequence[str]) -> Imported:
     reading = Reading(batch=inputs[0].shape[0])
-    reading.remarks.extend(remarks)
-    _add_inputs(model.graph, inputs, reading)
-    for node in model.graph:
-        _read_node(Node(node, loaded.opset), reading)
-    if not reading.problems:
-        for output in model.graph.outputs:
-            _read_output(output, reading)
-    for name, layers in reading.preprocessing().items():
-        told = ", ".join(map(repr, layers))
-        reading.remarks.append(
-            f"input {name!r}: the network itself shifts and scales it ({told}); feed it what it expects"
-        )
-    network = _network(model, reading)
+    reading.remarks.extend((*remarks, *said))
+    network = _read(loaded, model, inputs, bool(cut_at), reading)
     if reading.problems or network is None:
         problems = reading.problems or [Problem("", "structure", "the graph computes nothing from its input")]
-        raise LayersError(str(path), problems, network, SUPPORTED)
+        ends = _readable(path, input_shape, ends_before_unread(loaded, model.graph, reading), cut_at)
+        raise LayersError(str(path), problems, network, SUPPORTED, ends)
     names = MappingProxyType(dict(reading.names))
     return Imported(
         replace(network, onnx=OnnxTensors(names, loaded.tensors - set(names.values()))),
@@ -118,6 +108,41 @@ def _read(path: Path, loaded: Loaded, model: ir.Model, inputs: Sequence[Input], 
         loaded.files,
         MappingProxyType(_ranges(model.graph, reading, network)),
     )
+
+
+def _readable(
+    path: Path, input_shape: tuple[int, ...] | None, ends: Sequence[str], cut_at: Sequence[str]
+) -> tuple[str, ...]:
+    """Return where a file could end, `ends` or before them, so that it can be read; nothing where it cannot."""
+    if not ends or set(ends) == set(cut_at):
+        return ()
+    try:
+        read_onnx(path, input_shape, ends)
+    except LayersError as error:
+        return error.ends
+    except NetworkError:
+        return ()
+    return tuple(ends)
+
+
+def _read(loaded: Loaded, model: ir.Model, inputs: Sequence[Input], is_cut: bool, reading: Reading) -> Network | None:
+    """Read a graph; None where nothing could be read."""
+    _add_inputs(model.graph, inputs, reading)
+    for node in model.graph:
+        _read_node(Node(node, loaded.opset), reading)
+    ends: list[str] = []
+    if not reading.problems:
+        for output in model.graph.outputs:
+            ends.extend(_read_output(output, reading, is_cut))
+    for name, layers in reading.preprocessing().items():
+        told = ", ".join(map(repr, layers))
+        reading.remarks.append(
+            f"input {name!r}: the network itself shifts and scales it ({told}); feed it what it expects"
+        )
+    network = _network(model, reading)
+    if network is None or reading.problems or not is_cut:
+        return network
+    return ending_at(network, ends)
 
 
 def _ranges(graph: ir.Graph, reading: Reading, network: Network) -> dict[str, tuple[Range, ...]]:
@@ -171,7 +196,7 @@ def _read_node(node: Node, reading: Reading) -> None:
     reader = READERS.get(node.kind)
     if reader is None:
         message = f"operator {node.kind!r} is not supported"
-        reading.problems.append(Problem(node.name, "layer-type", message, advice(node.kind)))
+        reading.fail(node.node, Problem(node.name, "layer-type", message, advice(node.kind)))
         _stand_in(node, reading)
         return
     needed = [value for value in node.node.inputs if value is not None and value.const_value is None]
@@ -181,7 +206,7 @@ def _read_node(node: Node, reading: Reading) -> None:
         check_sizes(node.node.outputs)
         reader(node, reading)
     except NetworkError as error:
-        reading.problems.append(Problem(node.name, rule_of(error), str(error), kind=node.kind))
+        reading.fail(node.node, Problem(node.name, rule_of(error), str(error), kind=node.kind))
         _stand_in(node, reading)
 
 
@@ -191,15 +216,20 @@ def _stand_in(node: Node, reading: Reading) -> None:
         for value in node.node.outputs:
             reading.stand_in(node.given(0), value)
     except NetworkError as error:  # Of what was put off for the input of the node.
-        reading.problems.append(Problem(node.name, rule_of(error), str(error), kind=node.kind))
+        reading.fail(node.node, Problem(node.name, rule_of(error), str(error), kind=node.kind))
 
 
-def _read_output(output: ir.Value, reading: Reading) -> None:
+def _read_output(output: ir.Value, reading: Reading, is_cut: bool) -> tuple[str, ...]:
+    """Return the tensor of ours that is an output; none where nothing can be."""
     try:
         if output.const_value is not None or not reading.is_known(output):
             raise NetworkError(f"output {output.name!r} does not depend on the network's input")
-        reading.output(output)
-        if output.uses():
-            reading.remarks.append(f"output {output.name!r} is read by layers as well, and is no output here")
+        tensor = reading.output(output)
+        if is_cut and reading.is_input(tensor):
+            raise NetworkError(f"output {output.name!r} is the input as it is, of which nothing is computed")
     except NetworkError as error:
-        reading.problems.append(Problem("", rule_of(error), str(error)))
+        reading.fail(output.producer(), Problem("", rule_of(error), str(error)))
+        return ()
+    if output.uses() and not is_cut:
+        reading.remarks.append(f"output {output.name!r} is read by layers as well, and is no output here")
+    return (tensor,)

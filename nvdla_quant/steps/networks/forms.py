@@ -15,7 +15,13 @@ from nvdla_quant.planning.sizes import size_of
 
 
 def import_network(
-    model: str, network: str, names: str, remarks: str, size: str, input_shape: Sequence[int] | None
+    model: str,
+    network: str,
+    names: str,
+    remarks: str,
+    size: str,
+    input_shape: Sequence[int] | None,
+    cut_at: Sequence[str],
 ) -> None:
     """Read an ONNX `model`, and write the `network` that every other job reads, again as ONNX.
 
@@ -28,13 +34,20 @@ def import_network(
         how large the tensors are.
     input_shape : Sequence[int] or None
         Shape of the input, where the model leaves it open.
+    cut_at : Sequence[str]
+        Values that it ends at; none where it ends as its file does.
     """
-    imported = import_onnx(Path(model), None if input_shape is None else tuple(input_shape))
+    imported = import_onnx(Path(model), None if input_shape is None else tuple(input_shape), cut_at)
     print(*imported.remarks, sep="\n")
     write_network(imported.network, [network])
     write_json(names, dict(imported.names))
     write_json(size, asdict(size_of(imported.network)))
     write_text(remarks, "".join(f"{remark}\n" for remark in imported.remarks))
+
+
+def cut_network(files: Sequence[str], made: Sequence[str], cut_at: Sequence[str]) -> None:
+    """Write a Caffe model in `files` to `made` as it is up to its tensors `cut_at`."""
+    write_network(read_model(files, cut_at=cut_at), made)
 
 
 def prepare_network(files: Sequence[str], made: Sequence[str], preparation: Mapping[str, Any]) -> None:

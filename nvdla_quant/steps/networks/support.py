@@ -7,7 +7,7 @@ from nvdla_quant.hardware.spec import target_of
 from nvdla_quant.hardware.targets import COMPILED_PRECISIONS
 from nvdla_quant.jobs.files import write_json
 from nvdla_quant.network.files import read_model
-from nvdla_quant.support.check import findings_by_precision
+from nvdla_quant.support.ends import findings_by_precision
 from nvdla_quant.support.miscompiles import findings_by_variant
 
 

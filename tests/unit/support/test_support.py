@@ -29,7 +29,8 @@ from nvdla_quant.network.graph import (
     Tensor,
 )
 from nvdla_quant.network.shapes import assemble
-from nvdla_quant.support.check import check, findings_by_precision, image_inputs
+from nvdla_quant.support.check import check, image_inputs
+from nvdla_quant.support.ends import findings_by_precision
 from nvdla_quant.table.table import CalibrationTable
 
 FULL, SMALL = TARGETS["nv_full"], TARGETS["nv_small"]

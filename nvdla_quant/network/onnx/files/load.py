@@ -1,6 +1,6 @@
 """Load an ONNX file: nothing outside of its folder is read, and what it claims is checked before it is believed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import onnx
 from google.protobuf.message import DecodeError, Message
 
 from nvdla_quant.errors import NetworkError, UnsupportedError
+from nvdla_quant.network.onnx.files.cut import cut_graph
 from nvdla_quant.network.onnx.files.soundness import check_graph, expanded_nodes
 from nvdla_quant.network.onnx.files.tensors import MOST_BYTES, Folder, check_tensor, read_external, value_names
 
@@ -26,7 +27,7 @@ class Loaded:
     model : ModelProto
         The model; all tensors are in it.
     tensors : frozenset[str]
-        Names of all its tensors.
+        Names of all tensors of the file.
     opset : int
         Version of the ONNX operators.
     files : tuple[Path, ...]
@@ -39,13 +40,15 @@ class Loaded:
     files: tuple[Path, ...]
 
 
-def load(path: Path) -> Loaded:
+def load(path: Path, cut_at: Sequence[str] = ()) -> Loaded:
     """Read and check a model.
 
     Parameters
     ----------
     path : Path
         An ``.onnx`` file. External data lies in its folder or below.
+    cut_at : Sequence[str], optional
+        Values that the graph is to end at, see `cut.cut_graph`; what is dropped is not looked at.
 
     Raises
     ------
@@ -55,7 +58,10 @@ def load(path: Path) -> Loaded:
         It is sound, and of a version or a size that is not read.
     """
     model = parse(path)
+    tensors = value_names(model)
     try:
+        if cut_at:
+            cut_graph(model, cut_at)
         opset = _opset(model)
         count = expanded_nodes(model)
         if count > MOST_NODES:
@@ -73,7 +79,7 @@ def load(path: Path) -> Loaded:
         raise UnsupportedError(f"{path}: {error}") from error
     except NetworkError as error:
         raise NetworkError(f"{path}: {error}") from error
-    return Loaded(model, value_names(model), opset, (path, *folder.read))
+    return Loaded(model, tensors, opset, (path, *folder.read))
 
 
 def parse(path: Path) -> onnx.ModelProto:

@@ -39,7 +39,7 @@ def check_graph(graph: onnx.GraphProto) -> None:
                 f"node {_called(node)!r} has the operator {node.op_type!r} of {node.domain!r}, expected a name; the "
                 "file is damaged"
             )
-        if missing := [name for name in _reads(node) if name not in known]:
+        if missing := [name for name in reads(node) if name not in known]:
             raise NetworkError(
                 f"node {_called(node)!r} ({node.op_type}) reads {missing[0]!r}, which is no input, no initialiser and "
                 "no node's output; the file is damaged, or its weights were taken out: export it again"
@@ -55,15 +55,15 @@ def _called(node: onnx.NodeProto) -> str:
     return node.name or next(iter(node.output), "")
 
 
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield the values of the outer graph that a node reads, those of its subgraphs not counted."""
+def reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the values of its own graph that a node reads, those that its subgraphs read not counted."""
     return (name for name in node.input if name)
 
 
 def _sort(graph: onnx.GraphProto) -> None:
     """Put the nodes into an order of execution; as it is where it is one."""
     writer = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
-    needs = [[writer[name] for name in (*_reads(node), *_captured(node)) if name in writer] for node in graph.node]
+    needs = [[writer[name] for name in (*reads(node), *captured(node)) if name in writer] for node in graph.node]
     if all(before < index for index, nodes in enumerate(needs) for before in nodes):
         return
     try:
@@ -79,18 +79,20 @@ def _sort(graph: onnx.GraphProto) -> None:
     graph.node.extend(copies.node)
 
 
-def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yield the graphs within a node."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g
         yield from attribute.graphs
 
 
-def _captured(node: onnx.NodeProto) -> Iterator[str]:
-    for graph in _subgraphs(node):
+def captured(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the values that the subgraphs of a node read or pass on, whichever graph they are of."""
+    for graph in subgraphs(node):
         for inner in graph.node:
-            yield from _reads(inner)
-            yield from _captured(inner)
+            yield from reads(inner)
+            yield from captured(inner)
         yield from (item.name for item in graph.output)
 
 
@@ -122,7 +124,7 @@ def expanded_nodes(model: onnx.ModelProto) -> int:
                 if key not in counts:
                     counts[key] = counted(functions[key].node, depth + 1)
                 total += counts[key]
-            total += 1 + sum(counted(graph.node, depth + 1) for graph in _subgraphs(node))
+            total += 1 + sum(counted(graph.node, depth + 1) for graph in subgraphs(node))
         return total
 
     return counted(model.graph.node, 0)

@@ -59,6 +59,8 @@ class Reading:
         Images in a batch of the file; the first axis of every value.
     problems : list[Problem]
         What cannot be read.
+    unread : list[ir.Node]
+        Nodes that cannot.
     remarks : list[str]
         What the user should know.
     names : dict[str, str]
@@ -68,6 +70,7 @@ class Reading:
     def __init__(self, batch: int) -> None:
         self.batch = batch
         self.problems: list[Problem] = []
+        self.unread: list[ir.Node] = []
         self.remarks: list[str] = []
         self.names: dict[str, str] = {}
         self._free = Names()
@@ -99,6 +102,11 @@ class Reading:
             raise UnsupportedError(f"reads the constant {name!r}, expected what the network computes from its input")
         return self._views[name]
 
+    def origin(self, name: str) -> str:
+        """Return the ONNX value whose tensor an ONNX value is a view of; itself where it is none, or of no value."""
+        view = self._views.get(name)
+        return name if view is None else self.names.get(view.source, name)
+
     def pending(self, value: ir.Value | None) -> Pending | None:
         """Return what is put off for a value; who takes it into itself calls `take` as well."""
         return None if value is None else self._pending.get(value.name or "")
@@ -117,6 +125,10 @@ class Reading:
     def shape(self, tensor: str) -> tuple[int, ...]:
         """Shape of one of our tensors."""
         return self._tensors[tensor].shape
+
+    def is_input(self, tensor: str) -> bool:
+        """Whether one of our tensors is an input."""
+        return any(tensor == item.name for item in self._inputs)
 
     def is_whole(self, view: View) -> bool:
         """Whether a value has the axes of our tensor, after the batch."""
@@ -286,6 +298,12 @@ class Reading:
 
     # What could not be read.
 
+    def fail(self, node: ir.Node | None, problem: Problem) -> None:
+        """Keep what is wrong with a node, where it is one's."""
+        self.problems.append(problem)
+        if node is not None:
+            self.unread.append(node)
+
     def stand_in(self, source: ir.Value | None, value: ir.Value) -> None:
         """Let something of the right shape be the result of a node that could not be read, so that others can be.
 
@@ -311,21 +329,24 @@ class Reading:
 
     # The end.
 
-    def output(self, value: ir.Value) -> None:
-        """Let a value be an output of the network: a tensor of our own, with another order of axes if need be."""
+    def output(self, value: ir.Value) -> str:
+        """Let a value be an output of the network, and return the tensor of our own that it is.
+
+        With another order of axes if need be.
+        """
         self.settle(value)
         view = self.view(value)
         if not self.is_whole(view) and not view.is_contiguous:
             found = self._channels(view, len(view.axes) - 1)
             if found is None or found[0] is not None:
-                self.image(value)
-                return
+                return self.image(value)
             self.remarks.append(
                 f"output {value.name!r}: {view.shape[1:]} in the file, channels last; here "
                 f"{self.shape(view.source)}, channels first"
             )
         if self.names[view.source] != value.name:
             self.remarks.append(f"output {value.name!r}: it is the tensor {view.source!r} here")
+        return view.source
 
     def network(self, name: str) -> Network | None:
         """Return what could be read; None where that is nothing."""
