@@ -149,9 +149,6 @@ rule summarize_fidelity:
 rule plot_fidelity:
     input:
         fidelities=SWEEP.fidelities,
-        fidelity_pairs=SWEEP.fidelity_pairs,
-        verdicts=SWEEP.verdicts,
-        costs=SWEEP.costs,
     output:
         fidelity_svg=report(
             "<results>/report/fidelity.svg",
@@ -171,7 +168,7 @@ rule plot_fidelity:
         mem_mb=MEMORY.of("plot_fidelity"),
         runtime=30,
     params:
-        groups=SWEEP.groups,
+        groups=SWEEP.measured_groups,
         code=code_of("plot_fidelity"),
     message:
         "Draw the fidelity of the outputs"

@@ -4,5 +4,4 @@ from nvdla_quant.jobs import logs
 from nvdla_quant.steps.reporting.figures import plot_fidelity
 
 with logs.capture(snakemake.log[0]):
-    files = {key: snakemake.input[key] for key in ("fidelities", "fidelity_pairs", "verdicts", "costs")}
-    plot_fidelity(files, snakemake.params.groups, list(snakemake.output))
+    plot_fidelity(snakemake.input.fidelities, snakemake.params.groups, list(snakemake.output))

@@ -258,6 +258,12 @@ class Artefacts:
         ]
 
     @property
+    def measured_groups(self) -> list[dict[str, Any]]:
+        """Those of the cases that are measured by fp32's outputs."""
+        cases = {(case.model, case.dataset) for case in self.configuration.measured}
+        return [group for group in self.groups if (group["model"], group["dataset"]) in cases]
+
+    @property
     def calibrators(self) -> list[dict[str, Any]]:
         """Calibrators that each case uses, under their names without the seed where the sweep repeats it.
 

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from nvdla_quant.configuration.records import CLASSIFICATION
 from nvdla_quant.configuration.sweep import EQUALIZED, calibration_folder, calibration_name
 from nvdla_quant.errors import ReportError
 from nvdla_quant.evaluation.comparison import read_comparisons
 from nvdla_quant.report.costs import read_costs
 from nvdla_quant.report.evidence import changes, read_layers, read_scales, read_verdicts, together
-from nvdla_quant.report.frames import CASE, LAYERS, PAIRS, RUN, SCALES, SEEDS, SUMMARY, Row, read_tsv, records
+from nvdla_quant.report.fidelity.frames import ADDED, MEASURED, OUTPUTS
+from nvdla_quant.report.frames import CASE, LAYERS, PAIRS, RUN, SCALES, SEEDS, SUMMARY, Row, read_tsv, records, typed
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +34,9 @@ class Results:
         By `CLASSES` and `CONFUSIONS`: what changed in each comparison.
     costs, operations : DataFrame
         By `COSTS` and `OPERATIONS`: how long every loadable takes on the hardware, and each of its operations.
+    outputs : DataFrame
+        By `OUTPUTS`: every output of every run that is measured without labels. Where there is one, `summary` and
+        `pairs` also have the columns of `MEASURED` and `ADDED`, as `fidelity.frames` has them.
     """
 
     summary: pd.DataFrame
@@ -44,6 +49,7 @@ class Results:
     confusions: pd.DataFrame
     costs: pd.DataFrame
     operations: pd.DataFrame
+    outputs: pd.DataFrame
 
 
 def read_results(folder: Path | str) -> Results:
@@ -68,24 +74,29 @@ def read_results(folder: Path | str) -> Results:
     folder = Path(folder)
     if not (folder / "summary.tsv").is_file():
         raise ReportError(f"{folder}: no folder of results, it has no summary.tsv; did the sweep end?")
-    summary = read_tsv(folder / "summary.tsv", SUMMARY, "accuracies")
+    # A sweep that measures no case without labels has no table of outputs, and its tables no columns for them.
+    measures = (folder / "fidelity.tsv").is_file()
+    summary = read_tsv(folder / "summary.tsv", {**SUMMARY, **(MEASURED if measures else {})}, "accuracies")
     runs = summary.dropna(subset=["target"])
     judged = records(runs.dropna(subset=["verdict"]))
     calibrated = runs.dropna(subset=["calibrator"])
     calibrated = calibrated.assign(equalized=calibrated["preparation"] == EQUALIZED)
     calibrated = calibrated.drop_duplicates([*CASE, "calibrator", "equalized"])
-    comparisons = [_of(folder, run, RUN) / "comparison.json" for run in records(runs)]
-    comparisons += [_of(folder, case, CASE) / "comparisons.json" for case in records(runs.drop_duplicates(list(CASE)))]
+    labelled = runs[runs["metric"] == CLASSIFICATION] if measures else runs
+    cases = records(labelled.drop_duplicates(list(CASE)))
+    comparisons = [_of(folder, run, RUN) / "comparison.json" for run in records(labelled)]
+    comparisons += [_of(folder, case, CASE) / "comparisons.json" for case in cases]
     found = [pair for path in comparisons for pair in read_comparisons(path)]
     return Results(
         summary,
-        read_tsv(folder / "pairs.tsv", PAIRS, "comparisons"),
+        read_tsv(folder / "pairs.tsv", {**PAIRS, **(ADDED if measures else {})}, "comparisons"),
         read_tsv(folder / "seeds.tsv", SEEDS, "seeds"),
         together([read_layers(_of(folder, run, RUN) / "layers.tsv", run) for run in judged], LAYERS),
         read_verdicts(_of(folder, run, RUN) / "verdict.json" for run in judged),
         together([_scales(folder, run) for run in records(calibrated)], SCALES),
         *changes(found),
         *read_costs(_of(folder, run, RUN) / "cost.json" for run in records(runs)),
+        read_tsv(folder / "fidelity.tsv", OUTPUTS, "outputs") if measures else typed([], OUTPUTS),
     )
 
 

@@ -6,6 +6,7 @@ Which keys these are follows from the schema, so that a new one fails here until
 import hashlib
 import os
 import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -158,7 +159,8 @@ def files_config(tiny_config: dict[str, Any], url: str, folder: Path, sha256: st
     cases = [{"model": "tiny", "dataset": name, "overrides": {"preprocessing": {"resize": [8, 8]}}} for name in pools]
     tiny = tiny_config["models"]["tiny"]
     exported = {"onnx": f"-{NASTY}.onnx", "preprocessing": tiny["preprocessing"]}
-    cases.append({"model": "exported", "dataset": "npz", "overrides": cases[0]["overrides"]})
+    command = {"metric": "command", "command": [sys.executable, f"{NASTY}.py", NASTY]}
+    cases.append({"model": "exported", "dataset": "npz", "overrides": cases[0]["overrides"], **command})
     return tiny_config | {
         "models": {"tiny": tiny, "exported": exported},
         "datasets": pools,
@@ -206,6 +208,8 @@ def test_files_of_every_format_downloaded_or_taken_from_archives(
     write_model(tiny_network(0), [checkout / f"-{NASTY}.onnx"])
     made = [f"results/tiny/{name}/images/test-1-of-1.npz" for name in config["datasets"]]
     made += ["results/exported/npz/network/fold/network.onnx", "results/tiny/npz/own/support.json"]
+    (checkout / f"{NASTY}.py").write_text(f"import sys\nassert sys.argv[1] == {NASTY!r}\nprint('1\\n' * 8, end='')\n")
+    made.append("results/exported/npz/reference/numbers.npz")
     (checkout / f"-{NASTY}.spec").write_text(text_of(values_of(NV_SMALL)))
     made += [f"results/tiny/{name}/images/calibration-entropy.npz" for name in ("other", "unlabelled")]
     finished = run(checkout, *made)

@@ -34,12 +34,20 @@ def plot_figures(
         write_chart(draw(evidence), *(path for key, path in figures.items() if key.rpartition("_")[0] == name))
 
 
-def plot_fidelity(
-    files: Mapping[str, Sequence[str]], groups: Sequence[Mapping[str, Any]], paths: Sequence[str]
-) -> None:
-    """Draw the outputs of what was measured without labels, and write them to each of `paths`; see `plot_figures`."""
+def plot_fidelity(fidelities: Sequence[str], groups: Sequence[Mapping[str, Any]], paths: Sequence[str]) -> None:
+    """Draw the outputs of what was measured without labels, and write them to each of `paths`.
+
+    Parameters
+    ----------
+    fidelities : Sequence[str]
+        Of every run of these cases.
+    groups : sequence of Mapping
+        Their variants without seeds, see `plot_figures`.
+    paths : Sequence[str]
+        Where the figure goes, in the format of each suffix.
+    """
     from nvdla_quant.report.charts.style import write_chart
     from nvdla_quant.report.evidence import read_evidence
     from nvdla_quant.report.fidelity.chart import fidelity_chart
 
-    write_chart(fidelity_chart(read_evidence((), (), groups, calibrators=(), **files)), *paths)
+    write_chart(fidelity_chart(read_evidence((), (), groups, fidelities=fidelities)), *paths)

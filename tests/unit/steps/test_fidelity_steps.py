@@ -21,7 +21,7 @@ from nvdla_quant.steps.measures.command import number_reference, number_variant,
 from nvdla_quant.steps.measures.fidelity import compare_fidelities, score_fidelity
 from nvdla_quant.steps.reference import compute_reference
 from nvdla_quant.table.table import CalibrationTable, write_table
-from tests.networks.heads import two_heads
+from tests.networks.heads import small_heads
 
 MODEL = ["heads.prototxt", "heads.caffemodel"]
 PREPROCESSING = {"channels": "gray", "scale": 0.0078125, "mean": [128]}
@@ -43,7 +43,7 @@ for values in outputs["classes"]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with two shards of images without labels, fp32's outputs for them, and the network's table."""
     monkeypatch.chdir(tmp_path)
-    write_model(two_heads(), MODEL)
+    write_model(small_heads(), MODEL)
     np.savez("images.npz", images=np.random.default_rng(1).integers(0, 256, (24, 8, 8), np.uint8))
     for shard in (0, 1):
         part = {"shard": shard, "shards": 2, "metric": "fidelity"}
