@@ -31,9 +31,11 @@ from nvdla_quant.report.frames import (
     to_tsv,
     typed,
 )
+from nvdla_quant.report.page import render_page
 from nvdla_quant.report.recommendation.answers import closing, glances, recommend
 from nvdla_quant.report.terminal import render_fidelity
-from tests.unit.report.reported import cost, sweep_evidence, verdict
+from tests.unit.report.reported import cost, operation, sweep_evidence, verdict
+from tests.unit.report.test_page import MANIFEST
 
 CASE = ("unet", "streets")
 EXACT = np.random.default_rng(0).normal(0, 1, (30, 3, 4, 4)).astype(np.float32)
@@ -95,7 +97,12 @@ def _evidence(*, command: bool = False, broken: str = "", with_labels: bool = Fa
     compared = list(compare_case(case, groups, pairs, load, **options))
     judged = typed([verdict((*CASE, "nv_full", name), "ok") for name in NOISE], VERDICTS)
     costs = typed([cost((*CASE, "nv_full", name), cycles) for name, cycles in CYCLES.items()], COSTS)
-    empty = {"scales": typed([], RATIOS), "layers": typed([], LAYERS), "operations": typed([], OPERATIONS)}
+    operations = [operation((*CASE, "nv_full", name), 0, cycles, layers="mask") for name, cycles in CYCLES.items()]
+    empty = {
+        "scales": typed([], RATIOS),
+        "layers": typed([], LAYERS),
+        "operations": typed(operations, OPERATIONS),
+    }
     alone = evidence_of(
         [], [], groups, verdicts=judged, costs=costs, fidelities=found, fidelity_pairs=compared, **empty
     )
@@ -209,6 +216,16 @@ def test_figures_are_in_the_grammar(command: bool) -> None:
     times = time_chart(evidence, 99).to_dict()
     (panel,) = times["concat"]
     assert "SQNR beside fp32 (dB)" in str(panel)
+
+
+def test_the_page_has_both_kinds() -> None:
+    """Of a sweep without labels there is no section of accuracies."""
+    mixed, alone = (render_page(of, 99, [], {}, MANIFEST) for of in (_evidence(with_labels=True), _evidence()))
+    for page, accuracy in ((mixed, True), (alone, False)):
+        assert ('<h2 id="accuracy">' in page) == accuracy
+        assert '<h2 id="fidelity">' in page
+        assert "unet on streets: outputs beside fp32" in page
+        assert "Use int8 per-filter with 8 calibration images" in page
 
 
 def test_without_such_cases_there_is_nothing_to_draw() -> None:
