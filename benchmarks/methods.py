@@ -36,7 +36,6 @@ from nvdla_quant.compiler.compile import compile_network
 from nvdla_quant.emulator.decode.program import decode
 from nvdla_quant.evaluation.accuracy import Accuracy, Interval, read_accuracy
 from nvdla_quant.evaluation.comparison import Comparison, Scored, compare, holm, read_comparisons
-from nvdla_quant.execution.sqnr import sqnr
 from nvdla_quant.hardware.targets import TARGETS, Precision, QuantizationMode
 from nvdla_quant.images.datasets import IdxRecord, open_dataset
 from nvdla_quant.jobs.files import read_npz
@@ -44,7 +43,7 @@ from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.network.graph import Network
 from nvdla_quant.network.passes import prepare
 from nvdla_quant.quantization.refine import Correction, Rounding, refine
-from nvdla_quant.quantization.search import before_softmax, fp32_scores, quantized_feed
+from nvdla_quant.quantization.search import Scores, device_scores, fp32_scores, quantized_feed, scores_sqnr
 from nvdla_quant.quantization.steps import with_steps
 from nvdla_quant.table.fix import fix_table
 from nvdla_quant.table.table import CalibrationTable
@@ -102,12 +101,12 @@ def table_of(network: Network, prepared: Network, images: Images) -> Calibration
 
 
 def loadable_sqnr(
-    network: Network, table: CalibrationTable, mode: QuantizationMode, images: Images, exact: Images
+    network: Network, table: CalibrationTable, mode: QuantizationMode, images: Images, exact: Scores
 ) -> float:
     """Compile, run, and compare the scores with fp32's."""
     compiled = compile_network(network, table, TARGET, Precision.INT8, mode)
     inputs = quantized_feed(images, network.only_input.name)(table, compiled.loadable.inputs[0].c)
-    return sqnr(exact, before_softmax(compiled, decode(compiled.loadable, TARGET), inputs, exact.shape[1], 1))
+    return scores_sqnr(exact, device_scores(compiled, decode(compiled.loadable, TARGET), inputs, 1))
 
 
 def gains(seeds: int, count: int) -> int:

@@ -51,6 +51,7 @@ def command(
 
     unread: tuple[Finding, ...] = ()
     network: Network | None
+    ends: Sequence[str]
     try:
         network = read(cut_at)
         ends = compilable_ends(network, target, cprecision)

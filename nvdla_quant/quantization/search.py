@@ -274,6 +274,12 @@ def device_scores(compiled: Compilation, program: Program, inputs: Values, threa
     return found
 
 
+def scores_sqnr(exact: Scores, found: Scores) -> float:
+    """Return the SQNR of a loadable's scores in dB: of several outputs the mean, so that each counts alike."""
+    pairs = zip(exact, found, strict=True)
+    return float(np.mean([sqnr(expected, values[:, : expected.shape[1]]) for expected, values in pairs]))
+
+
 class _Search:
     """What is the same in all trials."""
 
@@ -303,11 +309,9 @@ class _Search:
         return WeightSteps(layers)
 
     def value(self, table: CalibrationTable, clips: Mapping[str, float]) -> float:
-        """Return the SQNR of a loadable's scores in dB: of several outputs the mean, so that each counts alike."""
+        """Return the SQNR of a loadable's scores in dB."""
         network = with_steps(self._network, self.steps(table, clips))
         compiled = compile_network(network, table, self._target, Precision.INT8, self._mode, objective=self._objective)
         inputs = self._feed(table, compiled.loadable.inputs[0].c)
         program = decode(compiled.loadable, self._target)
-        found = device_scores(compiled, program, inputs, self._threads)
-        pairs = zip(self._scores, found, strict=True)
-        return float(np.mean([sqnr(expected, values[:, : expected.shape[1]]) for expected, values in pairs]))
+        return scores_sqnr(self._scores, device_scores(compiled, program, inputs, self._threads))

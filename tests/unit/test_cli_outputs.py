@@ -169,4 +169,5 @@ def test_names_become_names_of_files() -> None:
 def test_the_registers_of_several_outputs_are_refused(tmp_path: Path) -> None:
     """A register program says what is left of one."""
     said = call("trace", "small.nvdla", "--image", "fed-int8.npy", "--output", tmp_path / "trace", status=2)
-    assert "2 outputs, expected one" in said
+    assert "2 outputs (near, far), expected one" in said
+    assert "--cut-at" in said

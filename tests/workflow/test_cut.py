@@ -1,7 +1,6 @@
 """A sweep over models whose tail is cut off, in Caffe's files and in ONNX."""
 
 import copy
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ NETWORK = "results/tiny/noise/network"
 def case(new_checkout: Callable[..., Path], tiny_config: dict[str, Any]) -> Case:
     """Return a checkout with the tiny network, an ArgMax behind it in both forms, and the configuration of a sweep."""
     checkout = new_checkout()
-    with (checkout / "inputs" / "tiny.prototxt").open("a") as file:
+    with (checkout / "inputs" / "deploy.prototxt").open("a") as file:
         file.write(TAIL)
     model = to_onnx(tiny_network(0))
     model.graph.node.append(helper.make_node("ArgMax", ["prob"], ["label"], axis=1))
@@ -45,31 +44,23 @@ def case(new_checkout: Callable[..., Path], tiny_config: dict[str, Any]) -> Case
     return checkout, config
 
 
-def test_a_model_that_is_not_cut_is_planned_as_before(case: Case, tiny_config: dict[str, Any]) -> None:
-    checkout, config = case
-    jobs = plan(checkout, config)
+def test_a_caffe_model_is_cut_and_an_onnx_model_read(case: Case) -> None:
+    """No rule is there for a model that is not cut: `test_staleness` and others have its plan."""
+    jobs = plan(*case)
     assert (jobs["cut_network"], jobs["import_network"], jobs["prepare_network"]) == (1, 1, 1)
-    assert "cut_network" not in plan(checkout, tiny_config)
 
 
 def test_what_is_made_is_the_network_up_to_there(case: Case) -> None:
-    made = [
-        f"{NETWORK}/cut/deploy.prototxt",
-        f"{NETWORK}/fold/weights.caffemodel",
-        "results/tiny/noise/nv_small/support.json",
-    ]
-    other = [path.replace("/tiny/", "/other/") for path in made[2:]]
-    result = run(case[0], *made, *other, "results/other/noise/network/fold/network.onnx")
+    """The form that is compiled is made of the cut network, whose layers the caffemodel has and no others."""
+    form, imported = f"{NETWORK}/fold/weights.caffemodel", "results/other/noise/network/imported/network.onnx"
+    result = run(case[0], form, imported)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
     expected = [layer.name for layer in tiny_network(0).layers]
-    for files in (
-        [f"{NETWORK}/cut/deploy.prototxt", f"{NETWORK}/cut/weights.caffemodel"],
-        ["results/other/noise/network/imported/network.onnx"],
-    ):
-        network = read_model([case[0] / path for path in files])
-        assert [layer.name for layer in network.layers] == expected
-    for path in (*made[2:], *other):
-        assert json.loads((case[0] / path).read_text())["int8"] == {"findings": []}
+    pairs = [
+        [f"{NETWORK}/{name}/{file}" for file in ("deploy.prototxt", "weights.caffemodel")] for name in ("cut", "fold")
+    ]
+    for files in (*pairs, [imported]):
+        assert [layer.name for layer in read_model([case[0] / path for path in files]).layers] == expected
 
 
 def test_a_name_that_nothing_has_ends_the_job(case: Case) -> None:
@@ -80,7 +71,7 @@ def test_a_name_that_nothing_has_ends_the_job(case: Case) -> None:
     result = run(checkout, "--configfile", "wrong.yaml", "--", f"{NETWORK}/cut/deploy.prototxt")
     assert result.returncode == 1
     log = (checkout / "results" / "logs" / "tiny" / "noise" / "cut_network.log").read_text()
-    assert "error: inputs/tiny.prototxt with inputs/tiny.caffemodel: cut_at names 'prop'" in log
+    assert "error: inputs/deploy.prototxt with inputs/tiny.caffemodel: cut_at names 'prop'" in log
     assert "near it are 'prob'" in log
 
 
@@ -96,7 +87,7 @@ def test_jobs_read_what_was_cut(case: Case, tiny_config: dict[str, Any], monkeyp
     pair = [f"{NETWORK}/cut/deploy.prototxt", f"{NETWORK}/cut/weights.caffemodel"]
     assert job.network(names) == job.caffe_files(names) == pair
     assert job.structure(names) == [job.size(names)] == pair[:1]
-    assert job.model_files(names) == ["inputs/tiny.prototxt", "inputs/tiny.caffemodel"]
+    assert job.model_files(names) == ["inputs/deploy.prototxt", "inputs/tiny.caffemodel"]
     assert (job.cut_at(names), job_of(tiny_config).cut_at(names)) == (["prob"], [])
     assert set(pair) <= set(job.artefacts.exact)
     assert not [path for path in job_of(tiny_config).artefacts.exact if "/cut/" in path]

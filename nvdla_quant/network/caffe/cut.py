@@ -1,6 +1,6 @@
 """Cut the tail of a Caffe network off, before anything in its layers is looked at; and find where it could be cut."""
 
-from collections.abc import Collection, MutableSequence, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,7 +56,8 @@ def _input(blob: str) -> str:
 def _flow(message: pb.NetParameter) -> _Flow:
     given = set(message.input)
     latest = {blob: _input(blob) for blob in given}
-    layers, nodes = [], []
+    layers: list[pb.LayerParameter] = []
+    nodes: list[Node] = []
     for layer in message.layer:
         if is_restricted(layer):
             continue
@@ -140,7 +141,7 @@ def _drop_inputs(message: pb.NetParameter, used: Collection[str]) -> None:
     _drop([message.input_shape, message.input], message.input, used)
 
 
-def _drop(fields: Sequence[MutableSequence[Any] | Any], blobs: Sequence[str], used: Collection[str]) -> None:
+def _drop(fields: Sequence[Any], blobs: Sequence[str], used: Collection[str]) -> None:
     """Drop what belongs to the blobs that are not used, of fields that have something for each."""
     count = len(blobs)
     unused = [index for index, blob in enumerate(blobs) if _input(blob) not in used]

@@ -193,6 +193,8 @@ def _add_inputs(graph: ir.Graph, inputs: Sequence[Input], reading: Reading) -> N
 
 def _read_node(node: Node, reading: Reading) -> None:
     """Read one node; what is wrong is kept, and what reads its result is passed over."""
+    if all(value.const_value is not None for value in node.node.outputs):
+        return  # It is left for an output alone, which is told by itself.
     reader = READERS.get(node.kind)
     if reader is None:
         message = f"operator {node.kind!r} is not supported"

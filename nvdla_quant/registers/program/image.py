@@ -176,7 +176,11 @@ def make_program(
     decoded = decode(loadable, target, limits)
     for kind, ports in (("inputs", decoded.inputs), ("outputs", decoded.outputs)):
         if len(ports) != 1:
-            raise TraceError(f"loadable: {len(ports)} {kind}, expected one")
+            names = ", ".join(port.name for port in ports)
+            raise TraceError(
+                f"loadable: {len(ports)} {kind} ({names}), expected one of each; "
+                "compile the network up to one of its outputs (--cut-at)"
+            )
     (fed,), (output,) = decoded.inputs, decoded.outputs
     parts = build(loadable, decoded.target, cdma_first)
     placement = place_memories(loadable, parts, decoded)

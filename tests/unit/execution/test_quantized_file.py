@@ -54,3 +54,18 @@ def test_what_cannot_be_run(tmp_path: Path) -> None:
     model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.INT64
     with pytest.raises(NetworkError):
         run_file(saved(model, tmp_path), IMAGES, READS)
+
+
+def test_up_to_a_value(tmp_path: Path) -> None:
+    """What is behind may be nothing that onnxruntime knows."""
+    whole = static()
+    path = saved(static(), tmp_path)
+    expected = run_file(path, IMAGES[:4], READS)
+    whole.graph.node.append(
+        onnx.helper.make_node("Decode", [whole.graph.output[0].name], ["decoded"], domain="of.nobody")
+    )
+    whole.graph.output[0].name, end = "decoded", whole.graph.output[0].name
+    path = saved(whole, tmp_path)
+    with pytest.raises(NetworkError, match="onnxruntime does not run it"):
+        run_file(path, IMAGES[:4], READS)
+    np.testing.assert_array_equal(run_file(path, IMAGES[:4], READS, [end]), expected)

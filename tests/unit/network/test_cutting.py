@@ -17,6 +17,8 @@ from nvdla_quant.network.files import import_onnx, read_model, read_structure, w
 from nvdla_quant.network.graph import Network
 from nvdla_quant.network.onnx.written import write_onnx
 from nvdla_quant.network.problems import LayersError
+from nvdla_quant.table.cache import CalibrationCache
+from nvdla_quant.table.fix import fix_table
 from tests.caffe_networks import layer, prototxt, write_random
 from tests.networks.dense import HEADS, detector, detector_caffe, detector_onnx, labeller, labels_onnx
 from tests.networks.random import Drawn, networks
@@ -87,6 +89,10 @@ def test_the_names_of_an_import(folder: Path) -> None:
     assert {imported.names[name] for name in HEADS} == set(HEADS)
     assert imported.network.onnx is not None
     assert "head8/sigmoid" in imported.network.onnx.others
+    network = imported.network
+    scales = tuple((name, 0.1) for name in (*network.tensors, "head8/sigmoid"))
+    _, changes = fix_table(network, network, CalibrationCache("TRT-8503-MinMaxCalibration", scales))
+    assert [change.cache_name for change in changes if change.rule == "unused"] == ["head8/sigmoid"]
     ours = cut(import_onnx(folder / "ours.onnx").network, ["head16"]).onnx
     assert ours is not None
     assert "head8" in ours.others
