@@ -130,13 +130,16 @@ class Program:
         """Operations whose results the Softmax reads that ends the program, in the order of its channels.
 
         None where no Softmax ends it. Most int8 probabilities are 0, so top-k is also taken from those results. Memory
-        may have held another tensor before, so the last ones count.
+        may have held another tensor before, so the last ones count. Of several pixels, each with a Softmax of its own,
+        it is the one operation that wrote all of them, or none.
         """
-        last = self.operations[-1]
-        if not isinstance(last, CpuOperation) or last.kind is not EmuOperation.SOFTMAX:
+        *before, last = self.operations
+        if not _is_softmax(last):
             return ()
         source, found = last.source, dict[int, Operation]()
-        for operation in reversed(self.operations[:-1]):
+        if before and _is_softmax(before[-1]):
+            return self._before_pixels()
+        for operation in reversed(before):
             cube = operation.destination
             if (cube.memory, cube.shape[1:]) != (source.memory, source.shape[1:]):
                 continue
@@ -147,6 +150,24 @@ class Program:
             if sum(one.destination.channels for one in found.values()) >= source.channels:
                 return tuple(operation for _, operation in sorted(found.items()))
         return ()
+
+    def _before_pixels(self) -> tuple[Operation, ...]:
+        """Return the operation that wrote all the pixels whose Softmax, one after the other, ends the program."""
+        first = len(self.operations)
+        while first and _is_softmax(self.operations[first - 1]):
+            first -= 1
+        pixels = [operation.source for operation in self.operations[first:]]
+        start = min(cube.offset for cube in pixels)
+        for operation in reversed(self.operations[:first]):
+            cube = operation.destination
+            if (cube.memory, cube.offset) == (pixels[0].memory, start):
+                whole = cube.channels == pixels[0].channels and cube.height * cube.width == len(pixels)
+                return (operation,) if whole else ()
+        return ()
+
+
+def _is_softmax(operation: Operation) -> bool:
+    return isinstance(operation, CpuOperation) and operation.kind is EmuOperation.SOFTMAX
 
 
 def fitting_targets(loadable: Loadable, limits: Limits = DEFAULT_LIMITS) -> tuple[Program, ...]:
