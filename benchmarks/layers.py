@@ -230,12 +230,12 @@ def rows() -> Iterator[Row]:
     yield Row(
         "SpaceToDepth (reorg, pixel unshuffle), any order within blocks",
         "rewritten: a convolution by the block, exact",
-        alone(Pooling("max", (2, 2)), SpaceToDepth((2, 2), order)),
+        alone(Pooling("max", (2, 2), (2, 2)), SpaceToDepth((2, 2), order)),
     )
     yield Row(
         "DepthToSpace (pixel shuffle), any order within blocks",
         "rewritten: a deconvolution by the block, exact",
-        alone(Pooling("max", (2, 2)), DepthToSpace((2, 2), tuple(range(32)))),
+        alone(Pooling("max", (2, 2), (2, 2)), DepthToSpace((2, 2), tuple(range(32)))),
     )
     yield Row(
         "Dropout, Flatten, Reshape before InnerProduct",
