@@ -366,7 +366,7 @@ def _concat(layer: pb.LayerParameter, shapes: Sequence[Shape], blobs: Blobs) -> 
 def _crop(layer: pb.LayerParameter, shapes: Sequence[Shape], blobs: Blobs) -> Operation | tuple[Operation, Operation]:
     """Read a Crop: from `offset` on it takes as much of the first bottom as the second has, of each axis from `axis`.
 
-    (BVLC Caffe, ``crop_layer.cpp``.)
+    As BVLC Caffe's `CropLayer`.
     """
     parameter = layer.crop_param
     (channels, *size), (others, *wanted) = map(image, shapes)

@@ -35,7 +35,7 @@ def to_channels(values: Values, block: tuple[int, int], channels: tuple[int, ...
 def darknet(values: Values, stride: int) -> Values:
     """Return what darknet's reorg layer makes of images, index by index.
 
-    (pjreddie/darknet ``src/blas.c`` ``reorg_cpu``, which its reorg layer calls with the sizes of what it reads.)
+    (pjreddie/darknet's function ``reorg_cpu``, which its reorg layer calls with the sizes of what it reads.)
     """
     count, channels, height, width = values.shape
     flat = values.reshape(count, -1)

@@ -92,7 +92,7 @@ def test_every_reader_has_an_operation_of_its_kind(tmp_path: Path) -> None:
     ],
 )
 def test_crops(tmp_path: Path, parameters: str, expected: list[Operation]) -> None:
-    """BVLC Caffe's ``crop_layer.cpp``: the second bottom, 3 x 5 x 4 here, says how much, `offset` from where on."""
+    """As BVLC Caffe's `CropLayer`: the second bottom, 3 x 5 x 4 here, says how much, `offset` from where on."""
     network = structure(
         tmp_path,
         prototxt(
