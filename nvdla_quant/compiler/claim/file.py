@@ -188,7 +188,8 @@ def read_claim(path: Path) -> Claim:
 
 def _read_place(content: Any) -> Place:
     size = _pair(content["size"]) if "size" in content else None
-    return Place(content["tensor"], *(_pair(content[name]) for name in ("channels", "rows", "columns")), size)
+    channels, rows, columns = (_pair(content[name]) for name in ("channels", "rows", "columns"))
+    return Place(content["tensor"], channels, rows, columns, size)
 
 
 def _pair(content: Any) -> Pair:

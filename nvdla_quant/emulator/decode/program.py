@@ -133,13 +133,13 @@ class Program:
         may have held another tensor before, so the last ones count. Of several pixels, each with a Softmax of its own,
         it is the one operation that wrote all of them, or none.
         """
-        *before, last = self.operations
-        if not _is_softmax(last):
+        pixels = self._last_softmaxes()
+        if not pixels:
             return ()
-        source, found = last.source, dict[int, Operation]()
-        if before and _is_softmax(before[-1]):
-            return self._before_pixels()
-        for operation in reversed(before):
+        if len(pixels) > 1:
+            return self._before_pixels(pixels)
+        source, found = pixels[0].source, dict[int, Operation]()
+        for operation in reversed(self.operations[:-1]):
             cube = operation.destination
             if (cube.memory, cube.shape[1:]) != (source.memory, source.shape[1:]):
                 continue
@@ -151,23 +151,29 @@ class Program:
                 return tuple(operation for _, operation in sorted(found.items()))
         return ()
 
-    def _before_pixels(self) -> tuple[Operation, ...]:
-        """Return the operation that wrote all the pixels whose Softmax, one after the other, ends the program."""
-        first = len(self.operations)
-        while first and _is_softmax(self.operations[first - 1]):
-            first -= 1
-        pixels = [operation.source for operation in self.operations[first:]]
-        start = min(cube.offset for cube in pixels)
-        for operation in reversed(self.operations[:first]):
+    def _last_softmaxes(self) -> tuple[CpuOperation, ...]:
+        """Return the operations of the Softmax that ends the program: one, or one for each pixel of what it writes."""
+        found: list[CpuOperation] = []
+        for operation in reversed(self.operations):
+            if not isinstance(operation, CpuOperation) or operation.kind is not EmuOperation.SOFTMAX:
+                break
             cube = operation.destination
-            if (cube.memory, cube.offset) == (pixels[0].memory, start):
-                whole = cube.channels == pixels[0].channels and cube.height * cube.width == len(pixels)
+            if found:
+                following = found[-1].destination
+                if (cube.memory, cube.offset + self.target.feature_atom_bytes) != (following.memory, following.offset):
+                    break
+            found.append(operation)
+        return tuple(reversed(found))
+
+    def _before_pixels(self, pixels: Sequence[CpuOperation]) -> tuple[Operation, ...]:
+        """Return the one operation that wrote what these read; none where it was several."""
+        first = pixels[0].source
+        for operation in reversed(self.operations[: -len(pixels)]):
+            cube = operation.destination
+            if (cube.memory, cube.offset) == (first.memory, first.offset):
+                whole = cube.channels == first.channels and cube.height * cube.width == len(pixels)
                 return (operation,) if whole else ()
         return ()
-
-
-def _is_softmax(operation: Operation) -> bool:
-    return isinstance(operation, CpuOperation) and operation.kind is EmuOperation.SOFTMAX
 
 
 def fitting_targets(loadable: Loadable, limits: Limits = DEFAULT_LIMITS) -> tuple[Program, ...]:
