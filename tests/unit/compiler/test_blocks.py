@@ -1,5 +1,7 @@
 """Exchanges of pixels and channels: exact, as convolutions and deconvolutions whose stride is the block."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,10 +10,12 @@ from numpy.typing import NDArray
 
 from nvdla_quant.errors import NetworkError
 from nvdla_quant.execution.fp32 import Reference
-from nvdla_quant.hardware.targets import QuantizationMode, Target
+from nvdla_quant.hardware.targets import NV_SMALL, QuantizationMode, Target
 from nvdla_quant.network.graph import Network, Operation, Pooling, ReLU
 from nvdla_quant.network.moves import DepthToSpace, SpaceToDepth, inverted, onnx_order
-from tests.layered import VARIANTS, chain, convolution, follows, is_called_right
+from nvdla_quant.verification import verify as module
+from nvdla_quant.verification.judgement.verdicts import Judgement
+from tests.layered import VARIANTS, case, chain, convolution, follows, is_called_right
 
 Values = NDArray[np.float32]
 EXACT = 1e-3
@@ -114,6 +118,13 @@ def test_blocks_are_called_right(name: str) -> None:
     """By turns: a target for each network."""
     target, mode = VARIANTS[list(NETWORKS).index(name) % len(VARIANTS)].values
     is_called_right(NETWORKS[name], target, mode)  # type: ignore[arg-type]
+
+
+def test_channels_are_found_without_a_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "own_claim", lambda *_: None)
+    found = case(NETWORKS["to channels, ONNX's order"], NV_SMALL, QuantizationMode.PER_FILTER)
+    verdict = replace(found, claim=None).verify().verdict
+    assert verdict.verdict is Judgement.OK, verdict
 
 
 def test_between_convolutions() -> None:

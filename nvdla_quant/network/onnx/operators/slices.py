@@ -26,7 +26,7 @@ def split(node: Node, reading: Reading) -> None:
     for part in node.node.outputs:
         size = shape_of(part)[axis]
         if part.uses() or part.is_graph_output():
-            _select(node.input(), part, {axis: range(start, start + size)}, reading)
+            select(node.input(), part, {axis: range(start, start + size)}, reading)
         start += size
 
 
@@ -45,11 +45,17 @@ def slice_(node: Node, reading: Reading) -> None:
         if bounds[2] == 0:
             raise NetworkError("step 0")
         taken[number] = range(shape[number])[slice(*bounds)]
-    _select(source, node.output, taken, reading)
+    select(source, node.output, taken, reading)
 
 
-def _select(source: ir.Value, part: ir.Value, taken: dict[int, range], reading: Reading) -> None:
-    """Let `part` be the elements `taken` of some axes of `source`."""
+def select(source: ir.Value, part: ir.Value, taken: dict[int, range], reading: Reading) -> None:
+    """Let `part` be the elements `taken` of some axes of `source`.
+
+    Raises
+    ------
+    UnsupportedError
+        They are no channels, rows and columns of images.
+    """
     shape = shape_of(source)
     taken = {axis: picked for axis, picked in taken.items() if picked != range(shape[axis])}
     if not taken:

@@ -212,6 +212,7 @@ SINGLE: dict[str, tuple[onnx.NodeProto, dict[str, Any], list[str]]] = {
     "depth to space": (node("DepthToSpace", "x", blocksize=1), {}, ["DepthToSpace"]),
     "gather": (node("Gather", "x i", axis=1), {"i": np.array([3, -1, 0])}, ["Gather"]),
     "pad": (node("Pad", "x p"), {"p": np.array([0, 0, 1, 0, 0, 0, 2, 3])}, ["Convolution"]),
+    "pad that takes away": (node("Pad", "x p"), {"p": np.array([0, 0, -1, 0, 0, 0, -2, -3])}, ["Crop"]),
     "pad channels": (node("Pad", "x p"), {"p": np.array([0, 1, 0, 0, 0, 2, 0, 0])}, ["Convolution"]),
     "repeat": (
         node("Resize", "x - f", mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
