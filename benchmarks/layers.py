@@ -41,6 +41,7 @@ from nvdla_quant.network.graph import (
     TanH,
     Tensor,
 )
+from nvdla_quant.network.moves import Crop, DepthToSpace, SpaceToDepth, onnx_order
 from nvdla_quant.network.shapes import assemble
 from nvdla_quant.support.check import check
 from nvdla_quant.table.table import CalibrationTable
@@ -69,12 +70,18 @@ def alone(*operations: Operation, shape: tuple[int, ...] = (32, 24, 24)) -> Netw
     return assemble("layers", [Tensor("data", shape, "data")], layers)
 
 
-def joined(operation: Operation, count: int = 2, channels: int = 32, pixel: bool = False) -> Network:
-    """Return a network that joins poolings of different windows, the last of which is one pixel where asked for."""
+def joined(
+    operation: Operation, count: int = 2, channels: int = 32, pixel: bool = False, then: Operation | None = None
+) -> Network:
+    """Return a network that joins poolings of different windows, the last of which is one pixel where asked for.
+
+    `then` may come behind it.
+    """
     layers = [Layer(f"p{i}", Pooling("max", (1 + 2 * i,) * 2, (1, 1), (i, i)), ("data",)) for i in range(count)]
     if pixel:
         layers[-1] = Layer(layers[-1].name, Pooling("average", (6, 6)), ("data",))
     layers.append(Layer("join", operation, tuple(layer.name for layer in layers)))
+    layers += [Layer("then", then, ("join",))] if then else []
     return assemble("joined", [Tensor("data", (channels, 6, 6), "data")], layers)
 
 
@@ -120,6 +127,11 @@ def rows() -> Iterator[Row]:
     )
     yield Row("ReLU", "native, fused", alone(conv, ReLU()))
     yield Row("ReLU with a slope, PReLU", "native, fused behind a convolution", alone(conv, PReLU(ones(16))))
+    yield Row(
+        "ReLU with a slope, PReLU, behind a sum",
+        "native, a pass of its own: the sum takes the unit",
+        joined(Eltwise("sum"), then=ReLU(0.1)),
+    )
     yield Row(
         "Clip from 0 (ReLU6)",
         "native, fused behind a convolution; nothing where int8's range ends there",
@@ -202,7 +214,29 @@ def rows() -> Iterator[Row]:
         "native: on the CPU, as NVIDIA's runtime does it",
         alone(InnerProduct(ones(8, 32), None), Softmax(), shape=(32,)),
     )
-    yield Row("Softmax of more pixels", "none", alone(Softmax()))
+    few = Convolution(ones(8, 32, 1, 1), None)
+    yield Row(
+        "Softmax of more pixels, channels of one atom",
+        "native: on the CPU, an operation for each of up to 16,384 pixels",
+        alone(few, Softmax()),
+    )
+    yield Row("Softmax of more pixels, other", "none", alone(Softmax(), shape=(33, 24, 24)))
+    yield Row(
+        "Crop",
+        "free: read where it stands; copied where it is an output, or one pixel of several atoms",
+        alone(conv, Crop((2, 20), (3, 16)), Pooling("max", (2, 2))),
+    )
+    order = onnx_order(32, (2, 2))
+    yield Row(
+        "SpaceToDepth (reorg, pixel unshuffle), any order within blocks",
+        "rewritten: a convolution by the block, exact",
+        alone(Pooling("max", (2, 2), (2, 2)), SpaceToDepth((2, 2), order)),
+    )
+    yield Row(
+        "DepthToSpace (pixel shuffle), any order within blocks",
+        "rewritten: a deconvolution by the block, exact",
+        alone(Pooling("max", (2, 2), (2, 2)), DepthToSpace((2, 2), tuple(range(32)))),
+    )
     yield Row(
         "Dropout, Flatten, Reshape before InnerProduct",
         "free",

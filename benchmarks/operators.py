@@ -147,6 +147,10 @@ def _functions() -> Iterator[Row]:
     yield row("Gelu", 'approximate "none" or "tanh"; also by Erf, or Tanh', "o = Gelu (h)")
     pixel = "pixel = GlobalAveragePool (h); "
     yield row("Softmax", "over the channels of one pixel", f"{pixel}o = Softmax <axis=1> (pixel)")
+    few = "few = Conv (h, w); "
+    yield row(
+        "Softmax", "of each pixel, channels of one atom", f"{few}o = Softmax <axis=1> (few)", w=normal(8, 32, 1, 1)
+    )
     yield row("LogSoftmax", "at the end, over the channels of one pixel", f"{pixel}o = LogSoftmax <axis=1> (pixel)")
     yield row("Log", "of a Softmax at the end", f"{pixel}s = Softmax <axis=1> (pixel); o = Log (s)")
 
@@ -193,6 +197,16 @@ def _shapes() -> Iterator[Row]:
         a=whole(2, 3),
         t=both,
     )
+    yield row(
+        "Slice",
+        "of rows and columns",
+        "o = Slice (h, s, e, a)",
+        s=whole(1, 2),
+        e=whole(7, 8),
+        a=whole(2, 3),
+    )
+    yield row("SpaceToDepth", "", "o = SpaceToDepth <blocksize=2> (h)")
+    yield row("DepthToSpace", "in both orders", "o = DepthToSpace <blocksize=2> (h)")
     yield row("Gather", "of channels, by a constant list", "o = Gather <axis=1> (h, i)", i=whole(*range(31, -1, -2)))
     yield row(
         "Reshape Transpose",
@@ -200,6 +214,13 @@ def _shapes() -> Iterator[Row]:
         "r = Reshape (h, s); t = Transpose <perm=[0,2,1,3,4]> (r); o = Reshape (t, e)",
         s=whole(0, 2, 16, 8, 8),
         e=whole(0, 32, 8, 8),
+    )
+    yield row(
+        "Reshape Transpose",
+        "exchange of pixels and channels within blocks (reorg, pixel shuffle)",
+        "r = Reshape (h, s); t = Transpose <perm=[0,1,3,5,2,4]> (r); o = Reshape (t, e)",
+        s=whole(0, 32, 4, 2, 4, 2),
+        e=whole(0, 128, 4, 4),
     )
     yield row(
         "Pad",

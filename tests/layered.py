@@ -17,7 +17,9 @@ from nvdla_quant.network.graph import Convolution, Layer, Network, Operation, Te
 from nvdla_quant.network.shapes import assemble
 from nvdla_quant.table.consistency import unify
 from nvdla_quant.table.table import CalibrationTable
+from nvdla_quant.verification.judgement.verdicts import Judgement
 from tests.profiles import has_turn, targets
+from tests.verified import Case, case_of, minmax_table, smooth_images
 
 INT8, FP16 = Precision.INT8, Precision.FP16
 PER_KERNEL, PER_FILTER = QuantizationMode
@@ -84,6 +86,17 @@ def compiled(
     result = run(program, padded).astype(np.float64) * compilation.facts.outputs[0].scale
     name = network.only_output.name
     return compilation, result, Reference(network, [name]).run(real)[name].reshape(result.shape).astype(np.float64)
+
+
+def case(network: Network, target: Target, mode: QuantizationMode | None) -> Case:
+    """The network with a table over smooth images, compiled."""
+    images = smooth_images(network.only_input.chw, 4)
+    return case_of(network, minmax_table(network, images), images, target, INT8 if mode else FP16, mode)
+
+
+def is_called_right(network: Network, target: Target, mode: QuantizationMode | None) -> None:
+    verdict = case(network, target, mode).verify().verdict
+    assert verdict.verdict is Judgement.OK, verdict
 
 
 def follows(

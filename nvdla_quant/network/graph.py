@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.errors import NetworkError
+from nvdla_quant.network.moves import Crop, DepthToSpace, SpaceToDepth
 
 Weights = NDArray[np.float32]
 Pair = tuple[int, int]
@@ -347,6 +348,9 @@ Operation = (
     | Eltwise
     | Concat
     | Gather
+    | Crop
+    | SpaceToDepth
+    | DepthToSpace
     | LRN
 )
 

@@ -30,6 +30,7 @@ from nvdla_quant.network.graph import (
     Weights,
     pooling_size,
 )
+from nvdla_quant.network.moves import DepthToSpace, SpaceToDepth, picked, spread
 from nvdla_quant.network.quantized import output_count, rescaled
 from nvdla_quant.network.shapes import assemble
 from nvdla_quant.network.views import readers, sole_reader
@@ -170,7 +171,33 @@ def fold_input(network: Network, name: str, mean: NDArray[np.float64], scale: fl
 
 def for_hardware(network: Network) -> Network:
     """Apply every rewrite of whole layers that lets the hardware run more: what the compiler does first."""
-    return split_pooling(fold_normalisation(network))
+    return convolve_blocks(split_pooling(fold_normalisation(network)))
+
+
+def convolve_blocks(network: Network) -> Network:
+    """Replace exchanges of pixels and channels by convolutions and deconvolutions whose stride is the block.
+
+    Each of their results is one value times 1. So they are exact where both tensors have one scale, which
+    `table.consistency` sees to.
+    """
+    layers = [
+        replace(layer, operation=operation)
+        if (operation := convolving(layer.operation, network.tensors[layer.inputs[0]].chw[0]))
+        else layer
+        for layer in network.layers
+    ]
+    return _assembled(network, layers)
+
+
+def convolving(operation: Operation, channels: int) -> Convolution | Deconvolution | None:
+    """Return what computes an exchange of pixels and channels that reads `channels`; None for any other operation."""
+    match operation:
+        case SpaceToDepth():
+            return Convolution(picked(operation, channels), None, operation.block)
+        case DepthToSpace():
+            return Deconvolution(spread(operation), None, operation.block)
+        case _:
+            return None
 
 
 def dense_groups(weights: Weights, group: int) -> Weights:

@@ -32,6 +32,7 @@ from nvdla_quant.network.graph import (
     deconvolution_size,
     pooling_size,
 )
+from nvdla_quant.network.moves import Crop, DepthToSpace, SpaceToDepth
 
 Shape = tuple[int, ...]
 """Shape of one image's tensor, without the batch."""
@@ -221,6 +222,39 @@ def _(operation: Gather, shapes: Sequence[Shape]) -> Shape:
 
 
 @_shape.register
+def _(operation: Crop, shapes: Sequence[Shape]) -> Shape:
+    channels, *size = image(shapes[0])
+    axes = ("rows", operation.rows), ("columns", operation.columns)
+    for (what, (first, count)), length in zip(axes, size, strict=True):
+        if first < 0 or count < 1 or first + count > length:
+            raise NetworkError(f"takes {count} {what} from number {first} on, the input {shapes[0]} has {length}")
+    return (channels, operation.rows[1], operation.columns[1])
+
+
+@_shape.register
+def _(operation: SpaceToDepth, shapes: Sequence[Shape]) -> Shape:
+    channels, height, width = image(shapes[0])
+    down, across = _check_block(operation.block)
+    if height % down or width % across:
+        raise NetworkError(f"blocks of {down} x {across} pixels do not fill the input {shapes[0]}")
+    places = channels * down * across
+    if not operation.channels or not all(0 <= place < places for place in operation.channels):
+        raise NetworkError(f"takes the places {operation.channels} of blocks that have {places}")
+    return (len(operation.channels), height // down, width // across)
+
+
+@_shape.register
+def _(operation: DepthToSpace, shapes: Sequence[Shape]) -> Shape:
+    channels, height, width = image(shapes[0])
+    down, across = _check_block(operation.block)
+    if channels % (down * across):
+        raise NetworkError(f"blocks of {down} x {across} pixels cannot be made of {channels} channels")
+    if sorted(operation.channels) != list(range(channels)):
+        raise NetworkError(f"makes blocks of the channels {operation.channels}, expected each of {channels} once")
+    return (channels // (down * across), height * down, width * across)
+
+
+@_shape.register
 def _(operation: Eltwise, shapes: Sequence[Shape]) -> Shape:
     if len(shapes) < 2:
         raise NetworkError("reads 1 tensor, expected 2 or more")
@@ -325,6 +359,12 @@ def _padding(sides: Sequence[Pair]) -> str:
 def _check_groups(group: int, channels: int, outputs: int) -> None:
     if group < 1 or channels % group or outputs % group:
         raise NetworkError(f"group {group} does not divide both {channels} input and {outputs} output channels")
+
+
+def _check_block(block: Pair) -> Pair:
+    if min(block) < 1:
+        raise NetworkError(f"block {block}, expected 1 or more rows and columns")
+    return block
 
 
 def _check_channels(what: str, got: Shape, shape: Shape) -> None:

@@ -1,11 +1,15 @@
-"""Tensors that share their elements: dropout, flatten and reshape only rename what they read."""
+"""Tensors that share their elements: dropout, flatten and reshape only rename what they read; others move some."""
 
 from collections.abc import Iterator
 
-from nvdla_quant.network.graph import Dropout, Flatten, Layer, Network, Reshape
+from nvdla_quant.network.graph import Dropout, Flatten, Gather, Layer, Network, Reshape
+from nvdla_quant.network.moves import Crop, DepthToSpace, SpaceToDepth
 
 VIEWS = (Dropout, Flatten, Reshape)
 """Operations that pass the elements of their input on, in their order."""
+
+MOVES = (Gather, Crop, SpaceToDepth, DepthToSpace)
+"""Operations that pass elements of their input on in another place, as they are: at its scale."""
 
 
 def viewed(network: Network, name: str) -> str:

@@ -45,6 +45,10 @@ MAX_KERNEL = 32
 """Kernel height and width, and dilation: 5 bits, minus one (NVDLA_CSC_D_WEIGHT_SIZE_EXT_0, _DILATION_EXT)."""
 MAX_STRIDE = 8
 """Convolution strides: 3 bits, minus one (NVDLA_CDMA_D_CONV_STRIDE). Pooling strides: the firmware's check (pdp.c)."""
+MAX_SOFTMAX_PIXELS = 1 << 14
+"""Pixels of a softmax, 128 x 128: each is an operation of the runtime, with a descriptor of its own (a task has 65,535
+at most: nvdla/sw ``umd/core/src/runtime/Emulator.cpp`` ``processTask`` counts them in 16 bits)."""
+END_BEFORE_SOFTMAX = "end the network before it: the largest class of each pixel is the same"
 NORMALISATION_SIZES = (3, 5, 7, 9)
 """Channels that the CDP sums over: NVDLA_CDP_D_LRN_CFG has 2 bits (kmd/firmware/cdp.c ``map_local_size``)."""
 
@@ -325,10 +329,18 @@ def _normalisation(layer: Layer, network: Network, target: Target, precision: Pr
 
 
 def _softmax(layer: Layer, network: Network, target: Target, precision: Precision) -> Iterator[Finding]:
-    _, height, width = network.tensors[layer.inputs[0]].chw
-    if (height, width) != (1, 1):
-        message = f"{height} x {width} pixels; the runtime computes the softmax of the first one alone"
-        yield Finding(layer.name, "softmax-size", "error", message, "average the pixels first")
+    channels, height, width = network.tensors[layer.inputs[0]].chw
+    pixels, atom = height * width, _atom(target, precision)
+    message = ""
+    if pixels > MAX_SOFTMAX_PIXELS:
+        message = f"{height} x {width} pixels are as many operations on the CPU, the limit is {MAX_SOFTMAX_PIXELS}"
+    elif pixels > 1 and channels > atom:
+        message = (
+            f"{channels} channels of {height} x {width} pixels; the runtime takes the channels of a pixel as they lie "
+            f"in memory, and on {target.name} only {atom} of them in {precision} lie one behind the other"
+        )
+    if message:
+        yield Finding(layer.name, "softmax-size", "error", message, END_BEFORE_SOFTMAX)
 
 
 _RULES: dict[type, Callable[[Layer, Network, Target, Precision], Iterator[Finding]]] = {

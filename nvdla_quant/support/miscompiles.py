@@ -37,6 +37,7 @@ from nvdla_quant.network.graph import (
     TanH,
     pooling_size,
 )
+from nvdla_quant.network.moves import Crop, DepthToSpace, SpaceToDepth
 from nvdla_quant.network.passes import prepare
 from nvdla_quant.network.quantized import quantized_layers
 from nvdla_quant.network.views import sole_reader, viewed
@@ -284,7 +285,8 @@ def _softmax(layer: Layer, network: Network) -> Iterator[Finding]:
     _, height, width = network.tensors[layer.inputs[0]].chw
     if (height, width) != (1, 1):
         message = f"{height} x {width} pixels; the runtime computes the softmax of the first one alone"
-        yield Finding(layer.name, "softmax-size", "error", message, "average the pixels first")
+        rewrite = "end the network before it, or average the pixels first"
+        yield Finding(layer.name, "softmax-size", "error", message, rewrite)
 
 
 def _no_table(layer: Layer, network: Network) -> Iterator[Finding]:
@@ -309,6 +311,9 @@ _BOTH: dict[type, tuple[_Rule, ...]] = {
     Reshape: (_unknown,),
     Clip: (_unknown,),
     Gather: (_unknown,),
+    Crop: (_unknown,),
+    SpaceToDepth: (_unknown,),
+    DepthToSpace: (_unknown,),
     **{kind: (_unknown,) for kind in TABULATED if kind not in (Sigmoid, TanH)},
 }
 _INT8: dict[type, tuple[_Rule, ...]] = {

@@ -25,7 +25,7 @@ from nvdla_quant.network.graph import (
     TanH,
 )
 from nvdla_quant.network.passes import affine_of
-from nvdla_quant.network.views import VIEWS
+from nvdla_quant.network.views import MOVES, VIEWS
 
 STEPS = 127
 """int8 steps from 0 to the largest magnitude."""
@@ -100,7 +100,7 @@ def _of(layer: Layer, given: list[_Range]) -> _Range:
             # Rewrites make these to average, to copy and to crop; zeros may come in as padding.
             return min(low, 0.0), max(high, 0.0)
         case _:
-            return given[0] if isinstance(operation, VIEWS) else (-inf, inf)
+            return given[0] if isinstance(operation, (*VIEWS, *MOVES)) else (-inf, inf)
 
 
 def _lines(operation: Operation) -> set[tuple[float, float]]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from nvdla_quant.errors import TableError
 from nvdla_quant.network.graph import Network
-from nvdla_quant.network.views import VIEWS, viewed
+from nvdla_quant.network.views import MOVES, VIEWS, viewed
 from nvdla_quant.table.changes import Change
 from nvdla_quant.table.table import SOFTMAX_SCALE, CalibrationTable
 
@@ -24,6 +24,10 @@ STOCK_PIXEL_SCALE = 255 / 127
 """Pixel levels in one int8 step as `nvdla_runtime` stores images; it ignores ``--mean`` and ``--normalize`` in int8."""
 
 
+_MOVED = {"Gather": "gather", "Crop": "crop", "SpaceToDepth": "blocks", "DepthToSpace": "blocks"}
+"""Rule by the kind of layer, of those whose values are some of their input's."""
+
+
 @dataclass(frozen=True)
 class Bond:
     """Tensors that one layer needs at one scale.
@@ -31,7 +35,7 @@ class Bond:
     Attributes
     ----------
     rule : str
-        ``pooling``, ``gather``, ``concat`` or ``eltwise``.
+        ``pooling``, ``gather``, ``crop``, ``blocks``, ``concat`` or ``eltwise``.
     layer : str
         The layer.
     sources : tuple[str, ...]
@@ -54,18 +58,18 @@ class Bond:
 def bonds(network: Network) -> tuple[Bond, ...]:
     """Return what must agree in `network`, in network order.
 
-    Pooling: the output is at the input's scale. Gather: likewise, since its channels are read where they stand, or are
-    copied as they are. Concat: all inputs and the output. Element-wise sum, maximum and minimum: the inputs. Each input
-    is the tensor that the layer reads, hence the last fused one of its branch; Dropout, Flatten and Reshape are looked
-    through.
+    Pooling: the output is at the input's scale. Gather, Crop, SpaceToDepth and DepthToSpace: likewise, since their
+    values are read where they stand, or are copied as they are. Concat: all inputs and the output. Element-wise sum,
+    maximum and minimum: the inputs. Each input is the tensor that the layer reads, hence the last fused one of its
+    branch; Dropout, Flatten and Reshape are looked through.
     """
     found = []
     for layer in network.layers:
         sources = tuple(dict.fromkeys(viewed(network, name) for name in layer.inputs))
         if layer.kind == "Pooling":
             found.append(Bond("pooling", layer.name, sources, layer.name))
-        elif layer.kind == "Gather":
-            found.append(Bond("gather", layer.name, sources, layer.name))
+        elif isinstance(layer.operation, MOVES):
+            found.append(Bond(_MOVED[layer.kind], layer.name, sources, layer.name))
         elif layer.kind == "Concat":
             found.append(Bond("concat", layer.name, sources, layer.name))
         elif layer.kind == "Eltwise" and layer.operation.operation != "prod":  # type: ignore[union-attr]
@@ -80,8 +84,8 @@ def unify(
 
     Tensors that are bound to one another, through any number of layers, form a group. The group's scale is that of
     its pinned tensor; else the largest one of its tensors, since a smaller one would clip, those of poolings and of
-    gathered channels left out, since they take their input's. A final Softmax gets 1/127. Entries that fusion swallows
-    stay as they are.
+    values that only move left out, since they take their input's. A final Softmax gets 1/127. Entries that fusion
+    swallows stay as they are.
 
     Parameters
     ----------
@@ -106,7 +110,7 @@ def unify(
     """
     check_complete(network, table)
     every_bond = bonds(network)
-    keepers = {bond.output for bond in every_bond if bond.rule in ("pooling", "gather")}
+    keepers = {bond.output for bond in every_bond if bond.rule in ("pooling", *_MOVED.values())}
     scales = dict(table.scales)
     changes: dict[str, Change] = {}
     for group in _groups(every_bond):

@@ -13,8 +13,8 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 from nvdla_quant.errors import CacheError
-from nvdla_quant.network.graph import Gather, Network
-from nvdla_quant.network.views import VIEWS, sole_reader, viewed
+from nvdla_quant.network.graph import Network
+from nvdla_quant.network.views import MOVES, VIEWS, sole_reader, viewed
 from nvdla_quant.table.cache import CalibrationCache
 from nvdla_quant.table.changes import Change
 from nvdla_quant.table.fusion import FUSED_AFTER, FUSION_STARTS
@@ -47,6 +47,9 @@ _TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "Swish": ("Activation",),
         "GELU": ("Activation",),
         "Gather": ("Gather",),
+        "Crop": ("Slice",),
+        "SpaceToDepth": ("Shuffle",),
+        "DepthToSpace": ("Shuffle",),
     }
 )
 """TensorRT's layers of each Caffe layer; the last writes the layer's tensor. The names of PReLU's are not measured.
@@ -185,8 +188,8 @@ def match(cache: CalibrationCache, network: Network) -> tuple[CalibrationTable, 
     for layer in network.layers:
         if layer.inner:
             (outer,) = network.consumers[layer.name]
-            # Channels keep the scale that they have; anything else may have any, since what reads it rescales.
-            kept = viewed(network, layer.inputs[0]) if isinstance(layer.operation, Gather) else outer.name
+            # Values that move keep the scale that they have; anything else may have any, since what reads it rescales.
+            kept = viewed(network, layer.inputs[0]) if isinstance(layer.operation, MOVES) else outer.name
             table[layer.name] = scale = table[kept]
             changes.append(Change(layer.name, "", scale, scale, "inner", f"the first half of layer {outer.name}"))
     return CalibrationTable({name: table[name] for name in network.tensors if name in table}), tuple(changes)
@@ -226,8 +229,8 @@ def _names_by_layer(network: Network) -> Mapping[str, str]:
 def _scales_by_rule(network: Network, scales: Mapping[str, float]) -> dict[str, float]:
     """Return scales of layers that a table by layers may leave out, since what they read says them.
 
-    A ReLU, a pooling and gathered channels have no larger values than what they read, and a final Softmax has a scale
-    of its own.
+    A ReLU, a pooling and values that only move have no larger values than what they read, and a final Softmax has a
+    scale of its own.
     """
     found: dict[str, float] = {}
     known = dict(scales)
@@ -235,7 +238,8 @@ def _scales_by_rule(network: Network, scales: Mapping[str, float]) -> dict[str, 
         source = viewed(network, layer.inputs[0])
         if layer.name in known or isinstance(layer.operation, VIEWS):
             continue
-        if layer.kind in ("ReLU", "Pooling", "Gather") and source in known:
+        keeps = layer.kind in ("ReLU", "Pooling") or isinstance(layer.operation, MOVES)
+        if keeps and source in known:
             found[layer.name] = known[layer.name] = known[source]
         elif layer.kind == "Softmax" and not network.consumers[layer.name]:
             found[layer.name] = known[layer.name] = SOFTMAX_SCALE

@@ -89,6 +89,8 @@ GALLERY: Mapping[str, Entry] = MappingProxyType(
         "depthwise-average": Entry(kinds.depthwise_average, 14, 14),
         "sum-of-three": Entry(kinds.sum_of_three, 16, 16),
         "deconvolution-concat": Entry(kinds.deconvolution_concat, 16, 16),
+        "cropped": Entry(kinds.cropped, 44, 20, 1 / 2),
+        "passthrough": Entry(kinds.passthrough, 32, 16, 1 / 2),
         "mobilenet-v2-relu6": Entry(mobile.mobilenet2_relu6, 224, 48, 1 / 4),
         "mobilenet-v3": Entry(mobile.mobilenet3, 224, 48, 1 / 4),
         "efficientnet-b0": Entry(mobile.efficientnet, 224, 32, 1 / 8),

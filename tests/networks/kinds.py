@@ -1,6 +1,7 @@
 """Small networks, each around one kind of layer or of rewrite that larger ones have among others."""
 
 from nvdla_quant.network.graph import GELU, BatchNorm, Clip, HardSwish, Network, Power, Sigmoid, Swish, TanH
+from nvdla_quant.network.moves import Crop, DepthToSpace, SpaceToDepth, onnx_order
 from tests.networks.builder import Builder
 
 
@@ -242,6 +243,37 @@ def deconvolution_concat(side: int = 16, width: float = 1.0, seed: int | None = 
     last = builder.conv_relu("c2", builder.pool("p1", skip, "max", 2, 2), builder.wide(32), 3)
     last = builder.concat("cat", skip, builder.deconv("u", last, builder.wide(16), 2, 2))
     builder.conv("o", builder.conv_relu("c3", last, builder.wide(16), 3), 2, 1)
+    return builder.build()
+
+
+def cropped(side: int = 44, width: float = 1.0, seed: int | None = 0) -> Network:
+    """A small U-Net without padding: what is joined is cut to the size of what came up; Softmax of each pixel."""
+    builder = Builder("cropped", (3, side, side), width, seed)
+    skip = builder.conv_relu("c1", "data", builder.wide(16), 3, pad=0)
+    last = builder.conv_relu("c2", builder.pool("pool", skip, "max", 2, 2), builder.wide(32), 3, pad=0)
+    up = builder.deconv("up", last, builder.wide(16), 2, 2)
+    (_, *sizes), (_, *wanted) = builder.chw(skip), builder.chw(up)
+    rows, columns = (((size - count) // 2, count) for size, count in zip(sizes, wanted, strict=True))
+    cut = builder.add("crop", Crop(rows, columns), skip)
+    last = builder.conv_relu("c3", builder.concat("cat", cut, up), builder.wide(16), 3, pad=0)
+    builder.softmax(builder.conv("classes", last, 4, 1))
+    return builder.build()
+
+
+def passthrough(side: int = 32, width: float = 1.0, seed: int | None = 0) -> Network:
+    """The end of YOLOv2: leaky ReLU, blocks of pixels as channels beside deeper ones; and back to pixels."""
+    builder = Builder("passthrough", (3, side, side), width, seed)
+    last = "data"
+    for number, outputs in enumerate((16, 32)):
+        last = builder.relu(f"r{number}", builder.conv(f"c{number}", last, builder.wide(outputs), 3), 0.1)
+        last = builder.pool(f"p{number}", last, "max", 2, 2)
+    early = builder.relu("early", builder.conv("narrow", last, builder.wide(8), 1), 0.1)
+    blocks = SpaceToDepth((2, 2), onnx_order(builder.channels(early), (2, 2)))
+    deep = builder.relu("deep", builder.conv("c2", last, builder.wide(48), 3, 2), 0.1)
+    last = builder.concat("cat", builder.add("reorg", blocks, early), deep)
+    last = builder.relu("r3", builder.conv("c3", last, builder.wide(32, 4), 3), 0.1)
+    shuffled = DepthToSpace((2, 2), tuple(range(builder.channels(last))))
+    builder.conv("boxes", builder.add("shuffle", shuffled, last), 18, 1)
     return builder.build()
 
 

@@ -40,6 +40,7 @@ from nvdla_quant.network.graph import (
     deconvolution_size,
     pooling_size,
 )
+from nvdla_quant.network.moves import Crop, DepthToSpace, SpaceToDepth
 from nvdla_quant.support.check import check
 from tests.networks.builder import Builder
 from tests.verified import Case, case_of, minmax_table, smooth_images
@@ -52,6 +53,10 @@ LARGEST_CUBE = 20_000
 """Elements of a tensor, for speed."""
 MOST_CHANNELS = 130
 """A concatenation has no more channels, for speed."""
+MOST_CLASSES = 8
+"""Channels of a softmax of several pixels: an atom of nv_small."""
+MOST_PIXELS = 50
+"""Pixels of one, for speed."""
 LARGEST_SIZE = 16.0
 """A product or a square is not of values of this size or more: fp16 would end."""
 
@@ -135,6 +140,8 @@ class _Grower:
         self.links: list[_Link] = [
             *[self.convolution, self.pooling, self.groups, self.deconvolution] * 2,
             *[self.branches] * 5,
+            self.crop,
+            self.exchange,
             *self.inner,
         ]
 
@@ -318,6 +325,30 @@ class _Grower:
         )
         return self.written(self.builder.gather(self.named("gather"), source, channels), self.size[source])
 
+    def crop(self, source: str, depth: int) -> str:
+        """A rectangle, down to one pixel."""
+        _, height, width = self.builder.chw(source)
+        (top, left), name = (self.draw(st.integers(0, size - 1)) for size in (height, width)), self.named("crop")
+        rows, columns = self.draw(st.integers(1, height - top)), self.draw(st.integers(1, width - left))
+        return self.written(self.builder.add(name, Crop((top, rows), (left, columns)), source), self.size[source])
+
+    def exchange(self, source: str, depth: int) -> str:
+        """Blocks of pixels as channels, or channels as blocks, where the sizes allow one."""
+        channels, height, width = self.builder.chw(source)
+        block = self.pair(1, 3)
+        places = block[0] * block[1]
+        fits: list[type[SpaceToDepth] | type[DepthToSpace]] = []
+        if not (height % block[0] or width % block[1] or channels * places > MOST_CHANNELS):
+            fits.append(SpaceToDepth)
+        if not channels % places and max(height * block[0], width * block[1]) <= LARGEST_SIDE:
+            fits.append(DepthToSpace)
+        if not fits:
+            return self.relu(source, depth)
+        kind = self.draw(st.sampled_from(fits))
+        order = self.draw(st.permutations(range(channels * places if kind is SpaceToDepth else channels)))
+        name = self.builder.add(self.named("blocks"), kind(block, tuple(order)), source)
+        return self.written(name, self.size[source])
+
     def excitation(self, source: str, depth: int) -> str:
         """All pixels times a gate, which an average of them makes."""
         gates: list[Operation] = [Clip(0.0, 1.0), *([HardSigmoid(), Sigmoid()] if self._functions else [])]
@@ -363,7 +394,11 @@ class _Grower:
         """Scores, with a softmax or without; or a last convolution, whose output is an image."""
         kind = self.draw(st.sampled_from(["image", "scores", "average", "flattened"]))
         if kind == "image":
-            self.convolved_to(source, self.draw(st.sampled_from([1, 2, 5, 10])))
+            last = self.convolved_to(source, self.draw(st.sampled_from([1, 2, 5, 10])))
+            channels, height, width = self.builder.chw(last)
+            # Channels of one pixel fit an atom of any target, so that each pixel may have a softmax.
+            if channels <= MOST_CLASSES and height * width <= MOST_PIXELS and self.draw(st.booleans()):
+                self.builder.softmax(last)
             return
         if kind == "average":
             _, *sides = self.builder.chw(source)

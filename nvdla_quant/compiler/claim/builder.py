@@ -94,8 +94,12 @@ def claim_of(
 
 
 def _place(tensor: str, lowered: Lowered) -> Place:
-    part = lowered.parts.get(tensor, Part(tensor, 0, lowered.tensors[tensor].chw[0]))
-    return Place(part.whole, (part.first, part.end), (part.row, part.step))
+    channels, *size = lowered.tensors[tensor].chw
+    part = lowered.parts.get(tensor, Part(tensor, 0, channels))
+    _, height, width = lowered.tensors[part.whole].chw
+    to_the_end = [-(-(height - part.row) // part.step), width - part.column]
+    given = None if size == to_the_end else (size[0], size[1])
+    return Place(part.whole, (part.first, part.end), (part.row, part.step), (part.column, 1), given)
 
 
 def _written(step: Step, lowered: Lowered) -> Place:

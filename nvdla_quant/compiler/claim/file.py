@@ -1,7 +1,7 @@
 """The claim in ``compile.json``: its schema, writing and reading."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ _TAPS = {"anyOf": [{"type": "null"}, {"type": "array", "items": {"type": "intege
 
 _PLACE = {
     "type": "object",
-    "properties": {"tensor": {"type": "string"}, "channels": _PAIR, "rows": _PAIR, "columns": _PAIR},
+    "properties": {"tensor": {"type": "string"}, "channels": _PAIR, "rows": _PAIR, "columns": _PAIR, "size": _PAIR},
     "required": ["tensor", "channels", "rows", "columns"],
     "additionalProperties": False,
 }
@@ -130,11 +130,16 @@ SCHEMA: Mapping[str, Any] = {
 
 def claim_as_json(claim: Claim) -> dict[str, Any]:
     """Return a claim as ``compile.json`` holds it."""
-    content = asdict(claim)
+    content = asdict(claim, dict_factory=_fields)
     for piece, found in zip(claim.pieces, content["pieces"], strict=True):
         stages = zip(piece.stages, found["stages"], strict=True)
         found["stages"] = [{"kind": stage.kind, **fields} for stage, fields in stages]
     return content
+
+
+def _fields(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the fields of a record; few places have a size of their own, and the others say nothing of it."""
+    return {name: value for name, value in pairs if name != "size" or value is not None}
 
 
 def claim_from_json(content: Any, where: str) -> Claim:
@@ -182,7 +187,9 @@ def read_claim(path: Path) -> Claim:
 
 
 def _read_place(content: Any) -> Place:
-    return Place(content["tensor"], *(_pair(content[name]) for name in ("channels", "rows", "columns")))
+    size = _pair(content["size"]) if "size" in content else None
+    channels, rows, columns = (_pair(content[name]) for name in ("channels", "rows", "columns"))
+    return Place(content["tensor"], channels, rows, columns, size)
 
 
 def _pair(content: Any) -> Pair:

@@ -26,12 +26,15 @@ class Place:
         From the first up to, not with, the last.
     rows, columns : Pair
         The first one, and the distance to the next.
+    size : Pair or None
+        How many rows and columns, where they end before the tensor does.
     """
 
     tensor: str
     channels: Pair
     rows: Pair = (0, 1)
     columns: Pair = (0, 1)
+    size: Pair | None = None
 
 
 @dataclass(frozen=True)

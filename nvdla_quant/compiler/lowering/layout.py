@@ -100,7 +100,8 @@ def _surface(tensor: Tensor, lowered: Lowered, target: Target, element_bytes: in
 def offset_in(part: Part, surface: Surface) -> int:
     """Bytes from the start of the whole to that of `part`, which has this surface."""
     atoms = part.first * surface.element_bytes // surface.atom
-    return atoms * surface.surface_stride + part.row * (surface.line_stride // part.step)
+    line = surface.line_stride // part.step
+    return atoms * surface.surface_stride + part.row * line + part.column * surface.atom
 
 
 def whole(tensor: str, surface: Surface) -> Window:

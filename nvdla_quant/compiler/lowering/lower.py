@@ -61,6 +61,7 @@ from nvdla_quant.network.graph import (
     Tensor,
     Weights,
 )
+from nvdla_quant.network.moves import Crop, DepthToSpace, SpaceToDepth
 from nvdla_quant.network.passes import affine_of
 from nvdla_quant.network.views import sole_reader, viewed
 from nvdla_quant.support.check import image_inputs, runs_from_table
@@ -98,7 +99,7 @@ class _Lowering:
         self._steps: list[Step] = []
         self._writer: dict[str, int] = {}
         self._complete: dict[str, int] = {}
-        self._inside: dict[str, tuple[str, int]] = {}
+        self._inside: dict[str, Part] = {}
         self._added: dict[str, Tensor] = {}
         self._derived: dict[str, Derived] = {}
 
@@ -111,7 +112,7 @@ class _Lowering:
             raise CompileError(f"network {network.name!r}: output {min(copied)!r} is an input, nothing is computed")
         names = {*inputs, *self._complete}
         tensors = {name: tensor for name, tensor in {**network.tensors, **self._added}.items() if name in names}
-        parts = {name: self._part(name, tensors[name].chw[0]) for name in self._inside}
+        parts = {name: self._part(name) for name in self._inside}
         return Lowered(tuple(self._steps), tensors, inputs, self._outputs, self._images, parts, self._derived)
 
     def _add(self, layer: Layer) -> None:
@@ -157,6 +158,10 @@ class _Lowering:
                 self._concat(layer, names)
             case Gather():
                 self._gather(layer, operation, names[0])
+            case Crop():
+                self._crop(layer, operation, names[0])
+            case SpaceToDepth() | DepthToSpace():
+                raise AssertionError("`passes.for_hardware` makes convolutions of them")
             case Softmax():
                 self._append(SoftmaxStep((layer.name,), names[0], layer.name))
             case LRN():
@@ -349,7 +354,7 @@ class _Lowering:
                 part = f"{layer.name}#{number}"
                 self._added[part] = replace(self._network.tensors[name], name=part)
                 self._append(PointStep((layer.name,), name, part))
-            self._inside[part] = (whole, channel)
+            self._inside[part] = Part(whole, channel, channel + count)
             places += range(channel, channel + count)
             channel += round_up(count, atom) if number < len(names) - 1 else count
         self._complete[whole] = len(self._steps) - 1
@@ -369,10 +374,28 @@ class _Lowering:
         together = operation.channels == tuple(range(first, end))
         atoms = first % self._atom == 0 and (end % self._atom == 0 or end == total)
         if together and atoms and layer.name not in self._outputs:
-            self._inside[layer.name] = source, first
+            self._inside[layer.name] = Part(source, first, end)
             self._complete[layer.name] = self._complete.get(source, INPUT)
         else:
             self._append(gather((layer.name,), source, layer.name, operation.channels, total))
+
+    def _crop(self, layer: Layer, operation: Crop, source: str) -> None:
+        """Let rows and columns be read where they are; copy what is an output, and one pixel of several atoms.
+
+        Of one pixel the SDP takes all atoms one behind the other, whatever the tensor, so a convolution copies it.
+        """
+        channels, height, width = self._network.tensors[layer.name].chw
+        pixel = (height, width) == (1, 1) and channels > self._atom
+        copied = pixel or layer.name in self._outputs
+        name = f"{layer.name}#inside" if copied else layer.name
+        self._inside[name] = Part(source, 0, channels, operation.rows[0], column=operation.columns[0])
+        self._complete[name] = self._complete.get(source, INPUT)
+        if copied:
+            self._added[name] = replace(self._network.tensors[layer.name], name=name)
+        if pixel:
+            self._append(gather((layer.name,), name, layer.name, range(channels), channels))
+        elif copied:
+            self._append(PointStep((layer.name,), name, layer.name))
 
     def _placeable(self, tensor: str) -> bool:
         """Whether `tensor` can be written into another, at the other's scale."""
@@ -382,13 +405,13 @@ class _Lowering:
         # Neither pooling, which keeps its input's scale, nor the CPU, which knows no surfaces.
         return index is None or isinstance(self._steps[index], ConvolutionStep | PointStep)
 
-    def _part(self, tensor: str, channels: int) -> Part:
-        """Resolve concatenations in concatenations."""
-        first, whole = 0, tensor
-        while whole in self._inside:
-            whole, channel = self._inside[whole]
-            first += channel
-        return Part(whole, first, first + channels)
+    def _part(self, tensor: str) -> Part:
+        """Resolve concatenations in concatenations, and parts of parts."""
+        part = self._inside[tensor]
+        while outer := self._inside.get(part.whole):
+            first, end = outer.first + part.first, outer.first + part.end
+            part = Part(outer.whole, first, end, outer.row + part.row, column=outer.column + part.column)
+        return part
 
 
 def _scaled(step: ConvolutionStep, gain: float) -> ConvolutionStep:

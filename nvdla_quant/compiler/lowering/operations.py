@@ -246,7 +246,7 @@ Step = ConvolutionStep | PointStep | PoolingStep | InterleaveStep | Normalisatio
 
 @dataclass(frozen=True)
 class Part:
-    """Channels, and rows, of a tensor that another tensor stands in: nothing is copied.
+    """Channels, rows and columns of a tensor that another tensor stands in: nothing is copied.
 
     Attributes
     ----------
@@ -255,7 +255,9 @@ class Part:
     first, end : int
         Its channels.
     row, step : int
-        Its rows: `row`, and every `step`-th behind it.
+        Its rows: `row`, and every `step`-th behind it, as many as the other tensor has.
+    column : int
+        The first of its columns.
     """
 
     whole: str
@@ -263,6 +265,7 @@ class Part:
     end: int
     row: int = 0
     step: int = 1
+    column: int = 0
 
 
 @dataclass(frozen=True)

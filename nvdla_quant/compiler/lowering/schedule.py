@@ -71,8 +71,8 @@ def _overlap(a: Window, b: Window, parts: Mapping[str, Part]) -> bool:
         and one.first < other.end
         and other.first < one.end
         and (one.step != other.step or one.row != other.row or (a.row < b.row + b.rows and b.row < a.row + a.rows))
-        and a.column < b.column + b.columns
-        and b.column < a.column + a.columns
+        and one.column + a.column < other.column + b.column + b.columns
+        and other.column + b.column < one.column + a.column + a.columns
     )
 
 

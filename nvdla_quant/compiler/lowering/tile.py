@@ -162,8 +162,14 @@ def operations_of(
             yield from _pooling(index, step, source, output, target)
         case NormalisationStep():
             yield CdpOperation(index, whole(step.source, source), whole(step.output, output))
-        case SoftmaxStep() | PowerStep():
+        case PowerStep():
             yield CpuOperation(index, whole(step.source, source), whole(step.output, output))
+        case SoftmaxStep():
+            # The runtime takes one pixel, wherever its descriptor says.
+            for row in range(source.height):
+                for column in range(source.width):
+                    pixel = row, 1, column, 1
+                    yield CpuOperation(index, Window(step.source, *pixel), Window(step.output, *pixel))
 
 
 def _convolution(index: int, step: ConvolutionStep, tiling: ConvolutionTiling) -> Iterator[Operation]:

@@ -135,12 +135,15 @@ class Program:
         """Operations whose results the Softmax reads that ends the program, in the order of its channels.
 
         None where no Softmax ends it. Most int8 probabilities are 0, so top-k is also taken from those results. Memory
-        may have held another tensor before, so the last ones count.
+        may have held another tensor before, so the last ones count. Of several pixels, each with a Softmax of its own,
+        it is the one operation that wrote all of them, or none.
         """
-        last = self.operations[-1]
-        if not isinstance(last, CpuOperation) or last.kind is not EmuOperation.SOFTMAX:
+        pixels = self._last_softmaxes()
+        if not pixels:
             return ()
-        source, found = last.source, dict[int, Operation]()
+        if len(pixels) > 1:
+            return self._before_pixels(pixels)
+        source, found = pixels[0].source, dict[int, Operation]()
         for operation in reversed(self.operations[:-1]):
             cube = operation.destination
             if (cube.memory, cube.shape[1:]) != (source.memory, source.shape[1:]):
@@ -151,6 +154,30 @@ class Program:
                 found.setdefault(first, operation)
             if sum(one.destination.channels for one in found.values()) >= source.channels:
                 return tuple(operation for _, operation in sorted(found.items()))
+        return ()
+
+    def _last_softmaxes(self) -> tuple[CpuOperation, ...]:
+        """Return the operations of the Softmax that ends the program: one, or one for each pixel of what it writes."""
+        found: list[CpuOperation] = []
+        for operation in reversed(self.operations):
+            if not isinstance(operation, CpuOperation) or operation.kind is not EmuOperation.SOFTMAX:
+                break
+            cube = operation.destination
+            if found:
+                following = found[-1].destination
+                if (cube.memory, cube.offset + self.target.feature_atom_bytes) != (following.memory, following.offset):
+                    break
+            found.append(operation)
+        return tuple(reversed(found))
+
+    def _before_pixels(self, pixels: Sequence[CpuOperation]) -> tuple[Operation, ...]:
+        """Return the one operation that wrote what these read; none where it was several."""
+        first = pixels[0].source
+        for operation in reversed(self.operations[: -len(pixels)]):
+            cube = operation.destination
+            if (cube.memory, cube.offset) == (first.memory, first.offset):
+                whole = cube.channels == first.channels and cube.height * cube.width == len(pixels)
+                return (operation,) if whole else ()
         return ()
 
 

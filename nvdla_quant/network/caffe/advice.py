@@ -24,7 +24,6 @@ ADVICE: dict[str, str] = {
     "BNLL": _TABLE,
     "Bias": "write a Scale with bias_term: true and factors of 1",
     "Clip": f"for 0 to 6, {_CLIP}",
-    "Crop": "choose padding and strides so that the sizes agree without it",
     "DetectionOutput": _OWN_CODE,
     "ELU": _TABLE,
     "EuclideanLoss": _TRAINING,
@@ -48,6 +47,10 @@ ADVICE: dict[str, str] = {
     ),
     "PriorBox": _OWN_CODE,
     "Proposal": _OWN_CODE,
+    "Reorg": (
+        "darknet's takes rows across channels (it counts in the sizes of its output), which no window does; train with "
+        "one of blocks, as ONNX's SpaceToDepth, which a Convolution does"
+    ),
     "ROIPooling": _OWN_CODE,
     "ReLU6": _CLIP,
     "SELU": _TABLE,

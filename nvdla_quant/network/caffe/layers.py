@@ -21,6 +21,7 @@ from nvdla_quant.network.graph import (
     Dropout,
     Eltwise,
     Flatten,
+    Gather,
     InnerProduct,
     Operation,
     Pair,
@@ -37,6 +38,7 @@ from nvdla_quant.network.graph import (
     convolution_size,
     pooling_size,
 )
+from nvdla_quant.network.moves import Crop
 from nvdla_quant.network.shapes import Shape, check_window, image
 
 LARGEST_BLOB = 2**29
@@ -361,6 +363,31 @@ def _concat(layer: pb.LayerParameter, shapes: Sequence[Shape], blobs: Blobs) -> 
     return Concat()
 
 
+def _crop(layer: pb.LayerParameter, shapes: Sequence[Shape], blobs: Blobs) -> Operation | tuple[Operation, Operation]:
+    """Read a Crop: from `offset` on it takes as much of the first bottom as the second has, of each axis from `axis`.
+
+    As BVLC Caffe's `CropLayer`.
+    """
+    parameter = layer.crop_param
+    (channels, *size), (others, *wanted) = map(image, shapes)
+    axis = parameter.axis + 4 if parameter.axis < 0 else parameter.axis
+    if not 1 <= axis <= 3:
+        raise UnsupportedError(f"axis {parameter.axis}, expected 1 (channels), 2 (rows) or 3 (columns)")
+    offsets = list(parameter.offset) or [0]
+    if len(offsets) not in (1, 4 - axis):
+        raise NetworkError(f"{len(offsets)} offsets from axis {axis} on, expected one, or one for each of {4 - axis}")
+    offsets = offsets * (4 - axis) if len(offsets) == 1 else offsets
+    first, *pixels = [0] * (axis - 1) + offsets
+    rows, columns = (
+        (offset, count) if number >= axis else (0, length)
+        for number, (offset, count, length) in enumerate(zip(pixels, wanted, size, strict=True), start=2)
+    )
+    crop = Crop(rows, columns)
+    if axis > 1 or (first, others) == (0, channels):
+        return crop
+    return Gather(tuple(range(first, first + others))), crop
+
+
 def _lrn(layer: pb.LayerParameter, shapes: Sequence[Shape], blobs: Blobs) -> LRN:
     parameter = layer.lrn_param
     if parameter.norm_region == pb.LRNParameter.WITHIN_CHANNEL:
@@ -385,6 +412,7 @@ READERS: dict[str, Reader] = {
     "BatchNorm": _batch_norm,
     "Concat": _concat,
     "Convolution": _convolution,
+    "Crop": _crop,
     "Deconvolution": _deconvolution,
     "Dropout": _plain(Dropout),
     "Eltwise": _eltwise,
@@ -409,6 +437,9 @@ SPELLINGS: dict[str, Reader] = {
     "DepthwiseConvolution": _depthwise,
 }
 """Types of forks of Caffe that are another type's layer, spelled otherwise."""
+
+CROP = "Crop"
+"""Type whose second bottom says how large its top is, and no more."""
 
 SPLIT = "Split"
 """Type whose tops are its bottom, which Caffe itself inserts into the networks that it writes."""

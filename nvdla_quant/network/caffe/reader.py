@@ -15,7 +15,7 @@ from nvdla_quant.errors import NetworkError, WeightsError
 from nvdla_quant.network.caffe import caffe_pb2 as pb
 from nvdla_quant.network.caffe.advice import advice, input_lines
 from nvdla_quant.network.caffe.cut import cut_message, ends_before_unread
-from nvdla_quant.network.caffe.layers import KEEPS_SHAPE, READERS, SPELLINGS, SPLIT, WITH_WEIGHTS, Blobs
+from nvdla_quant.network.caffe.layers import CROP, KEEPS_SHAPE, READERS, SPELLINGS, SPLIT, WITH_WEIGHTS, Blobs
 from nvdla_quant.network.caffe.phases import is_restricted, phase_of
 from nvdla_quant.network.cutting import ending_at
 from nvdla_quant.network.graph import Dropout, Layer, Network, Operation, Tensor
@@ -163,6 +163,7 @@ class _Reading:
         self._tensors: dict[str, Tensor] = {}
         self._latest: dict[str, Tensor] = {}  # What each Caffe blob holds at this point.
         self._unknown: set[str] = set()  # Blobs of layers that could not be read.
+        self._measures: set[str] = set()  # Tensors that say how large others are.
         self._left_out: dict[str, list[pb.LayerParameter]] = {}  # Layers of one phase that write a blob, by blob.
         self.problems: list[Problem] = []
         try:
@@ -175,11 +176,23 @@ class _Reading:
     def known(self) -> Network | None:
         """Return what could be read, once all layers are; None where that is nothing, which is a problem then."""
         if self._inputs and self._layers:
-            return Network(self._name, tuple(self._inputs), tuple(self._layers), self._tensors)
+            layers = self._without_measures()
+            kept = {tensor.name for tensor in self._inputs} | {layer.name for layer in layers}
+            tensors = {name: tensor for name, tensor in self._tensors.items() if name in kept}
+            return Network(self._name, tuple(self._inputs), tuple(layers), tensors)
         if not self.problems:
             counts = f"{len(self._inputs)} inputs and {len(self._layers)} layers that run at test time"
             self.problems.append(Problem("", "structure", f"{counts}, expected 1 or more of each"))
         return None
+
+    def _without_measures(self) -> list[Layer]:
+        """Return the layers but those whose results only said how large others are: they are no outputs."""
+        kept, measures = list(self._layers), set(self._measures)
+        for layer in reversed(self._layers):
+            if layer.name in measures and not any(layer.name in other.inputs for other in kept):
+                kept.remove(layer)
+                measures.update(layer.inputs)
+        return kept
 
     def read(self, index: int, item: pb.LayerParameter) -> None:
         """Read one layer of the file."""
@@ -232,9 +245,13 @@ class _Reading:
             self._fail(item, rule_of(error), str(error), kind=item.type)
             return
         *before, last = operations
+        if item.type == CROP:
+            sources, measure = sources[:1], sources[1]
+            self._measures.add(measure.name)
         reads = tuple(source.name for source in sources)
+        what = "channels" if item.type == CROP else "normalized"
         for operation in before:
-            layer = Layer(self._free(f"{item.name}_normalized"), operation, reads, inner=True)
+            layer = Layer(self._free(f"{item.name}_{what}"), operation, reads, inner=True)
             self._add_layer(item, layer, item.bottom)
             reads = (layer.name,)
         self._add_layer(item, Layer(item.name, last, reads), (*item.bottom, *(item.top if before else ())))
@@ -253,7 +270,10 @@ class _Reading:
         """Return what a layer does: one operation, or two behind one another."""
         if len(item.top) != 1:
             raise NetworkError(f"{len(item.top)} tops, expected 1")
-        check_arity(item.type in ("Eltwise", "Concat"), len(sources))
+        if item.type == CROP and len(sources) != 2:
+            raise NetworkError(f"reads {len(sources)} tensors, expected 2: what it cuts, and one of the size")
+        if item.type != CROP:
+            check_arity(item.type in ("Eltwise", "Concat"), len(sources))
         shapes = [source.shape for source in sources]
         reader = READERS.get(item.type) or SPELLINGS[item.type]
         try:

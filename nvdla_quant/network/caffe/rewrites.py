@@ -38,6 +38,8 @@ from nvdla_quant.network.graph import (
     convolution_size,
     pooling_size,
 )
+from nvdla_quant.network.moves import Crop, DepthToSpace, SpaceToDepth
+from nvdla_quant.network.passes import convolving
 from nvdla_quant.network.shapes import assemble
 
 RULE = "caffe"
@@ -287,6 +289,21 @@ class _Making:
         if len(shape) == 1:
             return [replace(layer, operation=InnerProduct(chosen, None))]
         return [replace(layer, operation=Convolution(chosen[:, :, None, None], None))]
+
+    @of.register
+    def _(self, operation: Crop, layer: Layer) -> list[Layer]:
+        """Copy by a kernel that is as much larger than a pixel as is cut; Caffe's own needs a tensor of the size."""
+        channels, height, width = self._shape(layer)
+        (top, rows), (left, columns) = operation.rows, operation.columns
+        weights = np.zeros((channels, 1, height - rows + 1, width - columns + 1), np.float32)
+        weights[:, :, top, left] = 1
+        return [replace(layer, operation=Convolution(weights, None, group=channels))]
+
+    @of.register
+    def _(self, operation: SpaceToDepth | DepthToSpace, layer: Layer) -> list[Layer]:
+        found = convolving(operation, self._shape(layer)[0])
+        assert found is not None, "of these two it is something"
+        return [replace(layer, operation=found)]
 
     @of.register
     def _(self, operation: Eltwise, layer: Layer) -> list[Layer]:

@@ -6,6 +6,7 @@ global poolings with their kernel; no phases. The same network gives the same by
 is refused: `rewrites.for_caffe` says it otherwise first.
 """
 
+from collections.abc import Mapping
 from functools import singledispatch
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from nvdla_quant.network.graph import (
     HardSigmoid,
     HardSwish,
     InnerProduct,
+    Layer,
     Network,
     Operation,
     Pair,
@@ -38,6 +40,7 @@ from nvdla_quant.network.graph import (
     Swish,
     Weights,
 )
+from nvdla_quant.network.moves import Crop, DepthToSpace, SpaceToDepth
 
 
 def write_prototxt(network: Network, path: Path) -> None:
@@ -88,7 +91,6 @@ def _message(network: Network, weights: bool) -> pb.NetParameter:
                 f"layer {layer.name!r}: writes the Caffe blob {tensor.blob!r} of {latest[tensor.blob]!r}, which it "
                 "does not read; give it a blob of its own"
             )
-        latest[tensor.blob] = layer.name
         item = message.layer.add(name=layer.name, type=layer.kind, bottom=bottoms, top=[tensor.blob])
         shapes = {network.tensors[name].shape for name in layer.inputs}
         if not _is_caffe(layer.operation) or (layer.kind == "Eltwise" and len(shapes) > 1):
@@ -96,11 +98,35 @@ def _message(network: Network, weights: bool) -> pb.NetParameter:
                 f"layer {layer.name!r} ({layer.kind}): Caffe has no such layer; rewrites.for_caffe says it otherwise, "
                 "where it can"
             )
+        if isinstance(layer.operation, Crop):
+            item.bottom.append(_measure(network, layer, latest))
         arrays = _write(layer.operation, item)
+        latest[tensor.blob] = layer.name
         if weights:
             for array in arrays:
                 _add_blob(item, array)
     return message
+
+
+def _measure(network: Network, layer: Layer, latest: Mapping[str, str]) -> str:
+    """Return the first blob of as many rows and columns as a Crop has, which says in Caffe how many it takes.
+
+    It is no output of the network, which it would no longer be where a layer reads it.
+
+    Raises
+    ------
+    UnsupportedError
+        There is none.
+    """
+    _, *size = network.tensors[layer.name].shape
+    for blob, name in latest.items():
+        tensor = network.tensors[name]
+        if tensor.shape[1:] == tuple(size) and tensor not in network.outputs:
+            return blob
+    raise UnsupportedError(
+        f"layer {layer.name!r} (Crop): Caffe has no such layer without another tensor of its size before it, {size[0]} "
+        f"x {size[1]}, and none is there; rewrites.for_caffe says it otherwise"
+    )
 
 
 def _add_blob(item: pb.LayerParameter, array: Weights) -> None:
@@ -129,7 +155,9 @@ def _is_caffe(operation: Operation) -> bool:
         case Eltwise():
             return operation.operation != "min"
         case _:
-            return not isinstance(operation, Clip | HardSigmoid | HardSwish | Swish | GELU | Gather)
+            return not isinstance(
+                operation, Clip | HardSigmoid | HardSwish | Swish | GELU | Gather | SpaceToDepth | DepthToSpace
+            )
 
 
 @singledispatch
@@ -248,3 +276,10 @@ def _window(parameter: pb.ConvolutionParameter | pb.PoolingParameter, kernel: Pa
             setattr(parameter, square, vertical)
         else:
             getattr(parameter, square).append(vertical)
+
+
+@_write.register
+def _(operation: Crop, item: pb.LayerParameter) -> list[Weights]:
+    item.crop_param.axis = 2
+    item.crop_param.offset.extend([operation.rows[0], operation.columns[0]])
+    return []

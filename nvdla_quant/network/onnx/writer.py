@@ -40,6 +40,7 @@ from nvdla_quant.network.graph import (
     TanH,
     Weights,
 )
+from nvdla_quant.network.moves import Crop, DepthToSpace, SpaceToDepth, inverted, onnx_order
 from nvdla_quant.network.quantized import steps_of
 from nvdla_quant.network.shapes import divisors
 
@@ -162,6 +163,17 @@ class Graph:
         """Constant that broadcasts along the channels of what the layer reads."""
         rank = len(self.network.tensors[layer.inputs[0]].shape)
         return self._constant(layer, what, array.reshape(-1, *[1] * (rank - 1)))
+
+    def _numbers(self, layer: Layer, what: str, numbers: Sequence[int]) -> str:
+        return self._constant(layer, what, np.array(numbers, np.int64))
+
+    def _reordered(
+        self, layer: Layer, source: str, cut: Sequence[int], order: Sequence[int], shape: Sequence[int], name: str
+    ) -> str:
+        """Return `name`, which is `source` cut into axes, these in another `order`, and joined to another `shape`."""
+        axes = self._node("Reshape", [source, self._numbers(layer, "cut", cut)], self._fresh(layer, "apart"))
+        moved = self._node("Transpose", [axes], self._fresh(layer, "moved"), perm=list(order))
+        return self._node("Reshape", [moved, self._numbers(layer, "shape", shape)], name)
 
     def _of_rank(self, layer: Layer, name: str) -> str:
         """Value of tensor `name` with as many axes as what the layer writes: a vector as channels of one pixel."""
@@ -309,8 +321,49 @@ class Graph:
 
     @add.register
     def _(self, operation: Gather, layer: Layer) -> None:
-        channels = self._constant(layer, "channels", np.array(operation.channels, np.int64))
+        channels = self._numbers(layer, "channels", operation.channels)
         self._node("Gather", [*layer.inputs, channels], layer.name, axis=1)
+
+    @add.register
+    def _(self, operation: Crop, layer: Layer) -> None:
+        (top, height), (left, width) = operation.rows, operation.columns
+        bounds = {"starts": [top, left], "ends": [top + height, left + width], "axes": [2, 3]}
+        names = [self._constant(layer, what, np.array(values, np.int64)) for what, values in bounds.items()]
+        self._node("Slice", [*layer.inputs, *names], layer.name)
+
+    @add.register
+    def _(self, operation: SpaceToDepth, layer: Layer) -> None:
+        """Cut rows and columns, bring the parts before them, join them with the channels, by Gather in any third order.
+
+        So exporters write it; ONNX's operator of the name has one of the orders alone.
+        """
+        channels = self.network.tensors[layer.inputs[0]].chw[0]
+        (down, across), (_, rows, columns) = operation.block, self.network.tensors[layer.name].chw
+        innermost = operation.channels == onnx_order(channels, operation.block)
+        cut = [-1, channels, rows, down, columns, across]
+        shape = [-1, channels * down * across, rows, columns]
+        axes = [0, 3, 5, 1, 2, 4] if innermost else [0, 1, 3, 5, 2, 4]
+        if innermost or operation.channels == tuple(range(shape[1])):
+            self._reordered(layer, layer.inputs[0], cut, axes, shape, layer.name)
+        else:
+            blocks = self._reordered(layer, layer.inputs[0], cut, axes, shape, self._fresh(layer, "blocks"))
+            self._node("Gather", [blocks, self._numbers(layer, "channels", operation.channels)], layer.name, axis=1)
+
+    @add.register
+    def _(self, operation: DepthToSpace, layer: Layer) -> None:
+        """Cut the channels, and join the parts with rows and columns; before, Gather brings them into order."""
+        channels, height, width = self.network.tensors[layer.inputs[0]].chw
+        (down, across), (outputs, rows, columns) = operation.block, self.network.tensors[layer.name].chw
+        source, shape = layer.inputs[0], [-1, outputs, rows, columns]
+        if operation.channels == inverted(onnx_order(outputs, operation.block)):
+            cut = [-1, down, across, outputs, height, width]
+            self._reordered(layer, source, cut, [0, 3, 4, 1, 5, 2], shape, layer.name)
+            return
+        if operation.channels != tuple(range(channels)):
+            order = self._numbers(layer, "channels", operation.channels)
+            source = self._node("Gather", [source, order], self._fresh(layer, "in order"), axis=1)
+        cut = [-1, outputs, down, across, height, width]
+        self._reordered(layer, source, cut, [0, 1, 4, 2, 5, 3], shape, layer.name)
 
     @add.register
     def _(self, operation: Softmax, layer: Layer) -> None:

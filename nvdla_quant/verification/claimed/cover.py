@@ -177,7 +177,13 @@ def _is_inside(place: Place, shape: tuple[int, ...]) -> bool:
     """Return whether a place has values, all of them in a tensor of this shape."""
     channels, height, width = shape
     (first, end), (row, down), (column, across) = place.channels, place.rows, place.columns
-    return 0 <= first < end <= channels and 0 <= row < height and 0 <= column < width and min(down, across) > 0
+    if not (0 <= first < end <= channels and 0 <= row < height and 0 <= column < width and min(down, across) > 0):
+        return False
+    if place.size is None:
+        return True
+    rows, columns = place.size
+    fits = row + (rows - 1) * down < height and column + (columns - 1) * across < width
+    return min(rows, columns) > 0 and fits
 
 
 def where(place: Place) -> str:

@@ -61,7 +61,8 @@ _OPSET, _IR_VERSION = 17, 8
 def taken(values: NDArray[Any], place: Place) -> NDArray[Any]:
     """Return the part of a whole tensor, (n, channels, height, width), that stands at `place`; not a copy."""
     (first, end), (row, down), (column, across) = place.channels, place.rows, place.columns
-    return values[:, first:end, row::down, column::across]
+    height, width = place.size or (None, None)
+    return values[:, first:end, row::down, column::across][:, :, :height, :width]
 
 
 class FloatPieces:

@@ -33,6 +33,8 @@ KINDS = {
     "Convolution": "conv",
     "Deconvolution": "conv",
     "InnerProduct": "conv",
+    "SpaceToDepth": "conv",
+    "DepthToSpace": "conv",
     "Pooling": "pool",
     "LRN": "norm",
     "Softmax": "softmax",

@@ -48,29 +48,20 @@ from tests.layered import (
     INT8,
     VARIANTS,
     WITH_TABLES,
+    case,
     chain,
     compiled,
     convolution,
     follows,
+    is_called_right,
     random_weights,
     two_branches,
 )
-from tests.verified import Case, case_of, minmax_table, smooth_images
+from tests.verified import Case
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 """Padding (before, after), each (vertical, horizontal)."""
 FAR: list[Pads] = [((0, 0), (1, 1)), ((1, 0), (0, 2)), ((2, 1), (1, 3))]
-
-
-def case(network: Network, target: Target, mode: QuantizationMode | None) -> Case:
-    """The network with a table over smooth images, compiled."""
-    images = smooth_images(network.only_input.chw, 4)
-    return case_of(network, minmax_table(network, images), images, target, INT8 if mode else FP16, mode)
-
-
-def is_called_right(network: Network, target: Target, mode: QuantizationMode | None) -> None:
-    verdict = case(network, target, mode).verify().verdict
-    assert verdict.verdict is Judgement.OK, verdict
 
 
 def changed(claim: Claim, kind: type[Stage], **fields: object) -> Claim:

@@ -168,7 +168,8 @@ def test_every_operation_directly(tmp_path: Path) -> None:
         "largest": np.maximum(value["product"], value["tanh"]),
         "power": (1.5 + 0.5 * value["largest"]) ** 2,
         "norm": value["power"] / (norm.k + norm.alpha / 3 * sums) ** norm.beta,
-        "mixed": np.concatenate([value["mean"]] * 2, axis=1),
+        "cut": value["norm"][:, :, 1 : 1 + value["mean"].shape[2], 2 : 2 + value["mean"].shape[3]],
+        "mixed": np.concatenate([value["mean"], value["cut"]], axis=1),
         "dropped": value["mixed"],
         "flat": value["mixed"].reshape(len(x), -1),
         "view": value["mixed"].reshape(len(x), *network.tensors["view"].shape),
@@ -319,6 +320,11 @@ OPENCV_CASES = {
         for method, pad in (("MAX", 0), ("MAX", 1), ("AVE", 0))
     },
     "dropout": [layer("it", "Dropout", "data")],
+    "crop": [
+        layer("small", "Pooling", "data", f"{POOL} {{ kernel_size: 3 stride: 3 }}"),
+        layer("cut", "Crop", "data small", "crop_param { offset: 2 offset: 1 }"),
+        layer("it", "Eltwise", "cut small"),
+    ],
 }
 
 

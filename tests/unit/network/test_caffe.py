@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 from google.protobuf import descriptor_pb2
 
-from nvdla_quant.errors import NetworkError
+from nvdla_quant.errors import NetworkError, UnsupportedError
 from nvdla_quant.network.caffe import caffe_pb2 as pb
 from nvdla_quant.network.caffe.layers import READERS
 from nvdla_quant.network.caffe.reader import read_structure
+from nvdla_quant.network.caffe.writer import write_prototxt
 from nvdla_quant.network.graph import (
     BatchNorm,
     Convolution,
     Eltwise,
+    Gather,
     InnerProduct,
+    Layer,
     Network,
     Operation,
     Pooling,
@@ -26,6 +29,8 @@ from nvdla_quant.network.graph import (
     Reshape,
     Tensor,
 )
+from nvdla_quant.network.moves import Crop
+from nvdla_quant.network.shapes import assemble
 from tests.caffe_networks import ALL_OPERATIONS, layer, prototxt
 
 
@@ -69,8 +74,78 @@ def test_generated_stub_has_every_message(repository: Path) -> None:
 
 def test_every_reader_has_an_operation_of_its_kind(tmp_path: Path) -> None:
     kinds = {item.kind for item in structure(tmp_path, ALL_OPERATIONS).layers}
-    onnx_only = {"Clip", "GELU", "Gather", "HardSigmoid", "HardSwish", "Swish"}
+    onnx_only = {"Clip", "DepthToSpace", "GELU", "Gather", "HardSigmoid", "HardSwish", "SpaceToDepth", "Swish"}
     assert kinds == set(READERS) == {item.kind for item in Operation.__args__} - onnx_only
+
+
+# --- crops ---
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ("", [Crop((0, 5), (0, 4))]),
+        ("crop_param { offset: 2 }", [Crop((2, 5), (2, 4))]),
+        ("crop_param { offset: 6 offset: 5 }", [Crop((6, 5), (5, 4))]),
+        ("crop_param { axis: -1 offset: 3 }", [Crop((0, 11), (3, 4))]),
+        ("crop_param { axis: 1 offset: 2 offset: 0 offset: 1 }", [Gather((2, 3, 4)), Crop((0, 5), (1, 4))]),
+    ],
+)
+def test_crops(tmp_path: Path, parameters: str, expected: list[Operation]) -> None:
+    """As BVLC Caffe's `CropLayer`: the second bottom, 3 x 5 x 4 here, says how much, `offset` from where on."""
+    network = structure(
+        tmp_path,
+        prototxt(
+            layer("size", "Convolution", "data", f"{CONV} {{ num_output: 3 kernel_h: 7 kernel_w: 6 }}"),
+            layer("it", "Crop", "data size", parameters),
+            layer("last", "ReLU", "it"),
+        ),
+    )
+    *cut, last = network.layers
+    assert [item.operation for item in cut] == expected
+    assert last.inputs == ("it",)
+    assert network.outputs == (network.tensors["last"],), "what only says a size is no output"
+    assert "size" not in network.tensors
+
+
+def test_what_says_a_size_and_is_read_as_well_stays(tmp_path: Path) -> None:
+    network = structure(
+        tmp_path,
+        prototxt(
+            layer("size", "Pooling", "data", "pooling_param { kernel_size: 2 stride: 2 }"),
+            layer("it", "Crop", "data size"),
+            layer("both", "Concat", "it size"),
+        ),
+    )
+    assert [item.name for item in network.layers] == ["size", "it", "both"]
+
+
+@pytest.mark.parametrize(
+    ("bottoms", "parameters", "message"),
+    [
+        ("data", "", "reads 1 tensors, expected 2"),
+        ("data small", "crop_param { axis: 0 }", "axis 0, expected 1 (channels)"),
+        ("data small", "crop_param { offset: 1 offset: 1 offset: 1 }", "3 offsets from axis 2 on"),
+        ("data small", "crop_param { offset: 7 offset: 0 }", "takes 6 rows from number 7 on"),
+        ("small data", "", "takes 11 rows from number 0 on"),
+    ],
+)
+def test_crops_that_are_refused(tmp_path: Path, bottoms: str, parameters: str, message: str) -> None:
+    small = layer("small", "Pooling", "data", "pooling_param { kernel_size: 2 stride: 2 }")
+    with pytest.raises(NetworkError, match=re.escape(message)):
+        structure(tmp_path, prototxt(small, layer("it", "Crop", bottoms, parameters)))
+
+
+def test_a_crop_is_written_beside_a_tensor_of_its_size(tmp_path: Path) -> None:
+    """Not beside an output, which would no longer be one."""
+    tensor = Tensor("data", (6, 11, 9), "data")
+    output, other = (Layer(name, Pooling("max", (7, 6)), ("data",)) for name in ("output", "other"))
+    crop, last = Layer("it", Crop((1, 5), (2, 4)), ("data",)), Layer("last", Eltwise("sum"), ("it", "other"))
+    network = assemble("net", [tensor], [output, other, crop, last])
+    write_prototxt(network, tmp_path / "net.prototxt")
+    assert read_structure(tmp_path / "net.prototxt") == network
+    with pytest.raises(UnsupportedError, match="without another tensor of its size before it, 5 x 4"):
+        write_prototxt(assemble("net", [tensor], [output, crop]), tmp_path / "net.prototxt")
 
 
 # --- structure --------------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from nvdla_quant.network.graph import (
     Swish,
     Tensor,
 )
+from nvdla_quant.network.moves import Crop, DepthToSpace, SpaceToDepth, onnx_order
 from nvdla_quant.network.shapes import assemble
 from tests.caffe_networks import assert_equal
 from tests.conftest import REPOSITORY
@@ -82,6 +83,10 @@ CASES: Mapping[str, Network] = {
     "least of two": network_of(*joined(Eltwise("min"))),
     "gather channels": network_of(Gather((5, 0, 0, 3))),
     "gather features": network_of(InnerProduct(weights(7, 594), None), Gather((6, 2, 2))),
+    "crop": network_of(Crop((2, 7), (0, 9))),
+    "crop of both": network_of(Crop((1, 9), (3, 3))),
+    "blocks": network_of(SpaceToDepth((1, 3), onnx_order(6, (1, 3)))),
+    "pixels": network_of(DepthToSpace((3, 2), (5, 3, 0, 1, 2, 4))),
     "gate by pixel": network_of(*SQUEEZED, Layer("it", Eltwise("prod"), ("data", "gate"))),
     "gate by vector": network_of(
         SQUEEZED[0],

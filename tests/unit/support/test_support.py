@@ -129,7 +129,6 @@ def test_phases_of_deconvolutions_have_the_limits_of_convolutions(
         (conv(8193, 8, (1, 1)), "size"),
         (Pooling("average", (11, 11), (2, 2)), "pooling-limit"),
         (Pooling("max", (8, 8), (9, 9)), "pooling-limit"),
-        (Softmax(), "softmax-size"),
     ],
 )
 def test_limits(operation: Operation, rule: str) -> None:

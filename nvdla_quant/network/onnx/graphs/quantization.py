@@ -350,7 +350,7 @@ _CARRYING = frozenset(
     {
         *("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax", "Concat", "Pad"),
         *("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Dropout", "Slice", "Split", "Gather"),
-        *("Add", "Sum", "Mul", "Max", "Min"),
+        *("Add", "Sum", "Mul", "Max", "Min", "SpaceToDepth", "DepthToSpace"),
     }
 )
 """Operators whose result is at least 0 where all that they read is."""

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from nvdla_quant.errors import NetworkError, UnsupportedError
 from nvdla_quant.network.graph import Convolution, Deconvolution, Pair
-from nvdla_quant.network.onnx.operators import shapes
+from nvdla_quant.network.onnx.operators import shapes, slices
 from nvdla_quant.network.onnx.operators.windows import Sides, check_flat, far_of, pair, sides_of
 from nvdla_quant.network.onnx.values.nodes import Node, shape_of
 from nvdla_quant.network.onnx.values.quantized import scales_along
@@ -146,7 +146,7 @@ def conv_transpose(node: Node, reading: Reading) -> None:
 
 
 def pad(node: Node, reading: Reading) -> None:
-    """Read Pad with a constant or with the edge; the next layer does it where it can."""
+    """Read Pad with a constant or with the edge; the next layer does it where it can. One that takes away is a crop."""
     mode = node.text("mode", "constant")
     if mode not in ("constant", "edge"):
         raise UnsupportedError(f"mode {mode!r}, expected 'constant': NVDLA pads with one value")
@@ -163,6 +163,11 @@ def pad(node: Node, reading: Reading) -> None:
     number = value if mode == "constant" else None
     if not any(any(side) for side in sides.values()):
         reading.show(node.output, reading.view(node.input()))
+        return
+    if all(max(side) <= 0 for side in sides.values()):
+        shape = shape_of(node.input())
+        kept = {axis: range(-before, shape[axis] + after) for axis, (before, after) in sides.items()}
+        slices.select(node.input(), node.output, kept, reading)
         return
     if rank != 4 or any(min(side) < 0 for side in sides.values()):
         raise UnsupportedError(f"pads {pads} for {rank} axes, expected 0 or more, of an image")

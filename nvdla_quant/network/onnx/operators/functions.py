@@ -122,6 +122,12 @@ def softmax(node: Node, reading: Reading) -> None:
         axis = (together or [axis])[0]
     if axis == 0:
         raise UnsupportedError("over the batch, expected the channels")
+    others = [other for other in range(1, rank) if other != axis]
+    if not reading.has_image(node.input(), axis) and any(reading.has_image(node.input(), other) for other in others):
+        raise UnsupportedError(
+            f"over axis {axis} of {shape}, expected the channels, which NVDLA's runtime takes; end the network before "
+            "it, and compute it from the network's output"
+        )
     reading.emit(node.output, Softmax(), reading.image(node.input(), axis), axis=axis)
 
 

@@ -3,7 +3,16 @@
 from collections.abc import Callable
 from functools import partial
 
-from nvdla_quant.network.onnx.operators import arithmetic, convolutions, functions, poolings, products, shapes
+from nvdla_quant.network.onnx.operators import (
+    arithmetic,
+    blocks,
+    convolutions,
+    functions,
+    poolings,
+    products,
+    shapes,
+    slices,
+)
 from nvdla_quant.network.onnx.operators.quantization import refuse
 from nvdla_quant.network.onnx.values.nodes import Node
 from nvdla_quant.network.onnx.values.reading import Reading
@@ -19,11 +28,12 @@ READERS: dict[str, Reader] = {
     "Concat": shapes.concat,
     "Conv": convolutions.conv,
     "ConvTranspose": convolutions.conv_transpose,
+    "DepthToSpace": blocks.depth_to_space,
     "DequantizeLinear": refuse,
     "Div": arithmetic.divide,
     "Dropout": shapes.dropout,
     "Flatten": shapes.view,
-    "Gather": shapes.gather,
+    "Gather": slices.gather,
     "Gelu": functions.gelu,
     "Gemm": products.gemm,
     "GlobalAveragePool": poolings.global_pool("average"),
@@ -51,9 +61,10 @@ READERS: dict[str, Reader] = {
     "Reshape": shapes.view,
     "Resize": convolutions.resize,
     "Sigmoid": functions.sigmoid,
-    "Slice": shapes.slice_,
+    "Slice": slices.slice_,
     "Softmax": functions.softmax,
-    "Split": shapes.split,
+    "SpaceToDepth": blocks.space_to_depth,
+    "Split": slices.split,
     "Squeeze": shapes.view,
     "Sub": arithmetic.subtract,
     "Sum": arithmetic.total,
@@ -85,9 +96,6 @@ ADVICE: dict[str, str] = {
     "Attention": _ATTENTION,
     "Celu": _TABLE,
     "ConvInteger": _QUANTIZED,
-    "DepthToSpace": (
-        "write a ConvTranspose whose kernel and strides are the block, with weights of 1 where a pixel takes a channel"
-    ),
     "DynamicQuantizeLinear": _QUANTIZED,
     "Einsum": _ATTENTION,
     "Elu": _TABLE,
@@ -114,9 +122,6 @@ ADVICE: dict[str, str] = {
     "Selu": _TABLE,
     "Softplus": _TABLE,
     "Softsign": _TABLE,
-    "SpaceToDepth": (
-        "write a Conv whose kernel and strides are the block, with weights of 1 where a channel takes a pixel"
-    ),
     "ThresholdedRelu": _TABLE,
     "TopK": "remove it; the accuracy report takes the largest scores itself",
 }

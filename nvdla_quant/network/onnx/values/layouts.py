@@ -13,6 +13,8 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from nvdla_quant.network.moves import DepthToSpace, SpaceToDepth
+
 Axis = tuple[tuple[int, int], ...]
 """(size, stride) of each factor of an axis, the outer first; strides count elements of our tensor."""
 Shape = tuple[int, ...]
@@ -140,3 +142,58 @@ def channels_of(view: View, axis: int, elements: int) -> tuple[NDArray[np.int64]
     if len(numbers) == elements // pixels and (numbers == np.arange(len(numbers))).all():
         return None, pixels
     return numbers, pixels
+
+
+def blocks_of(view: View, axis: int, shape: Shape) -> SpaceToDepth | DepthToSpace | None:
+    """Which exchange of pixels and channels makes the value of a tensor, whose channels are those of `axis`.
+
+    Parameters
+    ----------
+    view : View
+        The value: a batch and three axes, or there is none.
+    axis : int
+        Axis of its channels; the other two are rows and columns.
+    shape : Shape
+        (channels, height, width) of the tensor, or there is none.
+    """
+    if len(view.axes) != 4 or len(shape) != 3 or axis == 0:
+        return None
+    rows, columns = (offsets(view.axes[index]) for index in range(1, 4) if index != axis)
+    channels = offsets(view.axes[axis])
+    return _to_channels(channels, rows, columns, shape) or _to_pixels(channels, rows, columns, shape)
+
+
+Numbers = NDArray[np.int64]
+
+
+def _to_channels(channels: Numbers, rows: Numbers, columns: Numbers, shape: Shape) -> SpaceToDepth | None:
+    """Return how pixels became channels: rows and columns are every n-th, and a channel begins within a block."""
+    _, height, width = shape
+    down, across = height // len(rows), width // len(columns)
+    every = np.arange(len(rows)) * down * width, np.arange(len(columns)) * across
+    filled = len(rows) * down == height and len(columns) * across == width
+    if not (filled and np.array_equal(rows, every[0]) and np.array_equal(columns, every[1])):
+        return None
+    numbers, pixels = np.divmod(channels, height * width)
+    y, x = np.divmod(pixels, width)
+    if (y >= down).any() or (x >= across).any():
+        return None
+    places = (numbers * down + y) * across + x
+    return SpaceToDepth((down, across), tuple(places.tolist()))
+
+
+def _to_pixels(channels: Numbers, rows: Numbers, columns: Numbers, shape: Shape) -> DepthToSpace | None:
+    """Return how channels became pixels: of n rows one behind the other, each is the same row of other channels."""
+    count, height, width = shape
+    if len(rows) % height or len(columns) % width or len(channels) * len(rows) * len(columns) != count * height * width:
+        return None
+    down, across = len(rows) // height, len(columns) // width
+    of_rows = rows.reshape(height, down) - np.arange(height)[:, None] * width
+    of_columns = columns.reshape(width, across) - np.arange(width)[:, None]
+    if (of_rows != of_rows[0]).any() or (of_columns != of_columns[0]).any():
+        return None
+    begins = channels[:, None, None] + of_rows[0][:, None] + of_columns[0]
+    numbers, pixels = np.divmod(begins.ravel(), height * width)
+    if pixels.any() or not np.array_equal(np.sort(numbers), np.arange(count)):
+        return None
+    return DepthToSpace((down, across), tuple(numbers.tolist()))

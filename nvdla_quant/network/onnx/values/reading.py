@@ -30,7 +30,8 @@ from nvdla_quant.network.graph import (
     Softmax,
     Tensor,
 )
-from nvdla_quant.network.onnx.values.layouts import View, along, channels_of, is_batch, plain
+from nvdla_quant.network.moves import Crop, DepthToSpace, SpaceToDepth
+from nvdla_quant.network.onnx.values.layouts import View, along, blocks_of, channels_of, is_batch, plain
 from nvdla_quant.network.onnx.values.names import Names
 from nvdla_quant.network.onnx.values.nodes import MOST_ELEMENTS, shape_of
 from nvdla_quant.network.problems import Problem
@@ -230,12 +231,28 @@ class Reading:
         """
         view = self.view(value)
         sizes = view.shape[1:]
-        if self.is_whole(view) or view.moved or len(sizes) not in (1, 3) or not view.is_contiguous:
+        if self.is_whole(view) or len(sizes) not in (1, 3):
+            return
+        if not view.is_contiguous:
+            self._settle_blocks(value, view)
+            return
+        if view.moved:
             return
         if is_batch(view.axes[0], self.batch, prod(sizes)) and self._free.is_free(value.name or ""):
             operation = Flatten() if len(sizes) == 1 else Reshape(sizes)
             self._views.pop(value.name or "")
             self.emit(value, operation, view.source)
+
+    def _settle_blocks(self, value: ir.Value, view: View) -> None:
+        """Make a layer of an exchange of pixels and channels; other orders of axes stay views."""
+        ends = 1, len(view.axes) - 1
+        if not self._free.is_free(value.name or "") or any(self._channels(view, axis) for axis in ends):
+            return
+        for axis in ends:
+            if operation := self._exchange(view, axis):
+                self._views.pop(value.name or "")
+                self.emit(value, operation, view.source, axis=axis)
+                return
 
     def has_image(self, value: ir.Value, axis: int) -> bool:
         """Whether `image` can return something."""
@@ -270,18 +287,37 @@ class Reading:
         axis = range(len(view.axes))[axis]
         found = self._channels(view, axis)
         if found is None:
-            raise UnsupportedError(f"reads {value.name!r} of shape {view.shape}, {MOVED}")
+            return self._blocks(value, view, axis)
         numbers, pixels = found
         sizes = [size for index, size in enumerate(view.shape) if index not in (0, axis)]
         tensor = self._as_image(value, view.source, prod(self.shape(view.source)) // pixels, sizes, vectors)
         if numbers is None:
             return tensor
-        operation = Gather(tuple(int(number) for number in numbers))
-        if axis == 1 and len(view.axes) in (2, 4) and self._free.is_free(value.name or ""):
+        return self._moved(value, axis, Gather(tuple(int(number) for number in numbers)), tensor)
+
+    def _blocks(self, value: ir.Value, view: View, axis: int) -> str:
+        """Return a tensor that is `value`, of which blocks of pixels became channels, or channels blocks of pixels."""
+        operation = self._exchange(view, axis)
+        if operation is None:
+            raise UnsupportedError(f"reads {value.name!r} of shape {view.shape}, {MOVED}")
+        return self._moved(value, axis, operation, view.source)
+
+    def _exchange(self, view: View, axis: int) -> SpaceToDepth | DepthToSpace | None:
+        shape = self.shape(view.source)
+        return blocks_of(view, axis, shape) if is_batch(view.axes[0], self.batch, prod(shape)) else None
+
+    def _moved(self, value: ir.Value, axis: int, operation: Operation, tensor: str) -> str:
+        """Add the layer that moves values of `tensor`, for `value`, and return the layer's tensor.
+
+        What an output is has a layer of its own, whatever is called as it.
+        """
+        view = self.view(value)
+        is_own = self._free.is_free(value.name or "") or value.is_graph_output()
+        if axis == 1 and len(view.axes) in (2, 4) and is_own:
             self._views.pop(value.name or "")
             self.emit(value, operation, tensor)
             return self._views[value.name or ""].source
-        return self.inner(value, "channels", operation, tensor)
+        return self.inner(value, "channels" if isinstance(operation, Gather) else "blocks", operation, tensor)
 
     def _as_image(self, value: ir.Value, tensor: str, channels: int, sizes: Sequence[int], vectors: bool) -> str:
         """Return a tensor with the elements of `tensor` as this many channels of images of these sizes."""
@@ -386,7 +422,9 @@ def _is_nonnegative(tensor: str, layers: Mapping[str, Layer]) -> bool:
                 continue
             case Clip(low=low) if low is not None and low >= 0:
                 continue
-            case Pooling() | Concat() | Gather() | Flatten() | Reshape() | Eltwise(operation="prod" | "max" | "min"):
+            case Pooling() | Concat() | Gather() | Crop() | SpaceToDepth() | DepthToSpace():
+                waiting.extend(layer.inputs if layer is not None else ())
+            case Flatten() | Reshape() | Eltwise(operation="prod" | "max" | "min"):
                 waiting.extend(layer.inputs if layer is not None else ())
             case Eltwise(coefficients=()):
                 waiting.extend(layer.inputs if layer is not None else ())

@@ -357,7 +357,14 @@ def test_all_that_is_not_supported_is_told(tmp_path: Path) -> None:
         ("y = Mean(x)", "operator 'Mean' is not supported"),
         ("y = com.own.Thing(x)", "operators of other domains"),
         ("y = Cast<to=6>(x) ", "rounds values"),
-        ("y = Slice(x, one, two, rows)", "axes are exchanged|cannot crop"),
+        ("y = Slice(x, two, one, rows, back)", "expected rows and columns in their order"),
+        ("y = Softmax<axis=2>(x)", "over axis 2 of .* expected the channels"),
+        (
+            "t = Reshape(x, cut) u = Transpose<perm=[0, 1, 3, 2, 4]>(t) v = Reshape(u, whole) "
+            "y = MaxPool<kernel_shape=[2, 2]>(v)",
+            "axes are exchanged",
+        ),
+        ("y = DepthToSpace<blocksize=2>(x)", "blocksize 2 for 6 channels"),
     ],
 )
 def test_what_is_not_supported(body: str, expected: str | None, tmp_path: Path) -> None:
@@ -370,6 +377,9 @@ def test_what_is_not_supported(body: str, expected: str | None, tmp_path: Path) 
         "one": np.array([1]),
         "two": np.array([3]),
         "rows": np.array([2]),
+        "back": np.array([-1]),
+        "cut": np.array([0, 6, 4, 2, 9]),
+        "whole": np.array([0, 6, 8, 9]),
     }
     built = text(body, constants)
     built.opset_import.append(helper.make_opsetid("com.own", 1))

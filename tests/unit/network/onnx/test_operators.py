@@ -188,8 +188,31 @@ SINGLE: dict[str, tuple[onnx.NodeProto, dict[str, Any], list[str]]] = {
         {"s": np.array([0, 0]), "e": np.array([2**31, 2**31]), "a": np.array([2, 3]), "t": np.array([2, 2])},
         ["Pooling"],
     ),
+    "rows": (
+        node("Slice", "x s e a"),
+        {"s": np.array([2]), "e": np.array([-1]), "a": np.array([2])},
+        ["Crop"],
+    ),
+    "rectangle": (
+        node("Slice", "x s e a"),
+        {"s": np.array([1, -4]), "e": np.array([7, 2**31]), "a": np.array([2, 3])},
+        ["Crop"],
+    ),
+    "channels of a rectangle": (
+        node("Slice", "x s e a t"),
+        {"s": np.array([0, 3, 0]), "e": np.array([6, 5, 9]), "a": np.array([1, 2, 3]), "t": np.array([2, 1, 3])},
+        ["Gather", "Crop", "Pooling"],
+    ),
+    "every second pixel from the second on": (
+        node("Slice", "x s e a t"),
+        {"s": np.array([1, 0]), "e": np.array([99, 99]), "a": np.array([2, 3]), "t": np.array([2, 2])},
+        ["Crop", "Pooling"],
+    ),
+    "space to depth": (node("SpaceToDepth", "x", blocksize=1), {}, ["SpaceToDepth"]),
+    "depth to space": (node("DepthToSpace", "x", blocksize=1), {}, ["DepthToSpace"]),
     "gather": (node("Gather", "x i", axis=1), {"i": np.array([3, -1, 0])}, ["Gather"]),
     "pad": (node("Pad", "x p"), {"p": np.array([0, 0, 1, 0, 0, 0, 2, 3])}, ["Convolution"]),
+    "pad that takes away": (node("Pad", "x p"), {"p": np.array([0, 0, -1, 0, 0, 0, -2, -3])}, ["Crop"]),
     "pad channels": (node("Pad", "x p"), {"p": np.array([0, 1, 0, 0, 0, 2, 0, 0])}, ["Convolution"]),
     "repeat": (
         node("Resize", "x - f", mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
@@ -385,6 +408,63 @@ PATTERNS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         "a, b = Split<axis=1>(x, s) r = Relu(b) y = Concat<axis=1>(r, a)",
         {"s": np.array([2, 4])},
         ["Gather", "Gather", "ReLU", "Concat"],
+    ),
+    "split of rows": (
+        "a, b = Split<axis=2>(x, s) y = Add(b, a)",
+        {"s": np.array([4, 4])},
+        ["Crop", "Crop", "Eltwise"],
+    ),
+    "focus of YOLOv5": (
+        "a = Slice(x, o, e, c, t) b = Slice(x, p, e, c, t) y = Concat<axis=1>(a, b)",
+        {"o": np.array([0, 0]), "p": np.array([1, 0]), "e": np.array([8, 8]), "c": np.array([2, 3]), "t": [2, 2]},
+        ["Crop", "Pooling", "Crop", "Pooling", "Concat"],
+    ),
+    "reorg as exporters write it": (
+        "r = Reshape(x, s) t = Transpose<perm=[0, 3, 5, 1, 2, 4]>(r) y = Reshape(t, b)",
+        {"s": np.array([0, 6, 4, 2, 3, 3]), "b": np.array([0, 36, 4, 3])},
+        ["SpaceToDepth"],
+    ),
+    "reorg of YOLOv2 by PyTorch": (
+        "a = Reshape(x, s) b = Transpose<perm=[0, 1, 2, 4, 3, 5]>(a) c = Reshape(b, t) d = Transpose<perm=[0, 1, 3, 2]>"
+        "(c) e = Reshape(d, u) f = Transpose<perm=[0, 2, 1, 3, 4]>(e) y = Reshape(f, v)",
+        {
+            "s": np.array([0, 6, 4, 2, 3, 3]),
+            "t": np.array([0, 6, 12, 6]),
+            "u": np.array([0, 6, 6, 4, 3]),
+            "v": np.array([0, 36, 4, 3]),
+        },
+        ["SpaceToDepth"],
+    ),
+    "pixel unshuffle and shuffle": (
+        "a = Reshape(x, s) b = Transpose<perm=[0, 1, 3, 5, 2, 4]>(a) c = Reshape(b, t) d = Relu(c) e = Reshape(d, u) "
+        "f = Transpose<perm=[0, 1, 4, 2, 5, 3]>(e) y = Reshape(f, v)",
+        {
+            "s": np.array([0, 6, 4, 2, 3, 3]),
+            "t": np.array([0, 36, 4, 3]),
+            "u": np.array([0, 6, 2, 3, 4, 3]),
+            "v": np.array([0, 6, 8, 9]),
+        },
+        ["SpaceToDepth", "ReLU", "DepthToSpace"],
+    ),
+    "blocks between convolutions": (
+        'c = Conv(x, w) s = SpaceToDepth<blocksize=3>(c) d = Conv(s, v) y = DepthToSpace<blocksize=3, mode="CRD">(d)',
+        {"w": normal(2, 6, 3, 1), "v": normal(9, 18, 1, 1)},
+        ["Convolution", "SpaceToDepth", "Convolution", "DepthToSpace"],
+    ),
+    "blocks in ONNX's order": (
+        "d = Conv(x, w) y = DepthToSpace<blocksize=2>(d)",
+        {"w": normal(12, 6, 1, 1)},
+        ["Convolution", "DepthToSpace"],
+    ),
+    "shuffle of pixels behind a convolution": (
+        "d = Conv(x, w) a = Reshape(d, s) b = Transpose<perm=[0, 1, 4, 2, 5, 3]>(a) c = Reshape(b, t) y = Conv(c, v)",
+        {
+            "w": normal(12, 6, 1, 1),
+            "s": np.array([0, 3, 2, 2, 8, 9]),
+            "t": np.array([0, 3, 16, 18]),
+            "v": normal(4, 3, 3, 3),
+        },
+        ["Convolution", "DepthToSpace", "Convolution"],
     ),
     "pad and conv": (
         "p = Pad(x, q) y = Conv<pads=[1, 0, 0, 0]>(p, w)",

@@ -39,6 +39,7 @@ from nvdla_quant.network.graph import (
     Swish,
     TanH,
 )
+from nvdla_quant.network.moves import Crop, DepthToSpace, SpaceToDepth, inverted, onnx_order
 from nvdla_quant.network.onnx.reader import read_onnx
 from nvdla_quant.network.onnx.writer import to_onnx
 from nvdla_quant.network.shapes import assemble, divisors
@@ -156,6 +157,11 @@ SINGLE: dict[str, Operation] = {
     "addend": Power(1.0, 1.0, -0.7),
     "square": Power(2.0),
     "gather": Gather((4, 2, 0, 1)),
+    "crop": Crop((2, 8), (0, 3)),
+    "blocks": SpaceToDepth((1, 2), tuple(range(12))),
+    "blocks in ONNX's order": SpaceToDepth((11, 5), onnx_order(6, (11, 5))),
+    "pixels": DepthToSpace((3, 2), tuple(range(6))),
+    "pixels in ONNX's order": DepthToSpace((1, 3), inverted(onnx_order(2, (1, 3)))),
     "lrn": LRN(5, 1e-4, 0.75, 2.0),
 }
 
