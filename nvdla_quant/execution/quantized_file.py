@@ -58,6 +58,8 @@ def run_file(
     content = load(path, cut_at).model.SerializeToString() if cut_at else str(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
+    # Processors without dot products of bytes would add pairs of products in 16 bits, and clip the sums.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # Of several classes of its own, all below Exception.
