@@ -15,7 +15,8 @@ from nvdla_quant.network.files import read_model
 from nvdla_quant.network.graph import InnerProduct, Network
 from nvdla_quant.table.cache import parse_cache
 from nvdla_quant.table.naming import match, tensor_names
-from tests.exports.packed import FOLDER, names, rounded
+from tests.exports.pack import rounded
+from tests.exports.packed import FOLDER, names
 from tests.exports.tensorrt_caches import BATCH, Noise
 
 CACHES = sorted(FOLDER.glob("*.cache"))
