@@ -2,7 +2,7 @@
 
 usage: python -m benchmarks.timing [GOLDEN_CYCLES] [--no-fit]
 
-Operations: those of ``tests/data/cycles.json``; with GOLDEN_CYCLES, the folder of the developers' measurements, also
+Operations: those of ``tests/data/cycles.json.xz``; with GOLDEN_CYCLES, the folder of the developers' measurements, also
 the networks there. *spreadsheet* is nvdla/hw's ``perf`` (the more of MAC and DRAM cycles, channels and kernels rounded
 up to what the MACs take; what is no convolution is free, and left out here), *line* the formula in docs/timing.md.
 Then ResNet-20, the constants fitted to one half of the networks and tried on the other, both ways, and how long an

@@ -13,6 +13,7 @@ import yaml
 from hypothesis import HealthCheck, settings
 
 from nvdla_quant.network.caffe.writer import write_caffemodel, write_prototxt
+from tests.exports import packed
 from tests.fakes import CANARY
 from tests.profiles import LONG, is_long
 from tests.sweeps import compile_kernels, once, run, tiny_network
@@ -72,6 +73,14 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the developers' golden data (../shared) is not beside this checkout")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the networks that PyTorch and Keras exported."""
+    folder = tmp_path_factory.mktemp("exports")
+    packed.unpack(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

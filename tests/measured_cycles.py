@@ -1,11 +1,12 @@
 """Cycles that NVIDIA's RTL took for operations, beside what the operations do: numbers alone, no loadables.
 
-``tests/data/cycles.json`` is made from the developers' golden data, which a user's clone has not:
+``tests/data/cycles.json.xz`` is made from the developers' golden data, which a user's clone has not:
 
-    python -m tests.measured_cycles ../shared/golden/cycles tests/data/cycles.json
+    python -m tests.measured_cycles ../shared/golden/cycles tests/data/cycles.json.xz
 """
 
 import json
+import lzma
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -18,7 +19,7 @@ from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.timing.memory import Memory
 from nvdla_quant.timing.records import Convolution, Operation, Planar, Point
 
-FILE = Path(__file__).parent / "data" / "cycles.json"
+FILE = Path(__file__).parent / "data" / "cycles.json.xz"
 NAMES = ("nv_small", "nv_small_256", "nv_medium_512", "nv_large")
 KINDS = {kind.__name__: kind for kind in (Convolution, Point, Planar)}
 
@@ -62,7 +63,7 @@ class Measurements:
 
 def read_measurements(path: Path = FILE) -> Measurements:
     """Read the committed file."""
-    content = json.loads(path.read_text())
+    content = json.loads(lzma.decompress(path.read_bytes()))
     works = {name: {key: _work(one) for key, one in found.items()} for name, found in content["operations"].items()}
     settings = tuple(
         Setting(
@@ -149,7 +150,7 @@ def main() -> None:
     about = "Cycles of operations on NVIDIA's RTL (nvdla/hw 1a65f1f, Verilator); tests/measured_cycles.py reads them."
     content = {"about": about, "operations": works, "settings": settings}
     lines = json.dumps(content, separators=(",", ":")).replace('},"', '},\n"').replace(',{"target"', ',\n{"target"')
-    path.write_text(lines + "\n")
+    path.write_bytes(lzma.compress(f"{lines}\n".encode(), preset=9 | lzma.PRESET_EXTREME))
 
 
 if __name__ == "__main__":

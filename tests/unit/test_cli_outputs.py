@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import lzma
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from nvdla_quant.network.caffe.writer import write_caffemodel, write_prototxt
 from nvdla_quant.runtime.dimg import read_dimg
 from nvdla_quant.table.table import read_table
 from tests.networks.heads import alike_heads
+from tests.networks.nvidia import two_heads
 from tests.verified import correlation
 
 NETWORK = alike_heads()
@@ -129,6 +131,37 @@ def test_from_a_network_to_verified_outputs(made: tuple[str, str, str], images: 
     swapped = _swapped(loadable)
     assert "wrong-output" in call("verify", swapped, *verified, "--report", report, status=4)
     assert "output 'near' is not near, it holds far" in call("verify", swapped, *verified, status=4)
+
+
+@pytest.mark.parametrize(("name", "target"), [("nv-full-fp16", "nv_full"), ("nv-small-int8-perfilter", "nv_small")])
+def test_two_outputs_of_nvidias_compiler(name: str, target: str, repository: Path, tmp_path: Path) -> None:
+    """By the same commands; the loadables' README.md says how they were made."""
+    data, network = repository / "tests" / "data" / "nvidia", two_heads()
+    loadable, model = tmp_path / "two.nvdla", [tmp_path / "deploy.prototxt", tmp_path / "heads.caffemodel"]
+    loadable.write_bytes(lzma.decompress((data / f"heads-{name}.nvdla.xz").read_bytes()))
+    write_prototxt(network, model[0])
+    write_caffemodel(network, model[1])
+    scales = read_table(data / "heads.json").scales if "int8" in name else dict.fromkeys(("data", *HEADS), 1.0)
+    pictures = np.random.default_rng(1).normal(0, 1, (4, 3, 16, 16)).astype(np.float32)
+    fed = np.zeros((4, 4, 16, 16), np.int8 if "int8" in name else np.float16)
+    fed[:, :3] = np.clip(np.rint(pictures / scales["data"]), -128, 127) if "int8" in name else pictures
+    np.save(tmp_path / "fed.npy", fed)
+    np.save(tmp_path / "pictures.npy", pictures)
+    described = json.loads(call("inspect", loadable, "--json"))["outputs"]
+    assert [(one["name"], one["shape"]) for one in described] == [(head, [1, 8, 8, 8]) for head in HEADS]
+    places = ["--output", tmp_path / "scores", "--rawdump", tmp_path / "dumps"]
+    call("emulate", loadable, "--input", tmp_path / "fed.npy", "--configtarget", target, *places)
+    expected = Reference(network).run(pictures)
+    for head in HEADS:
+        values = np.load(tmp_path / "scores" / f"{head}.npy")
+        assert correlation(values * np.float32(scales[head]), expected[head]) > 0.99
+        dump = read_dimg(tmp_path / "dumps" / f"{head}.dimg", shape=(8, 8, 8), dtype=values.dtype)
+        np.testing.assert_array_equal(dump, values[0])
+    table = ["--calibtable", data / "heads.json"] if "int8" in name else []
+    options = [*table, "--images", tmp_path / "pictures.npy", "--configtarget", target]
+    said = call("verify", loadable, "--prototxt", model[0], "--caffemodel", model[1], *options)
+    assert "verdict: ok" in said
+    assert all(f"{head}: cosine" in said for head in HEADS)
 
 
 def _swapped(path: Path) -> Path:

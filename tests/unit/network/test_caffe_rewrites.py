@@ -35,12 +35,11 @@ from nvdla_quant.network.graph import (
 from nvdla_quant.network.moves import Crop, DepthToSpace, SpaceToDepth, onnx_order
 from nvdla_quant.network.shapes import assemble
 from tests.caffe_networks import assert_equal
-from tests.conftest import REPOSITORY
+from tests.exports.packed import names
 from tests.networks.random import Drawn, networks
 
 RNG = np.random.default_rng(0)
 SHAPE = (6, 11, 9)
-EXPORTS = sorted((REPOSITORY / "tests" / "data" / "exports").glob("*.onnx"))
 
 
 def weights(*shape: int) -> np.ndarray:
@@ -206,11 +205,11 @@ def test_nothing_is_written_that_caffe_does_not_mean(case: str, tmp_path: Path) 
             write_prototxt(network, tmp_path / "deploy.prototxt")
 
 
-@pytest.mark.parametrize("path", EXPORTS, ids=lambda path: path.stem)
-def test_exported_networks_in_caffe(path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", names())
+def test_exported_networks_in_caffe(name: str, exports: Path, tmp_path: Path) -> None:
     """All but the one with GELU by the error function; OpenCV computes the same of their files."""
     cv2 = pytest.importorskip("cv2", reason="opencv-python-headless (extra: dev) is not installed")
-    network = read_model([path])
+    network = read_model([exports / f"{name}.onnx"])
     if lacking := not_in_caffe(network):
         assert {network.by_name[finding.layer].kind for finding in lacking} == {"GELU"}
         return

@@ -15,13 +15,12 @@ from nvdla_quant.network.files import read_model
 from nvdla_quant.network.graph import InnerProduct, Network
 from nvdla_quant.table.cache import parse_cache
 from nvdla_quant.table.naming import match, tensor_names
-from tests.conftest import REPOSITORY
+from tests.exports.pack import rounded
+from tests.exports.packed import FOLDER, names
 from tests.exports.tensorrt_caches import BATCH, Noise
 
-FOLDER = REPOSITORY / "tests" / "data" / "exports"
-EXPORTS = sorted(FOLDER.glob("*.onnx"))
 CACHES = sorted(FOLDER.glob("*.cache"))
-MOST_BYTES = 1_000_000
+MOST_BYTES = 400_000
 PRODUCERS = {"script": "pytorch", "plain": "pytorch", "dynamo": "pytorch", "tf2onnx": "tf2onnx"}
 ADDED_FOR_A_GEMM = [
     *["(Unnamed Layer* N) [Constant]_output"] * 2,
@@ -37,18 +36,30 @@ def opset(model: onnx.ModelProto) -> int:
     return int(version)
 
 
+def models(exports: Path) -> dict[str, onnx.ModelProto]:
+    """Return all networks by name."""
+    return {name: onnx.load(exports / f"{name}.onnx") for name in names()}
+
+
 def test_they_are_small() -> None:
-    assert 0 < sum(path.stat().st_size for path in EXPORTS) < MOST_BYTES
+    assert 0 < sum(path.stat().st_size for path in FOLDER.glob("*.onnx*")) < MOST_BYTES
 
 
-def test_both_exporters_and_all_versions_are_there() -> None:
-    kinds = {(opset(onnx.load(path)), path.stem.split("-")[-1] == "dynamo") for path in EXPORTS}
+def test_weights_are_rounded_to_steps_of_a_power_of_two() -> None:
+    """The largest is 1.5, so a step is the power of two below 1.5 / 7: an eighth."""
+    values = np.array([[1.5, -0.07, 0.06], [0.19, -1.5, 0.0]], np.float32)
+    np.testing.assert_array_equal(rounded(values), [[1.5, -0.125, 0.0], [0.25, -1.5, 0.0]])
+    assert rounded(values).dtype == np.float32
+
+
+def test_both_exporters_and_all_versions_are_there(exports: Path) -> None:
+    kinds = {(opset(model), name.endswith("dynamo")) for name, model in models(exports).items()}
     assert kinds == {(11, False), (13, False), (17, False), (18, True), (21, True)}
 
 
-def test_operators() -> None:
+def test_operators(exports: Path) -> None:
     """Each operator that PyTorch and tf2onnx write for the networks of `tests.exports`."""
-    found = Counter(node.op_type for path in EXPORTS for node in onnx.load(path).graph.node)
+    found = Counter(node.op_type for model in models(exports).values() for node in model.graph.node)
     assert set(found) >= {
         *("Add", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Constant", "Conv", "ConvTranspose"),
         *("Div", "Erf", "Flatten", "Gather", "Gelu", "Gemm", "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid"),
@@ -58,12 +69,13 @@ def test_operators() -> None:
     }
 
 
-@pytest.mark.parametrize("path", EXPORTS, ids=lambda path: path.stem)
-def test_export(path: Path) -> None:
+@pytest.mark.parametrize("name", names())
+def test_export(name: str, exports: Path) -> None:
     """It is valid, as its name says, names no folder of the machine that made it, and tells images apart."""
+    path = exports / f"{name}.onnx"
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
-    *_, version, exporter = path.stem.removesuffix("-plain").split("-")
+    *_, version, exporter = name.removesuffix("-plain").split("-")
     assert (opset(model), model.producer_name) == (int(version), PRODUCERS[exporter])
     assert not re.search(rb"site-packages|/home/|/root/|/tmp/", path.read_bytes())
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -72,7 +84,7 @@ def test_export(path: Path) -> None:
     images = random.integers(0, 256, (4, *shape)).astype(np.float32)
     if "uint8" in source.type:
         images = images.astype(np.uint8)
-    elif not path.stem.startswith(("assorted", "keras")):  # These take pixels.
+    elif not name.startswith(("assorted", "keras")):  # These take pixels.
         images = (images - 127.5) / 73.6
     outputs = np.concatenate([session.run(None, {source.name: image[None]})[0] for image in images]).reshape(4, -1)
     assert np.isfinite(outputs).all()
@@ -121,9 +133,8 @@ def network_of(cache: Path) -> Network:
     return read_model([FOLDER / f"{cache.stem.rpartition('.')[0]}.onnx"])
 
 
-def test_tf2onnx_takes_nhwc() -> None:
-    models = [onnx.load(path) for path in EXPORTS if path.stem.endswith("tf2onnx")]
-    shapes = [[axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim] for model in models]
-    assert shapes == [[0, 32, 32, 3]] * 2
-    types = {model.graph.input[0].type.tensor_type.elem_type for model in models}
+def test_tf2onnx_takes_nhwc(exports: Path) -> None:
+    kinds = [model.graph.input[0].type.tensor_type for name, model in models(exports).items() if "tf2onnx" in name]
+    assert [[axis.dim_value for axis in kind.shape.dim] for kind in kinds] == [[0, 32, 32, 3]] * 2
+    types = {kind.elem_type for kind in kinds}
     assert types == {TensorProto.FLOAT, TensorProto.UINT8}

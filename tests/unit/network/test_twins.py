@@ -57,7 +57,7 @@ def twins(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_all_shipped_models_are_here() -> None:
-    assert len(MODELS) == 4
+    assert len(MODELS) == 5
 
 
 def test_the_same_scores(twins: tuple[Twin, Twin, Twin]) -> None:

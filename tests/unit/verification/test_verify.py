@@ -118,20 +118,6 @@ def test_the_docs_give_the_verdict_of_each_of_nvidias_loadables(shared: Path, re
         assert (verdict.verdict, verdict.cause, verdict.first_bad_layer) == expected, name
 
 
-def test_a_miscompiled_and_a_right_loadable_in_every_clone(repository: Path) -> None:
-    data = repository / "tests" / "data"
-    product = golden_case(
-        data / "golden" / "v-elt-prod-nv-small-int8-perfilter", data / "models" / "v-elt-prod"
-    ).verify()
-    assert (product.verdict.verdict, product.verdict.cause) == (MISCOMPILED, Cause.PRODUCT)
-    assert [row["layer"] for row in product.rows] == ["c0", "a", "e1", "fc"]
-    right = golden_case(
-        data / "golden" / "v-conv0-nobias-relu-nv-small-int8-perkernel", data / "models" / "v-conv0-nobias-relu"
-    ).verify()
-    assert right.verdict.verdict is OK
-    assert right.verdict.mode == "per-kernel"
-
-
 SMALL = residual_network()
 CASES = {
     "nv_small per-filter": compiled_case(SMALL, NV_SMALL, INT8, PER_FILTER),
