@@ -120,7 +120,7 @@ def render_page(
         ("images", "Calibration images and seeds", _images(evidence, charts)),
         ("layers", "Layers", _layers(evidence, charts)),
         ("scales", "Scales of the calibrators", _note(_SCALES) + charts.add(scales_chart(evidence))),
-        ("classes", "Classes and confusions", _classes(evidence, charts)),
+        *([("classes", "Classes and confusions", _classes(evidence, charts))] if evidence.cases else []),
         ("wrong", "Wrong outputs", _wrong(evidence)),
         ("times", "Run times of the jobs", _times(times, kernels, charts, manifest["config"]["shards"])),
         ("environment", "Environment", _environment(manifest)),

@@ -27,6 +27,12 @@ def p_value(cell: Any) -> str:
     return "< 0.0001" if cell < 0.0001 else f"{cell:.4f}" if cell < 0.01 else f"{cell:.2f}"
 
 
+def p_said(cell: Any) -> str:
+    """Return a p-value in a sentence."""
+    text = p_value(cell)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
 def of_command(cell: Any, *, sign: bool = False) -> str:
     """Return a number of a user's command, which may be of any size, with four significant digits."""
     if pd.isna(cell):

@@ -79,7 +79,8 @@ def as_arrays(result: RunResult, indices: NDArray[np.int64]) -> dict[str, NDArra
     indices : NDArray[np.int64]
         Place of each image in its data set, (n,).
     """
-    arrays: dict[str, NDArray[Any]] = dict(named_outputs(result.outputs))
+    outputs = result.outputs
+    arrays = {_ONLY: next(iter(outputs.values()))} if len(outputs) == 1 else named_outputs(outputs)
     if result.before_softmax is not None:
         arrays["logits"] = result.before_softmax
     if result.check is not None:
@@ -94,12 +95,12 @@ _ONLY, _SEVERAL = "output", "outputs/"
 
 
 def named_outputs(outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Return outputs under the names that they have in a file of arrays: ``output``, or ``outputs/NAME`` of several."""
-    return {_ONLY if len(outputs) == 1 else f"{_SEVERAL}{name}": values for name, values in outputs.items()}
+    """Return outputs under the names that they have in a file of arrays, ``outputs/NAME``."""
+    return {f"{_SEVERAL}{name}": values for name, values in outputs.items()}
 
 
 def outputs_in(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Return the outputs in a file of arrays by their names, in their order; an only one is called ``output``.
+    """Return the outputs in a file of arrays by their names, in their order; one without a name is called ``output``.
 
     Raises
     ------

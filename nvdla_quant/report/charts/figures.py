@@ -199,6 +199,8 @@ def classes_chart(evidence: Evidence) -> alt.ConcatChart:
                         numeric=True,
                     )
                 )
+    if not evidence.cases:
+        return nothing("No case is measured by labels: there are no classes.")
     if not panels:
         return nothing("No class changed: every variant has the same images of each class right as fp32.")
     return arrange(panels, 1, shared_colours=False)

@@ -13,7 +13,7 @@ from nvdla_quant.report.words import number, of_command
 
 _WIDTH = 260
 _ROW_HEIGHT = 22
-_COLUMNS = 3
+_COLUMNS = 2
 
 
 def fidelity_chart(evidence: Evidence) -> alt.ConcatChart:
@@ -37,7 +37,10 @@ def fidelity_chart(evidence: Evidence) -> alt.ConcatChart:
             said = where(here.fidelity, ["target"], [targets[0]]).dropna(subset=["number"])
             if len(said):
                 shown = [
-                    _point(row, "number_delta", of_command(row["number_delta"], sign=True)) for row in records(said)
+                    _point(
+                        row, "number_delta", of_command(row["number_delta"], sign=True).replace("-", "\N{MINUS SIGN}")
+                    )
+                    for row in records(said)
                 ]
                 ends = _domain(said[["number_delta_low", "number_delta_high"]], zero=True)
                 better = "lower" if said["lower_is_better"].any() else "higher"

@@ -17,7 +17,7 @@ from nvdla_quant.report.evidence import Evidence
 from nvdla_quant.report.frames import PLACE, Row, records, where
 from nvdla_quant.report.recommendation.choice import choose, in_words, listed, times_of, unverified
 from nvdla_quant.report.recommendation.record import LEVEL, Recommendation
-from nvdla_quant.report.words import backends, bounds, number, of_command, p_value, significant
+from nvdla_quant.report.words import backends, bounds, number, of_command, p_said, significant
 
 
 def recommend_by_outputs(evidence: Evidence, case: tuple[str, str], target: str, keep: float) -> Recommendation:
@@ -109,7 +109,7 @@ def _worth(choice: Row, with_fp32: Sequence[Row]) -> str:
         delta = of_command(pair["value_delta"], sign=True)
         parts.append(
             f"The command gives it {ours} and fp32 {theirs}, a difference of {delta} ({low} to {high}, 95 %; "
-            f"{pair['won']} images better, {pair['lost']} worse, p = {p_value(pair['p'])})."
+            f"{pair['won']} images better, {pair['lost']} worse, {p_said(pair['p'])})."
         )
     return " ".join(parts)
 

@@ -18,7 +18,7 @@ from nvdla_quant.report.evidence import Evidence
 from nvdla_quant.report.frames import PLACE, Row, records, where
 from nvdla_quant.report.recommendation.choice import choose, in_words, listed, times_of, unverified
 from nvdla_quant.report.recommendation.record import KEPT, LEVEL, Recommendation
-from nvdla_quant.report.words import backends, number, p_value
+from nvdla_quant.report.words import backends, number, p_said
 
 
 def recommend_by_labels(evidence: Evidence, case: tuple[str, str], target: str, keep: float) -> Recommendation:
@@ -106,7 +106,7 @@ def _cost(choice: Row, pair: Row, keep: float) -> str:
     right, reference = number(pair["top1"]), number(pair["baseline_top1"])
     parts = [
         f"It has {right} % of {pair['n']} test images right, fp32 {reference} %: a difference of {_interval(pair)} "
-        f"points (95 %, the same images; {pair['won']} won, {pair['lost']} lost, p = {p_value(pair['p'])})."
+        f"points (95 %, the same images; {pair['won']} won, {pair['lost']} lost, {p_said(pair['p'])})."
     ]
     if pair["p"] < LEVEL:
         parts.append("That is significant.")
@@ -145,7 +145,7 @@ def _ranking(options: Mapping[str, Row], equal: Sequence[str], choice: str, besi
         least = min((beside[name] for name in equal if name in beside), default=1.0)
         said.append(
             f"These images do not tell it from {len(others)} of the {len(options) - 1} others ({listed(others)}; "
-            f"smallest corrected p = {p_value(least)}): any of them will do. The one named is the fastest; of those as "
+            f"smallest corrected {p_said(least)}): any of them will do. The one named is the fastest; of those as "
             "fast to 1 % int8 comes first, which needs half the bytes, then the kind that agrees with fp32 on the most "
             "images."
         )
@@ -168,7 +168,7 @@ def _modes(pairs: Sequence[Row]) -> list[str]:
         widest = max(abs(c["delta"]) for c in modes)
         return [
             f"per-filter beside per-kernel: no significant difference in {len(modes)} pairs with the same calibrator "
-            f"(at most {number(widest)} points, smallest corrected p = {p_value(least)})."
+            f"(at most {number(widest)} points, smallest corrected {p_said(least)})."
         ]
     better = [c for c in apart if c["delta"] > 0]
     largest = signed(max((c["delta"] for c in apart), key=abs))

@@ -12,7 +12,7 @@ from tests.networks.dense import labeller
 
 
 def decoder() -> Network:
-    """Two heads, one of which ends in a Sigmoid, from a table, that a convolution reads too; a Softmax of each pixel."""
+    """Two heads: one ends in a Sigmoid, from a table, that a convolution reads too, one in a Softmax of each pixel."""
     builder = Builder("decoder", (3, 8, 8))
     stem = builder.conv_relu("stem", "data", 8, 3)
     last = builder.conv("middle", stem, 8, 3)
