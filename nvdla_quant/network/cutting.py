@@ -125,16 +125,16 @@ def ending_at(network: Network, names: Sequence[str]) -> Network:
     names : Sequence[str]
         Names of its layers; of several tensors that are views of one another the first counts.
     """
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(viewed(network, name), name)
+    ends = list(first.values())
     nodes = [Node(layer.inputs, (layer.name,)) for layer in network.layers]
-    kept = [network.layers[number] for number in sorted(needed(nodes, names))]
+    kept = [network.layers[number] for number in sorted(needed(nodes, ends))]
     read = {name for layer in kept for name in layer.inputs}
     layers = [layer for layer in kept if layer.name in read]
     tensors = dict(network.tensors)
-    shown: set[str] = set()
-    for name in names:
-        if viewed(network, name) in shown:
-            continue
-        shown.add(viewed(network, name))
+    for name in ends:
         if name not in read:
             layers.append(network.by_name[name])
             continue

@@ -63,18 +63,6 @@ def test_what_is_made_is_the_network_up_to_there(case: Case) -> None:
         assert [layer.name for layer in read_model([case[0] / path for path in files]).layers] == expected
 
 
-def test_a_name_that_nothing_has_ends_the_job(case: Case) -> None:
-    checkout, config = case
-    config = copy.deepcopy(config)
-    config["models"]["tiny"]["cut_at"] = ["prop"]
-    (checkout / "wrong.yaml").write_text(yaml.safe_dump(config))
-    result = run(checkout, "--configfile", "wrong.yaml", "--", f"{NETWORK}/cut/deploy.prototxt")
-    assert result.returncode == 1
-    log = (checkout / "results" / "logs" / "tiny" / "noise" / "cut_network.log").read_text()
-    assert "error: inputs/deploy.prototxt with inputs/tiny.caffemodel: cut_at names 'prop'" in log
-    assert "near it are 'prob'" in log
-
-
 def job_of(config: dict[str, Any]) -> Job:
     configuration = load_configuration(config)
     return Job(configuration, Artefacts(configuration, "results"))

@@ -192,6 +192,13 @@ def test_weights_of_dropped_layers_are_not_asked_for(tmp_path: Path) -> None:
     assert read_model([structure, weights], cut_at=["last"]).only_output.name == "last"
 
 
+def test_views_of_one_tensor_are_one_output(tmp_path: Path) -> None:
+    views = (layer("dropped", "Dropout", "last"), layer("flat", "Flatten", "dropped"))
+    network = caffe("last", "flat", text=prototxt(*IN_PLACE, *views), folder=tmp_path)
+    assert [(item.name, item.kind) for item in network.layers][-1] == ("last", "Convolution")
+    assert network.only_output.name == "last"
+
+
 # ONNX.
 
 
