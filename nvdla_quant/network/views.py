@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from nvdla_quant.network.graph import Dropout, Flatten, Gather, Layer, Network, Reshape
+from nvdla_quant.network.graph import Concat, Dropout, Flatten, Gather, Layer, Network, Reshape
 from nvdla_quant.network.moves import Crop, DepthToSpace, SpaceToDepth
 
 VIEWS = (Dropout, Flatten, Reshape)
@@ -34,3 +34,9 @@ def sole_reader(network: Network, name: str) -> Layer | None:
         return None
     found = list(readers(network, name))
     return found[0] if len(found) == 1 else None
+
+
+def is_joined_alone(network: Network, name: str) -> bool:
+    """Whether Concats are all that reads the elements of tensor `name`, so that it only has to stand in theirs."""
+    found = list(readers(network, name))
+    return bool(found) and all(isinstance(layer.operation, Concat) for layer in found)

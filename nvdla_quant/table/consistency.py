@@ -13,7 +13,8 @@ import numpy as np
 
 from nvdla_quant.errors import TableError
 from nvdla_quant.network.graph import Network
-from nvdla_quant.network.views import MOVES, VIEWS, viewed
+from nvdla_quant.network.moves import Crop
+from nvdla_quant.network.views import MOVES, VIEWS, is_joined_alone, viewed
 from nvdla_quant.table.changes import Change
 from nvdla_quant.table.table import SOFTMAX_SCALE, CalibrationTable
 
@@ -59,15 +60,18 @@ def bonds(network: Network) -> tuple[Bond, ...]:
     """Return what must agree in `network`, in network order.
 
     Pooling: the output is at the input's scale. Gather, Crop, SpaceToDepth and DepthToSpace: likewise, since their
-    values are read where they stand, or are copied as they are. Concat: all inputs and the output. Element-wise sum,
-    maximum and minimum: the inputs. Each input is the tensor that the layer reads, hence the last fused one of its
-    branch; Dropout, Flatten and Reshape are looked through.
+    values are read where they stand, or are copied as they are; but a Crop that Concats alone read is rescaled on the
+    way there. Concat: all inputs and the output. Element-wise sum, maximum and minimum: the inputs. Each input is the
+    tensor that the layer reads, hence the last fused one of its branch; Dropout, Flatten and Reshape are looked
+    through.
     """
     found = []
     for layer in network.layers:
         sources = tuple(dict.fromkeys(viewed(network, name) for name in layer.inputs))
         if layer.kind == "Pooling":
             found.append(Bond("pooling", layer.name, sources, layer.name))
+        elif isinstance(layer.operation, Crop) and is_joined_alone(network, layer.name):
+            continue
         elif isinstance(layer.operation, MOVES):
             found.append(Bond(_MOVED[layer.kind], layer.name, sources, layer.name))
         elif layer.kind == "Concat":

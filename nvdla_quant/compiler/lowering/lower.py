@@ -63,7 +63,7 @@ from nvdla_quant.network.graph import (
 )
 from nvdla_quant.network.moves import Crop, DepthToSpace, SpaceToDepth
 from nvdla_quant.network.passes import affine_of
-from nvdla_quant.network.views import sole_reader, viewed
+from nvdla_quant.network.views import is_joined_alone, sole_reader, viewed
 from nvdla_quant.support.check import image_inputs, runs_from_table
 
 INPUT = -1
@@ -380,13 +380,13 @@ class _Lowering:
             self._append(gather((layer.name,), source, layer.name, operation.channels, total))
 
     def _crop(self, layer: Layer, operation: Crop, source: str) -> None:
-        """Let rows and columns be read where they are; copy what is an output, and one pixel of several atoms.
+        """Let rows and columns be read where they are; copy an output, what is joined, and one pixel of several atoms.
 
         Of one pixel the SDP takes all atoms one behind the other, whatever the tensor, so a convolution copies it.
         """
         channels, height, width = self._network.tensors[layer.name].chw
         pixel = (height, width) == (1, 1) and channels > self._atom
-        copied = pixel or layer.name in self._outputs
+        copied = pixel or layer.name in self._outputs or is_joined_alone(self._network, layer.name)
         name = f"{layer.name}#inside" if copied else layer.name
         self._inside[name] = Part(source, 0, channels, operation.rows[0], column=operation.columns[0])
         self._complete[name] = self._complete.get(source, INPUT)

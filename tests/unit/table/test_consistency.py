@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from nvdla_quant.errors import TableError
 from nvdla_quant.jobs.files import format_records
 from nvdla_quant.network.caffe.reader import read_structure
-from nvdla_quant.network.graph import Convolution, Eltwise, Gather, Layer, Network, Tensor
+from nvdla_quant.network.graph import Concat, Convolution, Eltwise, Gather, Layer, Network, ReLU, Tensor
+from nvdla_quant.network.moves import Crop, DepthToSpace, SpaceToDepth
 from nvdla_quant.network.shapes import assemble
 from nvdla_quant.table.changes import Change, write_changes
 from nvdla_quant.table.consistency import feed, unify
@@ -104,6 +105,43 @@ def test_gathered_channels_take_the_scale_of_what_they_are_taken_from() -> None:
     fixed, changes = unify(network, CalibrationTable(scales))
     assert dict(fixed.scales) == {"data": 1.0, "conv": 2.0, "half": 2.0, "other": 2.0, "sum": 1.0}
     assert [(change.name, change.rule) for change in changes] == [("half", "gather"), ("other", "eltwise")]
+
+
+def test_values_that_move_take_the_scale_of_what_they_are_moved_from() -> None:
+    layers = [
+        Layer("conv", Convolution(np.ones((4, 1, 1, 1), np.float32), None), ("data",)),
+        Layer("cut", Crop((0, 2), (2, 2)), ("conv",)),
+        Layer("blocks", SpaceToDepth((2, 2), tuple(range(16))), ("cut",)),
+        Layer("pixels", DepthToSpace((4, 4), tuple(range(16))), ("blocks",)),
+    ]
+    network = assemble("moves", [Tensor("data", (1, 4, 4), "data")], layers)
+    fixed, changes = unify(
+        network, CalibrationTable({"data": 1.0, "conv": 2.0, "cut": 3.0, "blocks": 4.0, "pixels": 1.0})
+    )
+    assert dict(fixed.scales) == {"data": 1.0, "conv": 2.0, "cut": 2.0, "blocks": 2.0, "pixels": 2.0}
+    assert [(change.name, change.rule) for change in changes] == [
+        ("cut", "crop"),
+        ("blocks", "blocks"),
+        ("pixels", "blocks"),
+    ]
+
+
+def test_what_is_cut_for_a_concat_has_its_scale() -> None:
+    """It is copied there, so that what it is cut from keeps a finer one; where anything else reads it, it cannot."""
+    layers = [
+        Layer("conv", Convolution(np.ones((4, 1, 1, 1), np.float32), None), ("data",)),
+        Layer("cut", Crop((0, 2), (0, 2)), ("conv",)),
+        Layer("other", Convolution(np.ones((2, 1, 3, 3), np.float32), None), ("data",)),
+        Layer("join", Concat(), ("cut", "other")),
+    ]
+    scales = {"data": 1.0, "conv": 2.0, "cut": 1.5, "other": 9.0, "join": 1.0, "also": 1.0}
+    tensor = Tensor("data", (1, 4, 4), "data")
+    joined = assemble("joined", [tensor], layers)
+    fixed, _ = unify(joined, CalibrationTable(scales))
+    assert [fixed[name] for name in ("conv", "cut", "other", "join")] == [2.0, 9.0, 9.0, 9.0]
+    read = assemble("read", [tensor], [*layers, Layer("also", ReLU(), ("cut",))])
+    fixed, _ = unify(read, CalibrationTable(scales))
+    assert [fixed[name] for name in ("conv", "cut", "other", "join")] == [9.0, 9.0, 9.0, 9.0]
 
 
 def test_a_pinned_input_decides(tmp_path: Path) -> None:

@@ -234,7 +234,7 @@ class Reading:
         if self.is_whole(view) or len(sizes) not in (1, 3):
             return
         if not view.is_contiguous:
-            self._settle_blocks(value, view)
+            self._settle_moved(value, view)
             return
         if view.moved:
             return
@@ -243,10 +243,20 @@ class Reading:
             self._views.pop(value.name or "")
             self.emit(value, operation, view.source)
 
-    def _settle_blocks(self, value: ir.Value, view: View) -> None:
-        """Make a layer of an exchange of pixels and channels; other orders of axes stay views."""
+    def _settle_moved(self, value: ir.Value, view: View) -> None:
+        """Make a layer of an exchange of pixels and channels; other orders of axes stay views.
+
+        So do channels in another order, unless what reads them is an output: that could have no layer for them.
+        """
+        if not self._free.is_free(value.name or ""):
+            return
         ends = 1, len(view.axes) - 1
-        if not self._free.is_free(value.name or "") or any(self._channels(view, axis) for axis in ends):
+        first, last = (self._channels(view, axis) for axis in ends)
+        if first is not None and first[0] is not None and last is None:
+            if any(output.is_graph_output() for use in value.uses() for output in use.node.outputs):
+                self._imaged(value, 1)
+            return
+        if first is not None or last is not None:
             return
         for axis in ends:
             if operation := self._exchange(view, axis):
@@ -283,6 +293,9 @@ class Reading:
         """
         if not vectors:
             self.settle(value)
+        return self._imaged(value, axis, vectors)
+
+    def _imaged(self, value: ir.Value, axis: int, vectors: bool = False) -> str:
         view = self.view(value)
         axis = range(len(view.axes))[axis]
         found = self._channels(view, axis)
@@ -307,13 +320,9 @@ class Reading:
         return blocks_of(view, axis, shape) if is_batch(view.axes[0], self.batch, prod(shape)) else None
 
     def _moved(self, value: ir.Value, axis: int, operation: Operation, tensor: str) -> str:
-        """Add the layer that moves values of `tensor`, for `value`, and return the layer's tensor.
-
-        What an output is has a layer of its own, whatever is called as it.
-        """
+        """Add the layer that moves values of `tensor`, for `value`, and return the layer's tensor."""
         view = self.view(value)
-        is_own = self._free.is_free(value.name or "") or value.is_graph_output()
-        if axis == 1 and len(view.axes) in (2, 4) and is_own:
+        if axis == 1 and len(view.axes) in (2, 4) and self._free.is_free(value.name or ""):
             self._views.pop(value.name or "")
             self.emit(value, operation, tensor)
             return self._views[value.name or ""].source
