@@ -401,12 +401,7 @@ def read_accuracy(path: Path | str) -> Accuracy:
     ReportError
         The file is missing, not JSON, or has other keys; the message names the first.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ReportError(f"{path}: cannot read the record: {error}") from error
-    check_keys(path, "", content, Accuracy)
-    check_keys(path, "subject", content["subject"], Subject)
+    content = read_record(path, Accuracy, "accuracy")
     return Accuracy(
         subject=Subject(**content["subject"]),
         n=content["n"],
@@ -416,6 +411,23 @@ def read_accuracy(path: Path | str) -> Accuracy:
         output=_read_figures(path, "output", content["output"]),
         logits=None if content["logits"] is None else _read_figures(path, "logits", content["logits"]),
     )
+
+
+def read_record(path: Path | str, record: type, what: str) -> Any:
+    """Return what a file says of a run: an object with the fields of `record`, one of which is its subject.
+
+    Raises
+    ------
+    ReportError
+        The file is missing, not JSON, or has other keys; the message names the first.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path}: cannot read the {what} record: {error}") from error
+    check_keys(path, "", content, record)
+    check_keys(path, "subject", content["subject"], Subject)
+    return content
 
 
 def read_deviation(path: Path | str, content: Any) -> Deviation | None:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from nvdla_quant.jobs.files import read_npz, write_json
 from nvdla_quant.network.graph import Network
 from nvdla_quant.table.table import CalibrationTable
 
+T = TypeVar("T")
 CONFUSIONS = 20
 """Cells of the confusion matrix that a comparison lists at most: those that change most."""
 _SAME = 9
@@ -395,9 +396,13 @@ def read_comparisons(path: Path | str) -> list[Comparison]:
     ReportError
         The file is missing, not JSON, or was written by another version.
     """
+    return read_each(path, _comparison)
+
+
+def read_each(path: Path | str, of: Callable[[dict[str, Any]], T]) -> list[T]:
+    """Return the comparisons of a JSON list, each made by `of`; errors as of `read_comparisons`."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        return [_comparison(item) for item in content]
+        return [of(item) for item in json.loads(Path(path).read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ReportError(f"{path}: not a list of comparisons ({error}); remove it and run again") from error
 

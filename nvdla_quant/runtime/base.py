@@ -80,7 +80,8 @@ def as_arrays(result: RunResult, indices: NDArray[np.int64]) -> dict[str, NDArra
         Place of each image in its data set, (n,).
     """
     outputs = result.outputs
-    arrays = {_ONLY: next(iter(outputs.values()))} if len(outputs) == 1 else named_outputs(outputs)
+    one = len(outputs) == 1
+    arrays: dict[str, NDArray[Any]] = {_ONLY: next(iter(outputs.values()))} if one else named_outputs(outputs)
     if result.before_softmax is not None:
         arrays["logits"] = result.before_softmax
     if result.check is not None:

@@ -1,6 +1,5 @@
 """Fidelity of a run over a data set: what its outputs are worth beside fp32's, with intervals over images."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.errors import DatasetError, ReportError
+from nvdla_quant.errors import DatasetError
 from nvdla_quant.evaluation.accuracy import (
     Deviation,
     Interval,
@@ -17,6 +16,7 @@ from nvdla_quant.evaluation.accuracy import (
     check_keys,
     mcnemar,
     read_deviation,
+    read_record,
 )
 from nvdla_quant.evaluation.fidelity.bootstrap import Numbers, decibels, difference, interval, mean, sqnr
 from nvdla_quant.evaluation.fidelity.images import ImageErrors
@@ -306,12 +306,7 @@ def read_fidelity(path: Path | str) -> Fidelity:
     ReportError
         The file is missing, not JSON, or has other keys; the message names the first.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ReportError(f"{path}: cannot read the fidelity record: {error}") from error
-    check_keys(path, "", content, Fidelity)
-    check_keys(path, "subject", content["subject"], Subject)
+    content = read_record(path, Fidelity, "fidelity")
     return Fidelity(
         subject=Subject(**content["subject"]),
         n=content["n"],

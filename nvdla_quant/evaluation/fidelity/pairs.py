@@ -1,6 +1,5 @@
 """Runs of a case beside each other on the same images, by their noise or by the numbers of a command."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from nvdla_quant.errors import DumpError, ReportError
+from nvdla_quant.errors import DumpError
 from nvdla_quant.evaluation.accuracy import Interval
+from nvdla_quant.evaluation.comparison import read_each
 from nvdla_quant.evaluation.fidelity.bootstrap import Numbers, decibels, difference, interval, lower_by, mean
 from nvdla_quant.evaluation.fidelity.figures import flips
 from nvdla_quant.jobs.files import write_json
@@ -180,8 +180,4 @@ def read_pairs(path: Path | str) -> list[Pair]:
     ReportError
         The file is missing, not JSON, or was written by another version.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        return [Pair(**{**item, "delta": Interval(**item["delta"])}) for item in content]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ReportError(f"{path}: not a list of comparisons ({error}); remove it and run again") from error
+    return read_each(path, lambda item: Pair(**{**item, "delta": Interval(**item["delta"])}))
