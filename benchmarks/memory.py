@@ -2,11 +2,12 @@
 
 usage: python -m benchmarks.memory [NETWORK ...] [--cores N]
 
-Copies the checkout to a temporary folder and runs the workflow on random images: of each network as Caffe's files and
-as a quantized ONNX model, int8 for nv_small, and fp16 for nv_full but for ResNet-18, whose exact sample takes long. The
-peak is the kernel's (VmHWM of the job's process; `ru_maxrss` begins with that of the process that started it), written
-down as a job ends by a module that Python imports at each start, `sitecustomize`. On a cluster the snakemake that runs
-a job has its memory beside it: "free" is what is left over both, and where that is less than none, the status is 1.
+Copies the checkout to a temporary folder and runs the workflow on random images: of each network as Caffe's files, by
+labels and by a command, and as a quantized ONNX model, int8 for nv_small, with all methods too, and fp16 for nv_full
+but for ResNet-18, whose exact sample takes long. The peak is the kernel's (VmHWM of the job's process; `ru_maxrss`
+begins with that of the process that started it), written down as a job ends by a module that Python imports at each
+start, `sitecustomize`. On a cluster the snakemake that runs a job has its memory beside it: "free" is what is left over
+both, and where that is less than none, the status is 1.
 Rules that need a GPU, a device, NVIDIA's compiler or a folder of images do not run here; they are listed.
 """
 
@@ -52,7 +53,10 @@ NETWORKS: dict[str, tuple[Callable[[], Network], int, int]] = {
 }
 """Each with its images to calibrate on and to test on."""
 FEW = 8
-"""Images for the ONNX models."""
+"""Images for the ONNX models, and for a command."""
+COMMAND = [sys.executable, "-c", "import sys, numpy; print('1\\n' * len(numpy.load(sys.argv[-1])['indices']), end='')"]
+"""Numbers each image, and has the images alone in its memory."""
+METHODS = {"preparation": "fold-equalize", "correction": "bias", "rounding": "adaround", "search": "output"}
 
 HOOK = """
 import atexit, json, os, sys
@@ -138,6 +142,7 @@ def write_case(folder: Path, name: str, served: str) -> dict[str, Any]:
                 "dataset": f"{name}-images",
                 "overrides": {"calibrators": {"entropy": {"images": calibration}}},
             },
+            {"model": name, "dataset": f"{name}-few", "metric": "command", "command": COMMAND},
             {"model": f"{name}-qdq", "dataset": f"{name}-few"},
         ],
     }
@@ -180,7 +185,9 @@ def configuration(folder: Path, names: list[str], served: str) -> dict[str, Any]
         "variants": [
             {"precision": "fp16", "targets": ["nv_full"]},
             {"precision": "int8", "mode": "per-filter", "calibrator": ["entropy", "qdq"], "targets": ["nv_small"]},
+            {"precision": "int8", "mode": "per-filter", "calibrator": "entropy", "targets": ["nv_small"], **METHODS},
         ],
+        "search_trials": 3,
         "exclude": [
             *({"model": name, "precision": "fp16"} for name in names if name == "resnet18"),
             {"model": "*-qdq", "precision": "fp16"},

@@ -101,11 +101,11 @@ NEEDS = {
     "score_tensorrt": Need(75, arrays=4),
     "score_variant": Need(80, network=3, arrays=4),
     "compare_case": Need(70, arrays=3, files=20),
-    # float64 in passing; a command gets all outputs at once, and may need as much itself.
-    "score_fidelity": Need(400, network=3, arrays=6),
-    "number_reference": Need(150, arrays=6),
-    "number_variant": Need(150, network=3, arrays=8),
-    "compare_fidelities": Need(120, arrays=4, files=20),
+    "score_fidelity": Need(115, network=3, arrays=2.6),
+    # A command gets all outputs at once, and may need as much itself.
+    "number_reference": Need(60, arrays=6),
+    "number_variant": Need(80, network=3, arrays=8),
+    "compare_fidelities": Need(115, arrays=4, files=20),
     "summarize_fidelity": Need(100, files=20, each=0.05),
     "plot_fidelity": Need(280, files=20, each=0.05),
     "summarize_sweep": Need(100, files=20, each=0.05),

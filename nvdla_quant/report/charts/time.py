@@ -125,7 +125,9 @@ def _time_panel(
     edge = [*({"ms": one["ms"], "value": one["value"]} for one in best)]
     edge.append({"ms": x["scale"]["domain"][1], "value": edge[-1]["value"]})
     base = alt.Chart(lines_of(points)).encode(x=x)
-    tooltip = [alt.Tooltip(f"{name}:N") for name in ("variant", "value", "milliseconds", "bound", "cycles", "bytes")]
+    shown = {"variant": "variant", "value": figure.name}
+    shown |= {name: name for name in ("milliseconds", "bound", "cycles", "bytes")}
+    tooltip = [alt.Tooltip(f"{name}:N", title=title) for name, title in shown.items()]
     bar = alt.Chart(lines_of({"text": text, "value": value} for text, value in bars)).encode(y=y)
     layers = [
         bar.mark_rule(color=_GREY, strokeDash=[4, 3]),
