@@ -83,14 +83,13 @@ NEEDS = {
     # onnxruntime has the weights in the model, as it was given them, and as it multiplies them.
     "compute_reference": Need(200, network=5, image=1.5, arrays=1.3),
     # All images of its calibrators, through the network as it was and as it becomes.
-    "equalize_network": Need(260, network=10, image=1.5, arrays=1.3),
+    "equalize_network": Need(150, network=10, image=1.5, arrays=1.3),
     "run_quantized": Need(150, network=4, image=1.5, arrays=1.3),
     "calibrate": Need(260, network=5, image=1.5, arrays=1.3),
     "convert_cache": Need(45, files=20),
     "fix_table": Need(65, network=3.5, files=20),
-    # Guesses, until the benchmark has measured them.
     "refine_weights": Need(280, network=8, image=4, arrays=3, held=1),
-    "search_scales": Need(350, network=8, image=3, arrays=3),
+    "search_scales": Need(270, network=8, image=3, arrays=3),
     "compile_loadable": Need(80, network=5.5),
     "run_loadable": Need(280, image=1.5, arrays=5, files=6),
     "estimate_costs": Need(50, largest=2),
