@@ -9,8 +9,6 @@ from nvdla_quant.runtime.base import outputs_in
 from nvdla_quant.runtime.dimg import write_dumps
 
 with logs.capture(snakemake.log[0]):
-    dumps, form = outputs_in(read_npz(Path(snakemake.input.dumps))), snakemake.params.raw_dumps
-    few = {name: values[: form["images"]] for name, values in dumps.items()}
-    write_dumps(
-        Path(snakemake.output.folder), few, form["format"], target_of(snakemake.params.target).feature_atom_bytes
-    )
+    params, outputs = snakemake.params, outputs_in(read_npz(Path(snakemake.input.dumps)))
+    atom_bytes = target_of(params.target).feature_atom_bytes
+    write_dumps(Path(snakemake.output.folder), outputs, atom_bytes=atom_bytes, **params.raw_dumps)

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from nvdla_quant.configuration.records import CLASSIFICATION
 from nvdla_quant.configuration.sweep import EQUALIZED, calibration_folder, calibration_name
 from nvdla_quant.errors import ReportError
 from nvdla_quant.evaluation.comparison import read_comparisons
 from nvdla_quant.report.costs import read_costs
 from nvdla_quant.report.evidence import changes, read_layers, read_scales, read_verdicts, together
-from nvdla_quant.report.fidelity.frames import ADDED, MEASURED, OUTPUTS
+from nvdla_quant.report.fidelity.frames import ADDED, BY_LABELS, MEASURED, OUTPUTS
 from nvdla_quant.report.frames import CASE, LAYERS, PAIRS, RUN, SCALES, SEEDS, SUMMARY, Row, read_tsv, records, typed
 
 
@@ -82,7 +81,7 @@ def read_results(folder: Path | str) -> Results:
     calibrated = runs.dropna(subset=["calibrator"])
     calibrated = calibrated.assign(equalized=calibrated["preparation"] == EQUALIZED)
     calibrated = calibrated.drop_duplicates([*CASE, "calibrator", "equalized"])
-    labelled = runs[runs["metric"] == CLASSIFICATION] if measures else runs
+    labelled = runs[runs["metric"] == BY_LABELS] if measures else runs
     cases = records(labelled.drop_duplicates(list(CASE)))
     comparisons = [_of(folder, run, RUN) / "comparison.json" for run in records(labelled)]
     comparisons += [_of(folder, case, CASE) / "comparisons.json" for case in cases]

@@ -116,7 +116,9 @@ def write_dimg_binary(path: Path | str, values: NDArray[Any], *, atom_bytes: int
     write_bytes(path, header + as_dumped(values).astype(surface.dtype).tobytes())
 
 
-def write_dumps(folder: Path, outputs: Mapping[str, NDArray[Any]], form: str, atom_bytes: int) -> None:
+def write_dumps(
+    folder: Path, outputs: Mapping[str, NDArray[Any]], *, format: str, images: int, atom_bytes: int
+) -> None:
     """Write one dump an image into `folder`: ``000000.dimg`` and so on; ``000000-NAME.dimg`` where outputs are several.
 
     Parameters
@@ -125,16 +127,18 @@ def write_dumps(folder: Path, outputs: Mapping[str, NDArray[Any]], form: str, at
         Made where it is missing.
     outputs : Mapping[str, NDArray]
         By name, ``[N, C, H, W]``, int8 or float16, in the device's domain.
-    form : {"text", "binary"}
+    format : {"text", "binary"}
         As nvdla_runtime writes with and without ``--rawdump``.
+    images : int
+        Of how many, from the first.
     atom_bytes : int
         Bytes of the target's feature atom, for the binary header.
     """
     ends = [""] if len(outputs) == 1 else [f"-{name}" for name in file_names(list(outputs))]
-    for end, images in zip(ends, outputs.values(), strict=True):
-        for number, values in enumerate(images):
+    for end, every in zip(ends, outputs.values(), strict=True):
+        for number, values in enumerate(every[:images]):
             path = folder / f"{number:06d}{end}.dimg"
-            if form == "text":
+            if format == "text":
                 write_dimg_text(path, values)
             else:
                 write_dimg_binary(path, values, atom_bytes=atom_bytes)

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import jsonschema
 import numpy as np
+import onnx
 import pytest
 import yaml
 from PIL import Image
@@ -27,7 +28,7 @@ from nvdla_quant.configuration.load import load_configuration
 from nvdla_quant.configuration.schema import load_schema
 from nvdla_quant.errors import ConfigError
 from nvdla_quant.hardware.targets import NV_SMALL
-from nvdla_quant.network.files import write_model
+from nvdla_quant.network.onnx.writer import to_onnx
 from nvdla_quant.runtime.on_device import device_of
 from tests.e2e.test_tools import tools_config
 from tests.fakes import CANARY, NASTY, install
@@ -158,7 +159,7 @@ def files_config(tiny_config: dict[str, Any], url: str, folder: Path, sha256: st
     pools["unlabelled"] = {"source": sources["npz"], "calibration_source": unlabelled}
     cases = [{"model": "tiny", "dataset": name, "overrides": {"preprocessing": {"resize": [8, 8]}}} for name in pools]
     tiny = tiny_config["models"]["tiny"]
-    exported = {"onnx": f"-{NASTY}.onnx", "preprocessing": tiny["preprocessing"]}
+    exported = {"onnx": f"-{NASTY}.onnx", "cut_at": [NASTY], "preprocessing": tiny["preprocessing"]}
     command = {"metric": "command", "command": [sys.executable, f"{NASTY}.py", NASTY]}
     cases.append({"model": "exported", "dataset": "npz", "overrides": cases[0]["overrides"], **command})
     return tiny_config | {
@@ -168,6 +169,14 @@ def files_config(tiny_config: dict[str, Any], url: str, folder: Path, sha256: st
         "targets": [{"name": "own", "spec": f"-{NASTY}.spec"}],
         "variants": [{"precision": "int8", "mode": "per-filter", "calibrator": "entropy"}],
     }
+
+
+def _renamed(model: onnx.ModelProto, name: str, other: str) -> onnx.ModelProto:
+    """Return a model one of whose values is called otherwise."""
+    for node in model.graph.node:
+        for values in (node.input, node.output):
+            values[:] = [other if value == name else value for value in values]
+    return model
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -205,7 +214,7 @@ def test_files_of_every_format_downloaded_or_taken_from_archives(
     digest = hashlib.sha256((tmp_path / f"{NASTY}.zip").read_bytes()).hexdigest()
     config = files_config(tiny_config, url, tmp_path, digest)
     (checkout / "config.yaml").write_text(yaml.safe_dump(config))
-    write_model(tiny_network(0), [checkout / f"-{NASTY}.onnx"])
+    onnx.save(_renamed(to_onnx(tiny_network(0)), "ip1", NASTY), checkout / f"-{NASTY}.onnx")
     made = [f"results/tiny/{name}/images/test-1-of-1.npz" for name in config["datasets"]]
     made += ["results/exported/npz/network/fold/network.onnx", "results/tiny/npz/own/support.json"]
     (checkout / f"{NASTY}.py").write_text(f"import sys\nassert sys.argv[1] == {NASTY!r}\nprint('1\\n' * 8, end='')\n")

@@ -24,6 +24,9 @@ from tests.workflow.test_rules import PROGRAMS, imported_by, rules_of
 
 pytestmark = pytest.mark.e2e
 
+NUMBERING = [sys.executable, "-c", "import sys, numpy\nfor one in numpy.load(sys.argv[1])['pool1']: print(one.max())"]
+"""A measure of the user's, in an interpreter of its own."""
+
 WITNESS = """
 
 def _witness() -> None:
@@ -76,13 +79,17 @@ def checkout(
         patch.setenv("FAKE_JOB", str(checkout / "results/tiny/noise/tensorrt/job.json"))
         patch.delenv("PYTHONPATH", raising=False)
         runs = [run_apart(checkout, "--sdm", "conda")]
-        # What a model in Caffe with TensorRT's scales has no job of: ONNX, scales of ours, scales in the model.
+        # What a model in Caffe with TensorRT's scales has no job of: ONNX, scales of ours, scales in the model, a cut,
+        # what is measured without labels.
         onnx.save(to_onnx(tiny_network(0)), checkout / "inputs" / "twin.onnx")
         onnx.save(static(), checkout / "inputs" / "quantized.onnx")
         names = ("twin", "quantized")
         more = config | {
-            "models": {name: {"onnx": f"inputs/{name}.onnx", "preprocessing": {"channels": "gray"}} for name in names},
-            "cases": [{"model": name, "dataset": "noise"} for name in names],
+            "models": {name: {"onnx": f"inputs/{name}.onnx", "preprocessing": {"channels": "gray"}} for name in names}
+            | {"short": {**config["models"]["tiny"], "cut_at": ["pool1"]}},
+            "cases": [{"model": name, "dataset": "noise"} for name in names]
+            + [{"model": "short", "dataset": "noise", "metric": "command", "command": NUMBERING}],
+            "exclude": [{"model": "short", "calibrator": "own"}],
             "calibrators": {
                 "entropy": {"method": "entropy", "images": 16, "batch_size": 8},
                 "own": {"method": "qdq"},
@@ -92,6 +99,7 @@ def checkout(
         (checkout / "more.yaml").write_text(yaml.safe_dump(more))
         made = ("twin/noise/network/fold/deploy.prototxt", "twin/noise/calibration/entropy/calibration.cache")
         made += ("quantized/noise/calibration/own/calibration.cache", "quantized/noise/quantized/accuracy.json")
+        made += ("short/noise/fidelity.pairs.json", "fidelity.tsv", "report/fidelity.svg")
         asked = [f"results/{name}" for name in made]
         runs.append(run_apart(checkout, *asked, "--sdm", "conda", "--configfile", "more.yaml"))
     for finished in runs:

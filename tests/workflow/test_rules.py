@@ -49,7 +49,7 @@ def imported_by(script: Path) -> set[str]:
 
 
 def test_there_are_rules(repository: Path) -> None:
-    assert len(rules_of(repository)) == 37 + 1
+    assert len(rules_of(repository)) == 44 + 1
 
 
 def test_every_rule_keeps_the_contract(repository: Path) -> None:

@@ -30,6 +30,8 @@ from nvdla_quant.report.frames import (
 )
 from nvdla_quant.report.rows import MADE_BY, credited, deviation_cells, one_line, percent, share_cells, summarized
 
+BY_LABELS = "classification"
+"""The metric of a case that is measured by labels, as the configuration calls it."""
 OUTPUTS: Schema = {
     **{name: DESCRIBED[name] for name in RUN},
     **texts(output="output, as the network's file calls it", shape="channels x height x width, or features"),

@@ -6,7 +6,7 @@ Of a sweep that measures by labels alone they are what they were.
 import pandas as pd
 
 from nvdla_quant.report.evidence import Evidence
-from nvdla_quant.report.fidelity.frames import ADDED, FIDELITY_PAIRS, MEASURED, SPREAD
+from nvdla_quant.report.fidelity.frames import ADDED, BY_LABELS, FIDELITY_PAIRS, MEASURED, SPREAD
 from nvdla_quant.report.frames import PAIRS, SEEDS, SUMMARY, Schema, cast, spreads
 
 Table = tuple[pd.DataFrame, Schema]
@@ -16,7 +16,7 @@ def summary_together(evidence: Evidence) -> Table:
     """Return what ``summary.tsv`` holds: a row for each run."""
     if evidence.fidelity.empty:
         return evidence.accuracies, SUMMARY
-    labelled = evidence.accuracies.assign(metric="classification")
+    labelled = evidence.accuracies.assign(metric=BY_LABELS)
     return _joined(labelled, evidence.fidelity, {**SUMMARY, **MEASURED})
 
 
