@@ -173,10 +173,13 @@ class _Reading:
             self.problems.append(Problem("", "structure", str(error)))
             self._unknown.update(message.input)
 
-    def known(self) -> Network | None:
-        """Return what could be read, once all layers are; None where that is nothing, which is a problem then."""
+    def known(self, ends: Collection[str] = ()) -> Network | None:
+        """Return what could be read, once all layers are; None where that is nothing, which is a problem then.
+
+        `ends` are layers that the network is to end at.
+        """
         if self._inputs and self._layers:
-            layers = self._without_measures()
+            layers = self._without_measures(ends)
             kept = {tensor.name for tensor in self._inputs} | {layer.name for layer in layers}
             tensors = {name: tensor for name, tensor in self._tensors.items() if name in kept}
             return Network(self._name, tuple(self._inputs), tuple(layers), tensors)
@@ -185,13 +188,16 @@ class _Reading:
             self.problems.append(Problem("", "structure", f"{counts}, expected 1 or more of each"))
         return None
 
-    def _without_measures(self) -> list[Layer]:
-        """Return the layers but those whose results only said how large others are: they are no outputs."""
-        kept, measures = list(self._layers), set(self._measures)
+    def _without_measures(self, ends: Collection[str]) -> list[Layer]:
+        """Return the layers but those whose results only said how large others are: they are no outputs.
+
+        Unless they are among the `ends`.
+        """
+        kept, measures = list(self._layers), self._measures - set(ends)
         for layer in reversed(self._layers):
             if layer.name in measures and not any(layer.name in other.inputs for other in kept):
                 kept.remove(layer)
-                measures.update(layer.inputs)
+                measures.update(set(layer.inputs) - set(ends))
         return kept
 
     def read(self, index: int, item: pb.LayerParameter) -> None:
@@ -358,6 +364,7 @@ def _network(
 def _attempt(
     message: pb.NetParameter, weights: Mapping[str, Sequence[pb.BlobProto]] | None, where: str, cut_at: Sequence[str]
 ) -> Network:
+    ends: tuple[str, ...] = ()
     if cut_at:
         try:
             message, ends = cut_message(message, cut_at)
@@ -366,7 +373,7 @@ def _attempt(
     reading = _Reading(message, weights)
     for index, item in enumerate(message.layer):
         reading.read(index, item)
-    network = reading.known()
+    network = reading.known(ends)
     if reading.problems or network is None:
         raise LayersError(where, reading.problems, network, SUPPORTED)
     return ending_at(network, ends) if cut_at else network

@@ -120,6 +120,22 @@ def test_what_says_a_size_and_is_read_as_well_stays(tmp_path: Path) -> None:
     assert [item.name for item in network.layers] == ["size", "it", "both"]
 
 
+def test_a_network_may_end_at_what_says_a_size(tmp_path: Path) -> None:
+    """`stem` and `size` are read by nothing else behind the cut, and stay where they are asked for."""
+    path = tmp_path / "deploy.prototxt"
+    path.write_text(
+        prototxt(
+            layer("stem", "ReLU", "data"),
+            layer("size", "Pooling", "stem", "pooling_param { kernel_size: 2 stride: 2 }"),
+            layer("it", "Crop", "data size"),
+            layer("last", "ReLU", "it"),
+        )
+    )
+    for ends in (["size", "it"], ["stem", "it"], ["it"]):
+        network = read_structure(path, cut_at=ends)
+        assert [output.name for output in network.outputs] == ends
+
+
 @pytest.mark.parametrize(
     ("bottoms", "parameters", "message"),
     [
