@@ -10,7 +10,7 @@ import pytest
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
 from nvdla_quant.compiler.compile import compile_network
 from nvdla_quant.execution.fp32 import scores
-from nvdla_quant.hardware.targets import COMPILED_PRECISIONS, TARGETS, Precision
+from nvdla_quant.hardware.targets import COMPILED_PRECISIONS, Precision
 from nvdla_quant.network.caffe.reader import read_network
 from nvdla_quant.network.files import read_model
 from nvdla_quant.network.graph import Network
@@ -19,6 +19,7 @@ from nvdla_quant.network.passes import prepare
 from nvdla_quant.table.fix import fix_table
 from nvdla_quant.table.table import CalibrationTable
 from tests.conftest import REPOSITORY
+from tests.profiles import targets
 
 MODELS = sorted(path.parent for path in (REPOSITORY / "resources").glob("*/deploy.prototxt"))
 CALIBRATORS = (Calibrator("entropy", 8), Calibrator("minmax", 8), Calibrator("percentile", 8, 99.9))
@@ -76,10 +77,10 @@ def test_the_same_scales(twins: tuple[Twin, Twin, Twin], calibrator: Calibrator)
 
 
 def test_the_same_loadables(twins: tuple[Twin, Twin, Twin]) -> None:
-    """For every target, precision and mode."""
+    """For every precision and mode of targets that between them have every atom and unit; in the long form of all."""
     caffe, *others = twins
     table = caffe.table(CALIBRATORS[1])
-    for target in TARGETS.values():
+    for target in targets().values():
         for precision in [one for one in COMPILED_PRECISIONS if one in target.precisions]:
             for mode in ("per-kernel", "per-filter") if precision is Precision.INT8 else (None,):
                 options = (table if mode else None), target, precision, mode

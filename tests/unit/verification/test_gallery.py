@@ -99,8 +99,15 @@ def test_check_refuses_tables_on_nv_small_and_nothing_else(name: str, reduced: b
             assert found == {("no-table", layer) for layer in lacking}, (target.name, precision)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("name", GALLERY)
+TRIED = [
+    (name, variant)
+    for (i, name), (j, variant) in product(enumerate(GALLERY), enumerate(VARIANTS))
+    if has_turn(i + j, 2)
+]
+"""In the short form half of the variants of a network, the next network the others."""
+
+
+@pytest.mark.parametrize(("name", "variant"), TRIED)
 def test_it_computes_its_network(name: str, variant: str) -> None:
     case = compiled(name, variant)
     if case is None:
@@ -114,16 +121,8 @@ def test_it_computes_its_network(name: str, variant: str) -> None:
     assert found >= least
 
 
-@pytest.mark.parametrize(
-    ("name", "variant"),
-    [
-        (name, variant)
-        for (i, name), (j, variant) in product(enumerate(GALLERY), enumerate(VARIANTS))
-        if has_turn(i + j, 2)
-    ],
-)
+@pytest.mark.parametrize(("name", "variant"), TRIED)
 def test_it_is_called_right(name: str, variant: str) -> None:
-    """In the short form for half of the variants, the next network for the others."""
     case = compiled(name, variant)
     if case is None:
         return

@@ -25,7 +25,7 @@ from nvdla_quant.errors import ClaimError, NvdlaQuantError
 from nvdla_quant.loadable import structs
 from nvdla_quant.loadable.structs import Engine, PoolMode
 from nvdla_quant.loadable.tasks import Window
-from nvdla_quant.network.graph import LRN, Convolution, InnerProduct, Network, Pooling
+from nvdla_quant.network.graph import LRN, Convolution, InnerProduct, Network, Pooling, Scale
 from nvdla_quant.network.passes import for_hardware
 from nvdla_quant.verification.judgement.verdicts import Judgement
 from tests.networks import GALLERY
@@ -153,11 +153,11 @@ def written_unchanged(name: str) -> dict[int, NDArray[np.float64]]:
     [
         (name, what)
         for (i, name), (j, what) in itertools.product(enumerate(GALLERY), enumerate(CHANGES))
-        if has_turn(i + j, 3)
+        if has_turn(i + j, 5)
     ],
 )
 def test_what_changes_a_result_is_found_where_it_is(name: str, what: str) -> None:
-    """In the short form each network has a third of the changes, the next network the next third."""
+    """In the short form each network has a fifth of the changes, the next network the next fifth."""
     rng = random.Random(zlib.crc32(f"{name} {what}".encode()))
     good = one_of(name)
     bad = None if good is None else CHANGES[what](good, good.program, rng)
@@ -187,6 +187,14 @@ def copies(network: Network, piece: Piece) -> bool:
     """Whether a piece is a pooling of single pixels, which copies them, or a normalisation, which may change little."""
     operation = network.by_name[piece.layers[-1]].operation
     return isinstance(operation, LRN) or (isinstance(operation, Pooling) and operation.kernel == (1, 1))
+
+
+def is_idle(network: Network, piece: Piece) -> bool:
+    """Whether a piece is a Scale without negative numbers: behind it a ReLU may have nothing to cut."""
+    operation = network.by_name[piece.layers[0]].operation
+    return isinstance(operation, Scale) and not any(
+        values is not None and (values < 0).any() for values in (operation.gamma, operation.beta)
+    )
 
 
 def mutations(network: Network, claim: Claim, rng: random.Random) -> Iterator[tuple[str, Claim]]:
@@ -253,6 +261,7 @@ def mutations(network: Network, claim: Claim, rng: random.Random) -> Iterator[tu
             n
             for n, one in enumerate(pieces)
             if any(isinstance(stage, kind) for stage in one.stages) and not copies(network, one)
+            if kind is not Rectifying or not is_idle(network, one)
         ]
         if found:
             number = rng.choice(found)
@@ -267,13 +276,13 @@ def mutations(network: Network, claim: Claim, rng: random.Random) -> Iterator[tu
 
 @pytest.mark.parametrize("name", GALLERY)
 def test_no_claim_is_believed_that_is_not_so(name: str) -> None:
-    """In the short form each network has a third of them, the next network the next third; in the long form all."""
+    """In the short form each network has a fifth of them, the next network the next fifth; in the long form all."""
     rng = random.Random(zlib.crc32(name.encode()))
     case = one_of(name)
     if case is None:
         return
     assert case.claim is not None
-    parts = 1 if is_long() else 3
+    parts = 1 if is_long() else 5
     tried = mutations(for_hardware(case.network), case.claim, rng)
     for what, claim in itertools.islice(tried, list(GALLERY).index(name) % parts, None, parts):
         if claim == case.claim:
