@@ -27,6 +27,7 @@ DISTRIBUTIONS = (
     "jinja2",
     "jsonschema",
     "llvmlite",
+    "ml-dtypes",
     "numba",
     "numpy",
     "onnx",

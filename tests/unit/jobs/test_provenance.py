@@ -204,7 +204,7 @@ def test_what_is_no_manifest_is_refused(tmp_path: Path, content: str) -> None:
 
 def test_distributions_are_those_of_pyproject(repository: Path) -> None:
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
-    assert sorted(re.split(r"[\[<>=]", line)[0] for line in project["dependencies"]) == list(DISTRIBUTIONS)
+    assert sorted(re.split(r"[\[<>=!]", line)[0] for line in project["dependencies"]) == list(DISTRIBUTIONS)
     assert set(software()["distributions"]) == set(DISTRIBUTIONS)
 
 
