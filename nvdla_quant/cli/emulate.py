@@ -7,8 +7,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from nvdla_quant.cli.options import LoadableFile, MaxMacs, MaxMemory, RunTarget, bar_of, existing, read_array
-from nvdla_quant.cli.outputs import places_of
+from nvdla_quant.cli.options import LoadableFile, MaxMacs, MaxMemory, RunTarget, bar_of, read_array
+from nvdla_quant.cli.ports import file_or_folder, places_of, sources_of
 from nvdla_quant.emulator.decode.program import DEFAULT_LIMITS, Limits, decode, default_target
 from nvdla_quant.emulator.operations import Fp16
 from nvdla_quant.emulator.run import run_tensors, write_steps
@@ -24,7 +24,13 @@ from nvdla_quant.runtime.emulator import FP16_EXACTNESS
 def command(
     loadable: LoadableFile,
     input_file: Annotated[
-        Path, typer.Option("--input", callback=existing, help="[N, C, H, W] int8, int16 or float16, device's domain.")
+        Path,
+        typer.Option(
+            "--input",
+            callback=file_or_folder,
+            help="[N, C, H, W] int8, int16 or float16, device's domain; of a loadable with several inputs a folder "
+            "that has NAME.npy of each.",
+        ),
     ],
     output: Annotated[
         Path,
@@ -51,19 +57,20 @@ def command(
     content = read_loadable(loadable)
     target = target_of(configtarget) if configtarget else default_target(content)
     program = decode(content, target, Limits(max_macs, max_memory))
-    if len(program.inputs) != 1 or not program.outputs:
+    if not program.inputs or not program.outputs:
         raise EmulationError(
-            f"{loadable}: {len(program.inputs)} inputs and {len(program.outputs)} outputs, expected one input, which "
-            "--input is, and an output"
+            f"{loadable}: {len(program.inputs)} inputs and {len(program.outputs)} outputs, expected one or more of each"
         )
     names = program.output_names
     files = places_of(output, names, "--output", ".npy")
     dumps = [] if rawdump is None else places_of(rawdump, names, "--rawdump", ".dimg")
-    images = read_array(input_file)
+    given = [port.name for port in program.inputs]
+    places = sources_of(input_file, given)
+    images = {name: read_array(path) for name, path in zip(given, places, strict=True)}
     with bar_of("images") as bar:
-        task = bar.add_task("images", total=len(images))
+        task = bar.add_task("images", total=len(images[given[0]]))
         progress = lambda done, total: bar.update(task, completed=done, total=total)  # noqa: E731
-        results = run_tensors(program, {program.inputs[0].name: images}, fp16=fp16, progress=progress)
+        results = run_tensors(program, images, fp16=fp16, progress=progress)
     for warning in program.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if steps is not None:

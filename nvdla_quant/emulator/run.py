@@ -172,7 +172,7 @@ def run_tensors(
 
 def write_steps(
     program: Program,
-    inputs: Values,
+    inputs: Mapping[str, Values],
     folder: Path,
     *,
     fp16: Fp16 = Fp16.EXACT,
@@ -184,7 +184,7 @@ def write_steps(
     Parameters
     ----------
     program, inputs, fp16, batch
-        See `run`.
+        See `run_tensors`.
     folder : Path
         For each operation ``op000_dst.npy``, ``(n, c, h, w)`` in the device's domain, where 000 is its number in the
         loadable (a convolution has one too, but the SDP operation behind it writes); and ``steps.json``: name, file,
@@ -205,18 +205,18 @@ def write_steps(
         }
         for operation in program.operations
     ]
+    runs = _check_inputs(program, inputs)
     with ExitStack() as stack:
         arrays = {}
         for operation, entry in zip(program.operations, entries, strict=True):
             path = stack.enter_context(atomic_path(folder / str(entry["file"])))
-            runs = len(inputs) // program.inputs[0].cube.batch
             shape = runs * operation.destination.batch, *operation.destination.shape
             arrays[operation.index] = np.lib.format.open_memmap(path, "w+", str(entry["type"]), shape)
 
         def keep(operation: Operation, values: Values, first: int) -> None:
             arrays[operation.index][first : first + len(values)] = values
 
-        run_tensors(program, {program.inputs[0].name: inputs}, fp16=fp16, batch=batch, on_step=keep)
+        run_tensors(program, inputs, fp16=fp16, batch=batch, on_step=keep)
         for array in arrays.values():
             array.flush()
     write_json(folder / "steps.json", entries)

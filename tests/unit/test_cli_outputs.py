@@ -14,8 +14,9 @@ import pytest
 import typer
 
 from nvdla_quant.cli import main
-from nvdla_quant.cli.outputs import file_names, places_of
+from nvdla_quant.cli.ports import places_of
 from nvdla_quant.execution.fp32 import Reference
+from nvdla_quant.jobs.files import file_names
 from nvdla_quant.loadable.reader import read_loadable
 from nvdla_quant.loadable.writer import serialize_loadable
 from nvdla_quant.network.caffe.writer import write_caffemodel, write_prototxt

@@ -470,7 +470,7 @@ def test_a_batch_takes_several_images(tmp_path: Path) -> None:
     assert operation.destination.batch == 3
     assert sorted(seen) == [0, 3]
     np.testing.assert_array_equal(np.concatenate([seen[0], seen[3]]), expected_of(case, inputs))
-    write_steps(program, inputs, tmp_path)
+    write_steps(program, {program.inputs[0].name: inputs}, tmp_path)
     np.testing.assert_array_equal(np.load(tmp_path / "op001_dst.npy"), expected_of(case, inputs))
     with pytest.raises(EmulationError, match="multiple of 3"):
         run(program, inputs[:4])

@@ -238,7 +238,9 @@ def test_inputs_are_checked(small: Loadable) -> None:
 
 def test_written_steps(cases: Path, tmp_path: Path) -> None:
     golden = read_golden(cases / SMALL)
-    write_steps(golden.program, golden.inputs, tmp_path, layers={1: ("conv1", 0.25)}, batch=3)
+    write_steps(
+        golden.program, {golden.program.inputs[0].name: golden.inputs}, tmp_path, layers={1: ("conv1", 0.25)}, batch=3
+    )
     entries = json.loads((tmp_path / "steps.json").read_text())
     assert [(e["name"], e["unit"], e["layer"], e["scale"]) for e in entries] == [
         ("op001_dst", "SDP", "conv1", 0.25),

@@ -60,7 +60,7 @@ def test_loadable(name: str, tmp_path: Path) -> None:
     result = run(program, inputs)
     assert result.any()
     np.testing.assert_array_equal(run(program, inputs, batch=1, threads=2), result)
-    write_steps(program, inputs, tmp_path)
+    write_steps(program, {program.inputs[0].name: inputs}, tmp_path)
     steps = json.loads((tmp_path / "steps.json").read_text())
     assert [step["unit"] for step in steps] == [operation.unit for operation in program.operations]
     for step, operation in zip(steps, program.operations, strict=True):
