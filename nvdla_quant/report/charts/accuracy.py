@@ -10,7 +10,7 @@ import altair as alt
 import pandas as pd
 
 from nvdla_quant.errors import ReportError
-from nvdla_quant.report.charts.style import ERROR, INK, KINDS, arrange, lines_of, signed
+from nvdla_quant.report.charts.style import ERROR, INK, arrange, colour_of, kind_of, kinds_of, lines_of, signed
 from nvdla_quant.report.frames import CASE, SUMMARY, TIME, Row, alike, records
 from nvdla_quant.report.rows import UNKNOWN
 from nvdla_quant.report.words import mode_of
@@ -36,7 +36,7 @@ def accuracy_chart(accuracies: pd.DataFrame) -> alt.ConcatChart:
         No row has a target: there is nothing to draw.
     """
     panels: list[alt.LayerChart] = []
-    colour = _colour(records(accuracies))
+    colour = colour_of(kinds_of(row for row in records(accuracies) if row["target"] is not None))
     for (model, dataset), group in accuracies.groupby(list(CASE), sort=False):
         reference = next(iter(records(group[group["target"].isna()])), None)
         domain = _difference_domain(group)
@@ -99,18 +99,13 @@ def _data(rows: Sequence[Row]) -> alt.Data:
     return lines_of(
         {
             **row,
-            "kind": _kind(row),
+            "kind": kind_of(row),
             "top1_text": f"{row['top1']:.2f}" if isinstance(row["top1"], float) else "",
             "delta_text": signed(row["delta"]) if isinstance(row["delta"], float) else "",
             "error_text": "" if row["error"] is None else f"error: {row['error']}",
         }
         for row in rows
     )
-
-
-def _kind(row: Row) -> str:
-    """Return the group that sets the colour: precision and quantization mode."""
-    return " ".join(str(row[name]) for name in ("precision", "mode") if row[name] is not None)
 
 
 def _variant_axis(rows: Sequence[Row], *, labels: bool) -> alt.Y:
@@ -122,13 +117,6 @@ def _variant_axis(rows: Sequence[Row], *, labels: bool) -> alt.Y:
 def _number_text(base: alt.Chart, field: str) -> alt.Chart:
     """Return the numbers in a column at the right of a panel, where they cover nothing."""
     return base.mark_text(color=INK, align="right").encode(x=alt.value(_WIDTH + 44), text=f"{field}:N")
-
-
-def _colour(rows: Sequence[Row]) -> alt.Color:
-    """Return the colours of the kinds in `rows`: one scale for all panels, since they share a legend."""
-    present = {_kind(row) for row in rows if row["target"] is not None}
-    kinds = [kind for kind in KINDS if kind in present]
-    return alt.Color("kind:N", title=None, scale=alt.Scale(domain=kinds, range=[KINDS[kind] for kind in kinds]))
 
 
 def _tooltip() -> list[alt.Tooltip]:

@@ -1,6 +1,6 @@
 """How every figure looks, and how it is written."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import vl_convert
 
 from nvdla_quant.errors import ReportError
 from nvdla_quant.jobs.files import write_bytes, write_text
+from nvdla_quant.report.frames import Row
 
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 INK = "#333333"
@@ -56,6 +57,22 @@ def lines_of(rows: Iterable[Mapping[str, Any]]) -> alt.Data:
     As a tuple: Altair copies lists, and all that is in them, with every step that makes a plot of parts.
     """
     return alt.Data(values=tuple(rows))
+
+
+def kind_of(row: Row) -> str:
+    """Return the group of a run that sets its colour: precision and quantization mode."""
+    return " ".join(str(row[name]) for name in ("precision", "mode") if row[name] is not None)
+
+
+def kinds_of(rows: Iterable[Row]) -> list[str]:
+    """Return the kinds of some runs, in the order of their colours."""
+    present = {kind_of(row) for row in rows}
+    return [kind for kind in KINDS if kind in present]
+
+
+def colour_of(kinds: Sequence[str]) -> alt.Color:
+    """Return the colours of kinds: one scale for all panels, since they share a legend."""
+    return alt.Color("kind:N", title=None, scale=alt.Scale(domain=kinds, range=[KINDS[kind] for kind in kinds]))
 
 
 def nothing(text: str) -> alt.ConcatChart:

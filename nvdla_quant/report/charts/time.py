@@ -9,7 +9,7 @@ import altair as alt
 import pandas as pd
 
 from nvdla_quant.report.charts.heat import heat_map
-from nvdla_quant.report.charts.style import INK, KINDS, PALETTE, arrange, lines_of, nothing
+from nvdla_quant.report.charts.style import INK, PALETTE, arrange, colour_of, kind_of, kinds_of, lines_of, nothing
 from nvdla_quant.report.costs import front, layer_times, representatives, setting
 from nvdla_quant.report.evidence import Evidence
 from nvdla_quant.report.frames import CASE, RUN, Row, records, where
@@ -95,9 +95,7 @@ def _ends(figure: _Figure) -> list[str]:
     return [f"{figure.name}_{part}" for part in ("mean", "low", "high", "min", "max")]
 
 
-_SHOWN = [
-    *("target", "group", "precision", "mode", "seeds", "ms", "cycles", "dram_bytes", "bound", "extrapolated"),
-]
+_SHOWN = ["target", "group", "precision", "mode", "seeds", "ms", "cycles", "dram_bytes", "bound", "extrapolated"]
 """Columns of the groups that are drawn."""
 
 
@@ -159,7 +157,7 @@ def _time_point(row: Row, figure: _Figure) -> Row:
     return {
         "target": row["target"],
         "variant": row["group"],
-        "kind": _kind(row),
+        "kind": kind_of(row),
         "value": float(row[f"{figure.name}_mean"]),
         "low": low,
         "high": high,
@@ -171,17 +169,11 @@ def _time_point(row: Row, figure: _Figure) -> Row:
     }
 
 
-def _kind(row: Row) -> str:
-    return " ".join(str(row[name]) for name in ("precision", "mode") if row[name] is not None)
-
-
 def _kinds(groups: Sequence[Row]) -> tuple[alt.Color, alt.Shape]:
     """Return colours and shapes of precisions and modes: one scale for all panels."""
-    present = {_kind(row) for row in groups}
-    kinds = [kind for kind in KINDS if kind in present]
-    colours = alt.Scale(domain=kinds, range=[KINDS[kind] for kind in kinds])
+    kinds = kinds_of(groups)
     shapes = alt.Scale(domain=kinds, range=[_SHAPES[kind] for kind in kinds])
-    return alt.Color("kind:N", title=None, scale=colours), alt.Shape("kind:N", title=None, scale=shapes)
+    return colour_of(kinds), alt.Shape("kind:N", title=None, scale=shapes)
 
 
 def _log(axis: Any, field: str, domain: tuple[float, float], title: str) -> Any:

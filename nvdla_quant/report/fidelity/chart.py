@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from nvdla_quant.report.charts.style import ERROR, INK, KINDS, arrange, lines_of, nothing
+from nvdla_quant.report.charts.style import ERROR, INK, arrange, colour_of, kind_of, kinds_of, lines_of, nothing
 from nvdla_quant.report.evidence import Evidence
 from nvdla_quant.report.fidelity.frames import OUTPUTS
 from nvdla_quant.report.frames import RUN, Row, alike, records, where
@@ -23,7 +23,7 @@ def fidelity_chart(evidence: Evidence) -> alt.ConcatChart:
     command's number is from fp32's, where the case has a command. An output that means nothing has the word "error".
     """
     panels: list[alt.LayerChart] = []
-    colour = _colour(evidence.fidelity)
+    colour = colour_of(kinds_of(records(evidence.fidelity)))
     for case in evidence.measured:
         here = evidence.of(case)
         rows = here.outputs.merge(here.fidelity[[*RUN, "precision", "mode", "n"]], how="left", on=list(RUN))
@@ -57,7 +57,7 @@ def _point(row: Row, name: str, text: str) -> Row:
     error = row.get("error")
     return {
         "variant": row["variant"],
-        "kind": _kind(row),
+        "kind": kind_of(row),
         "value": row[name],
         "low": row[f"{name}_low"],
         "high": row[f"{name}_high"],
@@ -87,17 +87,6 @@ def _panel(
     ]
     heading = alt.TitleParams(title, subtitle=list(subtitle))
     return alt.layer(*layers).properties(title=heading, width=_WIDTH, height=alt.Step(_ROW_HEIGHT))
-
-
-def _kind(row: Row) -> str:
-    return " ".join(str(row[name]) for name in ("precision", "mode") if row[name] is not None)
-
-
-def _colour(runs: pd.DataFrame) -> alt.Color:
-    """Return the colours of precisions and modes: one scale for all panels, since they share a legend."""
-    present = {_kind(row) for row in records(runs)}
-    kinds = [kind for kind in KINDS if kind in present]
-    return alt.Color("kind:N", title=None, scale=alt.Scale(domain=kinds, range=[KINDS[kind] for kind in kinds]))
 
 
 def _domain(ends: pd.DataFrame, *, zero: bool = False) -> tuple[float, float]:
