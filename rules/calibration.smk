@@ -23,7 +23,7 @@ rule calibrate:
         ),
     conda:
         "../envs/quantization.yaml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=MEMORY.of("calibrate"),
         runtime=60,

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,6 +108,22 @@ class Lanes:
         return (self.tables + SIGN).astype(np.uint8)
 
 
+class ByteReading(NamedTuple):
+    """What `read_bytes` takes: a cube's offset, (line, surface) strides, atom and (height, width); lanes; padding."""
+
+    offset: int
+    strides: tuple[int, int]
+    atom: int
+    size: tuple[int, int]
+    places: NDArray[np.int64]
+    tables: NDArray[np.uint8]
+    pad: np.uint8
+
+
+_NO_PLACES, _NO_TABLES = np.zeros((0, 7), np.int64), np.zeros((0, 1), np.uint8)
+"""Lanes of a cube that is read as it is."""
+
+
 @dataclass(frozen=True, eq=False)
 class Reader:
     """What is read of a cube, and how.
@@ -159,35 +175,13 @@ class Reader:
         else:
             self._read_wide(source, first, row, column, out)
 
-    def read_bytes(
-        self,
-        source: NDArray[np.int8],
-        first: int,
-        row: int,
-        column: int,
-        shape: tuple[int, int, int, int],
-        out: NDArray[np.uint8],
-    ) -> None:
-        """Read int8 elements as ``value + 128``; see `read`.
-
-        Parameters
-        ----------
-        source, first, row, column
-            See `read`.
-        shape : tuple[int, int, int, int]
-            Images, rows, columns, channels.
-        out : NDArray[np.uint8]
-            Result, flat; `MAX_ATOM` bytes more than `shape` has, which may be written too.
-        """
+    def bytes(self) -> ByteReading:
+        """Return how `read_bytes` reads this."""
         cube = self.cube
-        size, pad = (cube.height, cube.width), np.uint8(int(self.pad_value) + SIGN)
-        if self.lanes is not None:
-            places, tables = self.lanes.places, self.lanes.bytes
-            target = out[: math.prod(shape)].reshape(shape)
-            _read_lanes(source, first, cube.offset, *size, row, column, places, tables, pad, target)
-        else:
-            strides = cube.line_stride, cube.surface_stride
-            _read_biased(source, first, cube.offset, *strides, cube.atom, size, (row, column), pad, shape, out)
+        places, tables = (_NO_PLACES, _NO_TABLES) if self.lanes is None else (self.lanes.places, self.lanes.bytes)
+        size, strides = (cube.height, cube.width), (cube.line_stride, cube.surface_stride)
+        pad = np.uint8(int(self.pad_value) + SIGN)
+        return ByteReading(cube.offset, strides, cube.atom, size, places, tables, pad)
 
     def read_halves(
         self, source: NDArray[np.int8], first: int, row: int, column: int, out: NDArray[np.float16]
@@ -270,16 +264,43 @@ def _read_atoms(
 
 
 @jit
+def read_bytes(
+    source: NDArray[np.int8],
+    first: int,
+    corner: tuple[int, int],
+    reading: ByteReading,
+    shape: tuple[int, int, int, int],
+    out: NDArray[np.uint8],
+) -> None:
+    """Read int8 elements as ``value + 128``; see `Reader.read`.
+
+    Parameters
+    ----------
+    source, first, corner
+        Memory, first image, and row and column of the first element.
+    reading : ByteReading
+        What is read.
+    shape : tuple[int, int, int, int]
+        Images, rows, columns, channels.
+    out : NDArray[np.uint8]
+        Result, flat; `MAX_ATOM` bytes more than `shape` has, which may be written too.
+    """
+    if reading.places.shape[0] == 0:
+        _read_biased(source, first, reading, corner, shape, out)
+        return
+    target = out[: shape[0] * shape[1] * shape[2] * shape[3]].reshape(shape)
+    height, width = reading.size
+    _read_lanes(
+        source, first, reading.offset, height, width, *corner, reading.places, reading.tables, reading.pad, target
+    )
+
+
+@jit
 def _read_biased(
     source: NDArray[np.int8],
     first: int,
-    offset: int,
-    line_stride: int,
-    surface_stride: int,
-    atom: int,
-    size: tuple[int, int],
+    reading: ByteReading,
     corner: tuple[int, int],
-    pad: np.uint8,
     shape: tuple[int, int, int, int],
     out: NDArray[np.uint8],
 ) -> None:
@@ -288,6 +309,7 @@ def _read_biased(
     What an atom has beyond the last channel lands where the next pixel comes, which is written afterwards.
     """
     images, rows, columns, channels = shape
+    size, atom, pad = reading.size, reading.atom, reading.pad
     x0 = min(max(-corner[1], 0), columns)
     x1 = max(min(columns, size[1] - corner[1]), x0)
     start = 0
@@ -300,8 +322,8 @@ def _read_biased(
             else:
                 inside, right = start + x0 * channels, start + x1 * channels
                 out[start:inside] = pad
-                place = offset + y * line_stride + (corner[1] + x0) * atom
-                _copy_pixels(memory, place, surface_stride, atom, x1 - x0, channels, out, inside)
+                place = reading.offset + y * reading.strides[0] + (corner[1] + x0) * atom
+                _copy_pixels(memory, place, reading.strides[1], atom, x1 - x0, channels, out, inside)
                 out[right : start + columns * channels] = pad
             start += columns * channels
 

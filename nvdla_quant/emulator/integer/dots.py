@@ -9,6 +9,7 @@ Arithmetic: docs/hardware/convolution.md. How fast it is beside others: docs/emu
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from nvdla_quant.emulator._instructions import CHANNELS, QUAD, SIGN, dot_tile
 from nvdla_quant.emulator._jit import jit
 from nvdla_quant.emulator.operations import ConvOperation, Cube
-from nvdla_quant.emulator.tiles import MAX_ATOM, Reader, Tile, Tiling, Workspace, plan
+from nvdla_quant.emulator.tiles import MAX_ATOM, ByteReading, Reader, Tile, Tiling, Workspace, plan, read_bytes
 
 MOST_VECTORS: Mapping[int, int] = MappingProxyType({16: 4, 8: 2})
 """Vectors of kernels that go together, by lanes. With the pixels that the loops below take at once, all sums fit in the
@@ -40,6 +41,8 @@ class DotConvolution:
         kernel, or, where it is dilated, one cell of it.
     start : NDArray[np.int32]
         What the sums of all blocks' kernels begin with.
+    taps : NDArray[np.int64]
+        Where each run starts, in bytes behind the first of its window.
     bound : int
         Largest magnitude that a sum can reach.
     """
@@ -49,6 +52,7 @@ class DotConvolution:
     lanes: int
     weights: NDArray[np.int8]
     start: NDArray[np.int32]
+    taps: NDArray[np.int64]
     bound: int
     tiling: Tiling
 
@@ -61,20 +65,77 @@ class DotConvolution:
 
         Kernels are as many as all blocks have: the last ones may be none of the operation's.
         """
+        job = self.summing(source, tile.images, workspace)
+        sum_tile(job, (tile.first, tile.images, tile.row, tile.rows))
+        return job.sums[None, : tile.images * tile.rows * self.operation.out_width]
+
+    def summing(self, source: NDArray[np.int8], images: int, workspace: Workspace) -> "Summing":
+        """Return what `sum_tile` takes for tiles of at most so many images of `source`, its scratch in `workspace`."""
         op, channels = self.operation, self.reader.channels
-        (stride_y, stride_x), (dilation_y, dilation_x) = op.stride, op.dilation
-        rows = (tile.rows - 1) * stride_y + (op.kernel_height - 1) * dilation_y + 1
-        columns = (op.out_width - 1) * stride_x + (op.kernel_width - 1) * dilation_x + 1
-        shape = tile.images, rows, columns, channels
-        patch = workspace.take("bytes", tile.images * rows * columns * channels + MAX_ATOM, dtype=np.uint8)
-        corner = tile.row * stride_y - op.pad_top, -op.pad_left
-        self.reader.read_bytes(source, tile.first, *corner, shape, patch)
-        pixels = tile.images * tile.rows * op.out_width
+        window = _window(op, channels)
+        count, rows = min(images, self.tiling.images), self.tiling.rows
+        lines = (rows - 1) * window.stride[0] + window.height
+        patch = workspace.take("bytes", count * lines * window.columns * channels + MAX_ATOM, dtype=np.uint8)
         pitch = -(-len(self.start) // CHANNELS) * CHANNELS
-        sums = workspace.take("dots", pixels + MOST_PIXELS, pitch, dtype=np.int32)
-        places = _places(patch, shape, (tile.rows, op.out_width), op.stride)
-        _CONVOLVE[self.lanes](places, _taps(op, columns, channels), self.weights, self.start, sums)
-        return sums[None, :pixels]
+        sums = workspace.take("dots", count * rows * op.out_width + MOST_PIXELS, pitch, dtype=np.int32)
+        narrow = None if self.lanes == 16 else self.lanes
+        return Summing(narrow, source, self.reader.bytes(), window, self.taps, self.weights, self.start, patch, sums)
+
+
+class Window(NamedTuple):
+    """The window of a convolution: where it starts, its steps, and its input.
+
+    `height` is that of the window of one output row, `columns` and `channels` are those of the input of all output
+    columns, `out_width` of them.
+    """
+
+    height: int
+    columns: int
+    channels: int
+    out_width: int
+    stride: tuple[int, int]
+    corner: tuple[int, int]
+
+
+class Summing(NamedTuple):
+    """What `sum_tile` takes: compiled functions know named tuples.
+
+    `narrow` is None for vectors of 16 lanes: numba then compiles no other, which the processor may not have.
+    """
+
+    narrow: int | None
+    source: NDArray[np.int8]
+    reading: ByteReading
+    window: Window
+    taps: NDArray[np.int64]
+    weights: NDArray[np.int8]
+    start: NDArray[np.int32]
+    patch: NDArray[np.uint8]
+    sums: NDArray[np.int32]
+
+
+def _window(operation: ConvOperation, channels: int) -> Window:
+    height = (operation.kernel_height - 1) * operation.dilation[0] + 1
+    reach = (operation.kernel_width - 1) * operation.dilation[1] + 1
+    columns = (operation.out_width - 1) * operation.stride[1] + reach
+    corner = -operation.pad_top, -operation.pad_left
+    return Window(height, columns, channels, operation.out_width, operation.stride, corner)
+
+
+@jit
+def sum_tile(job: Summing, part: tuple[int, int, int, int]) -> None:
+    """Read what a tile needs, and write its accumulators ``(pixels, kernels)`` into ``job.sums``.
+
+    `part` is the tile's first image, number of images, first row and number of rows.
+    """
+    first, images, row, rows = part
+    window = job.window
+    lines = (rows - 1) * window.stride[0] + window.height
+    shape = (images, lines, window.columns, window.channels)
+    corner = (row * window.stride[0] + window.corner[0], window.corner[1])
+    read_bytes(job.source, first, corner, job.reading, shape, job.patch)
+    places = _places(job.patch, shape, (rows, window.out_width), window.stride)
+    _convolve(job.narrow, places, job.taps, job.weights, job.start, job.sums)
 
 
 def prepare_dots(
@@ -87,7 +148,8 @@ def prepare_dots(
     stride_y, stride_x = operation.stride
     bytes_per_pixel = channels * stride_y * stride_x + 4 * len(start)
     tiling = plan(operation.out_height, operation.out_width, bytes_per_pixel, TILE_BYTES)
-    return DotConvolution(operation, reader, lanes, weights, start, bound, tiling)
+    taps = _taps(operation, _window(operation, channels).columns, channels)
+    return DotConvolution(operation, reader, lanes, weights, start, taps, bound, tiling)
 
 
 def multiplier(inputs: NDArray[np.int8], weights: NDArray[np.int8], lanes: int) -> Callable[[], NDArray[np.int32]]:
@@ -101,7 +163,7 @@ def multiplier(inputs: NDArray[np.int8], weights: NDArray[np.int8], lanes: int) 
 
     def multiply() -> NDArray[np.int32]:
         places = _places(patch, (1, 1, pixels, depth), (1, pixels), (1, 1))
-        _CONVOLVE[lanes](places, taps, factors, start, sums)
+        _convolve(None if lanes == 16 else lanes, places, taps, factors, start, sums)
         return sums[:pixels, : len(weights)]
 
     return multiply
@@ -208,4 +270,17 @@ def _convolve_256(
                 dot_tile(8, 12, 1, near + 8 * p, far, runs, quads, factors, first, to + p * pitch, pitch)
 
 
-_CONVOLVE = {16: _convolve_512, 8: _convolve_256}
+@jit
+def _convolve(
+    narrow: int | None,
+    places: NDArray[np.int64],
+    taps: NDArray[np.int64],
+    weights: NDArray[np.int8],
+    start: NDArray[np.int32],
+    sums: NDArray[np.int32],
+) -> None:
+    """Convolve by vectors of 16 lanes, or of 8 where `narrow` is not None; numba leaves the other out."""
+    if narrow is None:
+        _convolve_512(places, taps, weights, start, sums)
+    else:
+        _convolve_256(places, taps, weights, start, sums)

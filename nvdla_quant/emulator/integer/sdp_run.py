@@ -7,13 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvdla_quant.emulator.integer import conv
+from nvdla_quant.emulator.integer.dots import DotConvolution
+from nvdla_quant.emulator.integer.fused import convolve_and_round
 from nvdla_quant.emulator.integer.rounding import shift_right
 from nvdla_quant.emulator.integer.sdp import (
     constant_operands,
     integer_chain,
     linear_stages,
 )
-from nvdla_quant.emulator.integer.stage_loop import PackedStages, int32_sums, pack_stages, write_stages
+from nvdla_quant.emulator.integer.stage_loop import PackedStages, int32_sums, pack_stages, round_tile, rounding
 from nvdla_quant.emulator.memory import DeviceMemory, cube_view, images_of
 from nvdla_quant.emulator.operations import (
     ConvOperation,
@@ -126,16 +128,21 @@ def run_sdp(prepared: PreparedSdp, memory: DeviceMemory, workspace: Workspace) -
     from_memory = not isinstance(operation.source, ConvOperation)
     points = {cube: intact(memory, (cube,), operation.destination, True) for cube in prepared.points}
     source = intact(memory, prepared.planes, operation.destination, from_memory)
+    operand = next(iter(points.values()), None)
     for fed, destination in prepared.parts:
+        job = None
+        if prepared.stages is not None:
+            job = rounding(prepared.stages, operand, memory.bytes_of(destination.memory), destination)
+            if isinstance(fed, DotConvolution):
+                convolve_and_round(fed, source, job, memory.images, workspace)
+                continue
         for tile in prepared.tiling.tiles(memory.images):
             if isinstance(fed, Reader):
                 sums: conv.Sums = _read(fed, destination, source, tile, workspace)
             else:
                 sums = fed.accumulate(source, tile, workspace)
-            if prepared.stages is not None:
-                operand = next(iter(points.values()), None)
-                target = memory.bytes_of(destination.memory)
-                write_stages(int32_sums(sums, workspace), prepared.stages, operand, target, destination, tile)
+            if job is not None:
+                round_tile(int32_sums(sums, workspace), job, (tile.first, tile.images, tile.row, tile.rows))
             else:
                 _write_general(prepared, sums, points, memory, destination, tile)
 

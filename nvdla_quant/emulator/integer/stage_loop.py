@@ -6,7 +6,7 @@ and the bytes spread over atoms again.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from nvdla_quant.emulator._instructions import CHANNELS, copy_atom, round_vector
 from nvdla_quant.emulator._jit import jit
 from nvdla_quant.emulator.integer.sdp import Stage
 from nvdla_quant.emulator.operations import Cube
-from nvdla_quant.emulator.tiles import Tile, Workspace
+from nvdla_quant.emulator.tiles import Workspace
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ def pack_stages(stages: Sequence[Stage]) -> PackedStages:
 
 
 def int32_sums(sums: NDArray[Any], workspace: Workspace) -> NDArray[np.int32]:
-    """Return partial sums ``(blocks, pixels, channels)`` added up, as `write_stages` takes them."""
+    """Return partial sums ``(blocks, pixels, channels)`` added up, as `round_tile` takes them."""
     if sums.dtype == np.int32:
         whole: NDArray[np.int32] = sums[0]
         return whole
@@ -78,20 +78,30 @@ def _add_up(sums: NDArray[np.float32] | NDArray[np.float64], total: NDArray[np.i
 _NO_POINTS = np.zeros((1, 1), np.int8)
 
 
-def write_stages(
-    sums: NDArray[np.int32],
-    stages: PackedStages,
-    points: NDArray[np.int8] | None,
-    destination: NDArray[np.int8],
-    cube: Cube,
-    tile: Tile,
-) -> None:
-    """Apply `stages` to the sums of a tile and write int8 into device memory.
+class Rounding(NamedTuple):
+    """What `round_tile` takes: see `PackedStages`, and the memory and places of operands and of what is written.
+
+    A place is offset, line stride and surface stride; `size` is atom, width and channels.
+    """
+
+    adds: NDArray[np.float64]
+    muls: NDArray[np.float64]
+    limits: NDArray[np.float64]
+    point: tuple[int, int, float]
+    points: NDArray[np.int8]
+    point_place: tuple[int, int, int]
+    destination: NDArray[np.int8]
+    place: tuple[int, int, int]
+    size: tuple[int, int, int]
+
+
+def rounding(
+    stages: PackedStages, points: NDArray[np.int8] | None, destination: NDArray[np.int8], cube: Cube
+) -> Rounding:
+    """Return what `round_tile` takes.
 
     Parameters
     ----------
-    sums : NDArray[np.int32]
-        What `int32_sums` returned: ``(pixels, channels)``, channels being at least those of `stages`.
     stages : PackedStages
         What to do.
     points : NDArray[np.int8] or None
@@ -100,12 +110,9 @@ def write_stages(
         Memory of the destination, ``(n, bytes)``.
     cube : Cube
         Destination.
-    tile : Tile
-        Where the pixels lie.
     """
     operand = stages.cube or cube
-    _run_stages(
-        sums,
+    return Rounding(
         stages.adds,
         stages.muls,
         stages.limits,
@@ -115,36 +122,35 @@ def write_stages(
         destination,
         (cube.offset, cube.line_stride, cube.surface_stride),
         (cube.atom, cube.width, cube.channels),
-        (tile.first, tile.images, tile.row, tile.rows),
     )
 
 
 @jit
-def _run_stages(
-    sums: NDArray[np.int32],
-    adds: NDArray[np.float64],
-    muls: NDArray[np.float64],
-    limits: NDArray[np.float64],
-    point: tuple[int, int, float],
-    points: NDArray[np.int8],
-    point_place: tuple[int, int, int],
-    destination: NDArray[np.int8],
-    place: tuple[int, int, int],
-    size: tuple[int, int, int],
-    part: tuple[int, int, int, int],
-) -> None:
-    atom, width, channels = size
+def round_tile(sums: NDArray[np.int32], job: Rounding, part: tuple[int, int, int, int]) -> None:
+    """Round the sums of a tile and write int8 into device memory.
+
+    Parameters
+    ----------
+    sums : NDArray[np.int32]
+        What `int32_sums` returned: ``(pixels, channels)``, channels being at least those of the stages.
+    job : Rounding
+        What to do.
+    part : tuple[int, int, int, int]
+        The tile: first image, number of images, first row, number of rows.
+    """
+    atom, width, channels = job.size
     first, images, row, rows = part
-    stages, computed = adds.shape
+    stages, computed = job.adds.shape
+    point, near, far = job.point, job.point_place, job.place
     pitch = max(computed, (channels + atom - 1) // atom * atom)
     operand, line = np.zeros(width * pitch, np.int8), np.empty(width * pitch, np.int8)
-    add, mul, limit = adds.ctypes.data, muls.ctypes.data, limits.ctypes.data
+    add, mul, limit = job.adds.ctypes.data, job.muls.ctypes.data, job.limits.ctypes.data
     source, beside, result = sums.ctypes.data, operand.ctypes.data, line.ctypes.data
     for image in range(first, first + images):
         for y in range(row, row + rows):
             if point[0] >= 0:
-                memory = points[min(image, points.shape[0] - 1)]
-                _gather(memory, point_place[0] + y * point_place[1], point_place[2], size, pitch, operand)
+                memory = job.points[min(image, job.points.shape[0] - 1)]
+                _gather(memory, near[0] + y * near[1], near[2], job.size, pitch, operand)
             for x in range(width):
                 for c in range(0, computed, CHANNELS):
                     at = x * pitch + c
@@ -153,7 +159,7 @@ def _run_stages(
                         beside + at, source + 4 * c, result + at,
                     )  # fmt: skip
                 source += 4 * sums.shape[1]
-            _spread(line, pitch, size, destination[image], place[0] + y * place[1], place[2])
+            _spread(line, pitch, job.size, job.destination[image], far[0] + y * far[1], far[2])
 
 
 @jit
