@@ -157,14 +157,14 @@ def measure(network: Network, target: Target, batch: int, seconds: float) -> Non
     ours: dict[str, list[float]] = {kernel: [] for kernel in programs}
     theirs: list[float] = []
     best = programs[possible_kernels()[0]]
-    batches = 2 * max(1, round(SHARED_SECONDS * rate(partial(run, best, bytes_, batch=batch), 1, SHARED_SECONDS)))
+    batches = 2 * max(4, round(SHARED_SECONDS * rate(partial(run, best, bytes_, batch=batch), 1, SHARED_SECONDS)))
     many = np.concatenate([bytes_] * batches)
     shared: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(PASSES):
         for kernel, own in programs.items():
             ours[kernel].append(rate(partial(run, own, bytes_, batch=batch), batch, seconds))
         for threads, rates in shared.items():
-            rates.append(rate(partial(run, best, many, batch=batch, threads=threads), len(many), seconds))
+            rates.append(rate(partial(run, best, many, threads=threads), len(many), seconds))
         theirs.append(rate(partial(quantized.run, None, feed), batch, seconds))
     onnx_int8 = statistics.median(theirs)
     faster = statistics.median(shared[2]) / statistics.median(shared[1])

@@ -23,13 +23,13 @@ def jit(function: _Function) -> _Function:
     return cast(_Function, _Compiled(function))
 
 
-def instruction(function: Callable[..., Any]) -> Callable[..., None]:
+def instruction(function: Callable[..., Any]) -> Callable[..., Any]:
     """Make of `function` an instruction for compiled functions: what numba calls an intrinsic.
 
     `function` takes the types of the arguments, those of numbers with their values, and returns the signature and what
     writes LLVM's code. Compiled functions alone may call the result.
     """
-    return cast(Callable[..., None], _Instruction(function))
+    return cast(Callable[..., Any], _Instruction(function))
 
 
 @cache

@@ -2,7 +2,7 @@
 
 Between device memory and a matrix product, values stand as float32 ``(images, rows, columns, channels)`` with the
 padding in place. Every int8 and int16 value is exact in float32. For dot products of bytes they stand as bytes, as
-``value + 128``.
+``value + 128``, for those of words as int16.
 """
 
 import math
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.emulator._instructions import SIGN, copy_atom
+from nvdla_quant.emulator._instructions import SIGN, read_atom
 from nvdla_quant.emulator._jit import jit
 from nvdla_quant.emulator.memory import cube_view, images_of
 from nvdla_quant.emulator.operations import Cube, ElementType
@@ -27,7 +27,9 @@ MAX_TILE_PIXELS = 4096
 MAX_TILE_BYTES = 1 << 28
 """Fewer rows all the same where kernels are so large that they would take more."""
 MAX_ATOM = 64
-"""Bytes behind the last one that `Reader.read_bytes` may write; no target's atom has more."""
+"""Elements behind the last one that `read_integers` may write; no target's atom has more."""
+Integers = NDArray[np.uint8 | np.int16]
+"""Int8 values, as dot products take them: bytes of ``value + 128``, or words."""
 _Element = TypeVar("_Element", bound=np.generic)
 
 
@@ -107,20 +109,25 @@ class Lanes:
         """`tables` of int8 values as ``value + 128``."""
         return (self.tables + SIGN).astype(np.uint8)
 
+    @cached_property
+    def words(self) -> NDArray[np.int16]:
+        """`tables` of int8 values as int16."""
+        return self.tables.astype(np.int16)
 
-class ByteReading(NamedTuple):
-    """What `read_bytes` takes: a cube's offset, (line, surface) strides, atom and (height, width); lanes; padding."""
+
+class IntegerReading(NamedTuple):
+    """What `read_integers` takes: a cube's offset, (line, surface) strides, atom, (height, width); lanes; padding."""
 
     offset: int
     strides: tuple[int, int]
     atom: int
     size: tuple[int, int]
     places: NDArray[np.int64]
-    tables: NDArray[np.uint8]
-    pad: np.uint8
+    tables: Integers
+    pad: np.uint8 | np.int16
 
 
-_NO_PLACES, _NO_TABLES = np.zeros((0, 7), np.int64), np.zeros((0, 1), np.uint8)
+_NO_PLACES = np.zeros((0, 7), np.int64)
 """Lanes of a cube that is read as it is."""
 
 
@@ -175,13 +182,16 @@ class Reader:
         else:
             self._read_wide(source, first, row, column, out)
 
-    def bytes(self) -> ByteReading:
-        """Return how `read_bytes` reads this."""
-        cube = self.cube
-        places, tables = (_NO_PLACES, _NO_TABLES) if self.lanes is None else (self.lanes.places, self.lanes.bytes)
+    def integers(self, dtype: type[np.uint8] | type[np.int16]) -> IntegerReading:
+        """Return how `read_integers` reads this: as bytes of ``value + 128``, or as int16."""
+        cube, lanes, are_bytes = self.cube, self.lanes, dtype is np.uint8
+        places = _NO_PLACES
+        tables: Integers = np.zeros((0, 1), dtype)
+        if lanes is not None:
+            places, tables = lanes.places, lanes.bytes if are_bytes else lanes.words
         size, strides = (cube.height, cube.width), (cube.line_stride, cube.surface_stride)
-        pad = np.uint8(int(self.pad_value) + SIGN)
-        return ByteReading(cube.offset, strides, cube.atom, size, places, tables, pad)
+        pad = dtype(int(self.pad_value) + (SIGN if are_bytes else 0))
+        return IntegerReading(cube.offset, strides, cube.atom, size, places, tables, pad)
 
     def read_halves(
         self, source: NDArray[np.int8], first: int, row: int, column: int, out: NDArray[np.float16]
@@ -264,29 +274,30 @@ def _read_atoms(
 
 
 @jit
-def read_bytes(
+def read_integers(
     source: NDArray[np.int8],
     first: int,
     corner: tuple[int, int],
-    reading: ByteReading,
+    reading: IntegerReading,
     shape: tuple[int, int, int, int],
-    out: NDArray[np.uint8],
+    out: Integers,
 ) -> None:
-    """Read int8 elements as ``value + 128``; see `Reader.read`.
+    """Read int8 elements as bytes of ``value + 128``, or as int16; see `Reader.read`.
 
     Parameters
     ----------
     source, first, corner
         Memory, first image, and row and column of the first element.
-    reading : ByteReading
+    reading : IntegerReading
         What is read.
     shape : tuple[int, int, int, int]
         Images, rows, columns, channels.
-    out : NDArray[np.uint8]
-        Result, flat; `MAX_ATOM` bytes more than `shape` has, which may be written too.
+    out : NDArray[np.uint8] or NDArray[np.int16]
+        Result, flat, of the type that `reading` was made for; `MAX_ATOM` elements more than `shape` has, which may be
+        written too.
     """
     if reading.places.shape[0] == 0:
-        _read_biased(source, first, reading, corner, shape, out)
+        _read_pixels(source, first, reading, corner, shape, out)
         return
     target = out[: shape[0] * shape[1] * shape[2] * shape[3]].reshape(shape)
     height, width = reading.size
@@ -296,15 +307,15 @@ def read_bytes(
 
 
 @jit
-def _read_biased(
+def _read_pixels(
     source: NDArray[np.int8],
     first: int,
-    reading: ByteReading,
+    reading: IntegerReading,
     corner: tuple[int, int],
     shape: tuple[int, int, int, int],
-    out: NDArray[np.uint8],
+    out: Integers,
 ) -> None:
-    """Copy whole atoms as ``value + 128``, with padding around the cube.
+    """Copy whole atoms, with padding around the cube.
 
     What an atom has beyond the last channel lands where the next pixel comes, which is written afterwards.
     """
@@ -336,27 +347,28 @@ def _copy_pixels(
     atom: int,
     pixels: int,
     channels: int,
-    out: NDArray[np.uint8],
+    out: Integers,
     start: int,
 ) -> None:
-    """Copy the atoms of neighbouring pixels."""
-    surfaces = (channels + atom - 1) // atom
-    near, to = memory.ctypes.data + place, out.ctypes.data + start
+    """Copy the atoms of neighbouring pixels; `start` is the place in `out`."""
+    surfaces, size = (channels + atom - 1) // atom, out.itemsize
+    near, to = memory.ctypes.data + place, out.ctypes.data + start * size
     if atom == 32:
         for x in range(pixels):
             for surface in range(surfaces):
-                copy_atom(32, SIGN, near + surface * surface_stride + 32 * x, to + x * channels + 32 * surface)
+                target = to + (x * channels + 32 * surface) * size
+                read_atom(32, out, near + surface * surface_stride + 32 * x, target)
     elif atom % 8 == 0:
         for x in range(pixels):
             for surface in range(surfaces):
-                piece, copy = near + surface * surface_stride + atom * x, to + x * channels + atom * surface
+                source, target = near + surface * surface_stride + atom * x, to + (x * channels + atom * surface) * size
                 for byte in range(0, atom, 8):
-                    copy_atom(8, SIGN, piece + byte, copy + byte)
+                    read_atom(8, out, source + byte, target + byte * size)
     else:
         for x in range(pixels):
             for c in range(channels):
-                value = memory[place + c // atom * surface_stride + x * atom + c % atom]
-                out[start + x * channels + c] = np.uint8(value) ^ np.uint8(SIGN)
+                source = near + c // atom * surface_stride + x * atom + c % atom
+                read_atom(1, out, source, to + (x * channels + c) * size)
 
 
 @jit
@@ -369,9 +381,9 @@ def _read_lanes(
     row: int,
     column: int,
     places: NDArray[np.int64],
-    tables: NDArray[np.float32] | NDArray[np.uint8],
-    pad: np.float32 | np.uint8,
-    out: NDArray[np.float32] | NDArray[np.uint8],
+    tables: NDArray[np.float32] | Integers,
+    pad: np.float32 | np.uint8 | np.int16,
+    out: NDArray[np.float32] | Integers,
 ) -> None:
     """Copy single channels through tables of all numbers."""
     images, rows, columns, _ = out.shape

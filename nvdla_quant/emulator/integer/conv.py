@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nvdla_quant.emulator._jit import jit
 from nvdla_quant.emulator.integer.dots import DotConvolution, prepare_dots
-from nvdla_quant.emulator.integer.kernels import LANES, chosen_kernel
+from nvdla_quant.emulator.integer.kernels import DOTS, chosen_kernel
 from nvdla_quant.emulator.integer.winograd import WinogradConvolution, prepare_winograd
 from nvdla_quant.emulator.operations import ConvOperation, Cube, element_type
 from nvdla_quant.emulator.pixels import lanes_of, source_type
@@ -161,8 +161,8 @@ def prepare(operation: ConvOperation, packed: NDArray[np.uint8], target: Target)
         magnitudes = np.abs(matrix.astype(np.int64))
         bound = int(magnitudes.sum(axis=0).max()) * MAX_INPUT
         kernel = chosen_kernel()
-        if kernel in LANES and bound < INT32_LIMIT:
-            return prepare_dots(operation, reader, kernels[..., used], bound, LANES[kernel])
+        if kernel in DOTS and bound < INT32_LIMIT:
+            return prepare_dots(operation, reader, kernels[..., used], bound, DOTS[kernel])
         edges = _split(magnitudes)
     else:
         edges, bound = [0, len(matrix)], 0

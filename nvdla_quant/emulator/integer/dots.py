@@ -1,31 +1,50 @@
-"""Int8 convolutions by the processor's dot products of bytes, straight from the input: no matrix of windows is made.
+"""Int8 convolutions by the processor's dot products, straight from the input: no matrix of windows is made.
 
-The instruction multiplies unsigned by signed bytes. So inputs stand as ``value + 128``, and each sum starts at -128
-times the sum of its kernel's weights, which takes that away again. Sums are modulo 2**32: exact as long as the result
-itself is an int32, whatever happens in between.
+Where the instruction takes bytes, it multiplies unsigned by signed ones. So inputs stand as ``value + 128``, and each
+sum starts at -128 times the sum of its kernel's weights, which takes that away again. Older processors multiply pairs
+of words: inputs and weights stand as int16. Sums are modulo 2**32 in both: exact as long as the result itself is an
+int32, whatever happens in between.
 Arithmetic: docs/hardware/convolution.md. How fast it is beside others: docs/emulator.md.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nvdla_quant.emulator._instructions import CHANNELS, QUAD, SIGN, dot_tile
+from nvdla_quant.emulator._instructions import (
+    CHANNELS,
+    PIXELS,
+    SIGN,
+    STEP_BYTES,
+    Dots,
+    Pairs256,
+    dot_tile,
+    pixels_together,
+)
 from nvdla_quant.emulator._jit import jit
 from nvdla_quant.emulator.operations import ConvOperation, Cube
-from nvdla_quant.emulator.tiles import MAX_ATOM, ByteReading, Reader, Tile, Tiling, Workspace, plan, read_bytes
+from nvdla_quant.emulator.tiles import (
+    MAX_ATOM,
+    IntegerReading,
+    Integers,
+    Reader,
+    Tile,
+    Tiling,
+    Workspace,
+    plan,
+    read_integers,
+)
 
-MOST_VECTORS: Mapping[int, int] = MappingProxyType({16: 4, 8: 2})
-"""Vectors of kernels that go together, by lanes. With the pixels that the loops below take at once, all sums fit in the
-registers: 32 of 512 bits, or 16 of 256."""
 MOST_PIXELS = 12
-"""The most pixels that the loops below take at once."""
+"""The most pixels that `dot_tile` takes at once."""
 TILE_BYTES = 1 << 19
 """For inputs and sums of a tile, which then stay in a cache of 1 MiB."""
+
+
+Weights = NDArray[np.int8] | NDArray[np.int16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +53,11 @@ class DotConvolution:
 
     Attributes
     ----------
-    lanes : int
-        Lanes of the dot product.
-    weights : NDArray[np.int8]
-        ``(blocks, steps, kernels of a block, QUAD)``. A step takes `QUAD` bytes of a run of the input: a row of the
-        kernel, or, where it is dilated, one cell of it.
+    dots : Dots
+        By what.
+    weights : Weights
+        ``(blocks, steps, kernels of a block, elements of a step)``. A step takes `STEP_BYTES` of a run of the input: a
+        row of the kernel, or, where it is dilated, one cell of it.
     start : NDArray[np.int32]
         What the sums of all blocks' kernels begin with.
     taps : NDArray[np.int64]
@@ -49,8 +68,8 @@ class DotConvolution:
 
     operation: ConvOperation
     reader: Reader
-    lanes: int
-    weights: NDArray[np.int8]
+    dots: Dots
+    weights: Weights
     start: NDArray[np.int32]
     taps: NDArray[np.int64]
     bound: int
@@ -75,11 +94,12 @@ class DotConvolution:
         window = _window(op, channels)
         count, rows = min(images, self.tiling.images), self.tiling.rows
         lines = (rows - 1) * window.stride[0] + window.height
-        patch = workspace.take("bytes", count * lines * window.columns * channels + MAX_ATOM, dtype=np.uint8)
+        inputs = _inputs(self.dots)
+        patch = workspace.take("inputs", count * lines * window.columns * channels + MAX_ATOM, dtype=inputs)
         pitch = -(-len(self.start) // CHANNELS) * CHANNELS
         sums = workspace.take("dots", count * rows * op.out_width + MOST_PIXELS, pitch, dtype=np.int32)
-        narrow = None if self.lanes == 16 else self.lanes
-        return Summing(narrow, source, self.reader.bytes(), window, self.taps, self.weights, self.start, patch, sums)
+        reading = self.reader.integers(inputs)
+        return Summing(self.dots, source, reading, window, self.taps, self.weights, self.start, patch, sums)
 
 
 class Window(NamedTuple):
@@ -98,19 +118,16 @@ class Window(NamedTuple):
 
 
 class Summing(NamedTuple):
-    """What `sum_tile` takes: compiled functions know named tuples.
+    """What `sum_tile` takes: compiled functions know named tuples."""
 
-    `narrow` is None for vectors of 16 lanes: numba then compiles no other, which the processor may not have.
-    """
-
-    narrow: int | None
+    dots: Dots
     source: NDArray[np.int8]
-    reading: ByteReading
+    reading: IntegerReading
     window: Window
     taps: NDArray[np.int64]
-    weights: NDArray[np.int8]
+    weights: Weights
     start: NDArray[np.int32]
-    patch: NDArray[np.uint8]
+    patch: Integers
     sums: NDArray[np.int32]
 
 
@@ -133,58 +150,67 @@ def sum_tile(job: Summing, part: tuple[int, int, int, int]) -> None:
     lines = (rows - 1) * window.stride[0] + window.height
     shape = (images, lines, window.columns, window.channels)
     corner = (row * window.stride[0] + window.corner[0], window.corner[1])
-    read_bytes(job.source, first, corner, job.reading, shape, job.patch)
+    read_integers(job.source, first, corner, job.reading, shape, job.patch)
     places = _places(job.patch, shape, (rows, window.out_width), window.stride)
-    _convolve(job.narrow, places, job.taps, job.weights, job.start, job.sums)
+    _convolve(job.dots, places, job.taps, job.weights, job.start, job.sums)
 
 
 def prepare_dots(
-    operation: ConvOperation, reader: Reader, kernels: NDArray[np.generic], bound: int, lanes: int
+    operation: ConvOperation, reader: Reader, kernels: NDArray[np.generic], bound: int, dots: Dots
 ) -> DotConvolution:
-    """Lay out ``(kernels, rows, columns, channels)`` of weights for dot products of so many lanes."""
+    """Lay out ``(kernels, rows, columns, channels)`` of weights for dot products."""
     count, height, width, channels = kernels.shape
     runs = (height, width * channels) if operation.dilation[1] == 1 else (height * width, channels)
-    weights, start = _pack(kernels.reshape(count, *runs), lanes)
+    weights, start = _pack(kernels.reshape(count, *runs), dots)
     stride_y, stride_x = operation.stride
-    bytes_per_pixel = channels * stride_y * stride_x + 4 * len(start)
+    size = np.dtype(_inputs(dots)).itemsize
+    bytes_per_pixel = size * channels * stride_y * stride_x + 4 * len(start)
     tiling = plan(operation.out_height, operation.out_width, bytes_per_pixel, TILE_BYTES)
-    taps = _taps(operation, _window(operation, channels).columns, channels)
-    return DotConvolution(operation, reader, lanes, weights, start, taps, bound, tiling)
+    taps = _taps(operation, _window(operation, channels).columns, channels) * size
+    return DotConvolution(operation, reader, dots, weights, start, taps, bound, tiling)
 
 
-def multiplier(inputs: NDArray[np.int8], weights: NDArray[np.int8], lanes: int) -> Callable[[], NDArray[np.int32]]:
+def multiplier(inputs: NDArray[np.int8], weights: NDArray[np.int8], dots: Dots) -> Callable[[], NDArray[np.int32]]:
     """Return what computes the product of ``(pixels, depth)`` and ``(kernels, depth)`` as convolutions do."""
     pixels, depth = inputs.shape
-    patch = np.zeros(inputs.size + MAX_ATOM, np.uint8)
-    patch[: inputs.size] = inputs.reshape(-1).view(np.uint8) ^ SIGN
-    factors, start = _pack(weights[:, None], lanes)
+    patch: Integers = np.zeros(inputs.size + MAX_ATOM, _inputs(dots))
+    patch[: inputs.size] = inputs.reshape(-1) if _inputs(dots) is np.int16 else inputs.reshape(-1).view(np.uint8) ^ SIGN
+    factors, start = _pack(weights[:, None], dots)
     sums = np.empty((pixels + MOST_PIXELS, len(start)), np.int32)
     taps = np.zeros(1, np.int64)
 
     def multiply() -> NDArray[np.int32]:
         places = _places(patch, (1, 1, pixels, depth), (1, pixels), (1, 1))
-        _convolve(None if lanes == 16 else lanes, places, taps, factors, start, sums)
+        _convolve(dots, places, taps, factors, start, sums)
         return sums[:pixels, : len(weights)]
 
     return multiply
 
 
-def _pack(kernels: NDArray[np.generic], lanes: int) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
-    """Return weights and starts, see `DotConvolution`, of ``(kernels, runs, bytes of a run)``."""
+def _inputs(dots: Dots) -> type[np.uint8] | type[np.int16]:
+    """Return the type of an input."""
+    return np.int16 if isinstance(dots, Pairs256) else np.uint8
+
+
+def _pack(kernels: NDArray[np.generic], dots: Dots) -> tuple[Weights, NDArray[np.int32]]:
+    """Return weights and starts, see `DotConvolution`, of ``(kernels, runs, elements of a run)``."""
     count, runs, run = kernels.shape
-    quads = -(-run // QUAD)
-    vectors = -(-count // lanes)
-    blocks = -(-vectors // MOST_VECTORS[lanes])
-    block = -(-vectors // blocks) * lanes
-    padded = np.zeros((blocks * block, runs, quads * QUAD), np.int8)
+    dtype = np.dtype(np.int16 if isinstance(dots, Pairs256) else np.int8)
+    taken = STEP_BYTES // dtype.itemsize
+    steps = -(-run // taken)
+    vectors = -(-count // dots.lanes)
+    blocks = -(-vectors // len(PIXELS[dots.lanes]))
+    block = -(-vectors // blocks) * dots.lanes
+    padded = np.zeros((blocks * block, runs, steps * taken), dtype)
     padded[:count, :, :run] = kernels
-    weights = padded.reshape(blocks, block, runs * quads, QUAD).transpose(0, 2, 1, 3)
-    start = -SIGN * padded.sum(axis=(1, 2), dtype=np.int64)
+    weights = padded.reshape(blocks, block, runs * steps, taken).transpose(0, 2, 1, 3)
+    bias = 0 if isinstance(dots, Pairs256) else SIGN
+    start = -bias * padded.sum(axis=(1, 2), dtype=np.int64)
     return np.ascontiguousarray(weights), start.astype(np.int32)
 
 
 def _taps(operation: ConvOperation, columns: int, channels: int) -> NDArray[np.int64]:
-    """Return where each run starts, in bytes behind the first of its window; rows are so many columns long."""
+    """Return where each run starts, in elements behind the first of its window; rows are so many columns long."""
     dilation_y, dilation_x = operation.dilation
     lines = np.arange(operation.kernel_height, dtype=np.int64) * (dilation_y * columns * channels)
     if dilation_x == 1:
@@ -195,7 +221,7 @@ def _taps(operation: ConvOperation, columns: int, channels: int) -> NDArray[np.i
 
 @jit
 def _places(
-    patch: NDArray[np.uint8],
+    patch: Integers,
     shape: tuple[int, int, int, int],
     size: tuple[int, int],
     stride: tuple[int, int],
@@ -206,81 +232,42 @@ def _places(
     pixel = 0
     for image in range(images):
         for y in range(size[0]):
-            place = patch.ctypes.data + (image * rows + y * stride[0]) * columns * channels
+            place = patch.ctypes.data + (image * rows + y * stride[0]) * columns * channels * patch.itemsize
             for x in range(size[1]):
-                places[pixel] = place + x * stride[1] * channels
+                places[pixel] = place + x * stride[1] * channels * patch.itemsize
                 pixel += 1
     places[pixel:] = places[pixel - 1]
     return places
 
 
 @jit
-def _convolve_512(
-    places: NDArray[np.int64],
-    taps: NDArray[np.int64],
-    weights: NDArray[np.int8],
-    start: NDArray[np.int32],
-    sums: NDArray[np.int32],
-) -> None:
-    """Convolve by vectors of 16 lanes."""
-    blocks, steps, kernels, _ = weights.shape
-    pixels, pitch = places.size - MOST_PIXELS, 4 * sums.shape[1]
-    runs, quads = taps.size, steps // taps.size
-    near, far = places.ctypes.data, taps.ctypes.data
-    for block in range(blocks):
-        factors = weights.ctypes.data + block * steps * kernels * QUAD
-        first = start.ctypes.data + 4 * block * kernels
-        to = sums.ctypes.data + 4 * block * kernels
-        if kernels == 64:
-            for p in range(0, pixels, 6):
-                dot_tile(16, 6, 4, near + 8 * p, far, runs, quads, factors, first, to + p * pitch, pitch)
-        elif kernels == 48:
-            for p in range(0, pixels, 8):
-                dot_tile(16, 8, 3, near + 8 * p, far, runs, quads, factors, first, to + p * pitch, pitch)
-        elif kernels == 32:
-            for p in range(0, pixels, 12):
-                dot_tile(16, 12, 2, near + 8 * p, far, runs, quads, factors, first, to + p * pitch, pitch)
-        else:
-            for p in range(0, pixels, 12):
-                dot_tile(16, 12, 1, near + 8 * p, far, runs, quads, factors, first, to + p * pitch, pitch)
-
-
-@jit
-def _convolve_256(
-    places: NDArray[np.int64],
-    taps: NDArray[np.int64],
-    weights: NDArray[np.int8],
-    start: NDArray[np.int32],
-    sums: NDArray[np.int32],
-) -> None:
-    """Convolve by vectors of 8 lanes."""
-    blocks, steps, kernels, _ = weights.shape
-    pixels, pitch = places.size - MOST_PIXELS, 4 * sums.shape[1]
-    runs, quads = taps.size, steps // taps.size
-    near, far = places.ctypes.data, taps.ctypes.data
-    for block in range(blocks):
-        factors = weights.ctypes.data + block * steps * kernels * QUAD
-        first = start.ctypes.data + 4 * block * kernels
-        to = sums.ctypes.data + 4 * block * kernels
-        if kernels == 16:
-            for p in range(0, pixels, 6):
-                dot_tile(8, 6, 2, near + 8 * p, far, runs, quads, factors, first, to + p * pitch, pitch)
-        else:
-            for p in range(0, pixels, 12):
-                dot_tile(8, 12, 1, near + 8 * p, far, runs, quads, factors, first, to + p * pitch, pitch)
-
-
-@jit
 def _convolve(
-    narrow: int | None,
+    dots: Dots,
     places: NDArray[np.int64],
     taps: NDArray[np.int64],
-    weights: NDArray[np.int8],
+    weights: Weights,
     start: NDArray[np.int32],
     sums: NDArray[np.int32],
 ) -> None:
-    """Convolve by vectors of 16 lanes, or of 8 where `narrow` is not None; numba leaves the other out."""
-    if narrow is None:
-        _convolve_512(places, taps, weights, start, sums)
-    else:
-        _convolve_256(places, taps, weights, start, sums)
+    """Write the sums of products of every window, ``(pixels, kernels)``."""
+    blocks, steps, kernels, _ = weights.shape
+    pixels, pitch = places.size - MOST_PIXELS, 4 * sums.shape[1]
+    runs, vectors = taps.size, kernels // dots.lanes
+    run = steps // runs
+    near, far = places.ctypes.data, taps.ctypes.data
+    for block in range(blocks):
+        factors = weights.ctypes.data + block * steps * kernels * STEP_BYTES
+        first = start.ctypes.data + 4 * block * kernels
+        to = sums.ctypes.data + 4 * block * kernels
+        if vectors == 4:
+            for p in range(0, pixels, pixels_together(4, dots)):
+                dot_tile(4, dots, near + 8 * p, far, runs, run, factors, first, to + p * pitch, pitch)
+        elif vectors == 3:
+            for p in range(0, pixels, pixels_together(3, dots)):
+                dot_tile(3, dots, near + 8 * p, far, runs, run, factors, first, to + p * pitch, pitch)
+        elif vectors == 2:
+            for p in range(0, pixels, pixels_together(2, dots)):
+                dot_tile(2, dots, near + 8 * p, far, runs, run, factors, first, to + p * pitch, pitch)
+        else:
+            for p in range(0, pixels, pixels_together(1, dots)):
+                dot_tile(1, dots, near + 8 * p, far, runs, run, factors, first, to + p * pitch, pitch)

@@ -15,6 +15,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from nvdla_quant.emulator._instructions import Dots, Pairs256, Vnni256, Vnni512
 from nvdla_quant.emulator._jit import processor_features
 from nvdla_quant.emulator.integer.dots import multiplier
 from nvdla_quant.errors import EmulationError
@@ -29,15 +30,19 @@ class Kernel(StrEnum):
 
     VNNI512 = "vnni512"
     VNNI256 = "vnni256"
+    AVX2 = "avx2"
     FLOAT32 = "float32"
 
 
-LANES: Mapping[Kernel, int] = MappingProxyType({Kernel.VNNI512: 16, Kernel.VNNI256: 8})
-"""Lanes of the dot products; float32 has none."""
+DOTS: Mapping[Kernel, Dots] = MappingProxyType(
+    {Kernel.VNNI512: Vnni512(), Kernel.VNNI256: Vnni256(), Kernel.AVX2: Pairs256()}
+)
+"""Dot products of the processor; float32 takes none."""
 _NEEDS: Mapping[Kernel, tuple[frozenset[str], ...]] = MappingProxyType(
     {
         Kernel.VNNI512: (frozenset({"avx512f", "avx512vnni"}),),
         Kernel.VNNI256: (frozenset({"avx512vl", "avx512vnni"}), frozenset({"avx2", "avxvnni"})),
+        Kernel.AVX2: (frozenset({"avx2"}),),
         Kernel.FLOAT32: (frozenset(),),
     }
 )
@@ -72,11 +77,11 @@ def chosen_kernel() -> Kernel:
             )
         _LOG.info("int8 convolutions: %s, as %s says", asked, OVERRIDE)
         return Kernel(asked)
-    dots = next((kernel for kernel in possible if kernel in LANES), None)
+    dots = next((kernel for kernel in possible if kernel in DOTS), None)
     if dots is None:
-        _LOG.info("int8 convolutions: %s; this processor has no dot products of bytes", Kernel.FLOAT32)
+        _LOG.info("int8 convolutions: %s; this processor has no dot products", Kernel.FLOAT32)
         return Kernel.FLOAT32
-    exact, seconds = _check(LANES[dots])
+    exact, seconds = _check(DOTS[dots])
     if not exact:
         _LOG.warning("int8 convolutions: %s is wrong on this processor, %s is taken", dots, Kernel.FLOAT32)
         return Kernel.FLOAT32
@@ -88,14 +93,14 @@ def chosen_kernel() -> Kernel:
     return kernel
 
 
-def _check(lanes: int) -> tuple[bool, float]:
+def _check(dots: Dots) -> tuple[bool, float]:
     """Return whether a product of extreme and of random numbers is right, and the seconds that it took."""
     random = np.random.default_rng(0)
     inputs = random.integers(-128, 128, (_PIXELS, _DEPTH)).astype(np.int8)
     weights = random.integers(-128, 128, (_COUNT, _DEPTH)).astype(np.int8)
     inputs[:4], weights[:2] = [[-128], [127], [0], [-1]], [[-128], [127]]
     right = inputs.astype(np.int64) @ weights.astype(np.int64).T
-    multiply = multiplier(inputs, weights, lanes)
+    multiply = multiplier(inputs, weights, dots)
     return bool(np.array_equal(multiply(), right)), min(_timed(multiply) for _ in range(_REPEATS))
 
 

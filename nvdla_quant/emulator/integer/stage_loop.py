@@ -199,16 +199,16 @@ def _copy_pieces(source: int, source_step: int, target: int, target_step: int, c
     """Copy `count` bytes of each of neighbouring pixels; whole atoms of 8 and 32 bytes by one instruction."""
     if count == 8:
         for x in range(pixels):
-            copy_atom(8, 0, source + x * source_step, target + x * target_step)
+            copy_atom(8, source + x * source_step, target + x * target_step)
     elif count == 32:
         for x in range(pixels):
-            copy_atom(32, 0, source + x * source_step, target + x * target_step)
+            copy_atom(32, source + x * source_step, target + x * target_step)
     else:
         for x in range(pixels):
             near, to, done = source + x * source_step, target + x * target_step, 0
             while done + 8 <= count:
-                copy_atom(8, 0, near + done, to + done)
+                copy_atom(8, near + done, to + done)
                 done += 8
             while done < count:
-                copy_atom(1, 0, near + done, to + done)
+                copy_atom(1, near + done, to + done)
                 done += 1

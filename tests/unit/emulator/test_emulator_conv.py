@@ -150,8 +150,9 @@ def test_unused_image_channels_are_left_out() -> None:
         assert prepared.reader.lanes.places[:, 0].tolist() == [0]
         if kernel is Kernel.FLOAT32:
             assert [block.shape for block in prepared.weights] == [(25, 20)]
-        else:  # 5 rows of 5 bytes each, in twos of 4.
-            assert prepared.weights[..., 0].size == 5 * 2 * len(prepared.start)
+        else:  # 5 rows of 5 elements each, in steps of 4 bytes or 2 words.
+            steps = {4: 2, 2: 3}[prepared.weights.shape[-1]]
+            assert prepared.weights[..., 0].size == 5 * steps * len(prepared.start)
 
 
 @pytest.mark.parametrize("post_extension", [0, 1, 2])
