@@ -123,8 +123,10 @@ def run_tensors(
         port.name: np.empty((images * port.cube.batch, *port.shape), port.dtype) for port in program.outputs
     }
     if batch is None:
-        batch = min(max(CHUNK_BYTES // max(program.image_bytes, 1), 1), MAX_CHUNK_IMAGES)
-        batch = min(batch, max(-(-images // threads), 1))
+        most = min(max(CHUNK_BYTES // max(program.image_bytes, 1), 1), MAX_CHUNK_IMAGES)
+        # As many chunks for each thread, and all about as large: none waits for the last one.
+        rounds = -(-images // (most * threads))
+        batch = -(-images // (rounds * threads))
     prepared = _prepared(program, fp16)
     done = 0
     lock = threading.Lock()
