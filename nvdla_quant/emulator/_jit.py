@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from functools import cache, update_wrapper
+from hashlib import sha256
+from pathlib import Path
 from threading import Lock
 from types import ModuleType
 from typing import Any, TypeVar, cast
@@ -18,7 +20,8 @@ def jit(function: _Function) -> _Function:
 
     numba keeps machine code beside the source or, where that is read-only, in the user's cache folder
     (``NUMBA_CACHE_DIR`` overrides both). Where neither can be written, it refuses to cache at all; then each
-    process compiles anew, a few seconds, with the same results.
+    process compiles anew, a few seconds, with the same results. What was compiled from other sources than today's
+    is never taken, see `_sources`.
     """
     return cast(_Function, _Compiled(function))
 
@@ -30,6 +33,23 @@ def instruction(function: Callable[..., Any]) -> Callable[..., Any]:
     writes LLVM's code. Compiled functions alone may call the result.
     """
     return cast(Callable[..., Any], _Instruction(function))
+
+
+_ROOMS = ("calibration", "emulator", "execution", "quantization", "verification/measures")
+"""Folders of the package with compiled functions, and with what these take from other modules."""
+
+
+@cache
+def _sources() -> str:
+    """Return what changes with every source of compiled functions.
+
+    numba looks at a function's own file alone: after an update it would go on with the code of functions of other files
+    that were compiled into this one, or fail where an argument's class is no longer there.
+    """
+    package = Path(__file__).resolve().parents[1]
+    files = sorted(path for room in _ROOMS for path in (package / room).rglob("*.py"))
+    seen = [(str(path.relative_to(package)), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
+    return sha256(repr(seen).encode()).hexdigest()
 
 
 @cache
@@ -70,9 +90,13 @@ class _Compiled(_Later):
     def _make(self, numba: ModuleType) -> Callable[..., Any]:
         options = {"nogil": True, "fastmath": False, "error_model": "numpy"}
         try:
-            return cast(Callable[..., Any], numba.njit(cache=True, **options)(self._function))
+            made = numba.njit(cache=True, **options)(self._function)
         except RuntimeError:
             return cast(Callable[..., Any], numba.njit(**options)(self._function))
+        # The version of an index of another version is all that numba reads of it.
+        index = made._cache._cache_file
+        index._version = f"{index._version} {_sources()}"
+        return cast(Callable[..., Any], made)
 
 
 class _Instruction(_Later):

@@ -43,7 +43,6 @@ MOST_PIXELS = 12
 TILE_BYTES = 1 << 19
 """For inputs and sums of a tile, which then stay in a cache of 1 MiB."""
 
-
 Weights = NDArray[np.int8] | NDArray[np.int16]
 
 
@@ -102,7 +101,7 @@ class DotConvolution:
         return Summing(self.dots, source, reading, window, self.taps, self.weights, self.start, patch, sums)
 
 
-class Window(NamedTuple):
+class ConvolutionWindow(NamedTuple):
     """The window of a convolution: where it starts, its steps, and its input.
 
     `height` is that of the window of one output row, `columns` and `channels` are those of the input of all output
@@ -123,7 +122,7 @@ class Summing(NamedTuple):
     dots: Dots
     source: NDArray[np.int8]
     reading: IntegerReading
-    window: Window
+    window: ConvolutionWindow
     taps: NDArray[np.int64]
     weights: Weights
     start: NDArray[np.int32]
@@ -131,12 +130,12 @@ class Summing(NamedTuple):
     sums: NDArray[np.int32]
 
 
-def _window(operation: ConvOperation, channels: int) -> Window:
+def _window(operation: ConvOperation, channels: int) -> ConvolutionWindow:
     height = (operation.kernel_height - 1) * operation.dilation[0] + 1
     reach = (operation.kernel_width - 1) * operation.dilation[1] + 1
     columns = (operation.out_width - 1) * operation.stride[1] + reach
     corner = -operation.pad_top, -operation.pad_left
-    return Window(height, columns, channels, operation.out_width, operation.stride, corner)
+    return ConvolutionWindow(height, columns, channels, operation.out_width, operation.stride, corner)
 
 
 @jit

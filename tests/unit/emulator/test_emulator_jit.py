@@ -1,13 +1,16 @@
 """Compiled loops: the machine code is cached where it can be, and works where it cannot."""
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numba
 import pytest
 
+from nvdla_quant.emulator import _jit
 from nvdla_quant.emulator._jit import jit
 
 
@@ -55,3 +58,38 @@ def test_threads_share_what_was_compiled() -> None:
 def test_importing_a_kernel_does_not_import_numba() -> None:
     code = "import sys, nvdla_quant.emulator.run as run; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_code_of_other_sources_is_not_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """numba itself would take it: the file of the function is the same."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+
+    def found(sources: str) -> int:
+        monkeypatch.setattr(_jit, "_sources", lambda: sources)
+        made = jit(double)
+        assert made(21) == 42
+        return sum(made.made().stats.cache_hits.values())  # type: ignore[attr-defined]
+
+    assert [found(sources) for sources in ("first", "first", "second", "second")] == [0, 1, 0, 1]
+
+
+def test_every_source_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file that is new, other bytes, another time: each is another digest, and the same files are the same one."""
+    (tmp_path / "emulator").mkdir()
+    monkeypatch.setattr(_jit, "__file__", str(tmp_path / "emulator" / "_jit.py"))
+    source, seen = tmp_path / "emulator" / "tiles.py", []
+
+    def look() -> None:
+        seen.append(_jit._sources.__wrapped__())
+
+    look()
+    source.write_text("PIXELS = 4")
+    look()
+    look()
+    os.utime(source, ns=(1, 1))
+    look()
+    source.write_text("PIXELS = 12")
+    os.utime(source, ns=(1, 1))
+    look()
+    assert seen[1] == seen[2]
+    assert len(set(seen)) == 4
