@@ -13,6 +13,7 @@ import yaml
 from hypothesis import HealthCheck, settings
 
 from nvdla_quant.network.caffe.writer import write_caffemodel, write_prototxt
+from tests import forks
 from tests.exports import packed
 from tests.fakes import CANARY
 from tests.profiles import LONG, is_long
@@ -36,6 +37,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """Compile the package, once: hundreds of processes import it, and may be told to leave no bytecode themselves."""
     if not hasattr(config, "workerinput"):
         compileall.compile_dir(REPOSITORY / "nvdla_quant", quiet=2)
+
+
+def pytest_unconfigure() -> None:
+    """End the processes that jobs were forked off."""
+    forks.stop()
 
 
 def pytest_xdist_auto_num_workers() -> int:

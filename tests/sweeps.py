@@ -20,6 +20,7 @@ from snakemake.settings.enums import Quietness
 from snakemake.settings.types import ConfigSettings, DAGSettings, GroupSettings, OutputSettings, ResourceSettings
 
 from nvdla_quant.network.graph import Convolution, InnerProduct, Layer, Network, Pooling, ReLU, Softmax, Tensor
+from tests.forks import forked_jobs
 
 Jobs = dict[str, int]
 """How many jobs of each rule would run."""
@@ -111,12 +112,12 @@ def run_apart(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[st
 
 
 def run(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Do the same within this process, which has imported already what takes two seconds to; jobs have their own."""
+    """Do the same within this process, which has imported already what takes two seconds to; jobs are forked."""
     printed, errors = io.StringIO(), io.StringIO()
     before, path = Path.cwd(), list(sys.path)
     os.chdir(checkout)
     try:
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors), forked_jobs():
             main(["--cores", "2", *arguments])
         status: object = 0
     except SystemExit as ended:

@@ -3,6 +3,7 @@
 import html
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -132,10 +133,17 @@ def render_page(
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width"><title>nvdla-quant report</title>'
-        f"<style>{_STYLE}</style><script>{vl_convert.javascript_bundle(_GLOBALS)}</script></head><body>"
+        f"<style>{_STYLE}</style><script>{_library()}</script></head><body>"
         f"<h1>Which quantization mode to use, and why</h1><nav>{links}</nav>{_answers(recommend(evidence, keep))}{body}"
         f"<script>{_DRAW}</script></body></html>\n"
     )
+
+
+@cache
+def _library() -> str:
+    """Return the library that draws the plots, which takes two seconds to make and is the same on every page."""
+    bundle: str = vl_convert.javascript_bundle(_GLOBALS)
+    return bundle
 
 
 _SCALES = (

@@ -19,11 +19,14 @@ NASTY = f"a $(touch ${CANARY})`touch ${CANARY}`;touch ${CANARY};'b\"c'\n-x"
 
 
 def install(name: str, folder: Path) -> Path:
-    """Put the fake program `name` into `folder`, executable with the interpreter of the tests."""
+    """Put the fake program `name` into `folder`, executable with the interpreter of the tests.
+
+    It begins without what is installed there, which is most of its time; one that needs that calls ``site.main()``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     source = (FAKES / f"{name}.py").read_text()
-    path.write_text(f"#!{sys.executable}\n{source}")
+    path.write_text(f"#!{sys.executable} -S\n{source}")
     path.chmod(0o755)
     return path
 

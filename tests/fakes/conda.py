@@ -5,13 +5,15 @@
 
 import json
 import os
+import site
 import sys
 from pathlib import Path
 
 sys.path.append(os.environ["FAKE_CONDA"])
-import yaml
+site.main()
+import yaml  # noqa: E402
 
-from tests.fakes import bare_interpreter, fake_gpu
+from tests.fakes import bare_interpreter, fake_gpu  # noqa: E402
 
 ON_PYPI = {"python-flatbuffers": "flatbuffers"}
 home = Path(__file__).parents[1]

@@ -18,6 +18,9 @@ from pathlib import Path
 
 def emulate(loadable_file: Path, image_file: Path, options: dict[str, str]) -> bytes:
     """Return the dump that the emulator gives; ends as the runtime does where the image does not fit."""
+    import site
+
+    site.main()
     import numpy as np
     from PIL import Image
 

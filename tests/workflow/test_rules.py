@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,16 +37,22 @@ def rules_of(repository: Path) -> dict[str, str]:
     }
 
 
-def imported_by(script: Path) -> set[str]:
-    """Return the modules, by their first name, that a script and all that it imports of the package import."""
+@cache
+def imported_by_file(path: Path) -> frozenset[str]:
+    """Return the modules, by their first name, that a file imports."""
     imported = set()
-    for path in [script, *provenance.source_files(script)]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                imported |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and not node.level:
-                imported.add(node.module.split(".")[0])
-    return imported
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            imported.add(node.module.split(".")[0])
+    return frozenset(imported)
+
+
+@cache
+def imported_by(script: Path) -> frozenset[str]:
+    """Return the same of a script and all that it imports of the package."""
+    return frozenset().union(*map(imported_by_file, (script, *provenance.source_files(script))))
 
 
 def test_there_are_rules(repository: Path) -> None:

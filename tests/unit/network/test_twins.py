@@ -22,7 +22,8 @@ from tests.conftest import REPOSITORY
 from tests.profiles import targets
 
 MODELS = sorted(path.parent for path in (REPOSITORY / "resources").glob("*/deploy.prototxt"))
-CALIBRATORS = (Calibrator("entropy", 8), Calibrator("minmax", 8), Calibrator("percentile", 8, 99.9))
+CALIBRATORS = (Calibrator("entropy", 4), Calibrator("minmax", 4), Calibrator("percentile", 4, 99.9))
+"""For two batches."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Twin:
     @cached_property
     def images(self) -> np.ndarray:
         shape = self.network.only_input.chw
-        return np.random.default_rng(0).uniform(0, 1, (16, *shape)).astype(np.float32)
+        return np.random.default_rng(0).uniform(0, 1, (8, *shape)).astype(np.float32)
 
     @cached_property
     def prepared(self) -> Network:

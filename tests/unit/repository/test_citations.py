@@ -94,12 +94,19 @@ def expanded(citation: str) -> list[str]:
 
 
 @cache
+def endings() -> frozenset[str]:
+    """Return every path, and what is left of it without its first folders."""
+    parts = (path.split("/") for path in clone() | public())
+    return frozenset("/".join(path[first:]) for path in parts for first in range(len(path)))
+
+
+@cache
 def can_be_read(citation: str) -> bool:
     """Return whether some path is `citation`, or ends with it; `*` is any part of a name."""
-    paths = (f"/{path}" for path in itertools.chain(clone(), public()))
     if "*" in citation:
+        paths = (f"/{path}" for path in itertools.chain(clone(), public()))
         return any(fnmatch.fnmatch(path, f"*/{citation}") for path in paths)
-    return any(path.endswith(f"/{citation}") for path in paths)
+    return citation in endings()
 
 
 @cache

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from nvdla_quant.calibration.cpu import Calibrator, calibrate
 from nvdla_quant.compiler.compile import compile_network
@@ -24,7 +25,7 @@ from nvdla_quant.images.sets import test_images as images_to_test
 from nvdla_quant.loadable.reader import parse_loadable, read_loadable
 from nvdla_quant.loadable.structs import Engine, PoolMode
 from nvdla_quant.network.caffe.reader import read_network
-from nvdla_quant.network.graph import Clip, Convolution, InnerProduct, Layer, Tensor
+from nvdla_quant.network.graph import Clip, Convolution, InnerProduct, Layer, Network, Tensor
 from nvdla_quant.network.passes import prepare
 from nvdla_quant.network.shapes import assemble
 from nvdla_quant.table.fix import fix_table
@@ -151,8 +152,11 @@ def test_no_table_makes_a_right_loadable_wrong(
     assert [row["layer"] for row in verification.rows] == ["r0", "sc", "p1", "s", "r2", "m", "p", "l", "fc"]
 
 
-def lenet_of_few_images(count: int, seed: int, target: Target, mode: QuantizationMode, repository: Path) -> Case:
-    """The shipped LeNet with an entropy table of the sweep config/calibration-size.yaml, on its first test images."""
+@cache
+def calibrated_by_few_images(
+    count: int, seed: int, repository: Path
+) -> tuple[Network, CalibrationTable, NDArray[np.float32]]:
+    """The shipped LeNet, an entropy table of the sweep config/calibration-size.yaml, and its first test images."""
     network = read_network(*(repository / "resources/lenet-mnist" / name for name in ("deploy.prototxt", CAFFEMODEL)))
     record = {
         "source": {"format": "idx", **{key: str(repository / "resources" / path) for key, path in MNIST.items()}},
@@ -166,6 +170,12 @@ def lenet_of_few_images(count: int, seed: int, target: Target, mode: Quantizatio
         images_to_test({**record, "test_images": 1000}, gray, shape, 10, shard=0, shards=1).pixels[:8], gray
     )
     table, _ = fix_table(network, prepare(network, "as-is"), calibrate(network, seen, Calibrator("entropy", 64)))
+    return network, table, shown
+
+
+def lenet_of_few_images(count: int, seed: int, target: Target, mode: QuantizationMode, repository: Path) -> Case:
+    """LeNet compiled with such a table."""
+    network, table, shown = calibrated_by_few_images(count, seed, repository)
     content = parse_loadable(compile_network(network, table, target, INT8, mode).data)
     return Case(content, network, table, shown, target)
 
