@@ -57,6 +57,11 @@ class Tile:
     row: int
     rows: int
 
+    @property
+    def part(self) -> tuple[int, int, int, int]:
+        """What compiled functions take: the same, in this order."""
+        return self.first, self.images, self.row, self.rows
+
 
 @dataclass(frozen=True)
 class Tiling:

@@ -38,7 +38,7 @@ from nvdla_quant.emulator.tiles import (
     read_integers,
 )
 
-MOST_PIXELS = 12
+MOST_PIXELS = max(map(max, PIXELS.values()))
 """The most pixels that `dot_tile` takes at once."""
 TILE_BYTES = 1 << 19
 """For inputs and sums of a tile, which then stay in a cache of 1 MiB."""
@@ -84,7 +84,7 @@ class DotConvolution:
         Kernels are as many as all blocks have: the last ones may be none of the operation's.
         """
         job = self.summing(source, tile.images, workspace)
-        sum_tile(job, (tile.first, tile.images, tile.row, tile.rows))
+        sum_tile(job, tile.part)
         return job.sums[None, : tile.images * tile.rows * self.operation.out_width]
 
     def summing(self, source: NDArray[np.int8], images: int, workspace: Workspace) -> "Summing":
@@ -194,7 +194,8 @@ def _inputs(dots: Dots) -> type[np.uint8] | type[np.int16]:
 def _pack(kernels: NDArray[np.generic], dots: Dots) -> tuple[Weights, NDArray[np.int32]]:
     """Return weights and starts, see `DotConvolution`, of ``(kernels, runs, elements of a run)``."""
     count, runs, run = kernels.shape
-    dtype = np.dtype(np.int16 if isinstance(dots, Pairs256) else np.int8)
+    are_words = _inputs(dots) is np.int16
+    dtype = np.dtype(np.int16 if are_words else np.int8)
     taken = STEP_BYTES // dtype.itemsize
     steps = -(-run // taken)
     vectors = -(-count // dots.lanes)
@@ -203,7 +204,7 @@ def _pack(kernels: NDArray[np.generic], dots: Dots) -> tuple[Weights, NDArray[np
     padded = np.zeros((blocks * block, runs, steps * taken), dtype)
     padded[:count, :, :run] = kernels
     weights = padded.reshape(blocks, block, runs * steps, taken).transpose(0, 2, 1, 3)
-    bias = 0 if isinstance(dots, Pairs256) else SIGN
+    bias = 0 if are_words else SIGN
     start = -bias * padded.sum(axis=(1, 2), dtype=np.int64)
     return np.ascontiguousarray(weights), start.astype(np.int32)
 

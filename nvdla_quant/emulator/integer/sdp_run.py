@@ -142,7 +142,7 @@ def run_sdp(prepared: PreparedSdp, memory: DeviceMemory, workspace: Workspace) -
             else:
                 sums = fed.accumulate(source, tile, workspace)
             if job is not None:
-                round_tile(int32_sums(sums, workspace), job, (tile.first, tile.images, tile.row, tile.rows))
+                round_tile(int32_sums(sums, workspace), job, tile.part)
             else:
                 _write_general(prepared, sums, points, memory, destination, tile)
 

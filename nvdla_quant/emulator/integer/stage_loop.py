@@ -54,9 +54,6 @@ def pack_stages(stages: Sequence[Stage]) -> PackedStages:
 
 def int32_sums(sums: NDArray[Any], workspace: Workspace) -> NDArray[np.int32]:
     """Return partial sums ``(blocks, pixels, channels)`` added up, as `round_tile` takes them."""
-    if sums.dtype == np.int32:
-        whole: NDArray[np.int32] = sums[0]
-        return whole
     total = workspace.take("dots", sums.shape[1], -(-sums.shape[2] // CHANNELS) * CHANNELS, dtype=np.int32)
     _add_up(sums, total)
     return total
